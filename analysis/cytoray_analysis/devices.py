@@ -1,0 +1,42 @@
+"""Which device computes, and how precisely."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from cytoray_analysis.errors import RequestError
+
+Precision = Literal["fp32", "bf16"]
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """Return the device of that name; an accelerator when there is one, else the CPU, by default.
+
+    Raises
+    ------
+    RequestError
+        The device does not exist here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RequestError(
+            f"device {name!r} cannot be used: {str(error).splitlines()[0]}",
+            field="device",
+            hint="use cpu, or cuda on a machine that has it",
+        ) from error
+    return device
+
+
+def choose_precision(device: torch.device) -> Precision:
+    """Return bf16 where the device multiplies it natively (AVX-512 BF16, AMX, Ampere and later), else fp32."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cpu":
+        return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+    return "fp32"

@@ -1,0 +1,34 @@
+"""Images: read lazily in any format, scaled, resampled and written back."""
+
+from cytoray_analysis.images.axes import AXES
+from cytoray_analysis.images.image import Image, image_from_array, require_finite
+from cytoray_analysis.images.intensity import (
+    IntensityScaling,
+    IntensityStatistics,
+    fit_statistics,
+    intensity_map,
+    sample_for_statistics,
+)
+from cytoray_analysis.images.reader import Limits, read_image
+from cytoray_analysis.images.resample import resample_image, resample_labels
+from cytoray_analysis.images.writer import create_labels_zarr, read_labels, write_image, write_labels
+
+__all__ = [
+    "AXES",
+    "Image",
+    "IntensityScaling",
+    "IntensityStatistics",
+    "Limits",
+    "create_labels_zarr",
+    "fit_statistics",
+    "image_from_array",
+    "intensity_map",
+    "read_image",
+    "read_labels",
+    "require_finite",
+    "resample_image",
+    "resample_labels",
+    "sample_for_statistics",
+    "write_image",
+    "write_labels",
+]

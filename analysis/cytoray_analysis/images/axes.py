@@ -1,0 +1,125 @@
+"""The axes of an image and the names of their entries, in one place.
+
+``T`` time, ``C`` channel, ``Z`` depth, ``Y`` row, ``X`` column: one order, used everywhere. File formats know more
+letters: ``S`` (samples of a pixel, such as red, green and blue) becomes ``C``; ``Q`` and ``I`` (planes of unknown
+meaning) become the innermost free axes, as the bioio readers do it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+from cytoray_analysis.errors import AxesError
+
+AXES = "TCZYX"
+SPATIAL_AXES = "ZYX"
+
+_MICROMETRES: dict[str, float] = {
+    **dict.fromkeys(("pm", "picometer", "picometre"), 1e-6),
+    **dict.fromkeys(("Å", "angstrom"), 1e-4),
+    **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-3),
+    **dict.fromkeys(("\u00b5m", "\u03bcm", "um", "micron", "microns", "micrometer", "micrometre"), 1.0),
+    **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e3),
+    **dict.fromkeys(("cm", "centimeter", "centimetre"), 1e4),
+    **dict.fromkeys(("m", "meter", "metre"), 1e6),
+    **dict.fromkeys(("in", "inch"), 25_400.0),
+}
+_GENERATED_NAME = re.compile(r"^Channel:\d+(:\d+)?$")
+
+
+def check_axes(axes: str) -> None:
+    """Raise :class:`AxesError` unless `axes` is an ordered part of ``TCZYX`` that holds ``Y`` and ``X``."""
+    ordered = "".join(letter for letter in AXES if letter in axes)
+    if axes != ordered or "Y" not in axes or "X" not in axes:
+        raise AxesError(
+            f"Axes must be letters of {AXES!r} in that order with at least 'YX', got {axes!r}.",
+            hint="Reorder the array, for example with numpy.transpose, or name its axes correctly.",
+        )
+
+
+def resolve_axes(letters: str, shape: Sequence[int]) -> str:
+    """Name the planes of unknown meaning in the axes that a file declares.
+
+    Parameters
+    ----------
+    letters
+        The file's own axes, outermost first, such as ``"QYX"`` or ``"YXS"``.
+    shape
+        The length of each axis.
+
+    Returns
+    -------
+    str
+        The same axes without unknown letters. Axes of length one that nothing here knows stay as they are; whoever
+        arranges the pixels drops them.
+
+    Raises
+    ------
+    AxesError
+        When more axes are longer than one than ``TCZYX`` can name.
+    """
+    letters = letters.upper()
+    unknown = [place for place, letter in enumerate(letters) if letter in "QI"]
+    free = [letter for letter in "TCZ" if letter not in letters and not (letter == "C" and "S" in letters)]
+    resolved = list(letters)
+    for place in reversed(unknown):
+        resolved[place] = free.pop() if free else "?"
+    known = set(AXES + "S")
+    surplus = [
+        f"{letter}={length}"
+        for letter, length in zip(resolved, shape, strict=True)
+        if (letter not in known or resolved.count(letter) > 1) and length != 1
+    ]
+    if surplus or "Y" not in resolved or "X" not in resolved:
+        raise AxesError(
+            f"Expected at most the axes {AXES}, got {letters} of shape {tuple(shape)}"
+            + (f" with {', '.join(surplus)} too many." if surplus else "."),
+            hint="Save one image per file, or save it as OME-TIFF or OME-Zarr with its axes named.",
+        )
+    return "".join(resolved)
+
+
+def channel_names(names: Sequence[str] | None, count: int, *, samples: bool = False) -> tuple[str, ...]:
+    """Return one name per channel.
+
+    Parameters
+    ----------
+    names
+        The names that the file gives, if any. Names that a reader made up (``Channel:0:1``) do not count.
+    count
+        How many channels there are.
+    samples
+        Whether the channels are the samples of a colour image.
+
+    Returns
+    -------
+    tuple of str
+        The given names where they fit, else ``red, green, blue`` for colour, ``grey`` for a single channel, and
+        ``channel 0, channel 1, …`` otherwise.
+    """
+    if samples and count == 3:
+        return ("red", "green", "blue")
+    given = list(names or ())
+    default = ("grey",) if count == 1 else tuple(f"channel {index}" for index in range(count))
+    if len(given) != count:
+        return default
+    return tuple(
+        fallback if not name or _GENERATED_NAME.match(name) else str(name)
+        for name, fallback in zip(given, default, strict=True)
+    )
+
+
+def micrometres(value: float | None, unit: str | None) -> float | None:
+    """Convert a length to micrometres; ``None`` when the unit is unknown or the length is not positive."""
+    if value is None or unit is None or not math.isfinite(value) or value <= 0:
+        return None
+    factor = _MICROMETRES.get(unit) or _MICROMETRES.get(unit.lower())
+    return None if factor is None else value * factor
+
+
+def known_pixel_size(sizes: Mapping[str, float | None], axes: str) -> dict[str, float] | None:
+    """Keep the known sizes of the spatial axes; ``None`` unless both ``Y`` and ``X`` are known."""
+    known = {axis: float(size) for axis in SPATIAL_AXES if axis in axes and (size := sizes.get(axis)) is not None}
+    return known if "Y" in known and "X" in known else None

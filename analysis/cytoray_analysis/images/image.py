@@ -1,0 +1,257 @@
+"""An image: pixels that are decoded when asked for, and what their axes mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cytoray_analysis.errors import AxesError, ImageError
+from cytoray_analysis.images.axes import SPATIAL_AXES, channel_names, check_axes, known_pixel_size
+from cytoray_analysis.images.damage import reading
+
+
+@dataclass(frozen=True, eq=False)
+class AxisView:
+    """Another arrangement of the axes of a lazily read array; no pixel is touched until it is sliced.
+
+    Parameters
+    ----------
+    source
+        Anything with ``shape``, ``dtype`` and numpy-style slicing: a numpy, dask or zarr array, or a view.
+    keep
+        One entry per axis of `source`: an index where the axis is dropped, else how many entries to keep.
+    order
+        One entry per axis of the view: the source axis, or ``None`` for a new axis of length one.
+    """
+
+    source: Any
+    keep: tuple[int | slice, ...]
+    order: tuple[int | None, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis of the view."""
+        return tuple(1 if axis is None else self._length(axis) for axis in self.order)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+        return np.dtype(self.source.dtype)
+
+    def __getitem__(self, region: tuple[slice, ...]) -> np.ndarray:
+        """Decode a region, one slice per axis."""
+        native: list[int | slice] = list(self.keep)
+        for axis, part in zip(self.order, region, strict=True):
+            if axis is not None:
+                native[axis] = slice(*part.indices(self._length(axis)))
+        pixels = _decode(self.source, tuple(native))
+        kept = [axis for axis, entry in enumerate(self.keep) if isinstance(entry, slice)]
+        pixels = pixels.transpose([kept.index(axis) for axis in self.order if axis is not None])
+        new = tuple(place for place, axis in enumerate(self.order) if axis is None)
+        return np.expand_dims(pixels, new) if new else pixels
+
+    def _length(self, axis: int) -> int:
+        entry = self.keep[axis]
+        if not isinstance(entry, slice):
+            raise AxesError(f"Axis {axis} was dropped from this view.")
+        return len(range(*entry.indices(int(self.source.shape[axis]))))
+
+
+def _decode(data: Any, region: tuple[int | slice, ...]) -> np.ndarray:
+    part = data[region]
+    compute = getattr(part, "compute", None)  # dask; one thread, because callers bring their own parallelism
+    return np.asarray(part if compute is None else compute(scheduler="synchronous"))
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """Pixels with named axes, decoded lazily.
+
+    Parameters
+    ----------
+    data
+        A numpy array, or anything with ``shape``, ``dtype`` and numpy-style slicing.
+    axes
+        Letters of ``TCZYX`` in that order, one per axis of `data`.
+    channels
+        One name per entry of ``C``; one name when there is no ``C``.
+    pixel_size
+        Micrometres per pixel along each spatial axis, such as ``{"Y": 0.65, "X": 0.65}``; ``None`` when unknown.
+    source
+        Where the pixels came from, for messages.
+    """
+
+    data: Any
+    axes: str
+    channels: tuple[str, ...]
+    pixel_size: Mapping[str, float] | None = None
+    source: str = "array"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        return tuple(int(length) for length in self.data.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels, in the byte order of this machine."""
+        return np.dtype(self.data.dtype).newbyteorder("=")
+
+    def size(self, axis: str) -> int:
+        """Length of one axis; 1 when the image does not have it."""
+        return self.shape[self.axes.index(axis)] if axis in self.axes else 1
+
+    @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        """Lengths of the spatial axes, ``(Y, X)`` or ``(Z, Y, X)``."""
+        return tuple(self.size(axis) for axis in SPATIAL_AXES if axis in self.axes)
+
+    def select(self, axes: str) -> Image:
+        """Return the same image with exactly these axes.
+
+        Absent axes of length one are dropped and missing ones are added; nothing is decoded.
+
+        Parameters
+        ----------
+        axes
+            The wanted axes, such as ``"CYX"``.
+
+        Raises
+        ------
+        AxesError
+            When an axis longer than one would be lost.
+        """
+        check_axes(axes)
+        if axes == self.axes:
+            return self
+        lost = [axis for axis in self.axes if axis not in axes and self.size(axis) > 1]
+        if lost:
+            sizes = ", ".join(f"{axis}={self.size(axis)}" for axis in lost)
+            raise AxesError(
+                f"{self.source}: expected an image with axes {axes}, got {self.axes} with {sizes}.",
+                field="axes",
+                hint=f"Choose one entry of {', '.join(lost)}, or use a model that takes these axes.",
+            )
+        keep = tuple(slice(None) if axis in axes else 0 for axis in self.axes)
+        order = tuple(self.axes.index(axis) if axis in self.axes else None for axis in axes)
+        view: Any = AxisView(self.data, keep, order)
+        if isinstance(self.data, np.ndarray):
+            view = view[(slice(None),) * len(axes)]  # a numpy view, no copy
+        return Image(view, axes, self.channels, known_pixel_size(self.pixel_size or {}, axes), self.source)
+
+    def read(self, region: tuple[slice, ...] | None = None) -> np.ndarray:
+        """Decode pixels.
+
+        Parameters
+        ----------
+        region
+            One slice per axis of :attr:`axes`; the whole image when left out. Only the chunks that the region
+            touches are decoded.
+
+        Returns
+        -------
+        numpy.ndarray
+            The pixels with the axes of the image, in the byte order of this machine.
+
+        Raises
+        ------
+        AxesError
+            When `region` does not have one slice per axis.
+        UnreadableImageError
+            When the file turns out to be damaged.
+        """
+        wanted = (slice(None),) * len(self.axes) if region is None else tuple(region)
+        if len(wanted) != len(self.axes):
+            raise AxesError(f"A region of {self.source} needs one slice per axis of {self.axes}, got {len(wanted)}.")
+        if isinstance(self.data, np.ndarray):
+            pixels = self.data[wanted]
+        else:
+            with reading(self.source):
+                pixels = _decode(self.data, wanted)
+        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def image_from_array(
+    array: Any,
+    axes: str,
+    *,
+    channels: Sequence[str] | None = None,
+    pixel_size: Mapping[str, float] | None = None,
+    source: str = "array",
+) -> Image:
+    """Wrap an array as an :class:`Image`, checking that it can be one.
+
+    Parameters
+    ----------
+    array
+        Pixels: boolean, integer or real, with one axis per letter of `axes`, none of them empty. Anything with
+        ``shape``, ``dtype`` and numpy-style slicing will do.
+    axes
+        Letters of ``TCZYX`` in that order.
+    channels
+        One name per entry of ``C`` (one name without ``C``); names are made up when left out.
+    pixel_size
+        Micrometres per pixel along the spatial axes, when known.
+    source
+        A name for messages.
+
+    Raises
+    ------
+    AxesError
+        When axes and array, or channels and array, do not fit each other.
+    ImageError
+        When the array is empty or holds no numbers.
+    """
+    check_axes(axes)
+    shape = tuple(int(length) for length in array.shape)
+    if len(shape) != len(axes):
+        raise AxesError(
+            f"{source}: expected {len(axes)} axes ({axes}), got {len(shape)} of shape {shape}.", field="axes"
+        )
+    if 0 in shape:
+        raise ImageError(
+            f"{source}: an image needs at least one pixel along every axis, got {axes} = {shape}.",
+            hint="The image is empty; check how it was exported or cropped.",
+        )
+    if np.dtype(array.dtype).kind not in "buif":
+        raise ImageError(
+            f"{source}: pixels must be boolean, integer or real numbers, got {array.dtype}.",
+            hint="Convert the image, for example to uint16 or float32.",
+        )
+    count = shape[axes.index("C")] if "C" in axes else 1
+    if channels is not None and len(channels) != count:
+        raise AxesError(f"{source}: expected {count} channel names, got {len(channels)}.", field="channels")
+    return Image(
+        data=array,
+        axes=axes,
+        channels=channel_names(channels, count),
+        pixel_size=known_pixel_size(pixel_size or {}, axes),
+        source=source,
+    )
+
+
+def require_finite(array: np.ndarray, source: str) -> None:
+    """Raise :class:`ImageError` when pixels hold NaN or infinity.
+
+    Parameters
+    ----------
+    array
+        Pixels of any type; integers pass without being looked at.
+    source
+        The image's name, for the message.
+    """
+    if array.dtype.kind != "f" or array.size == 0:
+        return
+    # The sum is finite for almost every good image and costs one pass without a temporary array.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(array.sum(dtype=np.float64)):
+            return
+    bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+    if bad:
+        raise ImageError(
+            f"{source}: expected finite pixels, got {bad} that are NaN or infinite.",
+            hint="Replace them, for example by the image's median, or find out what wrote them.",
+        )

@@ -1,0 +1,84 @@
+"""PNG and JPEG pictures: their headers, read without decoding, and their pixels."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+JPEG_START = b"\xff\xd8\xff"
+# Pillow, beneath bioio's reader, refuses or warns beyond this many pixels; such images belong into TIFF or OME-Zarr.
+LARGEST_PICTURE = 89_478_485
+
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
+# Start-of-frame markers of JPEG; C4, C8 and CC in their midst mean something else.
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+@dataclass(frozen=True)
+class PictureHeader:
+    """What a picture declares.
+
+    Parameters
+    ----------
+    shape
+        ``(Y, X, samples)``.
+    bits
+        Bits per sample.
+    alpha
+        Whether the last sample is transparency.
+    """
+
+    shape: tuple[int, int, int]
+    bits: int
+    alpha: bool
+
+    @property
+    def deep_colour(self) -> bool:
+        """Whether it is a 16-bit colour picture, which Pillow would silently reduce to 8 bits."""
+        return self.bits == 16 and self.shape[2] > 1
+
+
+def is_picture(start: bytes) -> bool:
+    """Whether a file that starts with these bytes is a PNG or JPEG picture."""
+    return start.startswith((PNG_START, JPEG_START))
+
+
+def picture_header(file: BinaryIO) -> PictureHeader:
+    """Read the header of a PNG or JPEG picture.
+
+    Raises
+    ------
+    ValueError
+        When there is none.
+    struct.error
+        When it is cut off.
+    """
+    if file.read(2) == PNG_START[:2]:
+        file.seek(16)
+        width, height, bits, colour = struct.unpack(">IIBB", file.read(10))
+        if colour not in _PNG_SAMPLES:
+            raise ValueError(f"a PNG picture cannot have colour type {colour}")
+        return PictureHeader((height, width, _PNG_SAMPLES[colour]), bits, alpha=colour in (4, 6))
+    while True:
+        marker, kind, length = struct.unpack(">BBH", file.read(4))
+        if marker != 0xFF or length < 2:
+            raise ValueError("a JPEG segment is damaged")
+        if kind in _JPEG_FRAMES:
+            bits, height, width, samples = struct.unpack(">BHHB", file.read(6))
+            return PictureHeader((height, width, samples), bits, alpha=False)
+        file.seek(length - 2, 1)
+
+
+def decode_picture(data: bytes, header: PictureHeader) -> np.ndarray:
+    """Decode the bytes of a picture to ``(Y, X)`` or ``(Y, X, samples)``."""
+    if header.deep_colour:
+        from imagecodecs import png_decode
+
+        return np.asarray(png_decode(data))
+    import imageio.v3
+
+    return np.asarray(imageio.v3.imread(data, plugin="pillow", index=0))

@@ -1,0 +1,198 @@
+"""TIFF files: what the header says, checked against the bytes that are there before any pixel is decoded."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from cytoray_analysis.errors import UnreadableImageError
+from cytoray_analysis.images.axes import micrometres, resolve_axes
+
+# Screens and printers write 72 to 1200 dots per inch (21 µm and more) into files whose real pixel size nobody knew.
+_COARSEST_CREDIBLE_PIXEL = 20.0
+# zstd, the densest codec in use, stores a blank 128 KiB block in 4 bytes.
+_DENSEST_COMPRESSION = 50_000
+_RESOLUTION_UNITS = {2: "inch", 3: "cm"}
+
+
+@dataclass(frozen=True)
+class TiffHeader:
+    """What a TIFF file declares about its first image.
+
+    Parameters
+    ----------
+    axes
+        One letter per axis of the stored array, possibly with ``S`` for samples.
+    shape, dtype
+        Of the stored array.
+    is_ome
+        Whether OME metadata describes the file.
+    channels
+        Channel names of the OME metadata, if any.
+    pixel_size
+        Micrometres per pixel by axis; ``None`` for unknown.
+    alpha
+        Whether the last sample is transparency.
+    plane_bytes
+        Size of the largest single page, decoded.
+    """
+
+    axes: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    is_ome: bool
+    channels: tuple[str, ...] | None
+    pixel_size: Mapping[str, float | None]
+    alpha: bool
+    plane_bytes: int
+
+
+@dataclass(frozen=True)
+class TiffPixels:
+    """The stored array of a TIFF file, decoded strip by strip or tile by tile as regions are asked for.
+
+    Holds no open file, so that it can be sent to another process.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __getitem__(self, region: tuple[int | slice, ...]) -> np.ndarray:
+        """Decode a region: one slice or index per axis of the stored array."""
+        import zarr
+
+        with open_tiff(self.path) as file, file.series[0].aszarr(level=0) as store:
+            return np.asarray(zarr.open_array(store, mode="r")[region])
+
+
+def open_tiff(source: bytes | Path) -> Any:
+    """Open a TIFF file or its bytes with tifffile.
+
+    Bytes come from strangers: OME metadata in them may not name other files to be opened.
+    """
+    from tifffile import TiffFile
+
+    if isinstance(source, bytes):
+        return TiffFile(io.BytesIO(source), is_mmstack=False, _multifile=False)
+    return TiffFile(source, is_mmstack=False)
+
+
+def tiff_header(file: Any, source: str) -> TiffHeader:
+    """Read the header of an open :class:`tifffile.TiffFile` and check it against the bytes present.
+
+    Raises
+    ------
+    UnreadableImageError
+        When the file declares no image or holds fewer bytes than it declares.
+    AxesError
+        When it has axes that nothing here can name.
+    """
+    if not file.series:
+        raise UnreadableImageError(f"{source}: the TIFF file declares no image.", hint="Export the image again.")
+    series = file.series[0]
+    page = series.keyframe
+    shape = tuple(int(length) for length in series.shape)
+    axes = resolve_axes(series.axes, shape)
+    if series.dtype is None:
+        raise UnreadableImageError(f"{source}: the TIFF file declares a pixel type that nothing here knows.")
+    dtype = np.dtype(series.dtype)
+    if 0 not in shape:
+        _check_bytes_present(file, series, source)
+    ome = file.ome_metadata if file.is_ome else None
+    channels, pixel_size = _ome_facts(ome) if ome else (None, _resolution(file, page))
+    return TiffHeader(
+        axes=axes,
+        shape=shape,
+        dtype=dtype,
+        is_ome=bool(ome),
+        channels=channels,
+        pixel_size=pixel_size,
+        alpha=any(int(kind) in (1, 2) for kind in (page.extrasamples or ())),
+        plane_bytes=int(np.prod(page.shape, dtype=np.int64)) * dtype.itemsize,
+    )
+
+
+def _check_bytes_present(file: Any, series: Any, source: str) -> None:
+    length = int(file.filehandle.size)
+    hint = "The file is truncated; copy or export it again."
+    pages = [page for page in (series.pages[0], series.pages[-1]) if page is not None]
+    for page in pages:
+        ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
+        if max(ends, default=0) > length:
+            raise UnreadableImageError(
+                f"{source}: the TIFF header places pixels up to byte {max(ends)}, but the file ends at {length}.",
+                field="bytes",
+                hint=hint,
+            )
+        declared = int(np.prod(page.shape, dtype=np.int64)) * np.dtype(page.dtype).itemsize
+        present = int(sum(page.databytecounts))
+        packed = page.bitspersample % 8 != 0
+        possible = present * (_DENSEST_COMPRESSION if int(page.compression) != 1 else 8 if packed else 1)
+        if declared > possible and not page.is_subsampled:
+            size = " × ".join(str(length) for length in page.shape)
+            raise UnreadableImageError(
+                f"{source}: the TIFF header declares {size} pixels ({declared} bytes), "
+                f"but the file holds {present} bytes of them.",
+                field="bytes",
+                hint=hint,
+            )
+    if series.dataoffset is not None and int(page.compression) == 1:
+        declared = int(series.dataoffset) + int(series.nbytes)
+        if declared > length:
+            raise UnreadableImageError(
+                f"{source}: the TIFF header declares {declared} bytes, but the file ends at {length}.",
+                field="bytes",
+                hint=hint,
+            )
+
+
+def _ome_facts(xml: str) -> tuple[tuple[str, ...] | None, dict[str, float | None]]:
+    """Channel names and pixel size of the first image; OME gives micrometres where no unit is written."""
+    pixels = ElementTree.fromstring(xml).find(".//{*}Pixels")  # noqa: S314 - expat limits entity expansion itself
+    if pixels is None:
+        return None, {}
+    sizes = {
+        axis: micrometres(_number(pixels.get(f"PhysicalSize{axis}")), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        for axis in "ZYX"
+    }
+    names = tuple(channel.get("Name") or "" for channel in pixels.findall("{*}Channel"))
+    return names or None, sizes
+
+
+def _resolution(file: Any, page: Any) -> dict[str, float | None]:
+    """Pixel size by the resolution tags, in ImageJ's unit where ImageJ wrote it."""
+    unit: str | None
+    depth = None
+    if file.is_imagej:
+        metadata = file.imagej_metadata or {}
+        unit = str(metadata.get("unit", "")).replace("\\u00B5", "µ")
+        depth = micrometres(_number(metadata.get("spacing")), unit)
+    else:
+        tag = page.tags.get("ResolutionUnit")
+        unit = _RESOLUTION_UNITS.get(int(tag.value)) if tag is not None else None
+    sizes = {axis: _tag_length(page.tags.get(f"{axis}Resolution"), unit) for axis in "YX"}
+    if not file.is_imagej:
+        sizes = {axis: size if size and size <= _COARSEST_CREDIBLE_PIXEL else None for axis, size in sizes.items()}
+    return {"Z": depth, **sizes}
+
+
+def _tag_length(tag: Any, unit: str | None) -> float | None:
+    """Length of a pixel where the tag is a fraction, pixels per unit."""
+    if tag is None:
+        return None
+    pixels, units = tag.value
+    return micrometres(units / pixels, unit) if pixels else None
+
+
+def _number(text: Any) -> float | None:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,267 @@
+"""Writing images and label images so that axes, channel names and pixel size come back when they are read.
+
+Every file appears whole or not at all: it is written under another name beside its place and then moved there. An
+OME-Zarr folder that is filled region by region (:func:`create_labels_zarr`) is the exception.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cytoray_analysis.errors import ImageError, RequestError
+from cytoray_analysis.images.axes import AXES
+from cytoray_analysis.images.image import Image, image_from_array
+from cytoray_analysis.images.reader import read_image
+
+_CHUNK = 1024
+_AXIS_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
+
+
+def smallest_label_type(largest: int) -> np.dtype[Any]:
+    """Return uint16 when it holds `largest`, else uint32."""
+    return np.dtype(np.uint16 if largest <= np.iinfo(np.uint16).max else np.uint32)
+
+
+def write_labels(path: str | Path, labels: np.ndarray, *, pixel_size: Mapping[str, float] | None = None) -> None:
+    """Write an instance label image.
+
+    Parameters
+    ----------
+    path
+        The suffix decides the format: ``.ome.tif``, ``.tif`` (deflate-compressed), ``.png`` (2D, 16 bit) or
+        ``.ome.zarr``.
+    labels
+        Integers ``(Y, X)`` or ``(Z, Y, X)``, 0 for background. Stored as uint16 where that holds the largest label,
+        else as uint32.
+    pixel_size
+        Micrometres per pixel along each axis, when known.
+
+    Raises
+    ------
+    ImageError
+        When the labels are negative, not integers, or do not fit the format.
+    RequestError
+        When the suffix names no format for labels.
+    """
+    place = Path(path)
+    if labels.dtype.kind not in "bui" or labels.ndim not in (2, 3):
+        raise ImageError(f"Labels must be integers (Y, X) or (Z, Y, X), got {labels.dtype} of shape {labels.shape}.")
+    if labels.size and int(labels.min()) < 0:
+        raise ImageError(f"Labels must not be negative, got {int(labels.min())}.")
+    largest = int(labels.max()) if labels.size else 0
+    if largest > np.iinfo(np.uint32).max:
+        raise ImageError(f"Labels must fit 32 bits, got {largest}.", hint="Renumber the objects from 1.")
+    stored = labels.astype(smallest_label_type(largest), copy=False)
+    image = image_from_array(stored, AXES[-labels.ndim :], pixel_size=pixel_size, channels=("labels",))
+    if place.suffix.lower() == ".png":
+        if labels.ndim != 2 or stored.dtype != np.uint16:
+            raise ImageError(
+                f"{place}: PNG holds 2D labels up to 65535, got {labels.ndim} axes and labels up to {largest}.",
+                hint="Write .ome.tif instead.",
+            )
+        import imageio.v3
+
+        with _replacing(place) as temporary:
+            imageio.v3.imwrite(temporary, stored, extension=".png", plugin="pillow")
+        return
+    write_image(place, image)
+
+
+def write_image(path: str | Path, image: Image) -> None:
+    """Write an image with its axes, channel names and pixel size.
+
+    Parameters
+    ----------
+    path
+        The suffix decides the format: ``.ome.tif`` or ``.ome.tiff``, ``.tif`` or ``.tiff`` (axes and pixel size in
+        tifffile's and the TIFF's own tags; no channel names), ``.ome.zarr`` or ``.zarr``.
+    image
+        TIFF formats hold it in memory while writing; OME-Zarr is written plane by plane, region by region.
+
+    Raises
+    ------
+    RequestError
+        When the suffix names no format.
+    """
+    place = Path(path)
+    name = place.name.lower()
+    if name.endswith((".ome.tif", ".ome.tiff")):
+        with _replacing(place) as temporary:
+            _write_ome_tiff(temporary, image)
+    elif name.endswith((".tif", ".tiff")):
+        with _replacing(place) as temporary:
+            _write_tiff(temporary, image)
+    elif name.endswith(".zarr"):
+        with _replacing(place) as temporary:
+            array = _create_zarr(temporary, image)
+            for region in _regions(image.shape, array.chunks):
+                array[region] = image.read(region)
+    else:
+        raise RequestError(
+            f"Cannot tell a format to write from the name {place.name!r}.",
+            hint="Use a name that ends in .ome.tif, .tif or .ome.zarr (labels: also .png).",
+        )
+
+
+def create_labels_zarr(
+    path: str | Path,
+    shape: Sequence[int],
+    *,
+    chunks: Sequence[int],
+    pixel_size: Mapping[str, float] | None = None,
+) -> Any:
+    """Create an empty label image in OME-Zarr (NGFF 0.5), to be filled region by region.
+
+    Parameters
+    ----------
+    path
+        The folder; one that is there already is replaced.
+    shape
+        ``(Y, X)`` or ``(Z, Y, X)``.
+    chunks
+        Length of a chunk along each axis; fill along chunk borders to write each chunk once.
+    pixel_size
+        Micrometres per pixel along each axis, when known.
+
+    Returns
+    -------
+    zarr.Array
+        uint32, all background.
+    """
+    place = Path(path)
+    if place.exists():
+        shutil.rmtree(place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    blank = np.broadcast_to(np.zeros(1, np.uint32), tuple(shape))
+    image = image_from_array(blank, AXES[-len(shape) :], pixel_size=pixel_size, channels=("labels",))
+    return _create_zarr(place, image, tuple(min(c, n) for c, n in zip(chunks, shape, strict=True)))
+
+
+def read_labels(path: str | Path) -> np.ndarray:
+    """Read an integer label image.
+
+    Parameters
+    ----------
+    path
+        Any format that :func:`read_image` reads.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(Y, X)`` or ``(Z, Y, X)`` of the file's own integer type; 0 is background.
+
+    Raises
+    ------
+    ImageError
+        When pixels are real numbers, negative, or have channels or times.
+    """
+    image = read_image(Path(path))
+    return check_labels(image)
+
+
+def check_labels(image: Image) -> np.ndarray:
+    """Decode an image as labels, or say why it is none; see :func:`read_labels`."""
+    if image.axes not in ("YX", "ZYX"):
+        raise ImageError(
+            f"{image.source}: a label image has axes YX or ZYX, got {image.axes} of shape {image.shape}.",
+            hint="Store one integer per pixel: the number of the object, 0 for background.",
+        )
+    if image.dtype.kind == "f":
+        raise ImageError(
+            f"{image.source}: a label image holds integers, got {image.dtype}.",
+            hint="Convert it to uint16 if its values are whole numbers; a probability map is no label image.",
+        )
+    labels = image.read()
+    if labels.dtype.kind == "b":
+        return labels.astype(np.uint16)
+    if labels.dtype.kind == "i" and int(labels.min()) < 0:
+        raise ImageError(
+            f"{image.source}: labels must not be negative, got {int(labels.min())}.",
+            hint="Use 0 for background, and a separate mask for pixels to ignore.",
+        )
+    return labels
+
+
+def _write_ome_tiff(path: Path, image: Image) -> None:
+    from bioio_base.types import PhysicalPixelSizes
+    from bioio_ome_tiff.writers import OmeTiffWriter
+
+    sizes = image.pixel_size or {}
+    pixels = image.read()
+    OmeTiffWriter.save(
+        pixels.astype(np.uint8) if pixels.dtype.kind == "b" else pixels,
+        str(path),
+        dim_order=image.axes,
+        channel_names=list(image.channels),
+        physical_pixel_sizes=PhysicalPixelSizes(sizes.get("Z"), sizes.get("Y"), sizes.get("X")),
+        tifffile_kwargs={"compression": "deflate", "predictor": pixels.dtype.kind in "ui"},
+    )
+
+
+def _write_tiff(path: Path, image: Image) -> None:
+    import tifffile
+
+    sizes = image.pixel_size
+    resolution = {"resolution": (1e4 / sizes["X"], 1e4 / sizes["Y"]), "resolutionunit": "CENTIMETER"} if sizes else {}
+    pixels = image.read()
+    tifffile.imwrite(
+        path,
+        pixels.astype(np.uint8) if pixels.dtype.kind == "b" else pixels,
+        compression="deflate",
+        predictor=pixels.dtype.kind in "ui",
+        photometric="minisblack",
+        metadata={"axes": image.axes},
+        **resolution,
+    )
+
+
+def _create_zarr(path: Path, image: Image, chunks: tuple[int, ...] | None = None) -> Any:
+    from bioio_ome_zarr.writers import Channel, OMEZarrWriter
+
+    sizes = image.pixel_size or {}
+    sides = {"Y": _CHUNK, "X": _CHUNK}
+    writer = OMEZarrWriter(
+        store=str(path),
+        level_shapes=image.shape,
+        dtype=image.dtype,
+        chunk_shape=chunks or tuple(min(sides.get(a, 1), n) for a, n in zip(image.axes, image.shape, strict=True)),
+        zarr_format=3,
+        channels=[Channel(label=name, color="FFFFFF") for name in image.channels],
+        axes_names=[axis.lower() for axis in image.axes],
+        axes_types=[_AXIS_TYPES[axis] for axis in image.axes],
+        axes_units=["micrometer" if axis in sizes else None for axis in image.axes],
+        physical_pixel_size=[sizes.get(axis, 1.0) for axis in image.axes],
+    )
+    writer.initialize()
+    return writer.datasets[0]
+
+
+def _regions(shape: Sequence[int], chunks: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    for corner in np.ndindex(*(-(-length // chunk) for length, chunk in zip(shape, chunks, strict=True))):
+        yield tuple(
+            slice(place * chunk, min((place + 1) * chunk, length))
+            for place, chunk, length in zip(corner, chunks, shape, strict=True)
+        )
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a place beside `path` to write to, and move what is there to `path` when all went well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        temporary = folder / path.name
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,55 @@
+"""Networks by name: plain ``nn.Module`` classes that declare ``stride`` and ``halo``.
+
+No layer looks at the whole image, so that a prediction does not depend on how the image was cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
+
+from torch import nn
+
+from cytoray_analysis.errors import BundleError
+from cytoray_analysis.networks.fusion import fuse_batch_norm
+from cytoray_analysis.networks.unet import UNet
+
+
+class DenseNetwork(Protocol):
+    """What tiling needs to know of a network."""
+
+    stride: int
+    halo: int
+
+    def bytes_per_pixel(self, item: int) -> int:
+        """Peak memory of inference per input pixel, in bytes, for features of `item` bytes."""
+        ...
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"unet": UNet}
+
+
+def build_network(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """Build a network with fresh weights.
+
+    Raises
+    ------
+    BundleError
+        The name is not one of :data:`NETWORKS`, or the arguments do not fit.
+    """
+    if name not in NETWORKS:
+        raise BundleError(f"expected a network out of {sorted(NETWORKS)}, got {name!r}", field="network.name")
+    try:
+        return NETWORKS[name](**arguments)
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        raise BundleError(
+            f"network {name!r} cannot be built with {dict(arguments)}: {error}", field="network.arguments"
+        ) from error
+
+
+def dense(network: nn.Module) -> DenseNetwork:
+    """View a network as what tiling needs to know of it."""
+    return cast(DenseNetwork, network)
+
+
+__all__ = ["NETWORKS", "DenseNetwork", "UNet", "build_network", "dense", "fuse_batch_norm"]

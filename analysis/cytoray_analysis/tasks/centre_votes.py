@@ -1,0 +1,254 @@
+"""Objects from centre offsets: every foreground pixel votes for its object's centre; the peaks of the votes are the objects.
+
+The idea is Hough voting as in Panoptic-DeepLab (Cheng et al., CVPR 2020, arXiv:1911.10194) and EmbedSeg
+(Lalit et al., Medical Image Analysis 2022, arXiv:2101.10033), decoded here so that each pixel's answer
+depends on a bounded neighbourhood only (:func:`reach_of_decoding`): an image decoded block by block gives the
+objects of the image decoded whole. Ties are broken by position, displacements are rounded relative to the
+pixel, and objects are named by where their peak lies in the image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class VotingParameters:
+    """How votes become objects.
+
+    Attributes
+    ----------
+    foreground
+        Logit above which a pixel belongs to an object.
+    votes
+        Fewest votes, summed over the 3-wide neighbourhood of a peak, that make an object.
+    separation
+        Two peaks are at least this far apart, in pixels along an axis.
+    capture
+        A vote counts for the nearest peak within this distance, in pixels along each axis.
+    smallest
+        Fewest pixels of an object.
+    reach
+        Votes go no further than this along each axis, in pixels.
+    """
+
+    foreground: float = 0.0
+    votes: float = 12.0
+    separation: int = 3
+    capture: int = 8
+    smallest: int = 12
+    reach: int = 64
+
+
+def reach_of_decoding(parameters: VotingParameters) -> int:
+    """Return how far from a pixel the dense outputs may lie that change its object, in pixels.
+
+    A pixel's peak lies within ``reach + capture``. That peak, its rivals (within ``2 capture + separation``)
+    and the object's other pixels (within ``reach + capture`` of it) are told by votes from within ``reach``,
+    each of which reads one more offset.
+    """
+    rivals = 2 * parameters.capture + parameters.separation + 1
+    return 3 * parameters.reach + parameters.capture + max(rivals, parameters.capture + 1)
+
+
+def decode_votes(
+    foreground: NDArray[np.float32],
+    offsets: NDArray[np.float32],
+    parameters: VotingParameters,
+    *,
+    origin: tuple[int, ...] | None = None,
+    frame: tuple[int, ...] | None = None,
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Decode a block of dense outputs into objects.
+
+    Parameters
+    ----------
+    foreground
+        Logits, (Y, X) or (Z, Y, X).
+    offsets
+        Displacement to the object's centre per spatial axis, in pixels, (2, Y, X) or (3, Z, Y, X).
+    origin, frame
+        Where the block begins in the image, and the image's shape; the block is the whole image by default.
+
+    Returns
+    -------
+    labels
+        Object of each pixel, 1 to n in order of their identity, 0 for background; shape of `foreground`.
+    identities
+        (n + 1,) position of each object's peak in the image as a row-major index plus one; entry 0 is 0.
+    """
+    shape = foreground.shape
+    origin = origin or (0,) * len(shape)
+    frame = frame or shape
+    deep = (1,) * (3 - len(shape))
+    start = np.array((0,) * len(deep) + tuple(origin), dtype=np.int64)
+    extent = np.array(deep + tuple(frame), dtype=np.int64)
+    labels, identities = _decode(
+        np.ascontiguousarray(foreground, dtype=np.float32).reshape(deep + shape),
+        np.ascontiguousarray(offsets, dtype=np.float32).reshape((len(shape), *deep, *shape)),
+        start,
+        extent,
+        parameters.foreground,
+        parameters.votes,
+        parameters.separation,
+        parameters.capture,
+        parameters.smallest,
+        parameters.reach,
+    )
+    return labels.reshape(shape), identities
+
+
+def _compiled(function: Any) -> Any:
+    return numba.njit(cache=True, nogil=True)(function)
+
+
+@_compiled
+def _destinations(foreground, offsets, start, extent, threshold, reach):  # type: ignore[no-untyped-def]
+    """Follow every foreground pixel's offset, then the offset found there: far pixels err more than near ones."""
+    depth, height, width = foreground.shape
+    flat = offsets.shape[0] == 2
+    count = 0
+    for z in range(depth):
+        for y in range(height):
+            for x in range(width):
+                if foreground[z, y, x] > threshold:
+                    count += 1
+    pixel = np.empty((count, 3), np.int32)
+    target = np.empty((count, 3), np.int32)
+    index = 0
+    for z in range(depth):
+        for y in range(height):
+            for x in range(width):
+                if not foreground[z, y, x] > threshold:
+                    continue
+                dz, dy, dx = np.float32(0), np.float32(0), np.float32(0)
+                a, b, c = z, y, x
+                for _ in range(2):
+                    if flat:
+                        dy += offsets[0, a, b, c]
+                        dx += offsets[1, a, b, c]
+                    else:
+                        dz += offsets[0, a, b, c]
+                        dy += offsets[1, a, b, c]
+                        dx += offsets[2, a, b, c]
+                    dz = min(max(dz, np.float32(-reach)), np.float32(reach))
+                    dy = min(max(dy, np.float32(-reach)), np.float32(reach))
+                    dx = min(max(dx, np.float32(-reach)), np.float32(reach))
+                    # Kept inside the image, not inside the block.
+                    a = min(max(z + int(np.floor(dz + 0.5)), -start[0]), extent[0] - 1 - start[0])
+                    b = min(max(y + int(np.floor(dy + 0.5)), -start[1]), extent[1] - 1 - start[1])
+                    c = min(max(x + int(np.floor(dx + 0.5)), -start[2]), extent[2] - 1 - start[2])
+                    outside = a < 0 or b < 0 or c < 0 or a >= depth or b >= height or c >= width
+                    if outside or not foreground[a, b, c] > threshold:
+                        break
+                pixel[index, 0], pixel[index, 1], pixel[index, 2] = z, y, x
+                target[index, 0], target[index, 1], target[index, 2] = a, b, c
+                index += 1
+    return pixel, target
+
+
+@_compiled
+def _peaks(target, shape, fewest, separation):  # type: ignore[no-untyped-def]
+    """Count votes, sum them over 3-wide neighbourhoods and return the local maxima, in row-major order."""
+    depth, height, width = shape
+    votes = np.zeros(shape, np.int32)
+    for index in range(len(target)):
+        a, b, c = target[index]
+        if 0 <= a < depth and 0 <= b < height and 0 <= c < width:
+            votes[a, b, c] += 1
+    density = np.zeros(shape, np.int32)
+    cells = np.empty((len(target), 3), np.int32)
+    count = 0
+    for index in range(len(target)):
+        a, b, c = target[index]
+        if not (0 <= a < depth and 0 <= b < height and 0 <= c < width) or density[a, b, c] > 0:
+            continue
+        total = 0
+        for u in range(max(a - 1, 0), min(a + 2, depth)):
+            for v in range(max(b - 1, 0), min(b + 2, height)):
+                for w in range(max(c - 1, 0), min(c + 2, width)):
+                    total += votes[u, v, w]
+        density[a, b, c] = total
+        if total >= fewest:
+            cells[count] = target[index]
+            count += 1
+    found = np.empty((count, 3), np.int32)
+    order = np.empty(count, np.int64)
+    peaks = 0
+    for index in range(count):
+        a, b, c = cells[index]
+        own = density[a, b, c]
+        highest = True
+        for u in range(max(a - separation, 0), min(a + separation + 1, depth)):
+            for v in range(max(b - separation, 0), min(b + separation + 1, height)):
+                for w in range(max(c - separation, 0), min(c + separation + 1, width)):
+                    rival = density[u, v, w]
+                    if rival < own or (u == a and v == b and w == c):
+                        continue
+                    before = u < a or (u == a and (v < b or (v == b and w < c)))
+                    if rival > own or before:
+                        highest = False
+                        break
+                if not highest:
+                    break
+            if not highest:
+                break
+        if highest:
+            found[peaks] = cells[index]
+            order[peaks] = (np.int64(a) * height + b) * width + c
+            peaks += 1
+    return found[:peaks][np.argsort(order[:peaks])]
+
+
+@_compiled
+def _nearest_peaks(peaks, shape, capture):  # type: ignore[no-untyped-def]
+    """Paint around each peak the pixels it is nearest to (1-based; the earlier peak wins a tie)."""
+    depth, height, width = shape
+    nearest = np.zeros(shape, np.int32)
+    for index in range(len(peaks)):
+        a, b, c = peaks[index]
+        for u in range(max(a - capture, 0), min(a + capture + 1, depth)):
+            for v in range(max(b - capture, 0), min(b + capture + 1, height)):
+                for w in range(max(c - capture, 0), min(c + capture + 1, width)):
+                    other = nearest[u, v, w]
+                    if other > 0:
+                        p, q, r = peaks[other - 1]
+                        there = (u - p) ** 2 + (v - q) ** 2 + (w - r) ** 2
+                        if there <= (u - a) ** 2 + (v - b) ** 2 + (w - c) ** 2:
+                            continue
+                    nearest[u, v, w] = index + 1
+    return nearest
+
+
+@_compiled
+def _decode(foreground, offsets, start, extent, threshold, fewest, separation, capture, smallest, reach):  # type: ignore[no-untyped-def]
+    depth, height, width = foreground.shape
+    pixel, target = _destinations(foreground, offsets, start, extent, threshold, reach)
+    peaks = _peaks(target, foreground.shape, fewest, separation)
+    nearest = _nearest_peaks(peaks, foreground.shape, capture)
+    choice = np.zeros(len(pixel), np.int32)
+    size = np.zeros(len(peaks) + 1, np.int64)
+    for index in range(len(pixel)):
+        a, b, c = target[index]
+        if 0 <= a < depth and 0 <= b < height and 0 <= c < width:
+            choice[index] = nearest[a, b, c]
+            size[choice[index]] += 1
+    rename = np.zeros(len(peaks) + 1, np.int32)
+    identities = np.zeros(len(peaks) + 1, np.int64)
+    kept = 0
+    for index in range(len(peaks)):
+        if size[index + 1] >= smallest:
+            kept += 1
+            rename[index + 1] = kept
+            a, b, c = peaks[index]
+            identities[kept] = ((a + start[0]) * extent[1] + b + start[1]) * extent[2] + c + start[2] + 1
+    labels = np.zeros(foreground.shape, np.int32)
+    for index in range(len(pixel)):
+        z, y, x = pixel[index]
+        labels[z, y, x] = rename[choice[index]]
+    return labels, identities[: kept + 1]

@@ -1,0 +1,137 @@
+"""Instance segmentation: foreground and centre offsets per pixel, decoded by voting.
+
+The representation was chosen by measurement against distance maps with watershed:
+docs/decisions/0002-centre-offsets.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from cytoray_analysis.tasks.centre_votes import VotingParameters, decode_votes, reach_of_decoding
+from cytoray_analysis.tasks.instance_scores import overlap, score_instances
+from cytoray_analysis.tasks.protocol import Block, Decoded, DenseOutput, Parameters
+
+_INTEGERS = frozenset(field.name for field in fields(VotingParameters) if field.type == "int")
+
+
+class InstanceSegmentation:
+    """Label every object in images (``dimensions=2``) or volumes (``dimensions=3``).
+
+    Parameters
+    ----------
+    dimensions
+        Number of spatial axes.
+    offset_unit
+        Pixels that one unit of the offset channels stands for; keeps outputs near one.
+    boundary_weight
+        How much more a pixel on an object's boundary weighs in the foreground loss.
+    """
+
+    def __init__(self, *, dimensions: int = 2, offset_unit: float = 16.0, boundary_weight: float = 2.0) -> None:
+        self.dimensions = dimensions
+        self.offset_unit = offset_unit
+        self.boundary_weight = boundary_weight
+        self.output = DenseOutput(
+            channels=1 + dimensions,
+            candidates={
+                "foreground": (0.0, -1.5, -1.0, -0.5, 0.5, 1.0),
+                "votes": (12.0, 6.0, 9.0, 16.0, 24.0, 36.0),
+                "separation": (3.0, 2.0, 4.0, 5.0, 6.0),
+                "capture": (8.0, 5.0, 12.0),
+                "smallest": (16.0, 8.0, 24.0, 36.0),
+                "reach": (64.0,),
+            },
+            margin=lambda parameters: reach_of_decoding(_voting(parameters)),
+        )
+
+    def encode(self, truth: Tensor) -> Tensor:
+        """Turn labels into foreground, weights and offsets.
+
+        Parameters
+        ----------
+        truth
+            (B, spatial…) integer labels, 0 background, −1 unknown.
+
+        Returns
+        -------
+        Tensor
+            (B, 3 + dimensions, spatial…) float32: foreground 0 or 1; its weight (0 where unknown, more on
+            boundaries); weight of the offsets (0 outside objects, less per pixel in large ones, so that small
+            objects count); offset to the centre of mass in pixels, per spatial axis.
+        """
+        known = truth >= 0
+        labels = truth.clamp(min=0)
+        batch, shape = labels.shape[0], labels.shape[1:]
+        objects = int(labels.max()) + 1
+        column = (batch,) + (1,) * self.dimensions
+        index = (labels + torch.arange(batch, device=labels.device).view(column) * objects).reshape(-1)
+        area = torch.bincount(index, minlength=batch * objects).clamp(min=1).float()
+        offsets = []
+        for axis, length in enumerate(shape):
+            place = [1] * (self.dimensions + 1)
+            place[axis + 1] = length
+            position = torch.arange(length, dtype=torch.float32, device=labels.device).view(place)
+            position = position.expand(labels.shape).reshape(-1)
+            centre = torch.zeros_like(area).index_add_(0, index, position) / area
+            offsets.append((centre[index] - position).view(labels.shape))
+        foreground = (labels > 0).float()
+        weight = known * (1 + self.boundary_weight * _boundary(labels))
+        per_object = foreground * known / area[index].view(labels.shape).sqrt().clamp(min=4)
+        return torch.stack((foreground, weight, per_object, *offsets), dim=1)
+
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return cross-entropy plus soft Dice of the foreground, plus a Huber loss of the offsets."""
+        foreground, weight, per_object, offsets = target[:, 0], target[:, 1], target[:, 2], target[:, 3:]
+        known = (weight > 0).float()
+        logits = outputs[:, 0]
+        entropy = functional.binary_cross_entropy_with_logits(logits, foreground, reduction="none")
+        entropy = (entropy * weight).sum() / known.sum().clamp(min=1)
+        probability = torch.sigmoid(logits) * known
+        shared = (probability * foreground).flatten(1).sum(1)
+        total = (probability + foreground * known).flatten(1).sum(1)
+        dice = 1 - (2 * shared + 1) / (total + 1)
+        error = functional.smooth_l1_loss(outputs[:, 1:] * self.offset_unit, offsets, reduction="none").sum(1)
+        distance = (error * per_object).sum() / per_object.sum().clamp(min=1)
+        return entropy + dice.mean() / 2 + distance / 8
+
+    def decode(self, outputs: NDArray[np.float32], parameters: Parameters, block: Block | None = None) -> Decoded:
+        """Turn (1 + dimensions, spatial…) outputs into object numbers, int32."""
+        labels, identities = decode_votes(
+            outputs[0],
+            outputs[1:] * np.float32(self.offset_unit),
+            _voting(parameters),
+            origin=block.origin if block else None,
+            frame=block.frame if block else None,
+        )
+        return Decoded(labels, identities)
+
+    def score(self, answers: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]]) -> dict[str, float]:
+        """Score label images: see :func:`cytoray_analysis.tasks.instance_scores.score_instances`."""
+        return score_instances([overlap(answer, truth) for answer, truth in zip(answers, truths, strict=True)])
+
+
+def _voting(parameters: Parameters) -> VotingParameters:
+    return VotingParameters(
+        **{name: int(value) if name in _INTEGERS else float(value) for name, value in parameters.items()}  # type: ignore[arg-type]
+    )
+
+
+def _boundary(labels: Tensor) -> Tensor:
+    """Return 1 where a pixel has a neighbour (along an axis) of another label, else 0; shape of `labels`."""
+    edge = torch.zeros(labels.shape, dtype=torch.bool, device=labels.device)
+    for axis in range(1, labels.ndim):
+        length = labels.shape[axis]
+        lower, upper = labels.narrow(axis, 0, length - 1), labels.narrow(axis, 1, length - 1)
+        differs = lower != upper
+        edge.narrow(axis, 0, length - 1).logical_or_(differs)
+        edge.narrow(axis, 1, length - 1).logical_or_(differs)
+    return edge.float()
