@@ -39,7 +39,8 @@ class AxisView:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the pixels."""
-        return np.dtype(self.source.dtype)
+        dtype: np.dtype[Any] = np.dtype(self.source.dtype)
+        return dtype
 
     def __getitem__(self, region: tuple[slice, ...]) -> np.ndarray:
         """Decode a region, one slice per axis."""
@@ -98,7 +99,8 @@ class Image:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the pixels, in the byte order of this machine."""
-        return np.dtype(self.data.dtype).newbyteorder("=")
+        dtype: np.dtype[Any] = np.dtype(self.data.dtype)
+        return dtype.newbyteorder("=")
 
     def size(self, axis: str) -> int:
         """Length of one axis; 1 when the image does not have it."""

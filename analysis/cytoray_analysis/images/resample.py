@@ -37,7 +37,8 @@ def resample_image(array: np.ndarray, zoom: float | Sequence[float]) -> np.ndarr
 
     smooth = any(after < before for after, before in zip(shape, spatial, strict=True))
     channels = [
-        resize(channel, shape, order=1, mode="edge", preserve_range=True, anti_aliasing=smooth) for channel in pixels
+        resize(channel, shape, order=1, mode="edge", preserve_range=True, anti_aliasing=smooth)  # type: ignore[no-untyped-call]
+        for channel in pixels
     ]
     return np.stack(channels).astype(np.float32, copy=False)
 

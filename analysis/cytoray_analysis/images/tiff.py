@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,27 +116,29 @@ def tiff_header(file: Any, source: str) -> TiffHeader:
         channels=channels,
         pixel_size=pixel_size,
         alpha=any(int(kind) in (1, 2) for kind in (page.extrasamples or ())),
-        plane_bytes=int(np.prod(page.shape, dtype=np.int64)) * dtype.itemsize,
+        plane_bytes=math.prod(page.shape) * dtype.itemsize,
     )
 
 
 def _check_bytes_present(file: Any, series: Any, source: str) -> None:
-    length = int(file.filehandle.size)
     hint = "The file is truncated; copy or export it again."
-    pages = [page for page in (series.pages[0], series.pages[-1]) if page is not None]
-    for page in pages:
-        ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
+    page = series.keyframe  # the later pages of a series have the shape and the compression of this one
+    declared = math.prod(page.shape) * np.dtype(page.dtype).itemsize
+    compressed, packed = int(page.compression) != 1, page.bitspersample % 8 != 0
+    factor = _DENSEST_COMPRESSION if compressed else 8 if packed else 1
+    for frame in (series.pages[0], series.pages[-1]):
+        if frame is None:
+            continue
+        length = int(frame.parent.filehandle.size)  # an OME-TIFF may lie in several files
+        ends = [offset + count for offset, count in zip(frame.dataoffsets, frame.databytecounts, strict=True)]
         if max(ends, default=0) > length:
             raise UnreadableImageError(
                 f"{source}: the TIFF header places pixels up to byte {max(ends)}, but the file ends at {length}.",
                 field="bytes",
                 hint=hint,
             )
-        declared = int(np.prod(page.shape, dtype=np.int64)) * np.dtype(page.dtype).itemsize
-        present = int(sum(page.databytecounts))
-        packed = page.bitspersample % 8 != 0
-        possible = present * (_DENSEST_COMPRESSION if int(page.compression) != 1 else 8 if packed else 1)
-        if declared > possible and not page.is_subsampled:
+        present = int(sum(frame.databytecounts))
+        if declared > present * factor and not page.is_subsampled:
             size = " × ".join(str(length) for length in page.shape)
             raise UnreadableImageError(
                 f"{source}: the TIFF header declares {size} pixels ({declared} bytes), "
@@ -143,11 +146,12 @@ def _check_bytes_present(file: Any, series: Any, source: str) -> None:
                 field="bytes",
                 hint=hint,
             )
-    if series.dataoffset is not None and int(page.compression) == 1:
-        declared = int(series.dataoffset) + int(series.nbytes)
-        if declared > length:
+    length = int(file.filehandle.size)
+    if series.dataoffset is not None and not compressed:
+        end = int(series.dataoffset) + int(series.nbytes)
+        if end > length:
             raise UnreadableImageError(
-                f"{source}: the TIFF header declares {declared} bytes, but the file ends at {length}.",
+                f"{source}: the TIFF header places pixels up to byte {end}, but the file ends at {length}.",
                 field="bytes",
                 hint=hint,
             )

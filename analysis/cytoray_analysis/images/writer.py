@@ -6,7 +6,6 @@ OME-Zarr folder that is filled region by region (:func:`create_labels_zarr`) is 
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -210,7 +209,9 @@ def _write_tiff(path: Path, image: Image) -> None:
     import tifffile
 
     sizes = image.pixel_size
-    resolution = {"resolution": (1e4 / sizes["X"], 1e4 / sizes["Y"]), "resolutionunit": "CENTIMETER"} if sizes else {}
+    resolution: dict[str, Any] = (
+        {"resolution": (1e4 / sizes["X"], 1e4 / sizes["Y"]), "resolutionunit": "CENTIMETER"} if sizes else {}
+    )
     pixels = image.read()
     tifffile.imwrite(
         path,
@@ -262,6 +263,6 @@ def _replacing(path: Path) -> Iterator[Path]:
         yield temporary
         if path.is_dir():
             shutil.rmtree(path)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Objects from centre offsets: every foreground pixel votes for its object's centre; the peaks of the votes are the objects.
+"""Objects from centre offsets: each foreground pixel votes for its object's centre, and the peaks are the objects.
 
 The idea is Hough voting as in Panoptic-DeepLab (Cheng et al., CVPR 2020, arXiv:1911.10194) and EmbedSeg
 (Lalit et al., Medical Image Analysis 2022, arXiv:2101.10033), decoded here so that each pixel's answer

@@ -43,10 +43,10 @@ class InstanceSegmentation:
         self.output = DenseOutput(
             channels=1 + dimensions,
             candidates={
-                "foreground": (0.0, -1.5, -1.0, -0.5, 0.5, 1.0),
-                "votes": (12.0, 6.0, 9.0, 16.0, 24.0, 36.0),
-                "separation": (3.0, 2.0, 4.0, 5.0, 6.0),
-                "capture": (8.0, 5.0, 12.0),
+                "foreground": (0.0, -1.5, -1.0, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0, 1.5),
+                "votes": (16.0, 8.0, 12.0, 24.0, 36.0),
+                "separation": (4.0, 2.0, 3.0, 5.0, 6.0, 8.0),
+                "capture": (6.0, 4.0, 9.0, 12.0),
                 "smallest": (16.0, 8.0, 24.0, 36.0),
                 "reach": (64.0,),
             },

@@ -1,0 +1,145 @@
+"""One inference path: the same answer whole, in tiles, in batches and streamed to disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from cytoray_analysis.bundle import Bundle, BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
+from cytoray_analysis.devices import Precision
+from cytoray_analysis.errors import AxesError, CytorayError, ImageError, RequestError
+from cytoray_analysis.images import IntensityScaling, image_from_array, read_labels
+from cytoray_analysis.networks import UNet
+from cytoray_analysis.predictor import Prediction, Predictor
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A network with random weights but an output of cell-like blobs: it has learnt nothing, and is as easily torn."""
+    torch.manual_seed(3)
+    arguments = {"inputs": 3, "outputs": 3, "widths": [8, 16, 16]}
+    network = UNet(**arguments)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.fill_(0.05)
+    spec = BundleSpec(
+        name="random",
+        task=TaskChoice(name="segmentation"),
+        input=ModelInput(channels=("red", "green", "blue"), grey_as_rgb=True, scaling=IntensityScaling()),
+        network=NetworkChoice(arguments=arguments),
+        decode={"reach": 12.0, "votes": 3.0, "smallest": 4.0},
+    )
+    folder = tmp_path_factory.mktemp("models") / "random"
+    return write_bundle(
+        folder, spec, network.state_dict(), test_input=np.zeros((3, 32, 32), np.float32), card="# random\n"
+    )
+
+
+def picture(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.uint16]:
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 4000, tuple(side // 8 + 2 for side in shape))
+    fine: NDArray[np.uint16] = coarse.repeat(8, 0).repeat(8, 1)[: shape[0], : shape[1]].astype(np.uint16)
+    return fine + random.integers(0, 300, shape).astype(np.uint16)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_answer_does_not_depend_on_the_tile_size(bundle: Bundle, precision: Precision) -> None:
+    image = image_from_array(picture((523, 611)), "YX")
+    whole = Predictor(bundle, precision=precision).predict(image)
+    assert whole.objects > 50
+    for budget in (2**24, 2**22, 2**20):
+        tiled = Predictor(bundle, precision=precision, memory_budget=budget).predict(image)
+        assert np.array_equal(tiled.answer, whole.answer)
+
+
+def test_an_image_streamed_to_disk_gets_the_same_answer(bundle: Bundle, tmp_path: Path) -> None:
+    image = image_from_array(picture((400, 300)), "YX", pixel_size={"Y": 0.5, "X": 0.5})
+    whole = Predictor(bundle).predict(image)
+    steps: list[tuple[int, int]] = []
+    stored = Predictor(bundle, memory_budget=2**20).predict_to_zarr(
+        image, tmp_path / "labels.ome.zarr", progress=lambda done, total: steps.append((done, total))
+    )
+    assert np.array_equal(read_labels(stored.path), whole.answer)
+    assert stored.objects == whole.objects
+    assert len(steps) > 1
+    assert steps[-1][0] == steps[-1][1]
+
+
+def test_a_batch_answers_each_image_as_alone_and_one_bad_image_spoils_only_its_own(bundle: Bundle) -> None:
+    predictor = Predictor(bundle)
+    pictures = [picture((64, 80), seed) for seed in range(3)]
+    images = [image_from_array(pixels, "YX") for pixels in pictures]
+    images.insert(1, image_from_array(np.zeros((2, 64, 80), np.uint8), "CYX", source="two.tif"))
+    images.append(image_from_array(picture((50, 33)), "YX"))
+    answers = predictor.predict_batch(images)
+    assert isinstance(answers[1], AxesError)
+    for image, answer in zip(images, answers, strict=True):
+        if not isinstance(answer, CytorayError):
+            assert np.array_equal(answer.answer, predictor.predict(image).answer)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (7, 5), (16, 16), (17, 31)])
+def test_any_size_is_answered_in_its_own_shape(bundle: Bundle, shape: tuple[int, int]) -> None:
+    assert Predictor(bundle).predict(image_from_array(np.ones(shape, np.uint8), "YX")).answer.shape == shape
+
+
+def test_grey_and_colour_are_both_taken_where_the_model_says_so(bundle: Bundle) -> None:
+    grey = picture((64, 64))
+    predictor = Predictor(bundle)
+    colour = np.stack((grey, grey, grey))
+    one = predictor.predict(image_from_array(grey, "YX"))
+    assert np.array_equal(one.answer, predictor.predict(image_from_array(colour, "CYX")).answer)
+
+
+def test_an_image_is_brought_to_the_pixel_size_of_the_model(bundle: Bundle, tmp_path: Path) -> None:
+    spec = bundle.spec.model_copy(
+        update={"input": bundle.spec.input.model_copy(update={"pixel_size": {"Y": 1.0, "X": 1.0}})}
+    )
+    sized = write_bundle(
+        tmp_path / "sized",
+        spec,
+        bundle.network().state_dict(),
+        test_input=np.zeros((3, 32, 32), np.float32),
+        card="",
+    )
+    fine = image_from_array(picture((200, 120)), "YX", pixel_size={"Y": 0.5, "X": 0.5})
+    answer = Predictor(sized).predict(fine)
+    assert answer.answer.shape == (200, 120)
+    assert not np.array_equal(answer.answer, Predictor(bundle).predict(fine).answer)
+    with pytest.raises(ImageError, match="pixel size"):
+        Predictor(sized).predict_to_zarr(fine, tmp_path / "labels.ome.zarr")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "axes", "said"),
+    [
+        (np.zeros((2, 8, 8), np.uint8), "CYX", "expected 3 .* channels, got 2"),
+        (np.zeros((4, 8, 8), np.uint8), "ZYX", "Z=4"),
+        (np.zeros((2, 3, 8, 8), np.uint8), "TCYX", "T=2"),
+        (np.full((8, 8), np.nan, np.float32), "YX", "NaN"),
+        (np.zeros((8,), np.uint8), "X", "Axes"),
+    ],
+)
+def test_an_image_that_does_not_fit_is_refused_in_one_sentence(
+    bundle: Bundle, pixels: NDArray[np.generic], axes: str, said: str
+) -> None:
+    with pytest.raises(ImageError, match=said):
+        Predictor(bundle).predict(image_from_array(pixels, axes))
+
+
+def test_answers_say_which_model_gave_them_and_how_long_it_took(bundle: Bundle) -> None:
+    answer = Predictor(bundle, version="3").predict(image_from_array(picture((64, 64)), "YX"))
+    assert isinstance(answer, Prediction)
+    assert (answer.model.name, answer.model.version, answer.model.digest) == ("random", "3", bundle.digest)
+    assert set(answer.seconds) == {"read", "network", "decode"}
+    assert all(seconds >= 0 for seconds in answer.seconds.values())
+
+
+def test_a_device_that_is_not_there_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(RequestError, match="cuda:7"):
+        Predictor(bundle, device="cuda:7")

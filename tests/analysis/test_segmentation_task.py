@@ -1,0 +1,99 @@
+"""Truth, turned into a target, decodes back into itself; unknown pixels teach nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cytoray_analysis.errors import BundleError
+from cytoray_analysis.tasks import InstanceSegmentation, fit_decode, get_task
+
+
+def squares() -> torch.Tensor:
+    truth = torch.zeros((2, 48, 64), dtype=torch.int64)
+    truth[0, 4:16, 4:16], truth[0, 4:16, 16:30], truth[0, 30:40, 40:60] = 1, 2, 300
+    truth[1, 10:30, 10:30] = 7
+    return truth
+
+
+def as_outputs(task: InstanceSegmentation, target: torch.Tensor) -> torch.Tensor:
+    """The outputs of a network that has learnt the target by heart."""
+    return torch.cat(((target[:, :1] * 2 - 1) * 12, target[:, 3:] / task.offset_unit), dim=1)
+
+
+def test_an_encoded_truth_decodes_to_the_same_objects() -> None:
+    task = InstanceSegmentation()
+    truth = squares()
+    outputs = as_outputs(task, task.encode(truth)).numpy()
+    answers = [task.decode(output, task.output.defaults()).values for output in outputs]
+    assert task.score(answers, list(truth.numpy())) == pytest.approx(dict.fromkeys(task.score(answers, answers), 1.0))
+
+
+def test_volumes_are_encoded_and_decoded_by_the_same_code() -> None:
+    task = InstanceSegmentation(dimensions=3)
+    truth = torch.zeros((1, 10, 24, 24), dtype=torch.int64)
+    truth[0, 2:8, 3:12, 3:12], truth[0, 2:8, 12:22, 3:12] = 1, 2
+    outputs = as_outputs(task, task.encode(truth)).numpy()
+    answer = task.decode(outputs[0], task.output.defaults()).values
+    assert task.score([answer], [truth[0].numpy()])["ap90"] == 1.0
+
+
+def test_the_perfect_answer_costs_almost_nothing_and_a_wrong_one_costs_more() -> None:
+    task = InstanceSegmentation()
+    target = task.encode(squares())
+    perfect = as_outputs(task, target)
+    assert task.loss(perfect, target) < 0.01
+    assert task.loss(-perfect, target) > 1
+    assert task.loss(perfect + torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1), target) > 0.5
+
+
+def test_unknown_pixels_change_neither_loss_nor_gradient() -> None:
+    task = InstanceSegmentation()
+    truth = squares()
+    truth[:, :, 50:] = -1
+    target = task.encode(truth)
+    outputs = torch.randn((2, 3, 48, 64), requires_grad=True)
+    task.loss(outputs, target).backward()
+    assert outputs.grad is not None
+    assert outputs.grad[:, :, :, 51:].abs().max() == 0
+    assert outputs.grad[:, :, :, :50].abs().max() > 0
+
+
+def test_fitting_finds_the_threshold_that_the_outputs_need() -> None:
+    task = InstanceSegmentation()
+    truth = squares()
+    outputs = as_outputs(task, task.encode(truth))
+    outputs[:, 0] = outputs[:, 0] / 12 * 0.2 - 1.1  # foreground logits lie at −0.9, background at −1.3
+    fitted = fit_decode(task, list(outputs.numpy()), list(truth.numpy()))
+    assert -1.3 < fitted["foreground"] < -0.9
+    answers = [task.decode(output, fitted).values for output in outputs.numpy()]
+    assert task.score(answers, list(truth.numpy()))["ap90"] == 1.0
+
+
+def test_decoding_is_quick() -> None:
+    """At least ten megapixels a second here, several times more on a quiet machine (docs/benchmarks.md)."""
+    import time
+
+    task = InstanceSegmentation()
+    truth = torch.zeros((1, 1024, 1024), dtype=torch.int64)
+    number = 0
+    for y in range(8, 1000, 32):
+        for x in range(8, 1000, 32):
+            number += 1
+            truth[0, y : y + 20, x : x + 20] = number
+    output = as_outputs(task, task.encode(truth)).numpy()[0]
+    parameters = task.output.defaults()
+    assert task.decode(output, parameters).values.max() == number
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        task.decode(output, parameters)
+        seconds.append(time.perf_counter() - start)
+    assert np.prod(output.shape[1:]) / min(seconds) > 10e6
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("segment", {}), ("segmentation", {"colour": 1})])
+def test_an_unknown_task_or_argument_is_refused(name: str, arguments: dict[str, int]) -> None:
+    with pytest.raises(BundleError, match=r"expected a task out of|colour"):
+        get_task(name, arguments)
