@@ -21,11 +21,10 @@ from cytoray_analysis.tasks.instance_scores import overlap
 RGB = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
-# Okabe and Ito (2008): told apart with any kind of colour vision.
-MATCHED: Colour = (0, 158, 115)
-MISSED: Colour = (230, 159, 0)
-SPURIOUS: Colour = (213, 94, 0)
-TRUTH: Colour = (86, 180, 233)
+# Bright on dark and on stained tissue, and of different lightness, so that no colour vision confuses them.
+MATCHED: Colour = (0, 230, 160)
+MISSED: Colour = (255, 190, 0)
+SPURIOUS: Colour = (255, 60, 60)
 
 _PIXELS_FOR_PERCENTILES = 2**18
 # What a channel looks like when there are more than one and they are not red, green and blue.
@@ -205,9 +204,17 @@ def matched_objects(
     tuple of ndarray
         Matching labels, pair by pair.
     """
-    both = overlap(np.maximum(prediction, 0), np.maximum(truth, 0))
-    pairs = both.pairs[both.matches(threshold)]
-    return np.unique(truth[truth > 0])[pairs[:, 0]], np.unique(prediction[prediction > 0])[pairs[:, 1]]
+    truth_ids, numbered_truth = _numbered(truth)
+    ids, numbered_prediction = _numbered(prediction)
+    both = overlap(numbered_prediction, numbered_truth)
+    pairs = both.pairs[both.matches(threshold)] - 1
+    return truth_ids[pairs[:, 0]], ids[pairs[:, 1]]
+
+
+def _numbered(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the ids of the objects, and the labels with these objects numbered from 1 on."""
+    ids = np.unique(labels[labels > 0])
+    return ids, np.where(labels > 0, np.searchsorted(ids, labels) + 1, 0)
 
 
 def png_bytes(picture: RGB) -> bytes:

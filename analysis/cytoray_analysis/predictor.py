@@ -125,7 +125,7 @@ class Predictor:
         *,
         device: str | None = None,
         precision: Precision | None = None,
-        memory_budget: int = 2 * GIBIBYTE,
+        memory_budget: int = GIBIBYTE,
         threads: int | None = None,
         version: str | None = None,
     ) -> None:
@@ -306,7 +306,7 @@ class Predictor:
             alone = tile.core == whole(source.shape)
             pixels = source.read(tile.outer)
             read = time.perf_counter()
-            answer = self._forward(pixels[None])[0]
+            answer: NDArray[np.float32] = self._forward(pixels[None])[0]
             seconds["read"] += read - start
             seconds["network"] += time.perf_counter() - read
             if alone:

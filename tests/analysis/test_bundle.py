@@ -13,7 +13,7 @@ import torch
 
 from cytoray_analysis.bundle import FILES, Bundle, BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
 from cytoray_analysis.errors import BundleError, ModelNotFoundError
-from cytoray_analysis.networks import UNet
+from cytoray_analysis.networks import build_network
 
 ARGUMENTS = {"inputs": 1, "outputs": 3, "widths": [4, 8]}
 
@@ -27,7 +27,7 @@ def make(folder: Path, *, seed: int = 0) -> Bundle:
         network=NetworkChoice(arguments=ARGUMENTS),
     )
     image = np.random.default_rng(0).random((1, 16, 16), dtype=np.float32)
-    return write_bundle(folder, spec, UNet(**ARGUMENTS).state_dict(), test_input=image, card="# tiny\n")
+    return write_bundle(folder, spec, build_network("unet", ARGUMENTS).state_dict(), test_input=image, card="# tiny\n")
 
 
 class Planted:

@@ -58,3 +58,8 @@ def test_matching_is_one_to_one_and_symmetric(
     assert len(set(pairs[:, 0])) == len(set(pairs[:, 1])) == len(pairs)
     assert len(back.matches(0.5)) == len(pairs)
     assert score_instances([forth])["ap50"] == pytest.approx(score_instances([back])["ap50"])
+
+
+def test_huge_ids_are_counted_like_small_ones() -> None:
+    truth = np.array([[0, 4_000_000_000, 4_000_000_000]], np.int64)
+    assert score_instances([overlap(np.array([[0, 1, 1]], np.int32), truth)])["ap90"] == 1.0

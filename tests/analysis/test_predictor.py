@@ -14,7 +14,7 @@ from cytoray_analysis.bundle import Bundle, BundleSpec, ModelInput, NetworkChoic
 from cytoray_analysis.devices import Precision
 from cytoray_analysis.errors import AxesError, CytorayError, ImageError, RequestError
 from cytoray_analysis.images import IntensityScaling, image_from_array, read_labels
-from cytoray_analysis.networks import UNet
+from cytoray_analysis.networks import build_network
 from cytoray_analysis.predictor import Prediction, Predictor
 
 
@@ -23,10 +23,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A network with random weights but an output of cell-like blobs: it has learnt nothing, and is as easily torn."""
     torch.manual_seed(3)
     arguments = {"inputs": 3, "outputs": 3, "widths": [8, 16, 16]}
-    network = UNet(**arguments)
+    network = build_network("unet", arguments)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.running_var.fill_(0.05)
+            module.running_var = torch.full_like(module.weight.data, 0.05)
     spec = BundleSpec(
         name="random",
         task=TaskChoice(name="segmentation"),

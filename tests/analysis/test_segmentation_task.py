@@ -54,7 +54,7 @@ def test_unknown_pixels_change_neither_loss_nor_gradient() -> None:
     truth[:, :, 50:] = -1
     target = task.encode(truth)
     outputs = torch.randn((2, 3, 48, 64), requires_grad=True)
-    task.loss(outputs, target).backward()
+    task.loss(outputs, target).backward()  # type: ignore[no-untyped-call]
     assert outputs.grad is not None
     assert outputs.grad[:, :, :, 51:].abs().max() == 0
     assert outputs.grad[:, :, :, :50].abs().max() > 0

@@ -39,7 +39,7 @@ def check_axes(axes: str) -> None:
         )
 
 
-def resolve_axes(letters: str, shape: Sequence[int]) -> str:
+def resolve_axes(letters: str, shape: Sequence[int], source: str) -> str:
     """Name the planes of unknown meaning in the axes that a file declares.
 
     Parameters
@@ -48,6 +48,8 @@ def resolve_axes(letters: str, shape: Sequence[int]) -> str:
         The file's own axes, outermost first, such as ``"QYX"`` or ``"YXS"``.
     shape
         The length of each axis.
+    source
+        The image's name, for the message.
 
     Returns
     -------
@@ -74,7 +76,7 @@ def resolve_axes(letters: str, shape: Sequence[int]) -> str:
     ]
     if surplus or "Y" not in resolved or "X" not in resolved:
         raise AxesError(
-            f"Expected at most the axes {AXES}, got {letters} of shape {tuple(shape)}"
+            f"{source}: expected at most the axes {AXES}, got {letters} of shape {tuple(shape)}"
             + (f" with {', '.join(surplus)} too many." if surplus else "."),
             hint="Save one image per file, or save it as OME-TIFF or OME-Zarr with its axes named.",
         )

@@ -22,7 +22,7 @@ class AxisView:
     source
         Anything with ``shape``, ``dtype`` and numpy-style slicing: a numpy, dask or zarr array, or a view.
     keep
-        One entry per axis of `source`: an index where the axis is dropped, else how many entries to keep.
+        One entry per axis of `source`: an index where the axis is dropped, else the entries to keep, from the first.
     order
         One entry per axis of the view: the source axis, or ``None`` for a new axis of length one.
     """
@@ -44,11 +44,12 @@ class AxisView:
 
     def __getitem__(self, region: tuple[slice, ...]) -> np.ndarray:
         """Decode a region, one slice per axis."""
-        native: list[int | slice] = list(self.keep)
+        native = [slice(entry, entry + 1) if isinstance(entry, int) else entry for entry in self.keep]
         for axis, part in zip(self.order, region, strict=True):
             if axis is not None:
                 native[axis] = slice(*part.indices(self._length(axis)))
         pixels = _decode(self.source, tuple(native))
+        pixels = pixels[tuple(0 if isinstance(entry, int) else slice(None) for entry in self.keep)]
         kept = [axis for axis, entry in enumerate(self.keep) if isinstance(entry, slice)]
         pixels = pixels.transpose([kept.index(axis) for axis in self.order if axis is not None])
         new = tuple(place for place, axis in enumerate(self.order) if axis is None)
@@ -61,7 +62,7 @@ class AxisView:
         return len(range(*entry.indices(int(self.source.shape[axis]))))
 
 
-def _decode(data: Any, region: tuple[int | slice, ...]) -> np.ndarray:
+def _decode(data: Any, region: tuple[slice, ...]) -> np.ndarray:
     part = data[region]
     compute = getattr(part, "compute", None)  # dask; one thread, because callers bring their own parallelism
     return np.asarray(part if compute is None else compute(scheduler="synchronous"))
@@ -213,16 +214,7 @@ def image_from_array(
         raise AxesError(
             f"{source}: expected {len(axes)} axes ({axes}), got {len(shape)} of shape {shape}.", field="axes"
         )
-    if 0 in shape:
-        raise ImageError(
-            f"{source}: an image needs at least one pixel along every axis, got {axes} = {shape}.",
-            hint="The image is empty; check how it was exported or cropped.",
-        )
-    if np.dtype(array.dtype).kind not in "buif":
-        raise ImageError(
-            f"{source}: pixels must be boolean, integer or real numbers, got {array.dtype}.",
-            hint="Convert the image, for example to uint16 or float32.",
-        )
+    check_pixels(axes, shape, array.dtype, source)
     count = shape[axes.index("C")] if "C" in axes else 1
     if channels is not None and len(channels) != count:
         raise AxesError(f"{source}: expected {count} channel names, got {len(channels)}.", field="channels")
@@ -233,6 +225,20 @@ def image_from_array(
         pixel_size=known_pixel_size(pixel_size or {}, axes),
         source=source,
     )
+
+
+def check_pixels(axes: str, shape: Sequence[int], dtype: Any, source: str) -> None:
+    """Raise :class:`ImageError` unless an array of this shape and type can be an image."""
+    if 0 in shape:
+        raise ImageError(
+            f"{source}: an image needs at least one pixel along every axis, got {axes} = {tuple(shape)}.",
+            hint="The image is empty; check how it was exported or cropped.",
+        )
+    if np.dtype(dtype).kind not in "buif":
+        raise ImageError(
+            f"{source}: pixels must be boolean, integer or real numbers, got {dtype}.",
+            hint="Convert the image, for example to uint16 or float32.",
+        )
 
 
 def require_finite(array: np.ndarray, source: str) -> None:

@@ -234,8 +234,9 @@ def sample_for_statistics(image: Image, *, at_most_pixels: int = 2**22) -> np.nd
     image
         Any image, possibly larger than memory.
     at_most_pixels
-        Images up to this many pixels per channel are read whole; of larger ones, square blocks are read on a regular
-        grid (in up to eight planes), at a cost that does not grow with the image. No chance is involved.
+        Images up to this many pixels per channel are read whole; of larger ones, blocks of 256 × 256 (at least one)
+        are read on a regular grid in up to eight planes, at a cost that does not grow with the image. No chance is
+        involved.
 
     Returns
     -------
@@ -253,7 +254,8 @@ def sample_for_statistics(image: Image, *, at_most_pixels: int = 2**22) -> np.nd
     frames, _, depth, rows, columns = full.shape
     if frames * depth * rows * columns <= at_most_pixels:
         return _flatten(full.read(), image.source)
-    planes = np.unique(np.linspace(0, frames * depth - 1, min(_PLANES, frames * depth)).round().astype(int))
+    count = max(1, min(_PLANES, frames * depth, at_most_pixels // _BLOCK**2))
+    planes = np.unique(np.linspace(0, frames * depth - 1, count + 2)[1:-1].round().astype(int))
     per_side = max(1, int((at_most_pixels / len(planes)) ** 0.5) // _BLOCK)
     parts = [
         _flatten(

@@ -65,8 +65,8 @@ class TiffPixels:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    def __getitem__(self, region: tuple[int | slice, ...]) -> np.ndarray:
-        """Decode a region: one slice or index per axis of the stored array."""
+    def __getitem__(self, region: tuple[slice, ...]) -> np.ndarray:
+        """Decode a region: one slice per axis of the stored array."""
         import zarr
 
         with open_tiff(self.path) as file, file.series[0].aszarr(level=0) as store:
@@ -100,12 +100,11 @@ def tiff_header(file: Any, source: str) -> TiffHeader:
     series = file.series[0]
     page = series.keyframe
     shape = tuple(int(length) for length in series.shape)
-    axes = resolve_axes(series.axes, shape)
+    axes = resolve_axes(series.axes, shape, source)
     if series.dtype is None:
         raise UnreadableImageError(f"{source}: the TIFF file declares a pixel type that nothing here knows.")
     dtype = np.dtype(series.dtype)
-    if 0 not in shape:
-        _check_bytes_present(file, series, source)
+    _check_bytes_present(file, series, source)
     ome = file.ome_metadata if file.is_ome else None
     channels, pixel_size = _ome_facts(ome) if ome else (None, _resolution(file, page))
     return TiffHeader(
@@ -134,6 +133,13 @@ def _check_bytes_present(file: Any, series: Any, source: str) -> None:
         if max(ends, default=0) > length:
             raise UnreadableImageError(
                 f"{source}: the TIFF header places pixels up to byte {max(ends)}, but the file ends at {length}.",
+                field="bytes",
+                hint=hint,
+            )
+        segments = math.prod(page.chunked)
+        if len(frame.dataoffsets) < segments:
+            raise UnreadableImageError(
+                f"{source}: the TIFF header declares {segments} strips or tiles, but lists {len(frame.dataoffsets)}.",
                 field="bytes",
                 hint=hint,
             )

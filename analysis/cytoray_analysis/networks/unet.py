@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -42,7 +41,7 @@ class ResidualBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map (B, inputs, spatial…) to (B, outputs, spatial…)."""
         inner = functional.relu(self.first(features), inplace=True)
-        return functional.relu(self.second(inner) + self.shortcut(features), inplace=True)
+        return functional.relu(self.second(inner).add_(self.shortcut(features)), inplace=True)
 
 
 class UNet(nn.Module):
@@ -70,10 +69,11 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(
             ResidualBlock(dimensions, widths[max(level - 1, 0)], widths[level]) for level in range(self.levels)
         )
-        self.up = nn.ModuleList(
-            ResidualBlock(dimensions, widths[level] + widths[level + 1], widths[level])
-            for level in reversed(range(self.levels - 1))
+        coarse_first = list(reversed(range(self.levels - 1)))
+        self.narrow = nn.ModuleList(
+            ConvolutionNorm(dimensions, widths[level + 1], widths[level], width=1) for level in coarse_first
         )
+        self.up = nn.ModuleList(ResidualBlock(dimensions, widths[level], widths[level]) for level in coarse_first)
         self.head = _CONVOLUTION[dimensions](widths[0], outputs * patch, 1)
 
     @property
@@ -98,11 +98,9 @@ class UNet(nn.Module):
     def bytes_per_pixel(self, item: int) -> int:
         """Peak memory of inference per input pixel, in bytes, for features of `item` bytes.
 
-        The finest decoder block holds its concatenated input and three more feature maps, at half resolution.
+        The finest decoder block holds four feature maps at half resolution; image and outputs have the full one.
         """
-        finest = 4 * self.widths[0] + (self.widths[1] if self.levels > 1 else 0)
-        cells = 2**self.dimensions
-        return int(finest / cells * item + (self.inputs + 2 * self.outputs) * (4 + item))
+        return int(4 * self.widths[0] / 2**self.dimensions * item + (self.inputs + 2 * self.outputs) * (4 + item))
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, inputs, spatial…) to (B, outputs, spatial…); every side is a multiple of :attr:`stride`."""
@@ -113,9 +111,9 @@ class UNet(nn.Module):
             features = block(features if level == 0 else pool(features, 2))
             skipped.append(features)
         skipped.pop()
-        for block in self.up:
-            finer = functional.interpolate(features, scale_factor=2.0, mode="nearest")
-            features = block(torch.cat((skipped.pop(), finer), dim=1))
+        for narrow, block in zip(self.narrow, self.up, strict=True):
+            finer = functional.interpolate(narrow(features), scale_factor=2.0, mode="nearest")
+            features = block(finer.add_(skipped.pop()))
         return depth_to_space(self.head(features), self.dimensions)
 
 

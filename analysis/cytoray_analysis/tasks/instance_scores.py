@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import fastremap
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
@@ -19,7 +20,7 @@ class Overlap:
     truths, answers
         Number of true and predicted objects.
     pairs
-        (n, 2) indices of overlapping true and predicted objects, from 0.
+        (n, 2) ids of overlapping true and predicted objects.
     iou
         (n,) intersection over union of each pair.
     foreground
@@ -49,30 +50,31 @@ def overlap(answer: NDArray[np.integer], truth: NDArray[np.integer]) -> Overlap:
     """Measure the overlap of two label images of one shape; 0 is background, ids need not be consecutive."""
     if answer.shape != truth.shape:
         raise ValueError(f"expected label images of one shape, got {answer.shape} and {truth.shape}")
-    truth_ids, truth_index = np.unique(truth, return_inverse=True)
-    answer_ids, answer_index = np.unique(answer, return_inverse=True)
+    truth, answer = _compact(truth), _compact(answer)
     table = coo_array(
-        (np.ones(truth.size, dtype=np.int64), (truth_index.ravel(), answer_index.ravel())),
-        shape=(len(truth_ids), len(answer_ids)),
+        (np.ones(truth.size, dtype=np.int64), (truth.ravel(), answer.ravel())),
+        shape=(int(truth.max(initial=0)) + 1, int(answer.max(initial=0)) + 1),
     ).tocsr()
     table.sum_duplicates()
     truth_area, answer_area = np.asarray(table.sum(axis=1)).ravel(), np.asarray(table.sum(axis=0)).ravel()
     entries = table.tocoo()
     rows, columns, shared = entries.coords[0], entries.coords[1], entries.data
-    both = (truth_ids[rows] != 0) & (answer_ids[columns] != 0)
-    iou = shared[both] / (truth_area[rows[both]] + answer_area[columns[both]] - shared[both])
-    skip_truth, skip_answer = int((truth_ids == 0).any()), int((answer_ids == 0).any())
+    both = (rows > 0) & (columns > 0)
     return Overlap(
-        truths=len(truth_ids) - skip_truth,
-        answers=len(answer_ids) - skip_answer,
-        pairs=np.stack((rows[both] - skip_truth, columns[both] - skip_answer), axis=1).astype(np.int64),
-        iou=iou,
-        foreground=(
-            int(shared[both].sum()),
-            int(truth_area[truth_ids != 0].sum()),
-            int(answer_area[answer_ids != 0].sum()),
-        ),
+        truths=int(np.count_nonzero(truth_area[1:])),
+        answers=int(np.count_nonzero(answer_area[1:])),
+        pairs=np.stack((rows[both], columns[both]), axis=1).astype(np.int64),
+        iou=shared[both] / (truth_area[rows[both]] + answer_area[columns[both]] - shared[both]),
+        foreground=(int(shared[both].sum()), int(truth_area[1:].sum()), int(answer_area[1:].sum())),
     )
+
+
+def _compact(labels: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Renumber labels whose ids are so large that a table indexed by them would be."""
+    if labels.max(initial=0) <= max(labels.size, 2**16):
+        return labels
+    compact: NDArray[np.integer] = fastremap.renumber(labels)[0]
+    return compact
 
 
 def score_instances(overlaps: Sequence[Overlap]) -> dict[str, float]:
