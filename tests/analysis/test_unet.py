@@ -23,8 +23,8 @@ def trained_like(network: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize(("dimensions", "widths"), [(2, (4, 4)), (2, (4, 8, 8)), (3, (4, 4))])
 def test_an_output_does_not_depend_on_pixels_beyond_the_halo(dimensions: int, widths: tuple[int, ...]) -> None:
-    network = UNet(dimensions=dimensions, inputs=1, outputs=2, widths=widths).double()
-    trained_like(network)
+    network = UNet(dimensions=dimensions, inputs=1, outputs=2, widths=widths)
+    trained_like(network).double()
     halo, stride = network.halo, network.stride
     side = -(-(2 * halo + 2 * stride) // stride) * stride
     image = torch.rand((1, 1, *(side,) * dimensions), dtype=torch.float64)

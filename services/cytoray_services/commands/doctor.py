@@ -1,0 +1,239 @@
+"""``cytoray doctor``: what this machine offers, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import typer
+from packaging.requirements import Requirement
+
+from cytoray_services.commands.output import JsonOption, print_json
+from cytoray_services.commands.requirements import installed_version, requirements_of
+from cytoray_services.settings import Settings, load_settings
+
+DISTRIBUTION = "cytoray"
+USER_EXTRAS = ("train", "serve", "cluster", "formats")
+LEAST_MEMORY = 4 * 2**30
+LEAST_DISK = 5 * 2**30
+LEAST_SHARED_MEMORY = 2**30
+SECONDS_FOR_SERVER = 5.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at.
+
+    Parameters
+    ----------
+    name
+        What was looked at.
+    status
+        ``ok``, ``absent`` (an extra, not installed), ``warning`` (works, but less well) or ``broken``.
+    found
+        What was found there.
+    remedy
+        What to do, for anything but ``ok``.
+    """
+
+    name: str
+    status: Literal["ok", "absent", "warning", "broken"]
+    found: str
+    remedy: str | None = None
+
+
+def doctor(json: JsonOption = False) -> None:
+    """Look at this installation and this machine; exit status 1 when something essential is broken."""
+    checks = examine(load_settings())
+    healthy = all(check.status != "broken" for check in checks)
+    if json:
+        print_json({"healthy": healthy, "checks": checks})
+    else:
+        _print_table(checks)
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Look at everything that Cytoray needs.
+
+    Parameters
+    ----------
+    settings
+        Whose home folder and registry are looked at.
+
+    Returns
+    -------
+    list of Check
+        In the order in which they are shown.
+    """
+    return [
+        Check("python", "ok", platform.python_version()),
+        *check_packages(),
+        check_device(),
+        check_precision(),
+        check_cores(),
+        check_memory(),
+        check_shared_memory(),
+        check_disk(settings.home),
+        check_compiler(),
+        check_home(settings.home),
+        check_tracking(settings),
+    ]
+
+
+def check_packages() -> list[Check]:
+    """Compare what is installed with what the distribution asks for, extras included."""
+    checks: dict[str, Check] = {}
+    for extra in ("", *USER_EXTRAS):
+        for requirement in requirements_of(DISTRIBUTION, extra):
+            checks.setdefault(requirement.name, _check_package(requirement, extra))
+    return list(checks.values())
+
+
+def _check_package(requirement: Requirement, extra: str) -> Check:
+    found = installed_version(requirement)
+    if found is None and extra:
+        return Check(requirement.name, "absent", "not installed", f"pip install '{DISTRIBUTION}[{extra}]'")
+    if found is not None and requirement.specifier.contains(found, prereleases=True):
+        return Check(requirement.name, "ok", found)
+    return Check(
+        requirement.name,
+        "broken",
+        f"{found or 'not installed'}, expected {requirement.specifier or 'any version'}",
+        f"pip install '{requirement.name}{requirement.specifier}'",
+    )
+
+
+def check_device() -> Check:
+    """Name the device that networks run on."""
+    import torch
+
+    from cytoray_analysis.devices import choose_device
+
+    device = choose_device()
+    if device.type == "cuda":
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        return Check("device", "ok", f"cuda: {', '.join(names)}")
+    if torch.version.cuda is not None and shutil.which("nvidia-smi"):
+        return Check(
+            "device",
+            "warning",
+            f"{device.type}, though there is an NVIDIA driver",
+            f"PyTorch was built for CUDA {torch.version.cuda}; see which one nvidia-smi reports",
+        )
+    return Check("device", "ok", device.type)
+
+
+def check_precision() -> Check:
+    """Say whether the device multiplies bfloat16 itself, which about doubles the speed."""
+    from cytoray_analysis.devices import choose_device, choose_precision
+
+    native = choose_precision(choose_device()) == "bf16"
+    return Check("precision", "ok", "bf16" if native else "fp32; this device has no bf16 of its own")
+
+
+def check_cores() -> Check:
+    """Count the cores that this process may use."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Check("cores", "ok", str(count))
+
+
+def check_memory() -> Check:
+    """Compare the free memory with what a small training needs."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    found = f"{_gib(memory.available)} free of {_gib(memory.total)}"
+    if memory.available < LEAST_MEMORY:
+        return Check("memory", "warning", found, f"training wants {_gib(LEAST_MEMORY)} free; close other programs")
+    return Check("memory", "ok", found)
+
+
+def check_shared_memory() -> Check:
+    """Compare the shared memory, in which Ray keeps its objects, with what Ray wants."""
+    import psutil
+
+    folder = Path("/dev/shm")  # noqa: S108 (asked about, not written to)
+    if not folder.is_dir():
+        return Check("shared memory", "ok", "none on this system; Ray uses files")
+    total = psutil.disk_usage(str(folder)).total
+    if total < LEAST_SHARED_MEMORY:
+        return Check(
+            "shared memory",
+            "warning",
+            _gib(total),
+            "Ray falls back to slower files; in a container, start it with --shm-size=4g",
+        )
+    return Check("shared memory", "ok", _gib(total))
+
+
+def check_disk(home: Path) -> Check:
+    """Compare the free disk under the home folder with what a small training writes."""
+    import psutil
+
+    free = psutil.disk_usage(str(_nearest_existing(home))).free
+    if free < LEAST_DISK:
+        return Check("disk", "warning", f"{_gib(free)} free", f"free {_gib(LEAST_DISK)} or set CYTORAY_HOME elsewhere")
+    return Check("disk", "ok", f"{_gib(free)} free")
+
+
+def check_compiler() -> Check:
+    """Find a C compiler, with which DeepSpeed builds its faster optimizers on first use."""
+    names = [name for name in (os.environ.get("CC"), "cc", "gcc", "clang") if name]
+    found = next((path for path in map(shutil.which, names) if path), None)
+    if found is None:
+        return Check("compiler", "warning", "none found", "install gcc or clang, or set CC to the compiler")
+    return Check("compiler", "ok", found)
+
+
+def check_home(home: Path) -> Check:
+    """Write a file to the home folder and remove it; if there is no such folder yet, to where it would be."""
+    folder = _nearest_existing(home)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return Check("home", "ok", str(home) if folder == home else f"{home} (made when first needed)")
+    except OSError as error:
+        return Check("home", "broken", f"{folder}: {error.strerror}", "set CYTORAY_HOME to a folder of your own")
+
+
+def check_tracking(settings: Settings) -> Check:
+    """Ask the MLflow server whether it is there; the SQLite registry needs none."""
+    uri = settings.tracking_uri
+    if not uri.startswith(("http://", "https://")):
+        return Check("registry", "ok", uri)
+    import httpx
+
+    try:
+        httpx.get(f"{uri.rstrip('/')}/health", timeout=SECONDS_FOR_SERVER).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return Check("registry", "broken", f"{uri}: {error}", "start the MLflow server or mend MLFLOW_TRACKING_URI")
+    return Check("registry", "ok", uri)
+
+
+def _nearest_existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+def _print_table(checks: list[Check]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    colours = {"ok": "green", "absent": "dim", "warning": "yellow", "broken": "red"}
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "looked at", "found", "what to do"):
+        table.add_column(heading, overflow="fold")
+    for check in checks:
+        words = (check.name, check.found, check.remedy or "")
+        table.add_row(Text(check.status, colours[check.status]), *map(Text, words))
+    Console().print(table)

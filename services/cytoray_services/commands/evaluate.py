@@ -1,0 +1,107 @@
+"""``cytoray evaluate``: the scores of a model on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cytoray_analysis.errors import RequestError
+from cytoray_services.commands.output import JsonOption, print_json
+from cytoray_services.settings import load_settings
+
+if TYPE_CHECKING:
+    from cytoray_services.evaluation import Evaluation
+
+# Columns of text that a table may have in a file or a pipe, where nothing says how wide a line is.
+WIDTH_OF_FILES = 200
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="NAME, NAME@ALIAS, NAME/VERSION or a bundle folder.")],
+    dataset: Annotated[Path, typer.Argument(help="A data set folder.")],
+    split: Annotated[str, typer.Option(help="Which part of the data set.")] = "val",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=GLOB", help="Only images whose column matches; may be repeated."),
+    ] = None,
+    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="Scores for each value of a column, too.")] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0; chosen by default.")] = None,
+    precision: Annotated[
+        Literal["fp32", "bf16"] | None, typer.Option(help="Of the network; chosen by default.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Score a model on a data set."""
+    conditions = [_condition(text) for text in where or ()]
+
+    from cytoray_analysis.predictor import Predictor
+    from cytoray_services.datasets import open_dataset
+    from cytoray_services.evaluation import evaluate as evaluate_model
+    from cytoray_services.registry import load_bundle
+
+    bundle, version = load_bundle(model, load_settings())
+    chosen = open_dataset(dataset, task=bundle.spec.task.name).split(split)
+    for column, glob in conditions:
+        chosen = chosen.where(column, glob)
+    predictor = Predictor(bundle, device=device, precision=precision, version=version.version if version else None)
+    with _progress_bar() as progress:
+        evaluation = evaluate_model(predictor, chosen, by=by, progress=progress)
+    answer: dict[str, Any] = {
+        "model": version.reference if version else model,
+        "dataset": str(dataset),
+        "split": split,
+        "metrics": evaluation.metrics,
+        "items": len(evaluation.items),
+        "seconds": round(evaluation.seconds, 3),
+    }
+    if by is not None:
+        answer["groups"] = evaluation.groups
+    if json:
+        print_json(answer)
+    else:
+        _print_scores(answer, evaluation)
+
+
+def _condition(text: str) -> tuple[str, str]:
+    column, equals, glob = text.partition("=")
+    if not (column and equals):
+        raise RequestError(f"expected COLUMN=GLOB, got {text!r}", field="where", hint="such as --where 'kind=fluo*'")
+    return column, glob
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on standard error while the block runs; nothing when that is no terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("evaluating", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print_scores(answer: dict[str, Any], evaluation: Evaluation) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    title = f"{answer['model']} on {answer['dataset']}, {answer['split']}"
+    table = Table(box=None, pad_edge=False)
+    for heading in ("images", "n", *evaluation.metrics):
+        table.add_column(heading, overflow="fold")
+    counts = {name: sum(score.group == name for score in evaluation.items) for name in evaluation.groups}
+    rows = [("all", len(evaluation.items), evaluation.metrics)]
+    rows += [(name, counts[name], metrics) for name, metrics in evaluation.groups.items()]
+    for name, count, metrics in rows:
+        table.add_row(Text(name), str(count), *(f"{value:.3f}" for value in metrics.values()))
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH_OF_FILES
+    console.print(Text(title))
+    console.print(table)
+    console.print(Text(f"{evaluation.seconds:.1f} s"))

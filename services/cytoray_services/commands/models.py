@@ -1,0 +1,158 @@
+"""``cytoray models``: what the registry holds, and which version is served."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cytoray_services.commands.output import JsonOption, print_json
+from cytoray_services.settings import load_settings
+
+if TYPE_CHECKING:
+    from cytoray_services.registry import AliasMove, ModelVersion, RegisteredModel, Registry
+
+app = typer.Typer(no_args_is_help=True, help="List, show, promote and roll back models.")
+
+MODEL = typer.Argument(metavar="MODEL", help="NAME, NAME@ALIAS or NAME/VERSION.")
+NAME = typer.Argument(metavar="NAME", help="The model's name.")
+ALIAS = typer.Option("--alias", help="The alias to move; endpoints serve the champion by default.")
+REASON = typer.Option("--reason", help="Why; kept in the history.")
+
+
+@app.command("list")
+def list_models(json: JsonOption = False) -> None:
+    """List all models, newest version first."""
+    models = _registry().list()
+    if json:
+        print_json({"models": [_model_facts(model) for model in models]})
+    else:
+        _print_models(models)
+
+
+@app.command("show")
+def show(model: Annotated[str, MODEL], json: JsonOption = False) -> None:
+    """Show one version: aliases, scores, run, digest, where it comes from, and the history of its model."""
+    registry = _registry()
+    version = registry.resolve(model)
+    history = registry.history(version.name)
+    if json:
+        print_json({**_version_facts(version), "history": history})
+    else:
+        _print_version(version, history)
+
+
+@app.command("promote")
+def promote(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME (its candidate), NAME@ALIAS or NAME/VERSION.")],
+    alias: Annotated[str, ALIAS] = "champion",
+    reason: Annotated[str, REASON] = "",
+    json: JsonOption = False,
+) -> None:
+    """Make a version the champion, or give it another alias."""
+    from cytoray_services.registry import CANDIDATE, parse_reference
+
+    wanted = parse_reference(model)
+    by_name = wanted.alias is None and wanted.version is None
+    registry = _registry()
+    version = registry.resolve(f"{wanted.name}@{CANDIDATE}" if by_name else model)
+    _answer_move(registry.promote(version.name, version.version, alias, reason=reason), alias, json)
+
+
+@app.command("rollback")
+def rollback(
+    name: Annotated[str, NAME],
+    alias: Annotated[str, ALIAS] = "champion",
+    reason: Annotated[str, REASON] = "",
+    json: JsonOption = False,
+) -> None:
+    """Move an alias back to the version that it had before."""
+    _answer_move(_registry().rollback(name, alias, reason=reason), alias, json)
+
+
+def _registry() -> Registry:
+    from cytoray_services.registry import Registry
+
+    return Registry.open(load_settings())
+
+
+def _answer_move(version: ModelVersion, alias: str, json: bool) -> None:
+    if json:
+        print_json({**_version_facts(version), "alias": alias})
+    else:
+        typer.echo(f"{version.name}@{alias} is now {version.reference} ({version.digest[:12]})")
+
+
+def _version_facts(version: ModelVersion) -> dict[str, Any]:
+    return {
+        "model": version.name,
+        "version": version.version,
+        "aliases": version.aliases,
+        "created": version.created,
+        "run_id": version.run_id,
+        "digest": version.digest,
+        "metrics": version.metrics,
+        "tags": version.tags,
+        "source": version.source,
+    }
+
+
+def _model_facts(model: RegisteredModel) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "aliases": model.aliases,
+        "versions": [_version_facts(version) for version in model.versions],
+    }
+
+
+def _print_models(models: tuple[RegisteredModel, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("model", "aliases", "registered", "scores", "digest", box=None, pad_edge=False)
+    for model in models:
+        for version in model.versions:
+            words = (
+                version.reference,
+                ", ".join(version.aliases),
+                f"{version.created.astimezone():%Y-%m-%d %H:%M}",
+                _shown_metrics(version.metrics, at_most=3),
+                version.digest[:12],
+            )
+            table.add_row(*map(Text, words))
+    Console().print(table if models else "There are no models yet. Train one: cytoray train RECIPE", markup=False)
+
+
+def _print_version(version: ModelVersion, history: tuple[AliasMove, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    facts = Table(box=None, pad_edge=False, show_header=False)
+    facts.add_column()
+    facts.add_column(overflow="fold")
+    rows = {
+        "model": version.reference,
+        "aliases": ", ".join(version.aliases) or "none",
+        "registered": f"{version.created.astimezone():%Y-%m-%d %H:%M:%S}",
+        "scores": _shown_metrics(version.metrics) or "none recorded",
+        "run": version.run_id or "none",
+        "digest": version.digest,
+        "source": version.source,
+    } | {key: value for key, value in sorted(version.tags.items()) if key != "digest"}
+    for key, value in rows.items():
+        facts.add_row(Text(key, "bold"), Text(value))
+    moves = Table("when", "who", "alias", "from", "to", "how", "why", box=None, pad_edge=False)
+    for move in history:
+        words = (move.who, move.alias, move.before or "–", move.after, move.action, move.reason)
+        moves.add_row(Text(f"{move.when.astimezone():%Y-%m-%d %H:%M:%S}"), *map(Text, words))
+    console = Console()
+    console.print(facts)
+    if history:
+        console.print()
+        console.print(moves)
+
+
+def _shown_metrics(metrics: dict[str, float], *, at_most: int | None = None) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in list(metrics.items())[:at_most])

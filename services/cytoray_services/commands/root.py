@@ -1,0 +1,219 @@
+"""The root of the command line: finds the commands, prints their errors, sets the exit status.
+
+Every layer registers its commands under the entry point group ``cytoray.commands``, so that no layer imports
+upward. A command is a plain function or a Typer application; its module is imported only when it is needed. One that
+needs an extra of its distribution says so in the entry point: ``train = "package.module:function [train]"``.
+
+A command returns nothing, raises :class:`~cytoray_analysis.errors.CytorayError` and knows no exit statuses:
+
+====== =============================================================================
+status meaning
+====== =============================================================================
+0      done
+2      the caller's mistake (``InputError``, a wrong option, a value that pydantic refused)
+1      anything else
+====== =============================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from typer.core import TyperGroup
+
+from cytoray_analysis.errors import CytorayError, PlatformError, RequestError
+from cytoray_services.commands.output import JsonOption, print_error, print_json, standard_output_for_answers
+from cytoray_services.commands.requirements import installed_version, requirements_of
+
+__all__ = ["JsonOption", "app", "main", "print_json"]
+
+GROUP = "cytoray.commands"
+
+INTERRUPTED = 130  # what Typer makes of Ctrl-C
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit.
+
+    Parameters
+    ----------
+    arguments
+        The words after ``cytoray``; default those of the process.
+
+    Raises
+    ------
+    SystemExit
+        Always, with the exit status.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    as_json = "--json" in words
+    with standard_output_for_answers() if as_json else contextlib.nullcontext():
+        status = _run(words, as_json)
+    sys.exit(status)
+
+
+class CommandGroup(TyperGroup):
+    """The commands of all installed layers, each imported when it is asked for.
+
+    A command whose extra is not installed is listed as such, and says what to install when it is called.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all registered commands, sorted."""
+        return sorted(_registered())
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import and return one command, or None when there is none of that name."""
+        registered = _registered()
+        if cmd_name not in self.commands and cmd_name in registered:
+            self.commands[cmd_name] = _load(registered[cmd_name])
+        return self.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the line names; a misspelled one gets its likeliest neighbours."""
+        name, registered = args[0], _registered()
+        if name in registered:
+            return super().resolve_command(ctx, args)
+        neighbours = get_close_matches(name, registered)
+        raise RequestError(
+            f"expected one of the commands {', '.join(sorted(registered))}, got {name!r}",
+            field="command",
+            hint=f"did you mean {' or '.join(neighbours)}?" if neighbours else "see: cytoray --help",
+        )
+
+
+app = typer.Typer(
+    cls=CommandGroup,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("cytoray"))
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Cytoray: from labelled microscopy images to models, and from models to answers."""
+
+
+def _run(words: list[str], as_json: bool) -> int:
+    try:
+        status = typer.main.get_command(app).main(args=words, prog_name="cytoray", standalone_mode=False)
+    except CytorayError as error:
+        return _refuse(error, as_json)
+    except ValidationError as error:
+        return _refuse(_refused_value(error), as_json)
+    except typer.TyperException as error:
+        return _refuse(_usage_error(error), as_json)
+    except ModuleNotFoundError as error:
+        missing = _missing_module(error, words[0])
+        if missing is None:
+            raise
+        return _refuse(missing, as_json)
+    except typer.Abort:
+        status = INTERRUPTED
+    except Exception as error:
+        # A fault of ours: the traceback follows on standard error, but a program still gets its object.
+        if as_json:
+            print_json({"error": type(error).__name__, "message": str(error)})
+        raise
+    if status == INTERRUPTED:
+        return _refuse(CytorayError("stopped by the user"), as_json)
+    return status if isinstance(status, int) else 0
+
+
+def _refuse(error: CytorayError, as_json: bool) -> int:
+    print_error(error, as_json=as_json)
+    return error.exit_status
+
+
+def _registered() -> dict[str, EntryPoint]:
+    return {entry_point.name: entry_point for entry_point in entry_points(group=GROUP)}
+
+
+def _load(entry_point: EntryPoint) -> Any:
+    missing = _missing_extra(entry_point)
+    try:
+        target = entry_point.load() if missing is None else _unavailable(entry_point.name, missing)
+    except ModuleNotFoundError as error:
+        missing = _missing_module(error, entry_point.name)
+        if missing is None:
+            raise
+        target = _unavailable(entry_point.name, missing)
+    if not isinstance(target, typer.Typer):
+        function, target = target, typer.Typer(add_completion=False)
+        target.command(entry_point.name)(function)
+    command = typer.main.get_command(target)
+    command.name = entry_point.name
+    # The sections of a numpy docstring are for readers of the code; options describe themselves.
+    command.help = (command.help or "").partition("\nParameters\n---")[0].rstrip()
+    return command
+
+
+def _unavailable(name: str, missing: PlatformError) -> typer.Typer:
+    command = typer.Typer(add_completion=False)
+
+    @command.command(name, help=f"Not there: {missing.message}.", context_settings={"ignore_unknown_options": True})
+    def unavailable(words: Annotated[list[str] | None, typer.Argument(hidden=True)] = None) -> None:
+        raise missing
+
+    return command
+
+
+def _missing_extra(entry_point: EntryPoint) -> PlatformError | None:
+    distribution = entry_point.dist.name if entry_point.dist else "cytoray"
+    for extra in entry_point.extras:
+        lacking = [need.name for need in requirements_of(distribution, extra) if installed_version(need) is None]
+        if lacking:
+            return PlatformError(
+                f"the command {entry_point.name!r} needs {', '.join(lacking)}, not installed here",
+                hint=f"install it with: pip install '{distribution}[{extra}]'",
+            )
+    return None
+
+
+def _missing_module(error: ModuleNotFoundError, command: str) -> PlatformError | None:
+    """Say what to install; None when the missing module is our own, which is a fault and no choice."""
+    module = (error.name or "").partition(".")[0]
+    if not module or module.startswith("cytoray_"):
+        return None
+    return PlatformError(
+        f"the command {command!r} needs the module {module!r}, which is not installed",
+        hint="see what else is missing with: cytoray doctor",
+    )
+
+
+def _usage_error(error: typer.TyperException) -> RequestError:
+    parameter = getattr(error, "param", None)
+    context = getattr(error, "ctx", None)
+    return RequestError(
+        error.format_message() or "expected a command",
+        field=getattr(parameter, "name", None) or getattr(error, "option_name", None),
+        hint=f"see: {context.command_path} --help" if context is not None else None,
+    )
+
+
+def _refused_value(error: ValidationError) -> RequestError:
+    first = error.errors(include_url=False)[0]
+    others = error.error_count() - 1
+    return RequestError(
+        f"{first['msg']}, got {first['input']!r}" + (f"; {others} more" if others else ""),
+        field=".".join(str(part) for part in first["loc"]) or None,
+        hint=f"these are the rules of {error.title}",
+    )

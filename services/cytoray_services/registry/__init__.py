@@ -1,0 +1,28 @@
+"""The registry: models, versions, aliases and runs, kept in MLflow. The only door to MLflow."""
+
+from __future__ import annotations
+
+from cytoray_services.registry.run import Run
+from cytoray_services.registry.store import Registry, load_bundle
+from cytoray_services.registry.versions import (
+    CANDIDATE,
+    CHAMPION,
+    AliasMove,
+    ModelVersion,
+    Reference,
+    RegisteredModel,
+    parse_reference,
+)
+
+__all__ = [
+    "CANDIDATE",
+    "CHAMPION",
+    "AliasMove",
+    "ModelVersion",
+    "Reference",
+    "RegisteredModel",
+    "Registry",
+    "Run",
+    "load_bundle",
+    "parse_reference",
+]

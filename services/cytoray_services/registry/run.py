@@ -1,0 +1,165 @@
+"""One MLflow run: what a training writes down while it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import logging
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from cytoray_analysis.errors import MissingFileError, PlatformError
+from cytoray_services.registry.connection import Connection
+from cytoray_services.registry.versions import flatten
+
+logger = logging.getLogger(__name__)
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+SECONDS_BETWEEN_BATCHES = 1.0
+_METRICS_PER_BATCH = 1000
+_PARAMS_PER_BATCH = 100
+
+
+class Run:
+    """A run that was started or resumed by :meth:`Registry.start_run`.
+
+    As a context manager it ends the run: FINISHED, or FAILED on an error, or KILLED by Ctrl-C. Without
+    ``with`` the run stays open, which is how a worker writes to the run that its driver opened; call
+    :meth:`flush` then.
+
+    Parameters
+    ----------
+    connection
+        Where the run is.
+    run_id
+        MLflow's identifier of the run.
+    """
+
+    def __init__(self, connection: Connection, run_id: str) -> None:
+        self.run_id = run_id
+        self._connection = connection
+        self._waiting: list[tuple[str, float, int, int]] = []  # name, value, milliseconds, step
+        self._sent = 0.0
+
+    def log_metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Record numbers of one step.
+
+        They are sent in batches, at most one a second. While MLflow does not answer they are kept, with a
+        warning, so that a training does not end because its record keeper is away.
+        """
+        now = int(time.time() * 1000)
+        self._waiting += [(key, float(value), now, step) for key, value in values.items()]
+        if time.monotonic() - self._sent < SECONDS_BETWEEN_BATCHES:
+            return
+        try:
+            self.flush()
+        except PlatformError as error:
+            logger.warning("%s; %d metrics are kept until it does", error.message, len(self._waiting))
+
+    def flush(self) -> None:
+        """Send the metrics that wait.
+
+        Raises
+        ------
+        PlatformError
+            MLflow does not answer; the metrics are kept.
+        """
+        while self._waiting:
+            with self._connection.client() as client:
+                from mlflow.entities import Metric
+
+                batch = [Metric(*entry) for entry in self._waiting[:_METRICS_PER_BATCH]]
+                client.log_batch(self.run_id, metrics=batch)
+            del self._waiting[:_METRICS_PER_BATCH]
+        self._sent = time.monotonic()
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record what the run was started with; nested mappings get dotted names.
+
+        A parameter that the run already has keeps its first value: MLflow never changes one.
+        """
+        with self._connection.client() as client:
+            from mlflow.entities import Param
+
+            known = client.get_run(self.run_id).data.params
+            new = [Param(key, value) for key, value in flatten(params).items() if key not in known]
+            for start in range(0, len(new), _PARAMS_PER_BATCH):
+                client.log_batch(self.run_id, params=new[start : start + _PARAMS_PER_BATCH])
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags, replacing those of the same name; nested mappings get dotted names."""
+        with self._connection.client() as client:
+            from mlflow.entities import RunTag
+
+            entries = [RunTag(key, value) for key, value in flatten(tags).items()]
+            for start in range(0, len(entries), _PARAMS_PER_BATCH):
+                client.log_batch(self.run_id, tags=entries[start : start + _PARAMS_PER_BATCH])
+
+    def log_file(self, path: str | Path, folder: str = "") -> None:
+        """Copy a file into a folder of the run.
+
+        Raises
+        ------
+        MissingFileError
+            There is no such file.
+        """
+        if not Path(path).is_file():
+            raise MissingFileError(f"there is no file {path}", field=str(path))
+        with self._connection.client() as client:
+            client.log_artifact(self.run_id, str(path), folder or None)
+
+    def log_bytes(self, data: bytes, path: str) -> None:
+        """Store `data`, such as a PNG picture, as the file `path` of the run."""
+        target = PurePosixPath(path)
+        with tempfile.TemporaryDirectory(prefix="cytoray-") as folder:
+            local = Path(folder, target.name)
+            local.write_bytes(data)
+            self.log_file(local, "" if target.parent == PurePosixPath(".") else str(target.parent))
+
+    def log_text(self, text: str, path: str) -> None:
+        """Store text as the UTF-8 file `path` of the run."""
+        self.log_bytes(text.encode(), path)
+
+    def end(self, status: Status = "FINISHED") -> None:
+        """Send what waits and close the run.
+
+        Raises
+        ------
+        PlatformError
+            MLflow does not answer.
+        """
+        self.flush()
+        # MLflow prints the addresses of a server's runs to standard output, which belongs to the answer.
+        with self._connection.client() as client, contextlib.redirect_stdout(sys.stderr):
+            client.set_terminated(self.run_id, status)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.end()
+            return
+        try:
+            self.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        except PlatformError as unreachable:  # must not hide what went wrong first
+            logger.warning("the run %s could not be marked as failed: %s", self.run_id, unreachable.message)
+
+
+def whoami() -> str:
+    """Return user and host of this process, for the record."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"

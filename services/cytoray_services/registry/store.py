@@ -1,0 +1,358 @@
+"""Registering, finding, fetching and promoting models.
+
+PyTorch, which opening a bundle needs, is imported only there, so that looking into the registry is quick.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from cytoray_analysis.errors import BundleError, RequestError
+from cytoray_services.registry.connection import Connection, default_environment
+from cytoray_services.registry.queries import (
+    aliases_of,
+    experiment_id,
+    find_version,
+    model_version,
+    newest_version,
+    no_such_version,
+    search_models,
+    search_versions,
+)
+from cytoray_services.registry.run import Run, whoami
+from cytoray_services.registry.versions import (
+    CANDIDATE,
+    CHAMPION,
+    DIGEST,
+    AliasMove,
+    ModelVersion,
+    Reference,
+    RegisteredModel,
+    check_name,
+    moves_from_tags,
+    parse_reference,
+    tags_of,
+    version_before,
+)
+from cytoray_services.settings import Settings
+
+if TYPE_CHECKING:
+    from cytoray_analysis.bundle import Bundle
+
+logger = logging.getLogger(__name__)
+
+# Bundles that come from no run of ours get one here, since servers accept files only as part of a run.
+EXPERIMENT_WITHOUT_TRAINING = "registered-bundles"
+
+
+class Registry:
+    """Runs, models, versions and aliases of one MLflow.
+
+    Every method that asks MLflow raises PlatformError within seconds when it does not answer.
+
+    Parameters
+    ----------
+    settings
+        Names the MLflow and the folder in which fetched bundles are kept.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._connection = Connection(settings)
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Return the registry of `settings`; MLflow is first asked when it is needed."""
+        return cls(settings)
+
+    def start_run(
+        self,
+        experiment: str,
+        name: str,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+    ) -> Run:
+        """Start a run, or resume one.
+
+        Parameters
+        ----------
+        experiment
+            The group of runs that it belongs to; made when it does not exist.
+        name
+            What people call the run.
+        params, tags
+            What it was started with, and facts about it; nested mappings get dotted names.
+        run_id
+            The run to resume. Its known parameters keep their values.
+
+        Raises
+        ------
+        ModelNotFoundError
+            There is no run `run_id`.
+        """
+        with self._connection.client() as client:
+            if run_id is None:
+                group = experiment_id(client, experiment, self._connection.artifact_location(experiment))
+                created = client.create_run(group, run_name=name, tags={"mlflow.user": whoami()})
+                run_id = str(created.info.run_id)
+            else:
+                client.update_run(run_id, status="RUNNING")
+        run = Run(self._connection, run_id)
+        run.log_params(params or {})
+        run.set_tags(tags or {})
+        return run
+
+    def register(
+        self,
+        bundle_folder: str | Path,
+        name: str,
+        *,
+        run_id: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        alias: str | None = CANDIDATE,
+    ) -> ModelVersion:
+        """Store a bundle and make it a new version of a model.
+
+        The same bundle of the same run is registered once: doing it again, as a resumed training does,
+        returns the version that is there.
+
+        Parameters
+        ----------
+        bundle_folder
+            The bundle; it is checked first.
+        name
+            The model; made when it does not exist.
+        run_id
+            The run that the bundle came from; a run of its own is made for it when None.
+        tags
+            Facts to record, beside those in the bundle's `provenance`, its task and its digest.
+        metrics
+            Scores on the validation data.
+        alias
+            The alias that shall point to the new version; None for none.
+
+        Raises
+        ------
+        BundleError
+            The bundle is damaged.
+        RequestError
+            The name cannot be a model's.
+        """
+        from cytoray_analysis.bundle import Bundle
+
+        check_name(name)
+        bundle = Bundle.load(bundle_folder)
+        facts = {
+            **bundle.spec.provenance,
+            **(tags or {}),
+            "task": bundle.spec.task.name,
+            "digest": bundle.digest,
+        }
+        labels = tags_of(metrics or {}, facts)
+        if run_id is not None:
+            version = self._register(bundle, name, run_id, labels)
+        else:
+            with self.start_run(EXPERIMENT_WITHOUT_TRAINING, f"{name} {bundle.digest[:12]}", tags=facts) as run:
+                version = self._register(bundle, name, run.run_id, labels)
+        return version if alias is None else self.promote(name, version.version, alias)
+
+    def _register(self, bundle: Bundle, name: str, run_id: str, tags: dict[str, str]) -> ModelVersion:
+        from mlflow.exceptions import MlflowException
+
+        with self._connection.client() as client:
+            for known in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+                if known.tags.get("digest") == bundle.digest:
+                    return model_version(known, aliases_of(client, name))
+            folder = f"bundle-{bundle.digest[:12]}"
+            client.log_artifacts(run_id, str(bundle.folder), folder)
+            try:
+                client.create_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            source = f"{client.get_run(run_id).info.artifact_uri}/{folder}"
+            created = client.create_model_version(name, source, run_id, tags=tags)
+            return model_version(created, {})
+
+    def resolve(self, reference: str) -> ModelVersion:
+        """Find the version that a reference means.
+
+        ``name`` alone is its champion; without one its candidate; without one its newest version.
+
+        Raises
+        ------
+        ModelNotFoundError
+            There is none; the message says what there is.
+        RequestError
+            The text is no reference.
+        """
+        wanted = parse_reference(reference)
+        with self._connection.client() as client:
+            aliases = aliases_of(client, wanted.name)
+            version = wanted.version
+            if wanted.alias is not None:
+                version = aliases.get(wanted.alias)
+            elif version is None:
+                version = aliases.get(CHAMPION) or aliases.get(CANDIDATE) or newest_version(client, wanted.name)
+            found = find_version(client, wanted.name, version)
+            if found is None:
+                raise no_such_version(client, wanted, aliases)
+            return model_version(found, aliases)
+
+    def fetch(self, version: ModelVersion) -> Path:
+        """Return a local folder with the bundle of a version.
+
+        It is downloaded once, checked against the digest, and from then on needs no MLflow.
+
+        Raises
+        ------
+        BundleError
+            The version has no bundle of ours, or its files are not those that were registered.
+        """
+        from cytoray_analysis.bundle import Bundle
+
+        if not DIGEST.fullmatch(version.digest):  # it becomes a folder's name, so nothing else will do
+            raise BundleError(
+                f"{version.reference} was not registered by Cytoray: it has no digest",
+                field="digest",
+                hint="register its bundle folder again, or use another version",
+            )
+        target = self.settings.models / version.digest
+        if target.is_dir():
+            return target
+        self.settings.models.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{version.digest[:12]}-", dir=self.settings.models))
+        try:
+            no_bar = default_environment(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
+            with self._connection.client(), no_bar:
+                from mlflow.artifacts import download_artifacts
+
+                downloaded = download_artifacts(
+                    artifact_uri=version.source, dst_path=str(draft), tracking_uri=self._connection.uri
+                )
+            _check_digest(Bundle.load(downloaded), version)
+            try:
+                Path(downloaded).replace(target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+                # Another process was quicker; its folder holds the same bytes.
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return target
+
+    def promote(self, name: str, version: str, alias: str = CHAMPION, *, reason: str = "") -> ModelVersion:
+        """Let an alias point to a version, and record who did it and when.
+
+        Raises
+        ------
+        ModelNotFoundError
+            There is no such version.
+        """
+        return self._move(name, version, alias, "promote", reason)
+
+    def rollback(self, name: str, alias: str = CHAMPION, *, reason: str = "") -> ModelVersion:
+        """Let an alias point to the version that it had before; doing it twice goes back two versions.
+
+        Raises
+        ------
+        RequestError
+            The alias had no version before.
+        """
+        with self._connection.client() as client:
+            aliases = aliases_of(client, name)
+            before = version_before(self.history(name), alias, aliases.get(alias))
+        if before is None:
+            raise RequestError(
+                f"{name}@{alias} had no version before, so there is nothing to go back to",
+                field="alias",
+                hint=f"choose a version: cytoray models promote {name}/VERSION --alias {alias}",
+            )
+        return self._move(name, before, alias, "rollback", reason)
+
+    def _move(
+        self, name: str, version: str, alias: str, action: Literal["promote", "rollback"], reason: str
+    ) -> ModelVersion:
+        with self._connection.client() as client:
+            aliases = aliases_of(client, name)
+            found = find_version(client, name, version)
+            if found is None:
+                raise no_such_version(client, Reference(name, version=version), aliases)
+            if aliases.get(alias) != version:
+                client.set_registered_model_alias(name, alias, version)
+                move = AliasMove(alias, action, aliases.get(alias), version, whoami(), datetime.now(UTC), reason)
+                client.set_registered_model_tag(name, *move.to_tag())
+            return model_version(found, aliases | {alias: version})
+
+    def history(self, name: str) -> tuple[AliasMove, ...]:
+        """Return all moves of the aliases of a model, oldest first."""
+        with self._connection.client() as client:
+            aliases_of(client, name)
+            return moves_from_tags(client.get_registered_model(name).tags)
+
+    def versions(self, name: str) -> tuple[ModelVersion, ...]:
+        """Return all versions of a model, newest first."""
+        with self._connection.client() as client:
+            aliases = aliases_of(client, name)
+            return tuple(model_version(found, aliases) for found in search_versions(client, name))
+
+    def list(self) -> tuple[RegisteredModel, ...]:
+        """Return all models that Cytoray registered, by name; a shared MLflow may hold others too."""
+        with self._connection.client() as client:
+            models = tuple(
+                RegisteredModel(name, aliases, self.versions(name)) for name, aliases in search_models(client)
+            )
+        return tuple(model for model in models if any(version.digest for version in model.versions))
+
+
+def load_bundle(reference: str, settings: Settings) -> tuple[Bundle, ModelVersion | None]:
+    """Open a bundle by folder or by reference to the registry.
+
+    Parameters
+    ----------
+    reference
+        A folder that holds ``bundle.yaml``, or anything with the look of a path; else ``name``,
+        ``name@alias`` or ``name/version``.
+    settings
+        Which registry to ask.
+
+    Returns
+    -------
+    tuple
+        The bundle, and its version; None for a folder.
+
+    Raises
+    ------
+    ModelNotFoundError, BundleError, RequestError, PlatformError
+        See :meth:`Registry.resolve` and :meth:`Registry.fetch`.
+    """
+    from cytoray_analysis.bundle import SPEC, Bundle
+
+    folder = Path(reference).expanduser()
+    looks_like_path = reference.startswith((".", "/", "~")) or reference.count("/") > 1
+    if looks_like_path or (folder / SPEC).is_file():
+        return Bundle.load(folder), None
+    registry = Registry.open(settings)
+    version = registry.resolve(reference)
+    bundle = Bundle.load(registry.fetch(version))
+    _check_digest(bundle, version)
+    return bundle, version
+
+
+def _check_digest(bundle: Bundle, version: ModelVersion) -> None:
+    if bundle.digest != version.digest:
+        raise BundleError(
+            f"expected the files of {version.reference} to have the digest {version.digest[:12]}…, "
+            f"got {bundle.digest[:12]}…",
+            field=str(bundle.folder),
+            hint="they were changed or damaged; remove that folder to fetch it again, or use another version",
+        )

@@ -1,0 +1,192 @@
+"""What the registry knows about a model, and how people refer to it; plain data, no MLflow.
+
+A reference is ``name``, ``name@alias`` or ``name/version``. Two aliases have a meaning: ``candidate`` is the
+newest trained version, ``champion`` the one that is served.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from cytoray_analysis.errors import RequestError
+
+CANDIDATE = "candidate"
+CHAMPION = "champion"
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+_REFERENCE = re.compile(rf"(?P<name>{NAME.pattern})(?:@(?P<alias>[A-Za-z][\w-]*)|/(?P<version>[0-9]+))?")
+
+_METRIC_TAG = "metric."
+_MOVE_TAG = "alias_history."
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version of a registered model.
+
+    Attributes
+    ----------
+    name, version
+        What it is called: ``name/version``.
+    aliases
+        The aliases that point to it, sorted.
+    run_id
+        The MLflow run that it came from.
+    digest
+        SHA-256 of the bundle; empty when something other than Cytoray registered this version.
+    created
+        When it was registered, UTC.
+    metrics
+        Its scores on the validation data.
+    tags
+        Where it comes from: task, recipe, data hashes, git revision, parent.
+    source
+        URI of the bundle folder in the artifact store.
+    """
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    run_id: str | None
+    digest: str
+    created: datetime
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    source: str
+
+    @property
+    def reference(self) -> str:
+        """``name/version``, which always means this very version."""
+        return f"{self.name}/{self.version}"
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A name, its aliases (alias to version), and its versions, newest first."""
+
+    name: str
+    aliases: dict[str, str]
+    versions: tuple[ModelVersion, ...]
+
+
+@dataclass(frozen=True)
+class AliasMove:
+    """Who moved an alias, when, from which version to which; `before` is None for the first move."""
+
+    alias: str
+    action: Literal["promote", "rollback"]
+    before: str | None
+    after: str
+    who: str
+    when: datetime
+    reason: str = ""
+
+    def to_tag(self) -> tuple[str, str]:
+        """Return key and value of the tag that records this move.
+
+        The key sorts by time and is unique, so that two people who move an alias at once lose neither record.
+        """
+        stamp = self.when.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        key = f"{_MOVE_TAG}{stamp}.{secrets.token_hex(2)}"
+        return key, json.dumps(asdict(self) | {"when": self.when.isoformat()})
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A parsed reference; at most one of `alias` and `version` is set."""
+
+    name: str
+    alias: str | None = None
+    version: str | None = None
+
+
+def parse_reference(text: str) -> Reference:
+    """Parse ``name``, ``name@alias`` or ``name/version``.
+
+    Raises
+    ------
+    RequestError
+        If it is none of these.
+    """
+    match = _REFERENCE.fullmatch(text)
+    if match is None:
+        raise RequestError(
+            f"expected a reference to a model, got {text!r}",
+            field="model",
+            hint="give name, name@alias, name/version or a bundle folder; a name is small letters, digits, - and _",
+        )
+    version = match["version"]
+    return Reference(match["name"], match["alias"], str(int(version)) if version else None)
+
+
+def check_name(name: str) -> None:
+    """Raise RequestError unless `name` can be a model's name."""
+    if not NAME.fullmatch(name):
+        raise RequestError(
+            f"expected the name of a model, got {name!r}",
+            field="name",
+            hint="use up to 64 small letters, digits, - and _, beginning with a letter or digit",
+        )
+
+
+def moves_from_tags(tags: Mapping[str, str]) -> tuple[AliasMove, ...]:
+    """Read the history of alias moves, oldest first, from the tags of a registered model."""
+    records = [json.loads(value) for key, value in sorted(tags.items()) if key.startswith(_MOVE_TAG)]
+    return tuple(AliasMove(**record | {"when": datetime.fromisoformat(record["when"])}) for record in records)
+
+
+def version_before(moves: Iterable[AliasMove], alias: str, current: str | None) -> str | None:
+    """Return the version that `alias` had before `current`; None when there was none.
+
+    Promotions are put on a stack and a rollback takes one off, so that rolling back twice goes back two
+    versions instead of returning to the one that was just left.
+    """
+    stack: list[str] = []
+    for move in moves:
+        if move.alias != alias:
+            continue
+        if not stack and move.before is not None:
+            stack.append(move.before)
+        if move.action == "promote":
+            stack.append(move.after)
+        else:
+            stack = stack[: _last(stack, move.after) + 1] or [move.after]
+    earlier = stack if current is None or current not in stack else stack[: _last(stack, current)]
+    return earlier[-1] if earlier else None
+
+
+def _last(stack: list[str], version: str) -> int:
+    return len(stack) - 1 - stack[::-1].index(version) if version in stack else -1
+
+
+def tags_of(metrics: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags that record scores and facts; nested facts get dotted keys, None is left out."""
+    return {f"{_METRIC_TAG}{key}": repr(float(value)) for key, value in metrics.items()} | flatten(facts)
+
+
+def metrics_from_tags(tags: Mapping[str, str]) -> dict[str, float]:
+    """Read the scores back from the tags of a version."""
+    return {key.removeprefix(_METRIC_TAG): float(value) for key, value in tags.items() if key.startswith(_METRIC_TAG)}
+
+
+def facts_from_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Read everything but the scores back from the tags of a version."""
+    return {key: value for key, value in tags.items() if not key.startswith(_METRIC_TAG)}
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Flatten nested mappings to dotted keys and text: strings as they are, all else JSON, None left out."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value, default=str)
+    return flat
