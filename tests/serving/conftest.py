@@ -1,0 +1,86 @@
+"""What the tests of serving share: small bundles, wrong requests, and a running service."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cytoray_services.registry import Registry
+from cytoray_services.settings import load_settings
+from serving_samples import MAIN, WRONG_REQUESTS, WrongRequest, write_small_bundle
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """A ``cytoray serve`` in a process of its own, and the registry that it follows."""
+
+    url: str
+    process: subprocess.Popen[str]
+    registry: Registry
+    log: Path
+
+
+@pytest.fixture(params=list(WRONG_REQUESTS.values()), ids=list(WRONG_REQUESTS))
+def wrong_request(request: pytest.FixtureRequest) -> WrongRequest:
+    """Give one wrong request after the other."""
+    found: WrongRequest = request.param
+    return found
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a small bundle, the same for the whole session."""
+    return write_small_bundle(tmp_path_factory.mktemp("bundles") / "nuclei")
+
+
+@pytest.fixture(scope="session")
+def registered(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a home folder whose registry has two versions of ``nuclei``, the first of them champion."""
+    home = tmp_path_factory.mktemp("registered")
+    registry = Registry.open(load_settings({"CYTORAY_HOME": str(home)}))
+    registry.register(bundle_folder, "nuclei", alias="champion")
+    other = write_small_bundle(tmp_path_factory.mktemp("bundles") / "nuclei", seed=1)
+    registry.register(other, "nuclei", alias=None)
+    return home
+
+
+@pytest.fixture(scope="session")
+def service(registered: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """Run ``cytoray serve nuclei@champion`` with bodies of at most eight megabytes."""
+    folder = tmp_path_factory.mktemp("service")
+    running = start_serving(registered, folder / "log.txt", "nuclei@champion", "--largest-body", "8")
+    yield running
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(60) == 0, running.log.read_text()[-3000:]
+
+
+@pytest.fixture
+def serve() -> Callable[..., RunningService]:
+    """Give the function that starts a service; the test stops it."""
+    return start_serving
+
+
+def start_serving(home: Path, log: Path, *arguments: str) -> RunningService:
+    """Start ``cytoray serve`` and wait until it says that it is ready."""
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAIN, "serve", *arguments, "--port", "0", "--json"],
+        env=environment | {"CYTORAY_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=log.open("w"),
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        pytest.fail(f"cytoray serve ended with {process.wait(60)}:\n{log.read_text()[-3000:]}")
+    registry = Registry.open(load_settings({"CYTORAY_HOME": str(home)}))
+    return RunningService(json.loads(line)["url"], process, registry, log)

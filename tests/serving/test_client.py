@@ -1,0 +1,91 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cytoray_analysis.errors import (
+    CytorayError,
+    InputError,
+    MissingFileError,
+    PlatformError,
+    RequestError,
+    UnreadableImageError,
+)
+from cytoray_serving.app import free_port, name_models
+from cytoray_serving.client import Client, ServedAnswer, error_of_response, parse_server_timing
+from cytoray_serving.schema import ErrorBody
+
+
+def test_seconds_are_read_from_server_timing() -> None:
+    header = 'read;dur=1.5, network;desc="a, b";dur=200.25, cache;desc=hit, total;dur=210'
+    seconds = parse_server_timing(header)
+    assert seconds["read"] == pytest.approx(0.0015)
+    assert seconds["total"] == pytest.approx(0.21)
+    assert "cache" not in seconds
+
+
+@pytest.mark.parametrize("header", ["", ",", "a;dur=", "a;dur=fast", ";dur=1", "a;b;c"])
+def test_a_malformed_server_timing_is_passed_over(header: str) -> None:
+    assert parse_server_timing(header) == {}
+
+
+def test_errors_come_back_as_what_the_service_raised() -> None:
+    raised = UnreadableImageError("expected an image", field="body", hint="send a TIFF")
+    found = error_of_response(422, ErrorBody(**raised.describe()).model_dump_json().encode())
+    assert type(found) is UnreadableImageError
+    assert found.describe() == raised.describe()
+
+
+@pytest.mark.parametrize(("status", "kind"), [(404, InputError), (499, InputError), (500, PlatformError)])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b'{"error": "OSError", "message": "m"}', b'{"error": "Any", "message": ""}']
+)
+def test_answers_of_other_servers_become_errors_too(status: int, kind: type[CytorayError], body: bytes) -> None:
+    assert isinstance(error_of_response(status, body), kind)
+
+
+@given(st.integers(400, 599), st.binary(max_size=60))
+def test_any_error_response_becomes_an_error(status: int, body: bytes) -> None:
+    assert isinstance(error_of_response(status, body), CytorayError)
+
+
+def test_a_service_that_is_not_there_is_named() -> None:
+    with Client(f"http://127.0.0.1:{free_port()}") as client:
+        assert not client.ready()
+        with pytest.raises(PlatformError, match=r"127\.0\.0\.1"):
+            client.models()
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", ""])
+def test_an_address_needs_a_scheme(url: str) -> None:
+    with pytest.raises(RequestError, match="http://"):
+        Client(url)
+
+
+def test_files_that_cannot_be_sent_are_refused_before_sending(tmp_path: object) -> None:
+    with Client("http://127.0.0.1:9") as client:
+        with pytest.raises(MissingFileError):
+            client.predict(f"{tmp_path}/nothing.tif", model="nuclei")
+        with pytest.raises(RequestError, match="folder"):
+            client.predict(f"{tmp_path}", model="nuclei")
+
+
+def test_labels_are_only_read_from_label_images() -> None:
+    answer = ServedAnswer(b"{}", "application/json", "nuclei", None, "", 0, {})
+    with pytest.raises(RequestError, match="label image"):
+        answer.labels()
+
+
+def test_each_model_has_its_own_address_and_the_first_its_bare_name() -> None:
+    served = name_models(["nuclei@champion", "nuclei@candidate", "cells/3", "/bundles/x"], {"/bundles/x": "membranes"})
+    assert [one.names for one in served] == [
+        ("nuclei@champion", "nuclei"),
+        ("nuclei@candidate",),
+        ("cells@3", "cells"),
+        ("membranes",),
+    ]
+
+
+@pytest.mark.parametrize("references", [[], ["nuclei", "nuclei"], ["nuclei/3", "nuclei/3"]])
+def test_addresses_are_given_once(references: list[str]) -> None:
+    with pytest.raises(RequestError):
+        name_models(references)
