@@ -34,9 +34,14 @@ class InstanceSegmentation:
         Pixels that one unit of the offset channels stands for; keeps outputs near one.
     boundary_weight
         How much more a pixel on an object's boundary weighs in the foreground loss.
+    reach
+        Farthest that a pixel may lie from its object's centre along an axis, in pixels. Larger objects fall apart;
+        a larger reach costs wider margins where an image is decoded in blocks.
     """
 
-    def __init__(self, *, dimensions: int = 2, offset_unit: float = 16.0, boundary_weight: float = 2.0) -> None:
+    def __init__(
+        self, *, dimensions: int = 2, offset_unit: float = 16.0, boundary_weight: float = 1.0, reach: int = 64
+    ) -> None:
         self.dimensions = dimensions
         self.offset_unit = offset_unit
         self.boundary_weight = boundary_weight
@@ -48,7 +53,7 @@ class InstanceSegmentation:
                 "separation": (4.0, 2.0, 3.0, 5.0, 6.0, 8.0),
                 "capture": (6.0, 4.0, 9.0, 12.0),
                 "smallest": (16.0, 8.0, 24.0, 36.0),
-                "reach": (64.0,),
+                "reach": (float(reach),),
             },
             margin=lambda parameters: reach_of_decoding(_voting(parameters)),
         )

@@ -1,0 +1,58 @@
+# Everything that a newcomer types. Needs Python 3.11 or 3.12, a C compiler and this checkout; installs into .venv only.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+EXTRAS := train,serve,cluster,dev
+DATA ?=
+
+# DeepSpeed would otherwise compile its kernels while it is installed; it builds what it uses on first use.
+export DS_BUILD_OPS := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test test-fast test-ray lint format bench constraints clean
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Install everything into .venv; does nothing when nothing changed
+
+$(INSTALLED): pyproject.toml constraints.txt build-constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+	    { echo 'Cytoray needs Python 3.11 or 3.12; name one with: make setup PYTHON=/path/to/python3.11' >&2; exit 1; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --quiet pip==26.3
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint build-constraints.txt \
+	    --editable '.[$(EXTRAS)]'
+	touch $@
+
+demo: setup ## From images to a served answer, on DATA=folder or on synthetic cells
+	$(BIN)/python deploy/demo/demo.py $(if $(DATA),--data "$(DATA)")
+
+test: test-fast test-ray ## Run all tests
+
+test-fast: setup ## Run the tests that need no Ray, in under a minute
+	$(BIN)/python -m pytest -m 'not ray and not e2e'
+
+test-ray: setup ## Run the tests that start Ray, and the whole way end to end
+	$(BIN)/python -m pytest -m 'ray or e2e'
+
+lint: setup ## Check style, types and who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## Put the code into the one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## Measure speeds as ratios and write docs/benchmarks.md
+	$(BIN)/python tests/bench/bench.py
+
+constraints: setup ## Pin what is installed now, for everyone
+	$(BIN)/python -m pip freeze --all --exclude-editable --exclude cytoray --exclude pip | sed -E 's/\+[a-z0-9.]+$$//' > constraints.new
+	mv constraints.new constraints.txt
+
+clean: ## Remove the environment and what tools left behind; keeps .cytoray
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,214 @@
+"""The whole way once: labelled images in, a served answer out.
+
+Runs the ``cytoray`` command line step by step, as a user would: make or take a data set, check it, train on two workers
+with DeepSpeed, evaluate, promote, serve, ask the endpoint. Prints a short table at the end and stops what it started.
+
+Everything that it writes lies in one folder, which the next run replaces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RECIPE = REPOSITORY / "training" / "recipes" / "synthetic.yaml"
+CYTORAY = Path(sys.executable).with_name("cytoray")
+MARK = ".made-by-the-demo"
+IMAGES_ASKED = 6
+SECONDS_TO_STOP = 60
+SHOWN_SCORES = ("ap50", "ap70", "f1_50", "pq")
+
+console = Console(stderr=True)
+
+
+@dataclass
+class Demo:
+    """One run of the demo: where it writes, and how long each of its stages took."""
+
+    folder: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of the commands: a state folder of the demo's own, and no other registry."""
+        kept = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+        return kept | {"CYTORAY_HOME": str(self.folder / "state")}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Announce a stage and keep the seconds that it takes."""
+        console.rule(f"[bold]{name}", align="left")
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+    def cytoray(self, *words: str | Path) -> dict[str, Any]:
+        """Run one command and return its answer; progress and errors go to the terminal."""
+        command = [str(CYTORAY), *map(str, words), "--json"]
+        _say(*words)
+        done = subprocess.run(command, env=self.environment, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode != 0:
+            print(done.stdout, file=sys.stderr)
+            sys.exit(done.returncode)
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    @contextmanager
+    def service(self, reference: str) -> Iterator[str]:
+        """Serve a model in the background for as long as the block runs, and give the address."""
+        command = [str(CYTORAY), "serve", reference, "--port", "0", "--json"]
+        _say("serve", reference, "--port", "0", "&")
+        log = self.folder / "serve.log"
+        with (
+            log.open("w") as errors,
+            subprocess.Popen(
+                command,
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            ) as process,
+        ):
+            try:
+                started = json.loads((process.stdout and process.stdout.readline()) or "{}")
+                if "url" not in started:
+                    sys.exit(f"{started.get('message', 'the service did not start')}; see {log}")
+                yield started["url"]
+            finally:
+                _stop(process)
+
+
+def main() -> None:
+    """Run the demo and print its table."""
+    parser = argparse.ArgumentParser(description="From labelled images to a served answer.")
+    parser.add_argument("--data", type=Path, help="a data set folder; default: synthetic cells made for the occasion")
+    parser.add_argument("--folder", type=Path, default=Path(".demo"), help="where to write; replaced by the next run")
+    parser.add_argument("--minutes", type=float, default=1.5, help="how long to train")
+    words = parser.parse_args()
+
+    start = time.perf_counter()
+    demo = Demo(_fresh(words.folder))
+    changes: dict[str, object]
+    if words.data is None:
+        data = demo.folder / "data"
+        with demo.stage("make data"):
+            demo.cytoray("data", "make", "segmentation", data)
+        changes = {"data.channels": "grey"}
+    else:
+        data = words.data
+        # Grey images are taken for colour ones with equal channels, so that both kinds will do.
+        changes = {
+            "model.name": "demo",
+            "data.channels": "rgb",
+            "training.epochs": 60,
+            "training.validate_every": 20,
+        }
+    with demo.stage("check data"):
+        demo.cytoray("data", "check", data)
+    with demo.stage("train"):
+        trained = demo.cytoray("train", RECIPE, *_settings(data, words.minutes, changes))
+    model, version = trained["model"], f"{trained['model']}/{trained['version']}"
+    with demo.stage("evaluate"):
+        scores = demo.cytoray("evaluate", version, data)
+    with demo.stage("promote"):
+        demo.cytoray("models", "promote", version)
+    with ExitStack() as running:
+        with demo.stage("start the service"):
+            url = running.enter_context(demo.service(f"{model}@champion"))
+        with demo.stage("ask the service"):
+            overlays = demo.folder / "overlays"
+            asked = ("--url", url, "--format", "overlay", "--out", overlays)
+            answered = demo.cytoray("predict", model, *_images(data), *asked)
+        stopping = time.perf_counter()
+    demo.seconds["stop the service"] = time.perf_counter() - stopping
+    _print_table(demo, model, scores, answered, time.perf_counter() - start)
+
+
+def _settings(data: Path, minutes: float, changes: dict[str, object]) -> list[str]:
+    chosen: dict[str, object] = {
+        "data.root": data,
+        "training.minutes": minutes,
+        "training.engine": "deepspeed",
+        "scale.workers": 2,
+        **changes,
+    }
+    return [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
+
+
+def _fresh(folder: Path) -> Path:
+    """Empty the folder of the last demo; a folder that no demo made is left alone."""
+    folder = folder.absolute()
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
+        sys.exit(f"{folder} holds something that no demo made; name another folder")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / MARK).touch()
+    return folder
+
+
+def _images(data: Path) -> list[Path]:
+    """Return some images of the validation split."""
+    from cytoray_services.datasets import open_dataset
+
+    return [item.image for item in open_dataset(data).split("val").items[:IMAGES_ASKED]]
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(SECONDS_TO_STOP)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _print_table(demo: Demo, model: str, scores: dict[str, Any], answered: dict[str, Any], total: float) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    metrics = scores["metrics"]
+    table.add_row("scores", "  ".join(f"{name} {metrics[name]:.3f}" for name in SHOWN_SCORES))
+    table.add_row("", f"on the {scores['items']} images of the {scores['split']} split")
+    for name, seconds in demo.seconds.items():
+        table.add_row(name, f"{seconds:.1f} s")
+    table.add_row("all together", f"{total:.1f} s")
+    outputs = answered["outputs"]
+    objects = sum(one["objects"] for one in outputs)
+    table.add_row("answers", f"{objects} cells outlined in {len(outputs)} images")
+    table.add_row("pictures", "\n".join(_short(one["output"]) for one in outputs))
+    state, command = _short(demo.folder / "state"), _short(CYTORAY)
+    table.add_row("registry", f"CYTORAY_HOME={state} {command} models show {model}")
+    table.add_row("service's log", _short(demo.folder / "serve.log"))
+    console.rule("[bold]done", align="left")
+    Console().print(table)
+
+
+def _say(*words: str | Path) -> None:
+    """Show a command as it would be typed."""
+    line = " ".join(["$ cytoray", *(_short(word) if isinstance(word, Path) else word for word in words)])
+    console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def _short(path: str | Path) -> str:
+    """Return a path as it is named from the working directory, where it lies below that."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+if __name__ == "__main__":
+    main()

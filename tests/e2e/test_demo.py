@@ -1,0 +1,54 @@
+"""The demo, as ``make demo`` runs it, with less training."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DEMO = REPOSITORY / "deploy" / "demo" / "demo.py"
+
+
+def run_demo(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(DEMO), "--folder", str(folder), *words]
+    return subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, check=False, timeout=280)
+
+
+@pytest.mark.e2e
+def test_the_demo_ends_with_pictures_and_scores_and_leaves_no_process(tmp_path: Path) -> None:
+    import psutil
+
+    done = run_demo(tmp_path / "demo", "--minutes", "0.3")
+    assert done.returncode == 0, done.stderr
+    table = done.stdout
+    for words in ("ap50", "train", "start the service", "all together", "cells outlined in 6 images"):
+        assert words in table
+    pictures = sorted((tmp_path / "demo" / "overlays").glob("*.png"))
+    assert len(pictures) == 6
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    left = [process for process in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(process.info["cmdline"])]
+    assert left == []
+
+
+def test_the_demo_leaves_a_folder_alone_that_it_did_not_make(tmp_path: Path) -> None:
+    precious = tmp_path / "demo" / "precious"
+    precious.parent.mkdir()
+    precious.touch()
+    done = run_demo(tmp_path / "demo")
+    assert done.returncode == 1
+    assert "no demo made" in done.stderr
+    assert precious.exists()
+
+
+@pytest.mark.e2e
+def test_the_demo_stops_at_data_that_would_ruin_a_training(tmp_path: Path) -> None:
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    (tmp_path / "data" / "masks").mkdir()
+    (tmp_path / "data" / "images" / "cells.tif").write_text("no image")
+    (tmp_path / "data" / "masks" / "cells.tif").write_text("no image")
+    done = run_demo(tmp_path / "demo", "--data", str(tmp_path / "data"))
+    assert done.returncode == 2
+    assert "cells.tif" in done.stderr

@@ -1,0 +1,97 @@
+"""The decoded data set: the right pixels, once, whoever asks."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cytoray_analysis.bundle import ModelInput
+from cytoray_analysis.errors import DatasetError
+from cytoray_analysis.images import IntensityScaling, read_image, read_labels, write_image, write_labels
+from cytoray_analysis.images import image_from_array as image_of
+from cytoray_analysis.model_input import prepare
+from cytoray_services.datasets import Dataset, hash_dataset, open_dataset
+from cytoray_training.cache import Cache, cache_key, open_cache
+
+GREY = ModelInput(channels=("grey",))
+
+
+def opened(home: Path, dataset: Dataset, model_input: ModelInput = GREY) -> Cache:
+    return open_cache(home, dataset, hash_dataset(dataset), model_input)
+
+
+def test_it_holds_the_pixels_and_labels_of_every_image(tmp_path: Path, cells: Dataset) -> None:
+    cache = opened(tmp_path, cells)
+    for name, split in cache.splits.items():
+        items = cells.split(name).items
+        assert [entry.file for entry in split.entries] == [f"images/{item.image.name}" for item in items]
+        for index, item in enumerate(items):
+            image = read_image(item.image).select("CYX").read()
+            assert split.pixels_of(index).dtype == image.dtype
+            np.testing.assert_array_equal(split.pixels_of(index), image)
+            assert item.truth is not None
+            np.testing.assert_array_equal(split.labels_of(index), read_labels(item.truth))
+            assert split.entries[index].objects == len(np.unique(split.labels_of(index))) - 1
+
+
+@pytest.mark.parametrize("scope", ["image", "dataset"])
+def test_pixels_are_scaled_as_the_predictor_scales_them(tmp_path: Path, cells: Dataset, scope: str) -> None:
+    model_input = ModelInput(channels=("grey",), scaling=IntensityScaling.model_validate({"scope": scope}))
+    cache = opened(tmp_path, cells, model_input)
+    item = cells.split("val").items[0]
+    seen = prepare(read_image(item.image), model_input.model_copy(update={"statistics": cache.statistics}))
+    region = (slice(5, 70), slice(11, 90))
+    np.testing.assert_allclose(cache.splits["val"].scaled(0, region), seen.read(region), rtol=1e-5, atol=1e-6)
+
+
+def test_it_is_decoded_once(tmp_path: Path, cells: Dataset) -> None:
+    calls: list[int] = []
+
+    def ask(_: int) -> Cache:
+        return open_cache(tmp_path, cells, "hash", GREY, progress=lambda done, total: calls.append(done))
+
+    with ThreadPoolExecutor(4) as pool:
+        caches = list(pool.map(ask, range(4)))
+    assert calls == list(range(1, len(cells.items) + 1))
+    assert len({cache.folder for cache in caches}) == 1
+
+
+def test_other_data_or_another_view_of_it_is_another_cache() -> None:
+    keys = {
+        cache_key("a", GREY),
+        cache_key("b", GREY),
+        cache_key("a", GREY.model_copy(update={"pixel_size": {"Y": 0.5, "X": 0.5}})),
+        cache_key("a", GREY.model_copy(update={"scaling": IntensityScaling(method="zscore")})),
+    }
+    assert len(keys) == 4
+
+
+def test_statistics_come_from_the_training_images_only(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    rows = ["image,mask,split"]
+    for name, split, brightness in (("a", "train", 100), ("b", "val", 5000)):
+        pixels = (noise.random((64, 64)) * brightness).astype(np.uint16)
+        write_image(tmp_path / "data" / "images" / f"{name}.tif", image_of(pixels, "YX"))
+        write_labels(tmp_path / "data" / "masks" / f"{name}.tif", np.ones((64, 64), np.uint16))
+        rows.append(f"images/{name}.tif,masks/{name}.tif,{split}")
+    (tmp_path / "data" / "manifest.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    cache = opened(tmp_path / "home", open_dataset(tmp_path / "data"))
+    assert cache.statistics.high[0] <= 100
+
+
+def test_grey_images_are_repeated_where_the_model_takes_colour(tmp_path: Path, cells: Dataset) -> None:
+    rgb = ModelInput(channels=("red", "green", "blue"), grey_as_rgb=True)
+    pixels = opened(tmp_path, cells, rgb).splits["train"].pixels_of(0)
+    assert pixels.shape[0] == 3
+    np.testing.assert_array_equal(pixels[0], pixels[2])
+
+
+def test_a_data_set_without_training_images_is_refused_and_leaves_nothing(tmp_path: Path, cells: Dataset) -> None:
+    with pytest.raises(DatasetError, match="train"):
+        opened(tmp_path, cells.split("val"))
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]

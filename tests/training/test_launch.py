@@ -1,0 +1,86 @@
+"""Training on Ray: two workers with DeepSpeed, a worker that is killed, an error that a worker raises."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from cytoray_analysis.errors import RecipeError, RequestError
+from cytoray_training.launch import launch
+from cytoray_training.loop import train
+from cytoray_training.plan import Plan
+from cytoray_training.reporter import FolderReporter
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+MakePlan = Callable[..., Plan]
+TWO = {"workers": 2}
+
+
+def workers_below_this_process() -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if any("RayTrainWorker" in word for word in process.cmdline()):
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def test_a_killed_worker_is_replaced_and_little_is_trained_twice(make_plan: MakePlan, tmp_path: Path) -> None:
+    every = 5
+    plan = make_plan(epochs=6, crops_per_epoch=80, checkpoint_every=every, engine="deepspeed", zero_stage=1, scale=TWO)
+    steps: list[int] = []
+    killed_after: list[int] = []
+
+    def kill_one(facts: Mapping[str, Any]) -> None:
+        if facts["stage"] == "training":
+            steps.append(int(facts["step"]))
+            if facts["epoch"] >= 1 and not killed_after:
+                victim = max(workers_below_this_process(), key=lambda process: process.pid)
+                os.kill(victim.pid, signal.SIGKILL)
+                killed_after.append(len(steps))
+
+    disturbed = launch(plan, tmp_path / "runs" / "disturbed", listen=kill_one)
+    undisturbed = launch(plan, tmp_path / "runs" / "undisturbed")
+
+    assert killed_after, "the training was over before a worker could be killed"
+    before, after = steps[: killed_after[0]], steps[killed_after[0] :]
+    assert len(disturbed.journal.history) == len(undisturbed.journal.history) == 6
+    assert disturbed.journal.step == undisturbed.journal.step == plan.recipe.training.total_steps
+    # The first step told of after the restart is at most one checkpoint (and the step itself) behind.
+    assert min(after) > max(before) - every - 1
+    for name, value in undisturbed.state.items():
+        torch.testing.assert_close(disturbed.state[name], value, msg=name)
+    assert disturbed.journal.best == pytest.approx(undisturbed.journal.best)
+
+
+def test_two_workers_with_deepspeed_learn_as_well_as_one_with_torch(make_plan: MakePlan, tmp_path: Path) -> None:
+    settings = {"epochs": 3, "crops_per_epoch": 64, "learning_rate": 3e-3}
+    together = launch(
+        make_plan(engine="deepspeed", zero_stage=2, scale=TWO, **settings), tmp_path / "runs" / "together"
+    )
+    alone = train(make_plan(**settings), FolderReporter(tmp_path / "alone"), device=torch.device("cpu"))
+    losses = [[epoch["loss"] for epoch in journal.history] for journal in (together.journal, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.2)
+    assert together.best is not None
+
+
+def test_what_a_worker_raises_reaches_the_caller_as_it_is(make_plan: MakePlan, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        launch(make_plan(epochs=1, metric="fame"), tmp_path / "runs" / "wrong")
+    assert caught.value.field == "training.metric"
+    assert "fame" in caught.value.message
+
+
+def test_more_than_the_cluster_has_is_refused_at_once(make_plan: MakePlan, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="GPU"):
+        launch(make_plan(scale={"gpus_per_worker": 1}), tmp_path / "runs" / "large")

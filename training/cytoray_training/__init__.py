@@ -1,0 +1,1 @@
+"""From a recipe to a trained bundle, on one machine or on many."""

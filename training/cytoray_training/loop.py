@@ -1,0 +1,253 @@
+"""The training loop: epochs, steps, validation, checkpoint, early stop. Knows neither Ray nor DeepSpeed.
+
+Runs the same in one process, under ``torchrun``, and in a Ray Train worker.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+import torch
+from torch import Tensor, distributed
+
+from cytoray_analysis.errors import RecipeError, TrainingError
+from cytoray_analysis.networks import build_network
+from cytoray_training.batches import Prefetcher, Sampler
+from cytoray_training.cache import Cache, open_cache
+from cytoray_training.checkpoint import Checkpoint, Journal
+from cytoray_training.engine import Engine, Step, build_engine, rank, world_size
+from cytoray_training.plan import Plan
+from cytoray_training.reporter import Reporter
+from cytoray_training.schedule import learning_rate_at, progress_of
+from cytoray_training.validation import validate
+
+SECONDS_BETWEEN_PROGRESS = 0.5
+
+
+def train(plan: Plan, reporter: Reporter, *, device: torch.device) -> Journal:
+    """Train to the end, from the newest checkpoint where there is one.
+
+    Every worker calls it, after the process group was made.
+
+    Parameters
+    ----------
+    plan
+        What to train on what.
+    reporter
+        Where checkpoints go and come from.
+    device
+        Of this worker.
+
+    Returns
+    -------
+    Journal
+        Where the training stands: finished.
+
+    Raises
+    ------
+    TrainingError
+        The loss or the gradient is no number any more.
+    """
+    cache = open_cache(
+        plan.home,
+        plan.dataset,
+        plan.dataset_hash,
+        plan.model_input,
+        progress=lambda done, total: reporter.progress({"stage": "decoding", "done": done, "total": total}),
+    )
+    return _Training(plan, cache, reporter, device).run()
+
+
+@dataclass
+class _Tally:
+    """What an epoch has accumulated since this process began it."""
+
+    start: float = field(default_factory=time.perf_counter)
+    crops: int = 0
+    waited: float = 0.0
+    steps: int = 0
+    loss: float = 0.0
+    gradient_norm: float = 0.0
+
+    def add(self, step: Step, crops: int) -> None:
+        self.crops += crops
+        self.steps += 1
+        self.loss += step.loss
+        self.gradient_norm += step.gradient_norm
+
+
+class _Training:
+    def __init__(self, plan: Plan, cache: Cache, reporter: Reporter, device: torch.device) -> None:
+        self.plan, self.cache, self.reporter, self.device = plan, cache, reporter, device
+        self.settings = plan.recipe.training
+        self.began = time.perf_counter()
+        self.told = 0.0
+        checkpoint = reporter.latest()
+        self.journal = checkpoint.journal if checkpoint else Journal(seed=self.settings.seed)
+        self.elapsed_before = self.journal.elapsed
+        self.best: dict[str, Tensor] | None = checkpoint.best if checkpoint else None
+        self.engine = _engine(plan, device, checkpoint)
+        self.done = self._progress()
+
+    def run(self) -> Journal:
+        per_epoch, total = self.settings.steps_per_epoch, self.settings.total_steps
+        finished = self.journal.finished
+        with Prefetcher(self._sampler(), range(self.journal.step, total)) as prepared:
+            batches = iter(prepared)
+            while not finished:
+                tally = _Tally()
+                waited_before = prepared.waited
+                remaining = (self.journal.epoch + 1) * per_epoch - self.journal.step
+                for passes in islice(batches, remaining):
+                    self._step(passes, tally)
+                    if self.done >= 1.0:
+                        break
+                tally.waited = prepared.waited - waited_before
+                finished = self._end_epoch(tally)
+        return self.journal
+
+    def _step(self, passes: list[tuple[Tensor, Tensor]], tally: _Tally) -> None:
+        rate = learning_rate_at(self.done, self.settings.learning_rate, self.settings.warmup)
+        # Dropout and the like draw from here; so nothing random depends on where the training was interrupted.
+        torch.manual_seed((self.settings.seed << 32) + self.journal.step * world_size() + rank())
+        step = self.engine.step([(x.to(self.device), y.to(self.device)) for x, y in passes], rate)
+        if not math.isfinite(step.gradient_norm):
+            raise TrainingError(
+                f"step {self.journal.step} (epoch {self.journal.epoch}): the gradient is {step.gradient_norm}, "
+                f"the loss {step.loss}",
+                field="training.learning_rate",
+                hint="lower training.learning_rate or training.gradient_clip, or use precision: fp32",
+            )
+        tally.add(step, self.settings.batch_size)
+        sums = _added(self.journal.sums, {"loss": step.loss, "gradient_norm": step.gradient_norm, "steps": 1.0})
+        self.journal = replace(self.journal, step=self.journal.step + 1, sums=sums)
+        self.done = self._progress()
+        self._tell(step, rate, tally)
+        every = self.settings.checkpoint_every
+        if every and self.journal.step % every == 0 and self.journal.step % self.settings.steps_per_epoch:
+            self._save({"loss": step.loss})
+
+    def _end_epoch(self, tally: _Tally) -> bool:
+        """Validate when it is time, save, and return whether the training has ended."""
+        seconds = time.perf_counter() - tally.start
+        self._share_sums()
+        settings, journal = self.settings, self.journal
+        last = self.done >= 1.0
+        metrics = {
+            **{name: journal.sums[name] / journal.sums["steps"] for name in ("loss", "gradient_norm")},
+            "learning_rate": learning_rate_at(self.done, settings.learning_rate, settings.warmup),
+            "images_per_second": tally.crops / seconds,
+            "wait_fraction": tally.waited / seconds,
+        }
+        stale, best = journal.stale, journal.best
+        if last or (journal.epoch + 1) % settings.validate_every == 0:
+            average = self.engine.average()
+            scores = validate(self.plan, self.cache, average, str(self.device))
+            metrics |= scores
+            score = scores[self._metric(scores)]
+            before = best[self._metric(scores)] if best else -math.inf
+            stale = 0 if score > before else stale + 1
+            if score >= before:  # of equals the later, which has seen more
+                self.best, best = average, {**scores, "epoch": float(journal.epoch)}
+        metrics |= {"epoch": float(journal.epoch), "elapsed": self._elapsed()}
+        patience = settings.early_stopping
+        self.journal = replace(
+            journal,
+            epoch=journal.epoch + 1,
+            stale=stale,
+            best=best,
+            finished=last or (patience is not None and stale >= patience),
+            history=(*journal.history, metrics),
+            sums={},
+        )
+        if rank() == 0:
+            self.reporter.progress({"stage": "epoch", **metrics})
+        self._save(metrics)
+        return self.journal.finished
+
+    def _save(self, metrics: dict[str, float]) -> None:
+        self._share_sums()
+        self.journal = replace(self.journal, elapsed=self._elapsed())
+        state = self.engine.state()
+        mine = Checkpoint(self.journal, state, self.best) if rank() == 0 else None
+        self.reporter.report(metrics, mine)
+
+    def _metric(self, scores: dict[str, float]) -> str:
+        name = self.settings.metric or next(iter(scores))
+        if name not in scores:
+            raise RecipeError(
+                f"expected one of the task's metrics ({', '.join(scores)}), got {name!r}", field="training.metric"
+            )
+        return name
+
+    def _sampler(self) -> Sampler:
+        return Sampler(
+            split=self.cache.splits["train"],
+            crop=self.settings.crop_size,
+            batch=self.settings.batch_size,
+            accumulate=self.settings.accumulate,
+            seed=self.settings.seed,
+            augmentation=self.plan.recipe.augmentation,
+            encode=self.plan.task.encode,
+            rank=rank(),
+            world=world_size(),
+        )
+
+    def _elapsed(self) -> float:
+        return self.elapsed_before + time.perf_counter() - self.began
+
+    def _progress(self) -> float:
+        elapsed = self._elapsed()
+        if self.settings.minutes is not None and world_size() > 1:
+            # Clocks differ, and workers that disagree about the end would wait for each other for ever.
+            clock = torch.tensor(elapsed, dtype=torch.float64, device=self.device)
+            distributed.broadcast(clock, src=0)
+            elapsed = float(clock)
+        return progress_of(self.journal.step, self.settings.total_steps, elapsed, self.settings.minutes)
+
+    def _share_sums(self) -> None:
+        """Replace what this worker has summed up by the mean over workers, so that one journal speaks for all."""
+        if world_size() > 1 and self.journal.sums:
+            names = list(self.journal.sums)
+            means = torch.tensor([self.journal.sums[name] for name in names], dtype=torch.float64, device=self.device)
+            distributed.all_reduce(means)
+            self.journal = replace(self.journal, sums=dict(zip(names, (means / world_size()).tolist(), strict=True)))
+
+    def _tell(self, step: Step, rate: float, tally: _Tally) -> None:
+        now = time.perf_counter()
+        if rank() or now - self.told < SECONDS_BETWEEN_PROGRESS:
+            return
+        self.told = now
+        self.reporter.progress(
+            {
+                "stage": "training",
+                "epoch": self.journal.epoch,
+                "step": self.journal.step,
+                "progress": self.done,
+                "loss": step.loss,
+                "gradient_norm": step.gradient_norm,
+                "learning_rate": rate,
+                "images_per_second": tally.crops / (now - tally.start),
+                "elapsed": self._elapsed(),
+            }
+        )
+
+
+def _engine(plan: Plan, device: torch.device, checkpoint: Checkpoint | None) -> Engine:
+    recipe = plan.recipe
+    torch.manual_seed(recipe.training.seed)
+    return build_engine(
+        build_network(plan.network.name, plan.network.arguments),
+        plan.task.loss,
+        recipe.training,
+        crops=recipe.crops_per_pass,
+        device=device,
+        state=checkpoint.state if checkpoint else None,
+    )
+
+
+def _added(sums: dict[str, float], values: dict[str, float]) -> dict[str, float]:
+    return {name: sums.get(name, 0.0) + value for name, value in values.items()}

@@ -1,0 +1,229 @@
+"""The recipe: everything that decides what a training does, read from YAML and checked before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cytoray_analysis.augmentation import Augmentation
+from cytoray_analysis.bundle import NetworkChoice, TaskChoice
+from cytoray_analysis.errors import MissingFileError, RecipeError
+from cytoray_analysis.images.intensity import IntensityScaling
+
+_Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+_Count = Annotated[int, Field(ge=1)]
+
+CHANNELS: dict[str, tuple[str, ...]] = {"rgb": ("red", "green", "blue"), "grey": ("grey",)}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Model(_Section):
+    """What is trained, and under which name it is registered."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="name in the registry")
+    task: TaskChoice = TaskChoice()
+    network: NetworkChoice = NetworkChoice()
+
+
+class Data(_Section):
+    """Which images, and how the model sees them."""
+
+    root: Path = Field(description="folder of the data set")
+    columns: dict[str, str] = Field({}, description="what the manifest's columns are called: {image: path, …}")
+    where: dict[str, str] = Field({}, description="keep only rows whose column matches the pattern")
+    channels: Literal["rgb", "grey"] | tuple[str, ...] = "grey"
+    grey_as_rgb: bool = Field(True, description="repeat a single channel where the model takes three")
+    pixel_size: float | None = Field(None, gt=0, description="micrometres per pixel that images are resampled to")
+    scaling: IntensityScaling = IntensityScaling()
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """One name per channel that the network takes."""
+        return CHANNELS[self.channels] if isinstance(self.channels, str) else self.channels
+
+
+class Training(_Section):
+    """How long, how fast, and on which engine."""
+
+    epochs: _Count = 100
+    minutes: float | None = Field(None, gt=0, description="wall-clock budget; the schedule ends with it")
+    crops_per_epoch: _Count = 512
+    crop_size: int = Field(256, ge=32, le=4096, multiple_of=16)
+    batch_size: _Count = Field(16, description="crops per optimizer step, over all workers")
+    accumulate: _Count = Field(1, description="backward passes per optimizer step")
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    weight_decay: float = Field(1e-2, ge=0, le=1)
+    warmup: _Share = Field(0.05, description="share of the training spent warming up")
+    gradient_clip: float = Field(1.0, gt=0)
+    ema_decay: _Share = Field(0.998, description="running average of the weights; 0 turns it off")
+    precision: Literal["fp32", "bf16", "auto"] = "auto"
+    engine: Literal["torch", "deepspeed"] = "deepspeed"
+    zero_stage: int = Field(1, ge=0, le=3, description="ZeRO stage of the deepspeed engine")
+    metric: str | None = Field(None, description="validation score that chooses the best weights; null: the task's")
+    validate_every: _Count = Field(1, description="epochs between validations")
+    checkpoint_every: _Count | None = Field(None, description="steps between checkpoints inside an epoch")
+    early_stopping: _Count | None = Field(None, description="validations without gain before stopping; null: never")
+    seed: int = Field(0, ge=0, lt=2**31)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps per epoch."""
+        return max(1, self.crops_per_epoch // self.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training, unless time or patience ends it earlier."""
+        return self.epochs * self.steps_per_epoch
+
+
+class Scale(_Section):
+    """On how much machine. Not part of a run's identity: an interrupted run may go on with more workers."""
+
+    workers: int = Field(1, ge=1, le=4096)
+    cpus_per_worker: int = Field(1, ge=1)
+    gpus_per_worker: int = Field(0, ge=0, le=1)
+    max_failures: int = Field(3, ge=0, description="how often lost workers are replaced")
+
+
+class Recipe(_Section):
+    """One training, completely described."""
+
+    model: Model
+    data: Data
+    augmentation: Augmentation = Augmentation()
+    training: Training = Training()
+    scale: Scale = Scale()
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Recipe:
+        parts = self.scale.workers * self.training.accumulate
+        if self.training.batch_size % parts:
+            raise RecipeError(
+                f"expected a multiple of scale.workers × training.accumulate = {parts}, got {self.training.batch_size}",
+                field="training.batch_size",
+                hint=f"use {max(parts, round(self.training.batch_size / parts) * parts)}",
+            )
+        return self
+
+    @property
+    def crops_per_pass(self) -> int:
+        """Crops that one worker takes through the network at a time."""
+        return self.training.batch_size // (self.scale.workers * self.training.accumulate)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply ``a.b=c`` overrides, whose values are parsed as YAML.
+
+    A relative ``data.root`` is taken from the working directory.
+
+    Raises
+    ------
+    MissingFileError
+        There is no such recipe.
+    RecipeError
+        It is no YAML mapping, names an unknown field, or holds a value out of range.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"expected a recipe file, found none at {path}", field="recipe")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}", field="recipe") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"expected a mapping at the top of {path}, got {type(content).__name__}", field="recipe")
+    for text in overrides:
+        content = _overridden(content, text)
+    return parse_recipe(content)
+
+
+def parse_recipe(content: Mapping[str, Any]) -> Recipe:
+    """Validate a recipe given as nested mappings.
+
+    Raises
+    ------
+    RecipeError
+        With ``field`` set to the dotted path of the first offending field.
+    """
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as error:
+        raise _readable(error) from None
+    root = recipe.data.root.expanduser().absolute()
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Return the sha256 of all that shapes the result.
+
+    Where the data lie (their content has its own hash) and how many workers there are do not count.
+    """
+    content = recipe.model_dump(mode="json", exclude={"data": {"root"}, "scale": True})
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _overridden(content: dict[str, Any], text: str) -> dict[str, Any]:
+    path, separator, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise RecipeError(f"expected FIELD=VALUE, such as training.epochs=10, got {text!r}", field="--set")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"the value of {text!r} is not valid YAML: {error}", field=path) from error
+    return _with_value(content, keys, parsed, path)
+
+
+def _with_value(content: dict[str, Any], keys: list[str], value: Any, path: str) -> dict[str, Any]:
+    if len(keys) == 1:
+        return {**content, keys[0]: value}
+    inner = content.get(keys[0]) or {}
+    if not isinstance(inner, dict):
+        raise RecipeError(f"{keys[0]!r} is a value ({inner!r}) and has no field {keys[1]!r}", field=path)
+    return {**content, keys[0]: _with_value(inner, keys[1:], value, path)}
+
+
+def _readable(error: ValidationError) -> RecipeError:
+    """Turn pydantic's report into one sentence with a path and a way out."""
+    problems = error.errors()
+    first = problems[0]
+    raised = first.get("ctx", {}).get("error")
+    if isinstance(raised, RecipeError):
+        return raised
+    field = _dotted(first["loc"])
+    others = sorted({_dotted(problem["loc"]) for problem in problems} - {field})
+    more = f" (also wrong: {', '.join(others)})" if others else ""
+    if first["type"] == "extra_forbidden":
+        known = _fields_beside(first["loc"])
+        close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return RecipeError(f"there is no field {field!r}{more}", field=field, hint=hint)
+    if first["type"] == "missing":
+        return RecipeError(f"{field!r} is missing{more}", field=field, hint="add it to the recipe or use --set")
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return RecipeError(f"{field}: {message}, got {first['input']!r}{more}", field=field)
+
+
+def _dotted(location: tuple[str | int, ...]) -> str:
+    # Members of a union appear as extra steps of the path; they are no names of ours.
+    inner = ("literal[", "tuple[", "function-")
+    return ".".join(str(step) for step in location if not str(step).startswith(inner)) or "recipe"
+
+
+def _fields_beside(location: tuple[str | int, ...]) -> list[str]:
+    section: type[BaseModel] = Recipe
+    for step in location[:-1]:
+        kind = section.model_fields[str(step)].annotation
+        candidates = [kind, *get_args(kind)]
+        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return sorted(section.model_fields)

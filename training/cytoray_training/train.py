@@ -1,0 +1,107 @@
+"""One training from end to end: check the data, train, publish."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cytoray_analysis.errors import DatasetError, RecipeError
+from cytoray_analysis.networks import build_network
+from cytoray_services.datasets import Finding, check_dataset, hash_dataset, open_dataset
+from cytoray_services.registry import Registry
+from cytoray_services.settings import Settings
+from cytoray_training.launch import launch
+from cytoray_training.plan import Plan
+from cytoray_training.progress_bar import ProgressBar
+from cytoray_training.publish import code_version, publish
+from cytoray_training.recipe import Recipe, recipe_hash
+from cytoray_training.runs import claim_run
+
+
+def run_training(recipe: Recipe, settings: Settings, *, on: str = "local", fresh: bool = False) -> dict[str, Any]:
+    """Train as the recipe says, going on with an interrupted training, and register the model.
+
+    Returns
+    -------
+    dict
+        ``{model, version, run_id, bundle, metrics, seconds}``.
+
+    Raises
+    ------
+    RecipeError, DatasetError
+        The recipe or the data would ruin the training; nothing was started.
+    TrainingError, PlatformError
+        See :func:`cytoray_training.launch.launch` and :func:`cytoray_training.publish.publish`.
+    """
+    began = time.perf_counter()
+    plan = make_plan(recipe, settings.home)
+    registry = Registry.open(settings)
+    with claim_run(plan, fresh=fresh) as training:
+        run = registry.start_run(
+            experiment=recipe.model.name,
+            name=training.folder.name,
+            params=recipe.model_dump(mode="json"),
+            tags={"recipe": recipe_hash(recipe), "data": plan.dataset_hash, "code": code_version()},
+            run_id=training.run_id,
+        )
+        with run, ProgressBar(recipe.training.epochs) as bar:
+            training = training.noting(run_id=run.run_id)
+
+            def listen(facts: Mapping[str, Any]) -> None:
+                bar.show(facts)
+                if facts["stage"] == "epoch":
+                    numbers = {name: value for name, value in facts.items() if name not in ("stage", "epoch")}
+                    run.log_metrics(numbers, step=int(facts["epoch"]))
+
+            checkpoint = launch(plan, training.folder, on=on, listen=listen)
+            bar.say("registering")
+            published = publish(plan, checkpoint, training.folder, run, registry)
+            training.noting(finished=True)
+    return {
+        "model": recipe.model.name,
+        "version": published.version.version,
+        "run_id": run.run_id,
+        "bundle": str(published.bundle.folder),
+        "metrics": published.metrics,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def make_plan(recipe: Recipe, home: Path) -> Plan:
+    """Check all that can be checked before a worker starts.
+
+    Raises
+    ------
+    RecipeError
+        Network or task cannot be built as the recipe says.
+    DatasetError
+        The data would ruin the training; the message names the first file, and how many more there are.
+    """
+    dataset = open_dataset(recipe.data.root, columns=recipe.data.columns or None, task=recipe.model.task.name)
+    for column, pattern in recipe.data.where.items():
+        dataset = dataset.where(column, pattern)
+    findings = check_dataset(dataset, channels=len(recipe.data.channel_names), grey_as_rgb=recipe.data.grey_as_rgb)
+    _refuse(findings)
+    plan = Plan(recipe, dataset, hash_dataset(dataset), home)
+    build_network(plan.network.name, plan.network.arguments)
+    metrics = plan.task.score([], [])
+    if recipe.training.metric is not None and recipe.training.metric not in metrics:
+        raise RecipeError(
+            f"expected one of the task's metrics ({', '.join(metrics)}), got {recipe.training.metric!r}",
+            field="training.metric",
+        )
+    return plan
+
+
+def _refuse(findings: list[Finding]) -> None:
+    errors = [finding for finding in findings if finding.severity == "error"]
+    for finding in findings:
+        if finding.severity == "warning":
+            print(f"warning: {finding.file}: {finding.problem}. {finding.remedy}", file=sys.stderr)
+    if errors:
+        first = errors[0]
+        more = f" ({len(errors) - 1} more: see cytoray data check)" if len(errors) > 1 else ""
+        raise DatasetError(f"{first.file}: {first.problem}{more}", field="data.root", hint=first.remedy)
