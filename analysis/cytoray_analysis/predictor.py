@@ -29,7 +29,7 @@ from cytoray_analysis.numbering import Numbering
 from cytoray_analysis.tasks import Block, Decoded, get_task
 from cytoray_analysis.tiles import Region, core_for_budget, extent, tile_region, whole, within
 
-GIBIBYTE = 2**30
+MEMORY_BUDGET = 2**30  # bytes; with the process itself, about two gigabytes
 ZARR_CHUNK = 1024  # pixels along Y and X
 
 
@@ -125,7 +125,7 @@ class Predictor:
         *,
         device: str | None = None,
         precision: Precision | None = None,
-        memory_budget: int = GIBIBYTE,
+        memory_budget: int = MEMORY_BUDGET,
         threads: int | None = None,
         version: str | None = None,
     ) -> None:
@@ -221,6 +221,10 @@ class Predictor:
         pixels = np.zeros((len(self.bundle.spec.input.channels), *spatial), np.uint8)
         self.predict(image_from_array(pixels, self.bundle.spec.input.axes, source="warm-up"))
 
+    def tile_core(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the size of the tiles, without their halo, that an image of this spatial shape is predicted in."""
+        return core_for_budget(shape, self._shape.halo, self._tile_pixels(), stride=self._shape.stride)
+
     def _tile_pixels(self) -> int:
         return max(self.memory_budget // self._shape.bytes_per_pixel(self._type.itemsize), 1)
 
@@ -268,7 +272,9 @@ class Predictor:
         progress: Callable[[int, int], None] | None,
     ) -> int:
         """Write the answer into `target`, block by block, and return the number of objects."""
-        core = core_for_budget(source.shape, self._margin, self._block_pixels(), stride=self._shape.stride)
+        # A block and both its borders fit into one tile, so that nothing but borders is computed twice.
+        pixels = min(self._block_pixels(), self._tile_pixels())
+        core = core_for_budget(source.shape, self._margin + self._shape.halo, pixels, stride=self._shape.stride)
         blocks = list(tile_region(whole(source.shape), source.shape, core, self._margin, stride=self._shape.stride))
         numbering = Numbering()
         for done, block in enumerate(blocks):
@@ -298,7 +304,7 @@ class Predictor:
     def _outputs(self, source: NetworkImage, region: Region, seconds: dict[str, float]) -> NDArray[np.float32]:
         """Run the network over a region, tile by tile."""
         halo, stride = self._shape.halo, self._shape.stride
-        core = core_for_budget(extent(region), halo, self._tile_pixels(), stride=stride)
+        core = self.tile_core(extent(region))
         outputs: NDArray[np.float32] | None = None
         for tile in tile_region(region, source.shape, core, halo, stride=stride):
             start = time.perf_counter()

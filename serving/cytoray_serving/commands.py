@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+from rich.progress import Progress
 
 from cytoray_analysis.errors import CytorayError, InputError, MissingFileError, ModelNotFoundError, RequestError
 from cytoray_services.commands.output import JsonOption, print_json
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 _IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".czi", ".nd2", ".lif")
 _ZARR_FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
-_FORMATS = "tif, png, geojson, json or overlay"
+_FORMATS = "tif, png, geojson, json, overlay or zarr"
+_ZARR = "zarr"
 
 
 class Output(BaseModel):
@@ -97,7 +100,7 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for the answers; made when it does not exist.")],
     url: Annotated[str | None, typer.Option(help="Ask this service instead of predicting in this process.")] = None,
     form: Annotated[str, typer.Option("--format", help=f"Form of the answers: {_FORMATS}.")] = "tif",
-    memory: Annotated[int, typer.Option(min=16, help="Megabytes for one prediction; larger images are cut.")] = 2048,
+    memory: Annotated[int, typer.Option(min=16, help="Megabytes for one prediction; larger images are cut.")] = 1024,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …; default an accelerator where there is one.")] = None,
     json: JsonOption = False,
 ) -> None:
@@ -107,7 +110,12 @@ def predict(
     """
     from cytoray_serving.answers import form_named
 
-    form_named(form)
+    if form != _ZARR:
+        form_named(form)
+    elif url is not None:
+        raise RequestError(
+            "a service does not answer with OME-Zarr", field="format", hint="leave --url or --format out"
+        )
     paths = list(_expand(inputs))
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as cleanup:
@@ -170,12 +178,12 @@ def _local(model: str, form: str, memory_budget: int, device: str | None) -> Cal
     predictor = Predictor(
         bundle, device=device, memory_budget=memory_budget, version=None if version is None else version.version
     )
-    chosen = form_named(form)
 
     def answer(path: Path, target: Path) -> tuple[Path, int]:
         image = read_image(path)
-        if _bytes_whole(image) > memory_budget:
+        if form == _ZARR or _bytes_whole(image) > memory_budget:
             return _stream(predictor, image, target, form)
+        chosen = form_named(form)
         prediction = predictor.predict(image)
         written = _write(target, chosen.suffix, chosen.encode(prediction, image), path)
         return written, prediction.objects
@@ -185,16 +193,20 @@ def _local(model: str, form: str, memory_budget: int, device: str | None) -> Cal
 
 def _stream(predictor: Predictor, image: Image, target: Path, form: str) -> tuple[Path, int]:
     """Answer for an image that does not fit into memory, block by block, into an OME-Zarr."""
-    if form != "tif":
+    if form not in ("tif", _ZARR):
         raise RequestError(
             f"{image.source} is larger than the memory budget, so its answer is written as OME-Zarr, not as {form}",
             field="format",
-            hint="leave --format out, or give more --memory",
+            hint="use --format zarr, or give more --memory",
         )
     path = target.with_name(f"{target.name}.ome.zarr")
     if path.exists():
         raise RequestError(f"{path} exists already", field="out", hint="remove it, or choose another --out")
-    stored = predictor.predict_to_zarr(image, path)
+    with Progress(*Progress.get_default_columns(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(target.name, total=None)
+        stored = predictor.predict_to_zarr(
+            image, path, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
     return path, stored.objects
 
 

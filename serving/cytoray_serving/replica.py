@@ -26,7 +26,7 @@ from cytoray_analysis.devices import Precision
 from cytoray_analysis.errors import CytorayError, InputError
 from cytoray_analysis.images import Image
 from cytoray_analysis.images.reader import Limits, read_image
-from cytoray_analysis.predictor import ModelIdentity, Prediction, Predictor
+from cytoray_analysis.predictor import MEMORY_BUDGET, ModelIdentity, Prediction, Predictor
 from cytoray_services.registry import Registry, load_bundle, parse_reference
 from cytoray_serving.answers import form_named
 from cytoray_serving.batching import BatchQueue
@@ -67,7 +67,7 @@ class ReplicaOptions(BaseModel):
     device: str | None = None
     precision: Precision | None = None
     threads: int | None = Field(default=None, ge=1)
-    memory_budget: int = Field(default=2 * 2**30, ge=2**24)
+    memory_budget: int = Field(default=MEMORY_BUDGET, ge=2**24)
     batch_pixels: int | None = Field(default=None, ge=1)
     largest_image: int = Field(default=2**28, ge=1)
     poll_seconds: float = Field(default=2.0, gt=0)

@@ -54,7 +54,7 @@ def test_the_answer_does_not_depend_on_the_tile_size(bundle: Bundle, precision: 
     assert whole.objects > 20
     for budget in (2**23, 2**21):
         tiled = Predictor(bundle, precision=precision, memory_budget=budget).predict(image)
-        # In fp32 tiles of another size may be computed in another order: here and there a pixel is rounded over an edge.
+        # In fp32, tiles of another size may be summed up in another order, and a pixel be rounded over an edge.
         assert np.count_nonzero(tiled.answer != whole.answer) <= (0 if precision == "bf16" else 4)
         assert tiled.objects == whole.objects
 

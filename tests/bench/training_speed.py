@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from measure import Ratio, alternate, report
 
@@ -98,12 +99,13 @@ def main() -> None:
         two = make_plan(recipe_for(root / "data", 2), root / "home")
         one = make_plan(recipe_for(root / "data", 1), root / "home")
         runs = (root / "home" / "runs" / str(number) for number in range(100))
-        stacked, bare, single = alternate(
-            ROUNDS,
-            lambda: ray_rate(two, next(runs)),
-            lambda: bare_rate(two),
-            lambda: ray_rate(one, next(runs)),
-        )
+        with ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False):
+            stacked, bare, single = alternate(
+                ROUNDS,
+                lambda: ray_rate(two, next(runs)),
+                lambda: bare_rate(two),
+                lambda: ray_rate(one, next(runs)),
+            )
     report(
         [
             Ratio("Ray Train + DeepSpeed, two workers, over a bare PyTorch loop", stacked, bare, "crops/s", 0.90),

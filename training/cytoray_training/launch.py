@@ -134,6 +134,8 @@ def _fit(plan: Plan, folder: Path) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    # How often the controller looks at its workers; a worker with a second report waits until it took the first.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
     scale = plan.recipe.scale
     trainer = TorchTrainer(
         _work,
