@@ -237,6 +237,7 @@ def test_evaluate_takes_a_bundle_folder_and_prints_a_table(
         (["cells", "--where", "kind"], "where"),
         (["cells", "--where", "stain=he"], "stain"),
         (["cells", "--by", "stain"], "by"),
+        (["cells", "--column", "mask"], "column"),
     ],
 )
 def test_a_mistake_gets_status_2_and_names_the_field(

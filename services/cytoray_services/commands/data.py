@@ -10,17 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cytoray_analysis.errors import RequestError
+from cytoray_services.commands.columns import ColumnOption, parse_columns
 from cytoray_services.commands.output import JsonOption, print_json
 
 if TYPE_CHECKING:
     from cytoray_services.datasets import Finding
 
 app = typer.Typer(no_args_is_help=True, help="Make, check and hash data sets.")
-
-ColumnOption = Annotated[
-    list[str] | None,
-    typer.Option("--column", metavar="ROLE=NAME", help="Map a column of the manifest, such as mask=labels."),
-]
 
 
 @app.command()
@@ -71,7 +67,7 @@ def check(
     from cytoray_services.datasets import check_folder
 
     findings = check_folder(
-        dataset, columns=_parse_columns(column), channels=channels, required_splits=tuple(require or ("train", "val"))
+        dataset, columns=parse_columns(column), channels=channels, required_splits=tuple(require or ("train", "val"))
     )
     count = Counter(finding.severity for finding in findings)
     if json:
@@ -98,7 +94,7 @@ def print_hash(
     """Print the content hash that the registry records with every model trained on the data set."""
     from cytoray_services.datasets import hash_dataset, open_dataset
 
-    opened = open_dataset(dataset, columns=_parse_columns(column))
+    opened = open_dataset(dataset, columns=parse_columns(column))
     digest = hash_dataset(opened)
     if json:
         print_json({"dataset": str(dataset), "hash": digest, "items": len(opened)})
@@ -121,16 +117,6 @@ def _print_findings(dataset: Path, findings: list[Finding]) -> None:
     for finding in findings:
         table.add_row(f"[{colours[finding.severity]}]{finding.severity}", finding.file, finding.problem, finding.remedy)
     console.print(table)
-
-
-def _parse_columns(pairs: list[str] | None) -> dict[str, str]:
-    columns = {}
-    for pair in pairs or ():
-        role, equals, name = pair.partition("=")
-        if not equals or not role or not name:
-            raise RequestError(f"Expected --column ROLE=NAME, such as mask=labels, got {pair!r}.", field="column")
-        columns[role] = name
-    return columns
 
 
 def _parse_size(text: str) -> tuple[int, int]:

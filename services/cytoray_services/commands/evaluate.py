@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cytoray_analysis.errors import RequestError
+from cytoray_services.commands.columns import ColumnOption, parse_columns
 from cytoray_services.commands.output import JsonOption, print_json
 from cytoray_services.settings import load_settings
 
@@ -29,6 +30,7 @@ def evaluate(
         typer.Option(metavar="COLUMN=GLOB", help="Only images whose column matches; may be repeated."),
     ] = None,
     by: Annotated[str | None, typer.Option(metavar="COLUMN", help="Scores for each value of a column, too.")] = None,
+    column: ColumnOption = None,
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0; chosen by default.")] = None,
     precision: Annotated[
         Literal["fp32", "bf16"] | None, typer.Option(help="Of the network; chosen by default.")
@@ -44,7 +46,7 @@ def evaluate(
     from cytoray_services.registry import load_bundle
 
     bundle, version = load_bundle(model, load_settings())
-    chosen = open_dataset(dataset, task=bundle.spec.task.name).split(split)
+    chosen = open_dataset(dataset, columns=parse_columns(column) or None, task=bundle.spec.task.name).split(split)
     for column, glob in conditions:
         chosen = chosen.where(column, glob)
     predictor = Predictor(bundle, device=device, precision=precision, version=version.version if version else None)

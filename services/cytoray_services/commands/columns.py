@@ -1,0 +1,31 @@
+"""The option that maps the columns of a manifest, for every command that opens a data set."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cytoray_analysis.errors import RequestError
+
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="ROLE=NAME", help="Map a column of the manifest, such as mask=labels."),
+]
+
+
+def parse_columns(pairs: list[str] | None) -> dict[str, str]:
+    """Return the mapping that ``--column`` options give, role to name.
+
+    Raises
+    ------
+    RequestError
+        An option is not of the form ROLE=NAME.
+    """
+    columns = {}
+    for pair in pairs or ():
+        role, equals, name = pair.partition("=")
+        if not equals or not role or not name:
+            raise RequestError(f"Expected --column ROLE=NAME, such as mask=labels, got {pair!r}.", field="column")
+        columns[role] = name
+    return columns
