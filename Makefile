@@ -32,7 +32,7 @@ demo: setup ## From images to a served answer, on DATA=folder or on synthetic ce
 test: test-fast test-ray ## Run all tests
 
 test-fast: setup ## Run the tests that need no Ray, in under a minute
-	$(BIN)/python -m pytest -m 'not ray and not e2e'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not e2e'
 
 test-ray: setup ## Run the tests that start Ray, and the whole way end to end
 	$(BIN)/python -m pytest -m 'ray or e2e'
