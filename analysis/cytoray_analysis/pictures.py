@@ -57,8 +57,8 @@ def display_rgb(sample: NDArray[Any], *, low: float = 0.5, high: float = 99.8) -
     channels = sample[np.newaxis] if sample.ndim == 2 else sample
     if channels.ndim != 3:
         raise AxesError(
-            f"A picture needs (Y, X) or (C, Y, X), but the array has {sample.ndim} axes.",
-            hint="Select one plane first, such as image.select('CYX').",
+            f"A picture needs (Y, X) or (C, Y, X), but the array has {sample.ndim} axes",
+            hint="select one plane first, such as image.select('CYX')",
         )
     if len(channels) == 3:
         colours: RGB = np.moveaxis(_stretch(channels, low, high), 0, -1)
@@ -133,8 +133,8 @@ def overlay(picture: RGB, labels: NDArray[Any], *, colour: Colour | None = None)
     """
     if picture.shape != (*labels.shape, 3):
         raise AxesError(
-            f"The picture has shape {picture.shape}, but the labels have {labels.shape}.",
-            hint="Picture and labels must be (Y, X, 3) and (Y, X) of the same size.",
+            f"the picture has shape {picture.shape}, but the labels have {labels.shape}",
+            hint="picture and labels must be (Y, X, 3) and (Y, X) of the same size",
         )
     drawn = picture.copy()
     edge = outlines(labels)

@@ -119,7 +119,7 @@ def test_the_scope_of_the_data_set_needs_statistics() -> None:
 
 def test_statistics_of_other_channels_are_refused() -> None:
     statistics = fit_statistics([noisy(100, 100)], PERCENTILE)
-    with pytest.raises(AxesError, match="Expected an image with 1 channels, got 2"):
+    with pytest.raises(AxesError, match="expected an image with 1 channels, got 2"):
         intensity_map(noisy(100, 100, channels=2), PERCENTILE, statistics)
     with pytest.raises(AxesError, match="agree on their channels"):
         fit_statistics([noisy(1, 1), noisy(1, 1, channels=2)], PERCENTILE)

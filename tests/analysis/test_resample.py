@@ -66,5 +66,5 @@ def test_enlarged_labels_shrink_back_to_themselves(shape: tuple[int, int], facto
 
 
 def test_labels_of_other_axes_are_refused() -> None:
-    with pytest.raises(AxesError, match="Expected 2 lengths"):
+    with pytest.raises(AxesError, match="expected 2 lengths"):
         resample_labels(np.zeros((4, 4), np.int32), (4, 4, 4))

@@ -71,10 +71,10 @@ def test_warnings_alone_exit_with_nought(made: Path, capsys: pytest.CaptureFixtu
     [
         (("data", "check", "nowhere"), "no data set folder"),
         (("data", "hash", "nowhere"), "no data set folder"),
-        (("data", "make", "poetry", "x"), "Expected the task segmentation"),
-        (("data", "make", "segmentation", "x", "--size", "big"), "Expected a size"),
-        (("data", "make", "segmentation", "x", "--bits", "12"), "Expected 8 or 16 bits"),
-        (("data", "check", ".", "--column", "mask"), "Expected --column ROLE=NAME"),
+        (("data", "make", "poetry", "x"), "expected the task segmentation"),
+        (("data", "make", "segmentation", "x", "--size", "big"), "expected a size"),
+        (("data", "make", "segmentation", "x", "--bits", "12"), "expected 8 or 16 bits"),
+        (("data", "check", ".", "--column", "mask"), "expected --column ROLE=NAME"),
     ],
 )
 def test_mistakes_exit_with_two_and_a_message(

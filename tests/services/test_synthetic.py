@@ -111,7 +111,7 @@ def test_a_folder_that_holds_something_is_not_written_to(tmp_path: Path) -> None
 
 def test_impossible_arguments_are_refused(tmp_path: Path) -> None:
     for count, size, seed in ((0, 64, 0), (1, 8, 0), (1, 64, -1)):
-        with pytest.raises(RequestError, match="Expected at least 1 image"):
+        with pytest.raises(RequestError, match="expected at least 1 image"):
             make_segmentation(tmp_path / "cells", images=count, size=size, seed=seed)
     with pytest.raises(RequestError, match="share 2"):
         make_segmentation(tmp_path / "cells", transmitted=2.0)

@@ -34,8 +34,8 @@ def check_axes(axes: str) -> None:
     ordered = "".join(letter for letter in AXES if letter in axes)
     if axes != ordered or "Y" not in axes or "X" not in axes:
         raise AxesError(
-            f"Axes must be letters of {AXES!r} in that order with at least 'YX', got {axes!r}.",
-            hint="Reorder the array, for example with numpy.transpose, or name its axes correctly.",
+            f"axes must be letters of {AXES!r} in that order with at least 'YX', got {axes!r}",
+            hint="reorder the array, for example with numpy.transpose, or name its axes correctly",
         )
 
 
@@ -78,7 +78,7 @@ def resolve_axes(letters: str, shape: Sequence[int], source: str) -> str:
         raise AxesError(
             f"{source}: expected at most the axes {AXES}, got {letters} of shape {tuple(shape)}"
             + (f" with {', '.join(surplus)} too many." if surplus else "."),
-            hint="Save one image per file, or save it as OME-TIFF or OME-Zarr with its axes named.",
+            hint="save one image per file, or save it as OME-TIFF or OME-Zarr with its axes named",
         )
     return "".join(resolved)
 

@@ -60,11 +60,11 @@ def reading(source: str, *, known: tuple[type[Exception], ...] = ()) -> Iterator
         raise MissingFileError(f"{source} does not exist: {error}") from error
     except MemoryError as error:
         raise ImageTooLargeError(
-            f"{source} does not fit into memory.", hint="Read it region by region, or crop it."
+            f"{source} does not fit into memory", hint="read it region by region, or crop it"
         ) from error
     except (*DAMAGE, *known) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UnreadableImageError(
             f"{source} could not be decoded: {reason}",
-            hint="The file is damaged, truncated or of another format than it seems; save or copy it again.",
+            hint="the file is damaged, truncated or of another format than it seems; save or copy it again",
         ) from error

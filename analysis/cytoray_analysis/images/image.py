@@ -58,7 +58,7 @@ class AxisView:
     def _length(self, axis: int) -> int:
         entry = self.keep[axis]
         if not isinstance(entry, slice):
-            raise AxesError(f"Axis {axis} was dropped from this view.")
+            raise AxesError(f"axis {axis} was dropped from this view")
         return len(range(*entry.indices(int(self.source.shape[axis]))))
 
 
@@ -134,9 +134,9 @@ class Image:
         if lost:
             sizes = ", ".join(f"{axis}={self.size(axis)}" for axis in lost)
             raise AxesError(
-                f"{self.source}: expected an image with axes {axes}, got {self.axes} with {sizes}.",
+                f"{self.source}: expected an image with axes {axes}, got {self.axes} with {sizes}",
                 field="axes",
-                hint=f"Choose one entry of {', '.join(lost)}, or use a model that takes these axes.",
+                hint=f"choose one entry of {', '.join(lost)}, or use a model that takes these axes",
             )
         keep = tuple(slice(None) if axis in axes else 0 for axis in self.axes)
         order = tuple(self.axes.index(axis) if axis in self.axes else None for axis in axes)
@@ -168,7 +168,7 @@ class Image:
         """
         wanted = (slice(None),) * len(self.axes) if region is None else tuple(region)
         if len(wanted) != len(self.axes):
-            raise AxesError(f"A region of {self.source} needs one slice per axis of {self.axes}, got {len(wanted)}.")
+            raise AxesError(f"a region of {self.source} needs one slice per axis of {self.axes}, got {len(wanted)}")
         if isinstance(self.data, np.ndarray):
             pixels = self.data[wanted]
         else:
@@ -212,12 +212,12 @@ def image_from_array(
     shape = tuple(int(length) for length in array.shape)
     if len(shape) != len(axes):
         raise AxesError(
-            f"{source}: expected {len(axes)} axes ({axes}), got {len(shape)} of shape {shape}.", field="axes"
+            f"{source}: expected {len(axes)} axes ({axes}), got {len(shape)} of shape {shape}", field="axes"
         )
     check_pixels(axes, shape, array.dtype, source)
     count = shape[axes.index("C")] if "C" in axes else 1
     if channels is not None and len(channels) != count:
-        raise AxesError(f"{source}: expected {count} channel names, got {len(channels)}.", field="channels")
+        raise AxesError(f"{source}: expected {count} channel names, got {len(channels)}", field="channels")
     return Image(
         data=array,
         axes=axes,
@@ -231,13 +231,13 @@ def check_pixels(axes: str, shape: Sequence[int], dtype: Any, source: str) -> No
     """Raise :class:`ImageError` unless an array of this shape and type can be an image."""
     if 0 in shape:
         raise ImageError(
-            f"{source}: an image needs at least one pixel along every axis, got {axes} = {tuple(shape)}.",
-            hint="The image is empty; check how it was exported or cropped.",
+            f"{source}: an image needs at least one pixel along every axis, got {axes} = {tuple(shape)}",
+            hint="the image is empty; check how it was exported or cropped",
         )
     if np.dtype(dtype).kind not in "buif":
         raise ImageError(
-            f"{source}: pixels must be boolean, integer or real numbers, got {dtype}.",
-            hint="Convert the image, for example to uint16 or float32.",
+            f"{source}: pixels must be boolean, integer or real numbers, got {dtype}",
+            hint="convert the image, for example to uint16 or float32",
         )
 
 
@@ -260,6 +260,6 @@ def require_finite(array: np.ndarray, source: str) -> None:
     bad = int(array.size - np.count_nonzero(np.isfinite(array)))
     if bad:
         raise ImageError(
-            f"{source}: expected finite pixels, got {bad} that are NaN or infinite.",
-            hint="Replace them, for example by the image's median, or find out what wrote them.",
+            f"{source}: expected finite pixels, got {bad} that are NaN or infinite",
+            hint="replace them, for example by the image's median, or find out what wrote them",
         )

@@ -132,7 +132,7 @@ def fit_statistics(images: Iterable[np.ndarray], scaling: IntensityScaling) -> I
         require_finite(image, "a training image")
         channels = image.reshape(image.shape[0], -1)
         if lows and len(channels) != len(lows[0]):
-            raise AxesError(f"Training images must agree on their channels, got {len(lows[0])} and {len(channels)}.")
+            raise AxesError(f"training images must agree on their channels, got {len(lows[0])} and {len(channels)}")
         bounds = [percentiles(channel, scaling.low, scaling.high) for channel in channels]
         mean = channels.mean(axis=1, dtype=np.float64)
         std = channels.std(axis=1, dtype=np.float64)
@@ -143,9 +143,9 @@ def fit_statistics(images: Iterable[np.ndarray], scaling: IntensityScaling) -> I
         totals.append(np.stack([np.full(len(channels), count), mean * count, (std**2 + mean**2) * count]))
     if not lows:
         raise DatasetError(
-            "Intensity statistics need at least one training image, got none.",
+            "intensity statistics need at least one training image, got none",
             field="data",
-            hint="Check that the training split is not empty.",
+            hint="check that the training split is not empty",
         )
     count_, total, squares = np.sum(totals, axis=0)
     mean = total / count_
@@ -196,12 +196,10 @@ def intensity_map(
     """
     channels = sample.reshape(sample.shape[0], -1)
     if statistics is not None and len(statistics.low) != len(channels):
-        raise AxesError(
-            f"Expected an image with {len(statistics.low)} channels, got {len(channels)}.", field="channels"
-        )
+        raise AxesError(f"expected an image with {len(statistics.low)} channels, got {len(channels)}", field="channels")
     if scaling.scope == "dataset":
         if statistics is None:
-            raise BundleError("Intensity scaling of scope 'dataset' needs the statistics of the training set.")
+            raise BundleError("intensity scaling of scope 'dataset' needs the statistics of the training set")
         bounds = (
             (np.array(statistics.low), np.array(statistics.high) - np.array(statistics.low))
             if scaling.method == "percentile"

@@ -114,7 +114,7 @@ def read_image(source: str | Path | bytes, *, limits: Limits | None = None, name
     path = Path(source)
     label = name or str(path)
     if not path.exists():
-        raise MissingFileError(f"{label} does not exist.", hint="Check the path.")
+        raise MissingFileError(f"{label} does not exist", hint="check the path")
     if path.is_dir():
         return _read_zarr(path, label, limits)
     with reading(label), path.open("rb") as file:
@@ -171,8 +171,8 @@ def _read_tiff(path: Path, label: str, limits: Limits) -> Image:
 def _read_zarr(path: Path, label: str, limits: Limits) -> Image:
     if not any((path / file).exists() for file in _ZARR_FILES):
         raise UnreadableImageError(
-            f"{label} is a folder, and not one in OME-Zarr format.",
-            hint="Give a single image file, or an OME-Zarr folder (its name usually ends in .ome.zarr).",
+            f"{label} is a folder, and not one in OME-Zarr format",
+            hint="give a single image file, or an OME-Zarr folder (its name usually ends in .ome.zarr)",
         )
     from bioio_base.exceptions import UnsupportedFileFormatError
 
@@ -185,8 +185,8 @@ def _read_zarr(path: Path, label: str, limits: Limits) -> Image:
         multiscales = (attributes.get("ome") or attributes).get("multiscales")
         if not multiscales:
             raise UnreadableImageError(
-                f"{label} is a Zarr store without OME metadata (multiscales).",
-                hint="Name the image group inside it, such as plate.zarr/A/1/0, or write it as OME-Zarr.",
+                f"{label} is a Zarr store without OME metadata (multiscales)",
+                hint="name the image group inside it, such as plate.zarr/A/1/0, or write it as OME-Zarr",
             )
         # The zarr array itself: slicing it costs nothing, where a dask graph grows with the number of chunks.
         pixels = zarr.open_array(path / multiscales[0]["datasets"][0]["path"], mode="r")
@@ -216,7 +216,7 @@ def _read_other(path: Path, label: str, limits: Limits) -> Image:
     except UnsupportedFileFormatError as error:
         plugin = _VENDOR_PLUGINS.get(path.suffix.lower())
         raise UnreadableImageError(
-            f"{label}: no installed reader knows this format.",
+            f"{label}: no installed reader knows this format",
             hint=f"Install {plugin}, or everything with pip install 'cytoray[formats]'." if plugin else _FORMATS,
         ) from error
     _check_declared(resolve_axes(letters, array.shape, label), array.shape, array.dtype, limits, label)
@@ -240,8 +240,8 @@ def _assemble(
     colour = sizes.get("S", 1) > 1
     if colour and sizes.get("C", 1) > 1:
         raise AxesError(
-            f"{label} has {sizes['C']} channels of {sizes['S']} samples each; expected one or the other.",
-            hint="Save each channel as grey.",
+            f"{label} has {sizes['C']} channels of {sizes['S']} samples each; expected one or the other",
+            hint="save each channel as grey",
         )
     channel_letter = "S" if colour else "C"
     samples = sizes.get(channel_letter, 1) - (1 if alpha and colour else 0)
@@ -285,9 +285,9 @@ def _check_picture(header: PictureHeader, length: int, limits: Limits, label: st
     if not header.fits(length):
         size = " × ".join(str(side) for side in header.shape)
         raise UnreadableImageError(
-            f"{label} declares {size} samples, far more than its {length} bytes can hold.",
+            f"{label} declares {size} samples, far more than its {length} bytes can hold",
             field="bytes",
-            hint="The file is truncated; copy or export it again.",
+            hint="the file is truncated; copy or export it again",
         )
 
 
@@ -298,13 +298,13 @@ def _check_declared(axes: str, shape: Sequence[int], dtype: np.dtype[Any], limit
     size = " × ".join(str(length) for length in shape)
     if pixels > limits.pixels:
         raise ImageTooLargeError(
-            f"{label} declares {size} ({axes}): {pixels} pixels, more than the {limits.pixels} allowed.",
-            hint="Crop it, or store it as OME-Zarr and process it as a job.",
+            f"{label} declares {size} ({axes}): {pixels} pixels, more than the {limits.pixels} allowed",
+            hint="crop it, or store it as OME-Zarr and use cytoray predict, which reads it piece by piece",
         )
     if limits.decoded_bytes is not None and decoded > limits.decoded_bytes:
         raise ImageTooLargeError(
-            f"{label} declares {size} ({axes}): {decoded} bytes, more than the {limits.decoded_bytes} allowed.",
-            hint="Crop it, or store it as OME-Zarr and process it as a job.",
+            f"{label} declares {size} ({axes}): {decoded} bytes, more than the {limits.decoded_bytes} allowed",
+            hint="crop it, or store it as OME-Zarr and use cytoray predict, which reads it piece by piece",
         )
 
 
@@ -318,4 +318,4 @@ def _unit_name(unit: Any) -> str | None:
 
 def _unknown_format(label: str, start: bytes) -> UnreadableImageError:
     what = "is empty" if not start else f"starts with {start[:8]!r}"
-    return UnreadableImageError(f"{label} is not an image in a known format: it {what}.", hint=_FORMATS)
+    return UnreadableImageError(f"{label} is not an image in a known format: it {what}", hint=_FORMATS)

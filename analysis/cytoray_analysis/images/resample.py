@@ -28,7 +28,7 @@ def resample_image(array: np.ndarray, zoom: float | Sequence[float]) -> np.ndarr
     spatial = array.shape[1:]
     factors = [float(zoom)] * len(spatial) if isinstance(zoom, int | float) else [float(factor) for factor in zoom]
     if len(factors) != len(spatial) or min(factors) <= 0:
-        raise AxesError(f"Expected one zoom above 0 for each of {len(spatial)} spatial axes, got {zoom}.")
+        raise AxesError(f"expected one zoom above 0 for each of {len(spatial)} spatial axes, got {zoom}")
     shape = tuple(max(1, round(length * factor)) for length, factor in zip(spatial, factors, strict=True))
     pixels = array.astype(np.float32, copy=False)
     if shape == spatial:
@@ -59,7 +59,7 @@ def resample_labels(labels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         Labels of the same type.
     """
     if len(shape) != labels.ndim:
-        raise AxesError(f"Expected {labels.ndim} lengths for labels of shape {labels.shape}, got {tuple(shape)}.")
+        raise AxesError(f"expected {labels.ndim} lengths for labels of shape {labels.shape}, got {tuple(shape)}")
     if tuple(shape) == labels.shape:
         return labels
     places = [

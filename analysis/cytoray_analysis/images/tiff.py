@@ -96,13 +96,13 @@ def tiff_header(file: Any, source: str) -> TiffHeader:
         When it has axes that nothing here can name.
     """
     if not file.series:
-        raise UnreadableImageError(f"{source}: the TIFF file declares no image.", hint="Export the image again.")
+        raise UnreadableImageError(f"{source}: the TIFF file declares no image", hint="export the image again")
     series = file.series[0]
     page = series.keyframe
     shape = tuple(int(length) for length in series.shape)
     axes = resolve_axes(series.axes, shape, source)
     if series.dtype is None:
-        raise UnreadableImageError(f"{source}: the TIFF file declares a pixel type that nothing here knows.")
+        raise UnreadableImageError(f"{source}: the TIFF file declares a pixel type that nothing here knows")
     dtype = np.dtype(series.dtype)
     _check_bytes_present(file, series, source)
     ome = file.ome_metadata if file.is_ome else None
@@ -132,14 +132,14 @@ def _check_bytes_present(file: Any, series: Any, source: str) -> None:
         ends = [offset + count for offset, count in zip(frame.dataoffsets, frame.databytecounts, strict=True)]
         if max(ends, default=0) > length:
             raise UnreadableImageError(
-                f"{source}: the TIFF header places pixels up to byte {max(ends)}, but the file ends at {length}.",
+                f"{source}: the TIFF header places pixels up to byte {max(ends)}, but the file ends at {length}",
                 field="bytes",
                 hint=hint,
             )
         segments = math.prod(page.chunked)
         if len(frame.dataoffsets) < segments:
             raise UnreadableImageError(
-                f"{source}: the TIFF header declares {segments} strips or tiles, but lists {len(frame.dataoffsets)}.",
+                f"{source}: the TIFF header declares {segments} strips or tiles, but lists {len(frame.dataoffsets)}",
                 field="bytes",
                 hint=hint,
             )
@@ -148,7 +148,7 @@ def _check_bytes_present(file: Any, series: Any, source: str) -> None:
             size = " × ".join(str(length) for length in page.shape)
             raise UnreadableImageError(
                 f"{source}: the TIFF header declares {size} pixels ({declared} bytes), "
-                f"but the file holds {present} bytes of them.",
+                f"but the file holds {present} bytes of them",
                 field="bytes",
                 hint=hint,
             )
@@ -157,7 +157,7 @@ def _check_bytes_present(file: Any, series: Any, source: str) -> None:
         end = int(series.dataoffset) + int(series.nbytes)
         if end > length:
             raise UnreadableImageError(
-                f"{source}: the TIFF header places pixels up to byte {end}, but the file ends at {length}.",
+                f"{source}: the TIFF header places pixels up to byte {end}, but the file ends at {length}",
                 field="bytes",
                 hint=hint,
             )

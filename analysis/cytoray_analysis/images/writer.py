@@ -52,19 +52,19 @@ def write_labels(path: str | Path, labels: np.ndarray, *, pixel_size: Mapping[st
     """
     place = Path(path)
     if labels.dtype.kind not in "bui" or labels.ndim not in (2, 3):
-        raise ImageError(f"Labels must be integers (Y, X) or (Z, Y, X), got {labels.dtype} of shape {labels.shape}.")
+        raise ImageError(f"labels must be integers (Y, X) or (Z, Y, X), got {labels.dtype} of shape {labels.shape}")
     if labels.size and int(labels.min()) < 0:
-        raise ImageError(f"Labels must not be negative, got {int(labels.min())}.")
+        raise ImageError(f"labels must not be negative, got {int(labels.min())}")
     largest = int(labels.max()) if labels.size else 0
     if largest > np.iinfo(np.uint32).max:
-        raise ImageError(f"Labels must fit 32 bits, got {largest}.", hint="Renumber the objects from 1.")
+        raise ImageError(f"labels must fit 32 bits, got {largest}", hint="renumber the objects from 1")
     stored = labels.astype(smallest_label_type(largest), copy=False)
     image = image_from_array(stored, AXES[-labels.ndim :], pixel_size=pixel_size, channels=("labels",))
     if place.suffix.lower() == ".png":
         if labels.ndim != 2 or stored.dtype != np.uint16:
             raise ImageError(
-                f"{place}: PNG holds 2D labels up to 65535, got {labels.ndim} axes and labels up to {largest}.",
-                hint="Write .ome.tif instead.",
+                f"{place}: PNG holds 2D labels up to 65535, got {labels.ndim} axes and labels up to {largest}",
+                hint="write .ome.tif instead",
             )
         import imageio.v3
 
@@ -105,8 +105,8 @@ def write_image(path: str | Path, image: Image) -> None:
                 array[region] = image.read(region)
     else:
         raise RequestError(
-            f"Cannot tell a format to write from the name {place.name!r}.",
-            hint="Use a name that ends in .ome.tif, .tif or .ome.zarr (labels: also .png).",
+            f"cannot tell a format to write from the name {place.name!r}",
+            hint="use a name that ends in .ome.tif, .tif or .ome.zarr (labels: also .png)",
         )
 
 
@@ -170,21 +170,21 @@ def check_labels(image: Image) -> np.ndarray:
     """Decode an image as labels, or say why it is none; see :func:`read_labels`."""
     if image.axes not in ("YX", "ZYX"):
         raise ImageError(
-            f"{image.source}: a label image has axes YX or ZYX, got {image.axes} of shape {image.shape}.",
-            hint="Store one integer per pixel: the number of the object, 0 for background.",
+            f"{image.source}: a label image has axes YX or ZYX, got {image.axes} of shape {image.shape}",
+            hint="store one integer per pixel: the number of the object, 0 for background",
         )
     if image.dtype.kind == "f":
         raise ImageError(
-            f"{image.source}: a label image holds integers, got {image.dtype}.",
-            hint="Convert it to uint16 if its values are whole numbers; a probability map is no label image.",
+            f"{image.source}: a label image holds integers, got {image.dtype}",
+            hint="convert it to uint16 if its values are whole numbers; a probability map is no label image",
         )
     labels = image.read()
     if labels.dtype.kind == "b":
         return labels.astype(np.uint16)
     if labels.dtype.kind == "i" and int(labels.min()) < 0:
         raise ImageError(
-            f"{image.source}: labels must not be negative, got {int(labels.min())}.",
-            hint="Use 0 for background, and a separate mask for pixels to ignore.",
+            f"{image.source}: labels must not be negative, got {int(labels.min())}",
+            hint="use 0 for background, and a separate mask for pixels to ignore",
         )
     return labels
 

@@ -26,6 +26,6 @@ def parse_columns(pairs: list[str] | None) -> dict[str, str]:
     for pair in pairs or ():
         role, equals, name = pair.partition("=")
         if not equals or not role or not name:
-            raise RequestError(f"Expected --column ROLE=NAME, such as mask=labels, got {pair!r}.", field="column")
+            raise RequestError(f"expected --column ROLE=NAME, such as mask=labels, got {pair!r}", field="column")
         columns[role] = name
     return columns

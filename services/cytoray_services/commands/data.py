@@ -35,9 +35,9 @@ def make(
     from cytoray_services.datasets import hash_dataset, make_segmentation
 
     if task != "segmentation":
-        raise RequestError(f"Expected the task segmentation, got {task!r}.", field="task")
+        raise RequestError(f"expected the task segmentation, got {task!r}", field="task")
     if bits not in (8, 16):
-        raise RequestError(f"Expected 8 or 16 bits, got {bits}.", field="bits")
+        raise RequestError(f"expected 8 or 16 bits, got {bits}", field="bits")
     dataset = make_segmentation(
         folder,
         images=images,
@@ -122,5 +122,5 @@ def _print_findings(dataset: Path, findings: list[Finding]) -> None:
 def _parse_size(text: str) -> tuple[int, int]:
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(side.isdecimal() for side in sides):
-        raise RequestError(f"Expected a size such as 256 or 520x696, got {text!r}.", field="size")
+        raise RequestError(f"expected a size such as 256 or 520x696, got {text!r}", field="size")
     return int(sides[0]), int(sides[-1])

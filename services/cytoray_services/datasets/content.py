@@ -23,7 +23,7 @@ def file_digest(path: Path) -> str:
         listing = "\n".join(f"{name}\t{file_digest(part)}" for name, part in parts)
         return hashlib.sha256(listing.encode()).hexdigest()
     if not path.is_file():
-        raise MissingFileError(f"{path} does not exist.", hint="Run cytoray data check on the data set.")
+        raise MissingFileError(f"{path} does not exist", hint="run cytoray data check on the data set")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

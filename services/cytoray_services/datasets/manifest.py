@@ -87,9 +87,9 @@ class Dataset:
         chosen = tuple(item for item in self.items if item.split == name)
         if not chosen:
             raise DatasetError(
-                f"{self.root} has no split {name!r}; it has {', '.join(self.splits) or 'no items'}.",
+                f"{self.root} has no split {name!r}; it has {', '.join(self.splits) or 'no items'}",
                 field="split",
-                hint="Name one of those, or map the manifest's split column.",
+                hint="name one of those, or map the manifest's split column",
             )
         return replace(self, items=chosen)
 
@@ -106,11 +106,11 @@ class Dataset:
         if not values:
             known = sorted({name for item in self.items for name in item.row})
             raise DatasetError(
-                f"{self.root} has no column {column!r}; it has {', '.join(known) or 'no manifest'}.", field=column
+                f"{self.root} has no column {column!r}; it has {', '.join(known) or 'no manifest'}", field=column
             )
         if not chosen:
             raise DatasetError(
-                f"No item of {self.root} has {column} = {glob!r}; values are {', '.join(sorted(values)[:10])}.",
+                f"no item of {self.root} has {column} = {glob!r}; values are {', '.join(sorted(values)[:10])}",
                 field=column,
             )
         return replace(self, items=chosen)
@@ -145,12 +145,12 @@ def open_dataset(root: str | Path, *, columns: Mapping[str, str] | None = None, 
     """
     folder = Path(root)
     if not folder.is_dir():
-        raise MissingFileError(f"There is no data set folder {folder}.", field="root", hint="Check the path.")
+        raise MissingFileError(f"there is no data set folder {folder}", field="root", hint="check the path")
     manifest = folder / MANIFEST
     listed = manifest.is_file()
     dataset = _from_manifest(folder, manifest, columns or {}, task) if listed else _from_folders(folder)
     if not dataset.items:
-        raise DatasetError(f"{folder} holds no images.", field="items", hint=f"Fill {MANIFEST} or images/ and masks/.")
+        raise DatasetError(f"{folder} holds no images", field="items", hint=f"fill {MANIFEST} or images/ and masks/")
     return _with_derived_split(dataset) if dataset.derived_split else dataset
 
 
@@ -169,9 +169,9 @@ def _from_manifest(folder: Path, manifest: Path, columns: Mapping[str, str], tas
     if image is None or (truth is None and label is None and task == "segmentation"):
         role = "image" if image is None else "mask"
         raise DatasetError(
-            f"{manifest} has no column for the {role}; it has {', '.join(names) or 'no header'}.",
+            f"{manifest} has no column for the {role}; it has {', '.join(names) or 'no header'}",
             field=f"columns.{role}",
-            hint=f"Map one of them, for example columns: {{{role}: {names[0] if names else 'name'}}}.",
+            hint=f"map one of them, for example columns: {{{role}: {names[0] if names else 'name'}}}",
         )
     items = tuple(
         Item(
@@ -192,9 +192,9 @@ def _find_column(roles: Sequence[str], columns: Mapping[str, str], names: Sequen
         if role in columns:
             if columns[role] not in names:
                 raise DatasetError(
-                    f"Column {columns[role]!r} is mapped to {role}, but {MANIFEST} has {', '.join(names)}.",
+                    f"column {columns[role]!r} is mapped to {role}, but {MANIFEST} has {', '.join(names)}",
                     field=f"columns.{role}",
-                    hint="Name a column that is there.",
+                    hint="name a column that is there",
                 )
             return role, columns[role]
     return next(((role, role) for role in roles if role in names), None)
@@ -206,9 +206,9 @@ def _from_folders(folder: Path) -> Dataset:
             continue
         if not (folder / truths).is_dir():
             raise DatasetError(
-                f"{folder} has {images}/ but neither {truths}/ nor {MANIFEST}.",
+                f"{folder} has {images}/ but neither {truths}/ nor {MANIFEST}",
                 field=f"columns.{truths}",
-                hint=f"Put the truth of images/x.tif into {truths}/x.tif.",
+                hint=f"put the truth of images/x.tif into {truths}/x.tif",
             )
         known = {_stem(path): path for path in _files(folder / truths)}
         items = tuple(
@@ -216,9 +216,9 @@ def _from_folders(folder: Path) -> Dataset:
         )
         return Dataset(folder, items, "labels" if truths == "masks" else "image", derived_split=True)
     raise DatasetError(
-        f"{folder} has neither {MANIFEST} nor images/ and masks/.",
+        f"{folder} has neither {MANIFEST} nor images/ and masks/",
         field="root",
-        hint="See the guide on data sets for the layouts, or make one with: cytoray data make segmentation DIR",
+        hint="see the guide on data sets for the layouts, or make one with: cytoray data make segmentation DIR",
     )
 
 

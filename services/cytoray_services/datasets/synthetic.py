@@ -70,15 +70,15 @@ def make_segmentation(
     shape = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
     if images < 1 or min(shape) < 32 or not 0.0 <= transmitted <= 1.0 or seed < 0:
         raise RequestError(
-            f"Expected at least 1 image of at least 32 × 32, a seed of at least 0 and a share of 0 to 1, "
-            f"got {images} of {shape[0]} × {shape[1]}, seed {seed}, share {transmitted}."
+            f"expected at least 1 image of at least 32 × 32, a seed of at least 0 and a share of 0 to 1, "
+            f"got {images} of {shape[0]} × {shape[1]}, seed {seed}, share {transmitted}"
         )
     root = Path(folder)
     if root.exists() and (not root.is_dir() or any(root.iterdir())) and not overwrite:
         raise DatasetError(
-            f"{root} is there already and holds something.",
+            f"{root} is there already and holds something",
             field="folder",
-            hint="Name another folder, or overwrite it.",
+            hint="name another folder, or overwrite it",
         )
     rows = []
     for index in range(images):
