@@ -303,7 +303,8 @@ def training_curves(history: Sequence[Mapping[str, float]], *, x: str = "epoch")
         axes.set_xlabel(x)
         axes.set_ylabel(name)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        # Beside the curves, not over them.
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
         if name == "loss" and all(epoch[key] > 0 for epoch in history for key in keys if key in epoch):
             axes.set_yscale("log")
     return _figure_png(figure)

@@ -140,5 +140,7 @@ def _record(run: Run, plan: Plan, checkpoint: Checkpoint, evaluation: Evaluation
     recipe = yaml.safe_dump(plan.recipe.model_dump(mode="json"), sort_keys=False)
     run.log_text(recipe, "recipe.yaml")
     run.log_text(card, "README.md")
-    run.log_bytes(training_curves(history), "pictures/curves.png")
+    drawn = {"epoch", "loss", "learning_rate", *evaluation.metrics}
+    curves = training_curves([{name: epoch[name] for name in epoch if name in drawn} for epoch in history])
+    run.log_bytes(curves, "pictures/curves.png")
     run.log_bytes(extremes_sheet(evaluation), "pictures/worst_and_best.png")
