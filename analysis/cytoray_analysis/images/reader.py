@@ -52,7 +52,7 @@ _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _VENDOR_PLUGINS = {".czi": "bioio-czi", ".nd2": "bioio-nd2", ".lif": "bioio-lif"}
 # Formats told by their first bytes: a file of such a name that does not start like one is not worth a second try.
 _KNOWN_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr", ".txt", ".csv"}
-_FORMATS = "Known formats: TIFF, OME-TIFF, OME-Zarr, PNG, JPEG; CZI, ND2 and LIF with pip install 'cytoray[formats]'."
+_FORMATS = "known formats: TIFF, OME-TIFF, OME-Zarr, PNG, JPEG; CZI, ND2 and LIF with pip install 'cytoray[formats]'"
 _LARGE_PLANE_BYTES = 2**26
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 

@@ -120,7 +120,7 @@ def tiff_header(file: Any, source: str) -> TiffHeader:
 
 
 def _check_bytes_present(file: Any, series: Any, source: str) -> None:
-    hint = "The file is truncated; copy or export it again."
+    hint = "the file is truncated; copy or export it again"
     page = series.keyframe  # the later pages of a series have the shape and the compression of this one
     declared = math.prod(page.shape) * np.dtype(page.dtype).itemsize
     compressed, packed = int(page.compression) != 1, page.bitspersample % 8 != 0

@@ -47,8 +47,8 @@ def evaluate(
 
     bundle, version = load_bundle(model, load_settings())
     chosen = open_dataset(dataset, columns=parse_columns(column) or None, task=bundle.spec.task.name).split(split)
-    for column, glob in conditions:
-        chosen = chosen.where(column, glob)
+    for name, glob in conditions:
+        chosen = chosen.where(name, glob)
     predictor = Predictor(bundle, device=device, precision=precision, version=version.version if version else None)
     with _progress_bar() as progress:
         evaluation = evaluate_model(predictor, chosen, by=by, progress=progress)
