@@ -47,11 +47,6 @@ class Settings(BaseModel):
         """Cache of fetched bundles, one folder per digest."""
         return self.home / "models"
 
-    @property
-    def tracking_is_local(self) -> bool:
-        """Whether the registry is the SQLite file under the home folder, which needs no server."""
-        return self.tracking_uri == _local_tracking_uri(self.home)
-
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from the environment; touches no file.

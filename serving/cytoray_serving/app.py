@@ -99,7 +99,7 @@ def name_models(references: Sequence[str], bundle_names: Mapping[str, str] | Non
 def prepare_environment() -> Path:
     """Set Ray Serve's switches; must run before anything imports Ray, and is inherited by Ray's processes.
 
-    HAProxy in front and the throughput switches take a request from 16 to 4 ms (measured on two cores). Their
+    HAProxy in front and the throughput switches take an empty request from 3.3 to 0.7 ms (docs/benchmarks.md). Their
     ports and sockets are fixed by default; each instance gets its own here, so that several run beside each other.
     Whatever is set already is kept.
 

@@ -18,7 +18,6 @@ def test_without_variables_the_state_lies_in_the_working_directory(
     settings = load_settings({})
     assert settings.home == tmp_path / ".cytoray"
     assert settings.tracking_uri == f"sqlite:///{tmp_path}/.cytoray/mlflow.db"
-    assert settings.tracking_is_local
 
 
 def test_reading_the_settings_writes_nothing(tmp_path: Path) -> None:
@@ -36,7 +35,6 @@ def test_a_relative_home_is_made_absolute_for_workers_that_start_elsewhere(
 def test_a_server_named_by_the_variable_is_the_registry(tmp_path: Path) -> None:
     settings = load_settings({"CYTORAY_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": "http://mlflow:5000"})
     assert settings.tracking_uri == "http://mlflow:5000"
-    assert not settings.tracking_is_local
 
 
 def test_empty_variables_count_as_unset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,11 +33,6 @@ class TrainingRun:
     run_id: str | None = None
     finished: bool = False
 
-    @property
-    def resumed(self) -> bool:
-        """Whether an earlier process began it."""
-        return self.run_id is not None
-
     def noting(self, *, run_id: str | None = None, finished: bool = False) -> TrainingRun:
         """Write a change down, and return the run with it."""
         changed = replace(self, run_id=run_id or self.run_id, finished=finished)
