@@ -70,9 +70,13 @@ class ModelInput(_Frozen):
     Attributes
     ----------
     axes
-        Channel axis and spatial axes, such as ``"CYX"``.
+        Channel axis and spatial axes, such as ``"CYX"``; ``"TYX"`` or ``"TZYX"`` for movies.
     channels
         Names of the channels, in order.
+    planes
+        Planes of a z-stack that enter side by side as channels of a flat network (2.5D); None takes no stack.
+    window
+        Side in pixels along each spatial axis of what the network sees of one cell; None where it sees images.
     grey_as_rgb
         Whether an image of one channel is repeated over all channels.
     pixel_size
@@ -83,10 +87,22 @@ class ModelInput(_Frozen):
 
     axes: str = "CYX"
     channels: tuple[str, ...] = ("grey",)
+    planes: int | None = None
+    window: tuple[int, ...] | None = None
     grey_as_rgb: bool = False
     pixel_size: dict[str, float] | None = None
     scaling: IntensityScaling = IntensityScaling()
     statistics: IntensityStatistics | None = None
+
+    @property
+    def inputs(self) -> int:
+        """Channels that enter the network."""
+        return len(self.channels) * (self.planes or 1)
+
+    @property
+    def spatial_axes(self) -> str:
+        """The axes without channels and time."""
+        return self.axes.replace("C", "").replace("T", "")
 
 
 class BundleSpec(_Frozen):

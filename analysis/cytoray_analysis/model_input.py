@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from cytoray_analysis.bundle import ModelInput
 from cytoray_analysis.errors import AxesError, ImageError
 from cytoray_analysis.images import Image, image_from_array, intensity_map, sample_for_statistics
 from cytoray_analysis.images.image import require_finite
-from cytoray_analysis.images.resample import resample_image
+from cytoray_analysis.images.resample import resample_image, resample_image_to
 from cytoray_analysis.tiles import Region
 
 
@@ -58,6 +59,51 @@ class NetworkImage:
         return scaled
 
 
+@dataclass(frozen=True, eq=False)
+class FoldedStack:
+    """A z-stack whose planes are channels: (C, Z, Y, X) seen as (C·Z, Y, X), decoded lazily."""
+
+    stack: Image
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C·Z, Y, X)."""
+        channels, planes, *plane = self.stack.shape
+        return (channels * planes, *plane)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+        return self.stack.dtype
+
+    def __getitem__(self, region: tuple[slice, ...]) -> NDArray[Any]:
+        """Decode a region, one slice per axis."""
+        channels, *plane = region
+        pixels = self.stack.read((slice(None), slice(None), *plane))
+        folded: NDArray[Any] = pixels.reshape(-1, *pixels.shape[2:])[channels]
+        return folded
+
+
+def blank_image(model_input: ModelInput, shape: tuple[int, ...]) -> Image:
+    """Return a black image of a spatial shape as the model takes it."""
+    planes = () if model_input.planes is None else (model_input.planes,)
+    axes = model_input.axes if model_input.planes is None else model_input.axes.replace("C", "CZ")
+    pixels = np.zeros((len(model_input.channels), *planes, *shape), np.uint8)
+    return image_from_array(pixels, axes, channels=model_input.channels, source="a blank image")
+
+
+def _fold_stack(image: Image, planes: int) -> Image:
+    if image.size("Z") != planes:
+        raise AxesError(
+            f"{image.source}: expected a stack of {planes} planes, got {image.size('Z')}",
+            field="axes",
+            hint=f"the model was trained on stacks of {planes} planes; choose as many, at the same spacing",
+        )
+    stack = image.select("CZYX")
+    names = [f"{channel} z{plane}" for channel in stack.channels for plane in range(planes)]
+    return image_from_array(FoldedStack(stack), "CYX", channels=names, pixel_size=image.pixel_size, source=image.source)
+
+
 def match_channels(image: Image, model_input: ModelInput) -> tuple[Image, int]:
     """Bring an image to the axes of a model.
 
@@ -71,7 +117,9 @@ def match_channels(image: Image, model_input: ModelInput) -> tuple[Image, int]:
     AxesError
         The image has an axis that the model does not take, lacks one, or has another number of channels.
     """
-    wanted = len(model_input.channels)
+    wanted = model_input.inputs
+    if model_input.planes is not None:
+        image = _fold_stack(image, model_input.planes)
     for axis in model_input.axes:
         if axis not in image.axes and axis != "C":
             raise AxesError(
@@ -92,7 +140,9 @@ def match_channels(image: Image, model_input: ModelInput) -> tuple[Image, int]:
     )
 
 
-def prepare(image: Image, model_input: ModelInput, *, in_memory: bool = True) -> NetworkImage:
+def prepare(
+    image: Image, model_input: ModelInput, *, in_memory: bool = True, shape: tuple[int, ...] | None = None
+) -> NetworkImage:
     """Bring an image into the form that a model takes.
 
     Parameters
@@ -100,6 +150,8 @@ def prepare(image: Image, model_input: ModelInput, *, in_memory: bool = True) ->
     in_memory
         Decode the image once now; else it is read region by region, and must have the model's pixel size
         already.
+    shape
+        Spatial shape to resample to, whatever the pixel size.
 
     Raises
     ------
@@ -108,7 +160,7 @@ def prepare(image: Image, model_input: ModelInput, *, in_memory: bool = True) ->
     """
     chosen, copies = match_channels(image, model_input)
     original = chosen.spatial_shape
-    zoom = _zoom(chosen, model_input)
+    zoom = _zoom(chosen, model_input) if shape is None else None
     if in_memory or zoom is not None:
         if not in_memory:
             raise ImageError(
@@ -120,6 +172,9 @@ def prepare(image: Image, model_input: ModelInput, *, in_memory: bool = True) ->
         if zoom is not None:
             require_finite(pixels, image.source)
             pixels = resample_image(pixels.astype(np.float32), zoom)
+        elif shape is not None and shape != original:
+            require_finite(pixels, image.source)
+            pixels = resample_image_to(pixels, shape)
         chosen = image_from_array(pixels, chosen.axes, channels=chosen.channels, source=image.source)
     sample = sample_for_statistics(chosen)
     if copies > 1:
@@ -132,7 +187,7 @@ def _zoom(image: Image, model_input: ModelInput) -> tuple[float, ...] | None:
     """Return the factor per spatial axis that brings an image to the model's pixel size; None where there is none."""
     if not model_input.pixel_size or not image.pixel_size:
         return None
-    axes = model_input.axes.replace("C", "")
+    axes = model_input.spatial_axes
     if not all(axis in image.pixel_size and axis in model_input.pixel_size for axis in axes):
         return None
     zoom = tuple(image.pixel_size[axis] / model_input.pixel_size[axis] for axis in axes)

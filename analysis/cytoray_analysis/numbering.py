@@ -18,6 +18,7 @@ class Numbering:
 
     def __init__(self) -> None:
         self._numbers: dict[int, int] = {}
+        self._confidence: list[float] = [0.0]
         self._named = False
 
     @property
@@ -25,7 +26,12 @@ class Numbering:
         """Objects met so far."""
         return len(self._numbers)
 
-    def number(self, values: NDArray[Any], identities: NDArray[np.int64] | None) -> NDArray[Any]:
+    def number(
+        self,
+        values: NDArray[Any],
+        identities: NDArray[np.int64] | None,
+        confidence: NDArray[np.float32] | None = None,
+    ) -> NDArray[Any]:
         """Turn a block's own object numbers into running numbers; values that name no objects pass as they are."""
         if identities is None:
             return values
@@ -34,9 +40,22 @@ class Numbering:
         for local in fastremap.unique(values):
             if local:
                 identity = int(identities[local])
-                table[local] = self._numbers.setdefault(identity, len(self._numbers) + 1)
+                if identity not in self._numbers:
+                    self._numbers[identity] = len(self._numbers) + 1
+                    self._confidence.append(1.0 if confidence is None else float(confidence[local]))
+                table[local] = self._numbers[identity]
         numbered: NDArray[np.int32] = table[values]
         return numbered
+
+    def confidence(self) -> NDArray[np.float32]:
+        """Return how sure each object is, in the order of :meth:`ranks`; entry 0 means nothing."""
+        found = np.array(self._confidence, np.float32)
+        ranks = self.ranks()
+        if ranks is None:
+            return found
+        ordered = np.empty_like(found)
+        ordered[ranks] = found
+        return ordered
 
     def ranks(self) -> NDArray[np.int32] | None:
         """Return, per running number, the object's rank in order of identity; None when nothing is to be renamed."""

@@ -260,7 +260,7 @@ def sheet(entries: Sequence[SheetEntry], *, title: str = "", columns: int = 1) -
     bytes
         A PNG file.
     """
-    figure = _figure(width=9.0 * columns, height=0.6 + 3.2 * max(1, -(-len(entries) // columns)))
+    figure = new_figure(width=9.0 * columns, height=0.6 + 3.2 * max(1, -(-len(entries) // columns)))
     figure.suptitle(title)
     rows = max(1, -(-len(entries) // columns))
     for number, entry in enumerate(entries, start=1):
@@ -268,7 +268,7 @@ def sheet(entries: Sequence[SheetEntry], *, title: str = "", columns: int = 1) -
         axes.imshow(entry.picture, interpolation="none")
         axes.set_title(entry.title, fontsize=9)
         axes.set_axis_off()
-    return _figure_png(figure)
+    return figure_png(figure)
 
 
 def training_curves(history: Sequence[Mapping[str, float]], *, x: str = "epoch") -> bytes:
@@ -294,7 +294,7 @@ def training_curves(history: Sequence[Mapping[str, float]], *, x: str = "epoch")
         if panel is not None:
             panels[panel].append(key)
     shown = {name: keys for name, keys in panels.items() if keys}
-    figure = _figure(width=5.0 * max(1, len(shown)), height=3.6)
+    figure = new_figure(width=5.0 * max(1, len(shown)), height=3.6)
     for number, (name, keys) in enumerate(shown.items(), start=1):
         axes = figure.add_subplot(1, len(shown), number)
         for key in keys:
@@ -307,7 +307,7 @@ def training_curves(history: Sequence[Mapping[str, float]], *, x: str = "epoch")
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
         if name == "loss" and all(epoch[key] > 0 for epoch in history for key in keys if key in epoch):
             axes.set_yscale("log")
-    return _figure_png(figure)
+    return figure_png(figure)
 
 
 def _panel(key: str, values: Sequence[float]) -> str | None:
@@ -320,13 +320,17 @@ def _panel(key: str, values: Sequence[float]) -> str | None:
     return "score" if finite and min(finite) >= 0 and max(finite) <= 1 else None
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty matplotlib figure of a size in inches, without global state."""
+    """Return an empty Matplotlib figure, in inches, that belongs to no window."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", dpi=110)
 
 
-def _figure_png(figure: Any) -> bytes:
+def figure_png(figure: Any) -> bytes:
+    """Encode a matplotlib figure as PNG."""
+    """Return a figure as a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()

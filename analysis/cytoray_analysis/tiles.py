@@ -48,8 +48,27 @@ def extent(region: Region) -> tuple[int, ...]:
     return tuple(part.stop - part.start for part in region)
 
 
+def per_axis(size: int | tuple[int, ...], dimensions: int) -> tuple[int, ...]:
+    """Return a size along each of so many axes, which is either given along each or the same along all.
+
+    Raises
+    ------
+    ValueError
+        Another number of sizes is given.
+    """
+    sizes = (size,) * dimensions if isinstance(size, int) else tuple(size)
+    if len(sizes) != dimensions:
+        raise ValueError(f"expected one size, or {dimensions}, got {sizes}")
+    return sizes
+
+
 def tile_region(
-    region: Region, shape: tuple[int, ...], core: tuple[int, ...], halo: int, *, stride: int = 1
+    region: Region,
+    shape: tuple[int, ...],
+    core: tuple[int, ...],
+    halo: int | tuple[int, ...],
+    *,
+    stride: int | tuple[int, ...] = 1,
 ) -> Iterator[Tile]:
     """Yield the tiles of a region of an image in row-major order.
 
@@ -62,24 +81,27 @@ def tile_region(
     core
         Size of the core along each axis; rounded up to a multiple of `stride`.
     halo
-        Width that is read around the core; rounded up to a multiple of `stride`, so that every tile starts
-        where a cell of the network starts in the whole image.
+        Width that is read around the core, for all axes or along each; rounded up to a multiple of `stride`, so
+        that every tile starts where a cell of the network starts in the whole image.
     stride
-        Cell size of the network.
+        Cell size of the network, for all axes or along each.
     """
-    halo = _round_up(halo, stride)
-    steps = [max(_round_up(size, stride), stride) for size in core]
+    strides = per_axis(stride, len(shape))
+    halos = [round_up(width, cell) for width, cell in zip(per_axis(halo, len(shape)), strides, strict=True)]
+    steps = [max(round_up(size, cell), cell) for size, cell in zip(core, strides, strict=True)]
     starts = [range(part.start, part.stop, step) for part, step in zip(region, steps, strict=True)]
     for corner in itertools.product(*starts):
         cores, outers = [], []
-        for start, step, part, length in zip(corner, steps, region, shape, strict=True):
+        for start, step, width, part, length in zip(corner, steps, halos, region, shape, strict=True):
             stop = min(start + step, part.stop)
             cores.append(slice(start, stop))
-            outers.append(slice(max(start - halo, 0), min(stop + halo, length)))
+            outers.append(slice(max(start - width, 0), min(stop + width, length)))
         yield Tile(tuple(cores), tuple(outers))
 
 
-def core_for_budget(shape: tuple[int, ...], halo: int, pixels: int, *, stride: int = 1) -> tuple[int, ...]:
+def core_for_budget(
+    shape: tuple[int, ...], halo: int | tuple[int, ...], pixels: int, *, stride: int | tuple[int, ...] = 1
+) -> tuple[int, ...]:
     """Return the core size whose tiles, with their halo, hold at most about `pixels`.
 
     The whole image when it fits; else a square (or cube) as large as the budget allows, but never narrower
@@ -87,6 +109,7 @@ def core_for_budget(shape: tuple[int, ...], halo: int, pixels: int, *, stride: i
     """
     if math.prod(shape) <= pixels:
         return shape
+    halos, strides = per_axis(halo, len(shape)), per_axis(stride, len(shape))
     open_axes = list(range(len(shape)))
     side, taken = 0, 1
     while open_axes:
@@ -97,9 +120,13 @@ def core_for_budget(shape: tuple[int, ...], halo: int, pixels: int, *, stride: i
         for axis in short:  # an axis shorter than the square leaves its share to the others
             taken *= shape[axis]
             open_axes.remove(axis)
-    core = max(side - 2 * halo, halo, stride) // stride * stride
-    return tuple(min(core, length) if axis in open_axes else length for axis, length in enumerate(shape))
+    core = list(shape)
+    for axis in open_axes:
+        width = max(side - 2 * halos[axis], halos[axis], strides[axis]) // strides[axis] * strides[axis]
+        core[axis] = min(width, shape[axis])
+    return tuple(core)
 
 
-def _round_up(size: int, stride: int) -> int:
+def round_up(size: int, stride: int) -> int:
+    """Return the smallest multiple of `stride` that is at least `size`."""
     return -(-size // stride) * stride

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cytoray_analysis.errors import CytorayError, DatasetError
-from cytoray_analysis.images import Image, read_image, read_labels
-from cytoray_analysis.pictures import SheetEntry, comparison, display_rgb, sheet
-from cytoray_analysis.predictor import Predictor
-from cytoray_services.datasets import Dataset, Item
+from cytoray_analysis.downstream import downstream_agreement
+from cytoray_analysis.errors import CytorayError, DatasetError, RequestError
+from cytoray_analysis.images import image_from_array
+from cytoray_analysis.inference.links import segmented_frames
+from cytoray_analysis.predictor import Prediction, Predictor
+from cytoray_services.datasets import Dataset, Item, Labelled, read_labelled
 
 # Images that are read ahead and may go through the network together.
 BATCH_IMAGES = 8
@@ -24,27 +23,29 @@ BATCH_PIXELS = 2**22
 
 @dataclass(frozen=True, eq=False)
 class ItemScore:
-    """One image, what the model answered, and how good that is.
+    """One image (or movie), what the model answered, and how good that is.
 
     Attributes
     ----------
-    item
-        The image and its truth.
+    labelled
+        The image with its truth.
     group
         Its value in the column that the evaluation was grouped by; None without grouping.
-    answer
-        The model's answer, as :attr:`Prediction.answer`.
-    objects
-        Number of objects in the answer.
+    prediction
+        The model's answer.
     metrics
         The scores of this image alone.
     """
 
-    item: Item
+    labelled: Labelled
     group: str | None
-    answer: NDArray[Any]
-    objects: int
+    prediction: Prediction
     metrics: dict[str, float]
+
+    @property
+    def image(self) -> Path:
+        """The file."""
+        return self.labelled.items[0].image
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +62,15 @@ class Evaluation:
         Every image, in the order of the data set.
     seconds
         Time spent, reading included.
+    downstream
+        How well a segmentation model does on predicted stains beside the real ones, where one was given.
     """
 
     metrics: dict[str, float]
     groups: dict[str, dict[str, float]]
     items: tuple[ItemScore, ...]
     seconds: float
+    downstream: dict[str, float]
 
 
 def evaluate(
@@ -74,6 +78,7 @@ def evaluate(
     dataset: Dataset,
     *,
     by: str | None = None,
+    segment: Predictor | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Predict every image of a data set and score the answers.
@@ -85,7 +90,10 @@ def evaluate(
     dataset
         What to evaluate on; choose the split first. All truths and answers are kept in memory.
     by
-        A column of the manifest to score separately by.
+        A column of the manifest to score separately by; of an image with several cells the first one's value counts.
+    segment
+        A segmentation model: movies are tracked from what it finds instead of from the given masks, and predicted
+        stains are segmented beside the real ones.
     progress
         Called with images done and images in all.
 
@@ -97,68 +105,114 @@ def evaluate(
     Raises
     ------
     DatasetError
-        An image has no truth, its truth has another size, or there is no column `by`.
+        An image has no truth, its truth has another size or kind, or there is no column `by`.
     ImageError
         An image cannot be used; the message names the file.
     """
     started = time.perf_counter()
     task = predictor.task
+    if dataset.truth_kind != task.output.truth:
+        raise DatasetError(
+            f"expected a data set with truth of the kind {task.output.truth!r}, got {dataset.truth_kind!r}",
+            field="dataset",
+            hint=f"{predictor.identity.name} is a model for {predictor.bundle.spec.task.name}",
+        )
+    images = dataset.images
     scores: list[ItemScore] = []
-    truths: list[NDArray[Any]] = []
-    for batch in _batches(dataset.items):
-        predictions = predictor.predict_batch([image for _, image in batch])
-        for (item, _), prediction in zip(batch, predictions, strict=True):
+    for batch in _batches(dataset, images, predictor.bundle.spec.task.arguments):
+        objects = [one.objects if segment is None else _SEGMENTED[task.output.truth](segment, one) for one in batch]
+        predictions = predictor.predict_batch([one.image for one in batch], objects)
+        for labelled, prediction in zip(batch, predictions, strict=True):
+            first = labelled.items[0]
             if isinstance(prediction, CytorayError):
-                raise _naming(prediction, item.image)
-            truth = _read_truth(item, prediction.answer.shape)
-            metrics = task.score([prediction.answer], [truth])
-            scores.append(ItemScore(item, _group(item, by), prediction.answer, prediction.objects, metrics))
-            truths.append(truth)
+                raise _naming(prediction, first.image)
+            _require_same_shape(prediction, labelled)
+            metrics = task.score([scored(prediction)], [labelled.truth])
+            scores.append(ItemScore(labelled, _group(first, by), prediction, metrics))
         if progress:
-            progress(len(scores), len(dataset.items))
+            progress(len(scores), len(images))
 
-    def pooled(chosen: Sequence[int]) -> dict[str, float]:
-        return task.score([scores[place].answer for place in chosen], [truths[place] for place in chosen])
+    def pooled(chosen: Sequence[ItemScore]) -> dict[str, float]:
+        return task.score([scored(one.prediction) for one in chosen], [one.labelled.truth for one in chosen])
 
-    members: dict[str, list[int]] = {}
-    for place, score in enumerate(scores):
+    members: dict[str, list[ItemScore]] = {}
+    for score in scores:
         if score.group is not None:
-            members.setdefault(score.group, []).append(place)
+            members.setdefault(score.group, []).append(score)
     groups = {name: pooled(members[name]) for name in sorted(members)}
-    return Evaluation(pooled(range(len(scores))), groups, tuple(scores), time.perf_counter() - started)
+    downstream = {} if segment is None else _DOWNSTREAM[task.output.truth](segment, scores)
+    return Evaluation(pooled(scores), groups, tuple(scores), time.perf_counter() - started, downstream)
 
 
-def _batches(items: Sequence[Item]) -> Iterator[list[tuple[Item, Image]]]:
+def scored(prediction: Prediction) -> Any:
+    """Return what a task scores of an answer: the probabilities of classes, else the answer itself."""
+    return getattr(prediction.answer, "probabilities", prediction.answer)
+
+
+def _segment_frames(segment: Predictor, labelled: Labelled) -> Any:
+    return segmented_frames(labelled.image, segment)
+
+
+def _agreement(segment: Predictor, scores: Sequence[ItemScore]) -> dict[str, float]:
+    """Score the segmentation of predicted stains against that of the real ones, first channel."""
+    axes = segment.bundle.spec.input.spatial_axes
+    return downstream_agreement(
+        lambda stain: segment.predict(image_from_array(stain, axes)).answer,
+        [score.labelled.truth[0] for score in scores],
+        [score.prediction.answer[0] for score in scores],
+    )
+
+
+def _refuse_segmentation(segment: Predictor, labelled: Any) -> Any:
+    raise RequestError(
+        "a segmentation model helps with movies and with predicted stains only",
+        field="segmentation",
+        hint="leave --segmentation out",
+    )
+
+
+_SEGMENTED: dict[str, Callable[[Predictor, Labelled], Any]] = {
+    "labels": _refuse_segmentation,
+    "class": _refuse_segmentation,
+    "image": lambda segment, labelled: labelled.objects,
+    "lineage": _segment_frames,
+}
+_DOWNSTREAM: dict[str, Callable[[Predictor, Sequence[ItemScore]], dict[str, float]]] = {
+    "image": _agreement,
+    "lineage": lambda segment, scores: {},
+}
+
+
+def _batches(
+    dataset: Dataset, images: Sequence[tuple[Item, ...]], arguments: dict[str, Any]
+) -> Iterator[list[Labelled]]:
     """Open images and hand them out a few at a time, one alone when it is large."""
-    batch: list[tuple[Item, Image]] = []
+    batch: list[Labelled] = []
     pixels = 0
-    for item in items:
-        image = read_image(item.image)
-        size = int(np.prod(image.spatial_shape))
+    for items in images:
+        labelled = read_labelled(dataset, items, arguments)
+        size = math.prod(labelled.image.spatial_shape)
         if batch and (len(batch) == BATCH_IMAGES or pixels + size > BATCH_PIXELS):
             yield batch
             batch, pixels = [], 0
-        batch.append((item, image))
+        batch.append(labelled)
         pixels += size
     if batch:
         yield batch
 
 
-def _read_truth(item: Item, shape: tuple[int, ...]) -> NDArray[Any]:
-    if item.truth is None:
-        raise DatasetError(
-            f"expected every image to have a truth, got none for {item.image}",
-            field=str(item.image),
-            hint="see: cytoray data check",
-        )
-    truth = read_labels(item.truth)
-    if truth.shape != shape:
-        raise DatasetError(
-            f"expected {item.truth} to have the size of its image, {shape}, got {truth.shape}",
-            field=str(item.truth),
-            hint="see: cytoray data check",
-        )
-    return truth
+def _require_same_shape(prediction: Prediction, labelled: Labelled) -> None:
+    """Refuse a truth per pixel that has other pixels than the answer."""
+    answer, truth = getattr(prediction.answer, "shape", None), getattr(labelled.truth, "shape", None)
+    dimensions = len(labelled.image.spatial_shape)
+    if answer is None or truth is None or answer[-dimensions:] == truth[-dimensions:]:
+        return
+    path = labelled.items[0].truth
+    raise DatasetError(
+        f"expected {path} to have the size of its answer, {answer[-dimensions:]}, got {truth[-dimensions:]}",
+        field=str(path),
+        hint="see: cytoray data check",
+    )
 
 
 def _group(item: Item, column: str | None) -> str | None:
@@ -188,42 +242,7 @@ def extremes(evaluation: Evaluation, count: int) -> tuple[list[ItemScore], list[
     if not evaluation.items:
         return [], []
     metric = next(iter(evaluation.metrics))
-    worst = sorted(evaluation.items, key=lambda score: (score.metrics[metric], -score.objects))[:count]
+    worst = sorted(evaluation.items, key=lambda score: (score.metrics[metric], -score.prediction.objects))[:count]
     others = [score for score in evaluation.items if score not in worst]
-    best = sorted(others, key=lambda score: (-score.metrics[metric], -score.objects))[:count]
+    best = sorted(others, key=lambda score: (-score.metrics[metric], -score.prediction.objects))[:count]
     return worst, best
-
-
-def extremes_sheet(evaluation: Evaluation, *, count: int = 3) -> bytes:
-    """Draw the worst and the best images with truth and prediction outlined, as a PNG file.
-
-    Parameters
-    ----------
-    evaluation
-        Of a model whose answers are label images.
-    count
-        How many of each.
-
-    Returns
-    -------
-    bytes
-        Per image a row: the image; the truth, found objects green and missed ones orange; the prediction, right
-        objects green and others red.
-    """
-    worst, best = extremes(evaluation, count)
-    metric = next(iter(evaluation.metrics))
-    entries = [
-        SheetEntry(f"{kind}: {score.item.image.name}   {metric} {score.metrics[metric]:.3f}", _drawn(score))
-        for kind, chosen in (("worst", worst), ("best", best))
-        for score in chosen
-    ]
-    title = (
-        f"{metric} {evaluation.metrics[metric]:.3f} over {len(evaluation.items)} images\n"
-        "image  |  truth: found green, missed orange  |  prediction: right green, wrong red"
-    )
-    return sheet(entries, title=title)
-
-
-def _drawn(score: ItemScore) -> NDArray[np.uint8]:
-    sample = read_image(score.item.image).select("CYX").read()
-    return comparison(display_rgb(sample), _read_truth(score.item, score.answer.shape), score.answer)

@@ -25,7 +25,7 @@ from cytoray_analysis.errors import (
     MissingFileError,
     UnreadableImageError,
 )
-from cytoray_analysis.images import Limits, create_labels_zarr, read_image
+from cytoray_analysis.images import Limits, create_zarr, read_image
 
 GREY = (np.add.outer(np.arange(40) * 3, np.arange(56)) % 251).astype(np.uint8)
 
@@ -93,7 +93,7 @@ def fails(source: bytes | Path, error: type[CytorayError], match: str) -> Cytora
 def _imports_are_not_measured(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("good")
     (folder / "image.tif").write_bytes(tiff())
-    create_labels_zarr(folder / "labels.ome.zarr", (8, 8), chunks=(8, 8))
+    create_zarr(folder / "labels.ome.zarr", "YX", (8, 8), dtype="uint32", chunks=(8, 8))
     for source in (tiff(), png(), folder / "image.tif", folder / "labels.ome.zarr"):
         read_image(source).read()
 
@@ -174,7 +174,7 @@ def test_a_zarr_store_without_ome_metadata_is_no_image(tmp_path: Path) -> None:
 
 
 def test_a_damaged_chunk_of_a_zarr_is_noticed_when_it_is_read(tmp_path: Path) -> None:
-    array = create_labels_zarr(tmp_path / "a.ome.zarr", (64, 64), chunks=(32, 32))
+    array = create_zarr(tmp_path / "a.ome.zarr", "YX", (64, 64), dtype="uint32", chunks=(32, 32))
     array[:] = np.arange(64 * 64).reshape(64, 64)
     chunk = next(path for path in sorted((tmp_path / "a.ome.zarr" / "0").rglob("*")) if path.parent.name == "1")
     chunk.write_bytes(b"no chunk")
@@ -203,7 +203,7 @@ def test_limits_are_checked_by_the_header(data: bytes, tmp_path: Path) -> None:
 
 
 def test_a_zarr_beyond_the_limit_is_refused(tmp_path: Path) -> None:
-    create_labels_zarr(tmp_path / "a.ome.zarr", (10_000, 10_000), chunks=(512, 512))
+    create_zarr(tmp_path / "a.ome.zarr", "YX", (10_000, 10_000), dtype="uint32", chunks=(512, 512))
     with pytest.raises(ImageTooLargeError, match="100000000 pixels"):
         read_image(tmp_path / "a.ome.zarr", limits=Limits(pixels=10**7))
 

@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 import tifffile
 
-from cytoray_analysis.images import Image, create_labels_zarr, image_from_array, read_image, read_labels, write_image
+from cytoray_analysis.images import Image, create_zarr, image_from_array, read_image, read_labels, write_image
 
 GREY = (np.add.outer(np.arange(40) * 3, np.arange(56)) % 251).astype(np.uint8)
 COLOUR = np.stack([GREY, GREY[::-1], GREY // 2], axis=-1)
@@ -162,7 +162,7 @@ def peak_memory_of_reading(image: Image, region: tuple[slice, ...]) -> tuple[np.
 
 
 def test_a_region_of_a_huge_zarr_takes_the_memory_of_its_chunks(tmp_path: Path) -> None:
-    array = create_labels_zarr(tmp_path / "huge.ome.zarr", (20_000, 20_000), chunks=(512, 512))
+    array = create_zarr(tmp_path / "huge.ome.zarr", "YX", (20_000, 20_000), dtype="uint32", chunks=(512, 512))
     array[10_000:10_100, 10_000:10_100] = 7
     image = read_image(tmp_path / "huge.ome.zarr")
     assert image.shape == (20_000, 20_000)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cytoray_analysis.errors import ImageError, RequestError
 from cytoray_analysis.images import (
-    create_labels_zarr,
+    create_zarr,
     image_from_array,
     read_image,
     read_labels,
@@ -78,7 +78,9 @@ def test_a_zarr_filled_region_by_region_is_whole(
 ) -> None:
     path = tmp_path_factory.mktemp("zarr") / "labels.ome.zarr"
     labels = np.random.default_rng(1).integers(0, 2**31, shape, dtype=np.uint32)
-    array = create_labels_zarr(path, shape, chunks=chunks, pixel_size={"Y": 1.0, "X": 1.0})
+    array = create_zarr(
+        path, "ZYX"[-len(shape) :], shape, dtype="uint32", chunks=chunks, pixel_size={"Y": 1.0, "X": 1.0}
+    )
     for top in range(0, shape[0], chunks[0]):
         array[top : top + chunks[0]] = labels[top : top + chunks[0]]
     assert np.array_equal(read_labels(path), labels)
@@ -86,8 +88,8 @@ def test_a_zarr_filled_region_by_region_is_whole(
 
 def test_a_new_labels_zarr_is_all_background(tmp_path: Path) -> None:
     path = tmp_path / "labels.ome.zarr"
-    create_labels_zarr(path, (30, 30), chunks=(16, 16))[:] = 5
-    create_labels_zarr(path, (20, 20), chunks=(16, 16))
+    create_zarr(path, "YX", (30, 30), dtype="uint32", chunks=(16, 16))[:] = 5
+    create_zarr(path, "YX", (20, 20), dtype="uint32", chunks=(16, 16))
     labels = read_labels(path)
     assert labels.shape == (20, 20)
     assert not labels.any()

@@ -61,7 +61,7 @@ def compare(bundle: Bundle, picture: NDArray[Any], precision: Precision) -> None
         whole = answer.answer if whole is None else whole
         measured = overlap(answer.answer, whole)
         matched = measured.iou[measured.matches(0.5)]
-        shape = predictor.tile_core(picture.shape)
+        shape = predictor.inference.tile_core(picture.shape)
         rows, columns = (range(step, length, step) for step, length in zip(shape, picture.shape, strict=True))
         # The same lines in the undivided answer tell how many such edges are there by nature.
         cut, uncut = (

@@ -20,6 +20,7 @@ from measure import Ratio, alternate, report
 
 from cytoray_analysis.networks import build_network
 from cytoray_services.datasets import make_segmentation
+from cytoray_services.settings import load_settings
 from cytoray_training.batches import Sampler
 from cytoray_training.cache import open_cache
 from cytoray_training.engine import autocast_dtype, build_optimizer
@@ -63,10 +64,11 @@ def bare_rate(plan: Plan) -> float:
     """Train in a plain loop in this process."""
     torch.set_num_threads(os.cpu_count() or 1)
     training = plan.recipe.training
-    cache = open_cache(plan.home, plan.dataset, plan.dataset_hash, plan.model_input)
+    cache = open_cache(plan.home, plan.dataset, plan.dataset_hash, plan.model_input, plan.chosen_task)
     sampler = Sampler(
-        split=cache.splits["train"],
-        crop=training.crop_size,
+        cache=cache,
+        examples=plan.examples,
+        crop=plan.crop,
         batch=training.batch_size,
         accumulate=1,
         seed=0,
@@ -96,8 +98,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="cytoray-") as folder:
         root = Path(folder)
         make_segmentation(root / "data", images=64, size=512)
-        two = make_plan(recipe_for(root / "data", 2), root / "home")
-        one = make_plan(recipe_for(root / "data", 1), root / "home")
+        settings = load_settings({"CYTORAY_HOME": str(root / "home")})
+        two = make_plan(recipe_for(root / "data", 2), settings)
+        one = make_plan(recipe_for(root / "data", 1), settings)
         runs = (root / "home" / "runs" / str(number) for number in range(100))
         with ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False):
             stacked, bare, single = alternate(

@@ -63,7 +63,7 @@ def test_columns_of_any_name_can_be_mapped(folder: Path) -> None:
 def test_a_manifest_of_classes_needs_no_masks(folder: Path) -> None:
     write_manifest(folder, [{"path": "images/0000.tif", "label": "RBC", "split": "train"}])
     dataset = open_dataset(folder)
-    assert (dataset.truth_kind, dataset.label_column, dataset.items[0].truth) == ("none", "label", None)
+    assert (dataset.truth_kind, dataset.items[0].label, dataset.items[0].truth) == ("class", "RBC", None)
 
 
 def test_a_manifest_without_masks_or_classes_is_refused(folder: Path) -> None:
@@ -107,7 +107,8 @@ def test_a_derived_split_follows_the_image_not_its_name(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "match"),
     [
-        ([], r"neither manifest\.csv nor images/ and masks/"),
+        ([], r"neither manifest\.csv nor one of images/ and masks/"),
+        (["stuff"], r"neither manifest\.csv nor one of"),
         (["images"], "has images/ but neither masks/"),
         (["images", "masks"], "holds no images"),
     ],

@@ -17,7 +17,8 @@ from cytoray_analysis.networks import build_network
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.commands.root import main
 from cytoray_services.datasets import Dataset, open_dataset
-from cytoray_services.evaluation import Evaluation, ItemScore, evaluate, extremes, extremes_sheet
+from cytoray_services.evaluation import Evaluation, evaluate, extremes
+from cytoray_services.evaluation_pictures import evaluation_pictures
 from cytoray_services.model_card import model_card
 from cytoray_services.registry import Registry
 from cytoray_services.settings import load_settings
@@ -140,21 +141,21 @@ def test_extremes_are_the_worst_and_the_best_and_none_twice(predictor: Predictor
 
 
 def test_among_equal_images_those_with_more_objects_are_shown(predictor: Predictor, self_made: Path) -> None:
-    item = validation(self_made).items[0]
+    done = evaluate(predictor, validation(self_made)).items[0]
     scores = tuple(
-        ItemScore(item, None, np.zeros((2, 2)), objects, {"ap50": value})
+        replace(done, prediction=replace(done.prediction, objects=objects), metrics={"ap50": value})
         for objects, value in [(0, 1.0), (9, 1.0), (1, 0.0), (7, 0.0)]
     )
-    worst, best = extremes(Evaluation({"ap50": 0.5}, {}, scores, 1.0), 1)
-    assert (worst[0].objects, best[0].objects) == (7, 9)
+    worst, best = extremes(Evaluation({"ap50": 0.5}, {}, scores, 1.0, {}), 1)
+    assert (worst[0].prediction.objects, best[0].prediction.objects) == (7, 9)
 
 
-def test_the_sheet_has_a_row_per_image(predictor: Predictor, self_made: Path) -> None:
-    evaluation = evaluate(predictor, validation(self_made))
-    heights = [
-        np.asarray(PillowImage.open(io.BytesIO(extremes_sheet(evaluation, count=count)))).shape[0] for count in (1, 2)
-    ]
-    assert heights[1] > 1.5 * heights[0]
+def test_the_worst_and_the_best_are_drawn(predictor: Predictor, self_made: Path) -> None:
+    pictures = evaluation_pictures(evaluate(predictor, validation(self_made)))
+    assert list(pictures) == ["worst_and_best"]
+    drawn = np.asarray(PillowImage.open(io.BytesIO(pictures["worst_and_best"])))
+    assert drawn.shape[0] > 100
+    assert drawn.std() > 0
 
 
 # The card

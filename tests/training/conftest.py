@@ -42,6 +42,6 @@ def make_plan(cells: Dataset, tmp_path: Path) -> MakePlan:
                 "scale": scale or {},
             }
         )
-        return Plan(recipe, cells, digest, tmp_path / "home")
+        return Plan(recipe, cells, digest, {}, tmp_path / "home")
 
     return make

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cytoray_analysis.bundle import ModelInput
+from cytoray_analysis.bundle import ModelInput, TaskChoice
 from cytoray_analysis.errors import DatasetError
 from cytoray_analysis.images import IntensityScaling, read_image, read_labels, write_image, write_labels
 from cytoray_analysis.images import image_from_array as image_of
@@ -17,56 +17,56 @@ from cytoray_services.datasets import Dataset, hash_dataset, open_dataset
 from cytoray_training.cache import Cache, cache_key, open_cache
 
 GREY = ModelInput(channels=("grey",))
+TASK = TaskChoice(name="segmentation")
 
 
 def opened(home: Path, dataset: Dataset, model_input: ModelInput = GREY) -> Cache:
-    return open_cache(home, dataset, hash_dataset(dataset), model_input)
+    return open_cache(home, dataset, hash_dataset(dataset), model_input, TASK)
 
 
-def test_it_holds_the_pixels_and_labels_of_every_image(tmp_path: Path, cells: Dataset) -> None:
+def test_it_holds_the_pixels_and_labels_of_every_training_image(tmp_path: Path, cells: Dataset) -> None:
     cache = opened(tmp_path, cells)
-    for name, split in cache.splits.items():
-        items = cells.split(name).items
-        assert [entry.file for entry in split.entries] == [f"images/{item.image.name}" for item in items]
-        for index, item in enumerate(items):
-            image = read_image(item.image).select("CYX").read()
-            assert split.pixels_of(index).dtype == image.dtype
-            np.testing.assert_array_equal(split.pixels_of(index), image)
-            assert item.truth is not None
-            np.testing.assert_array_equal(split.labels_of(index), read_labels(item.truth))
-            assert split.entries[index].objects == len(np.unique(split.labels_of(index))) - 1
+    items = cells.split("train").items
+    assert [entry.file for entry in cache.entries] == [f"images/{item.image.name}" for item in items]
+    for index, item in enumerate(items):
+        image = read_image(item.image).select("CYX").read()
+        assert cache.pixels(index).pixels.dtype == image.dtype
+        np.testing.assert_array_equal(cache.pixels(index).pixels, image)
+        assert item.truth is not None
+        np.testing.assert_array_equal(cache.truth(index), read_labels(item.truth))
 
 
 @pytest.mark.parametrize("scope", ["image", "dataset"])
 def test_pixels_are_scaled_as_the_predictor_scales_them(tmp_path: Path, cells: Dataset, scope: str) -> None:
     model_input = ModelInput(channels=("grey",), scaling=IntensityScaling.model_validate({"scope": scope}))
     cache = opened(tmp_path, cells, model_input)
-    item = cells.split("val").items[0]
+    item = cells.split("train").items[0]
     seen = prepare(read_image(item.image), model_input.model_copy(update={"statistics": cache.statistics}))
     region = (slice(5, 70), slice(11, 90))
-    np.testing.assert_allclose(cache.splits["val"].scaled(0, region), seen.read(region), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(cache.pixels(0).read(region), seen.read(region), rtol=1e-5, atol=1e-6)
 
 
 def test_it_is_decoded_once(tmp_path: Path, cells: Dataset) -> None:
     calls: list[int] = []
 
     def ask(_: int) -> Cache:
-        return open_cache(tmp_path, cells, "hash", GREY, progress=lambda done, total: calls.append(done))
+        return open_cache(tmp_path, cells, "hash", GREY, TASK, progress=lambda done, total: calls.append(done))
 
     with ThreadPoolExecutor(4) as pool:
         caches = list(pool.map(ask, range(4)))
-    assert calls == list(range(1, len(cells.items) + 1))
+    assert calls == list(range(1, len(cells.split("train").items) + 1))
     assert len({cache.folder for cache in caches}) == 1
 
 
-def test_other_data_or_another_view_of_it_is_another_cache() -> None:
+def test_other_data_or_another_view_of_it_or_another_task_is_another_cache() -> None:
     keys = {
-        cache_key("a", GREY),
-        cache_key("b", GREY),
-        cache_key("a", GREY.model_copy(update={"pixel_size": {"Y": 0.5, "X": 0.5}})),
-        cache_key("a", GREY.model_copy(update={"scaling": IntensityScaling(method="zscore")})),
+        cache_key("a", GREY, TASK),
+        cache_key("b", GREY, TASK),
+        cache_key("a", GREY, TaskChoice(name="semantic_segmentation")),
+        cache_key("a", GREY.model_copy(update={"pixel_size": {"Y": 0.5, "X": 0.5}}), TASK),
+        cache_key("a", GREY.model_copy(update={"scaling": IntensityScaling(method="zscore")}), TASK),
     }
-    assert len(keys) == 4
+    assert len(keys) == 5
 
 
 def test_statistics_come_from_the_training_images_only(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_statistics_come_from_the_training_images_only(tmp_path: Path) -> None:
 
 def test_grey_images_are_repeated_where_the_model_takes_colour(tmp_path: Path, cells: Dataset) -> None:
     rgb = ModelInput(channels=("red", "green", "blue"), grey_as_rgb=True)
-    pixels = opened(tmp_path, cells, rgb).splits["train"].pixels_of(0)
+    pixels = opened(tmp_path, cells, rgb).pixels(0).pixels
     assert pixels.shape[0] == 3
     np.testing.assert_array_equal(pixels[0], pixels[2])
 

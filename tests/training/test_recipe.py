@@ -64,7 +64,7 @@ def test_a_relative_root_is_taken_from_the_working_directory(tmp_path: Path, mon
         ({"training": {"learning_rate": "fast"}}, "training.learning_rate", "number"),
         ({"training": {"engine": "horovod"}}, "training.engine", "'torch' or 'deepspeed'"),
         ({"training": {"zero_stage": 4}}, "training.zero_stage", "less than or equal to 3"),
-        ({"training": {"crop_size": 100}}, "training.crop_size", "multiple of 16"),
+        ({"training": {"crop_size": 4}}, "training.crop_size", "greater than or equal to 8"),
         ({"augmentation": {"zom": [1, 2]}}, "augmentation.zom", "zoom"),
         ({"data": {"root": "x", "scaling": {"low": 200}}}, "data.scaling.low", "less than 100"),
         ({"data": {}}, "data.root", "missing"),

@@ -69,20 +69,21 @@ def test_a_training_ends_in_the_registry_and_goes_on_after_a_failure(
     ("changes", "field"),
     [
         ({"training": {"metric": "fame"}}, "training.metric"),
+        ({"training": {"crop_size": 65}}, "training.crop_size"),
     ],
 )
 def test_a_recipe_that_cannot_work_is_refused_before_anything_starts(
     tmp_path: Path, cells: Dataset, changes: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(RecipeError) as caught:
-        training.make_plan(recipe_for(cells, **changes), tmp_path)
+        training.make_plan(recipe_for(cells, **changes), load_settings({"CYTORAY_HOME": str(tmp_path)}))
     assert caught.value.field == field
 
 
 def test_a_network_that_cannot_be_built_is_refused(tmp_path: Path, cells: Dataset) -> None:
     model = {"name": "tiny", "network": {"name": "transformer"}}
     with pytest.raises(BundleError, match="transformer"):
-        training.make_plan(recipe_for(cells, model=model), tmp_path)
+        training.make_plan(recipe_for(cells, model=model), load_settings({"CYTORAY_HOME": str(tmp_path)}))
 
 
 def test_data_that_would_ruin_the_training_are_refused_with_file_and_remedy(tmp_path: Path, cells: Dataset) -> None:
@@ -91,7 +92,7 @@ def test_data_that_would_ruin_the_training_are_refused_with_file_and_remedy(tmp_
     (victim := next((root / "images").iterdir())).write_bytes(b"no image")
     recipe = recipe_for(cells, data={"root": str(root), "channels": "grey"})
     with pytest.raises(DatasetError) as caught:
-        training.make_plan(recipe, tmp_path)
+        training.make_plan(recipe, load_settings({"CYTORAY_HOME": str(tmp_path)}))
     assert victim.name in caught.value.message
     assert caught.value.hint
 
@@ -110,11 +111,12 @@ def test_the_command_refuses_with_one_json_object_and_status_two(
     assert not cytoray_home.exists()
 
 
-def test_the_test_input_of_a_bundle_fits_the_stride(tmp_path: Path, cells: Dataset) -> None:
+def test_the_test_input_of_a_bundle_is_a_crop(tmp_path: Path, cells: Dataset) -> None:
+    from cytoray_training.batches import test_input as input_for_test
     from cytoray_training.cache import open_cache
-    from cytoray_training.publish import test_crop as crop_for_test
 
-    plan = training.make_plan(recipe_for(cells), tmp_path)
-    crop = crop_for_test(plan, open_cache(tmp_path, plan.dataset, plan.dataset_hash, plan.model_input))
-    assert crop.shape == (1, 96, 96)
+    plan = training.make_plan(recipe_for(cells), load_settings({"CYTORAY_HOME": str(tmp_path)}))
+    cache = open_cache(tmp_path, plan.dataset, plan.dataset_hash, plan.model_input, plan.chosen_task)
+    crop = input_for_test(plan, cache)
+    assert crop.shape == (1, 64, 64)
     assert crop.dtype == np.float32

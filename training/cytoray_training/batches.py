@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 
 import numpy as np
@@ -17,19 +18,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cytoray_analysis.augmentation import Augmentation, augment
-from cytoray_training.cache import Split
+from cytoray_analysis.augmentation import Augmentation
+from cytoray_analysis.examples import Examples
+from cytoray_training.cache import Cache
+from cytoray_training.plan import Plan
 
 Pass = tuple[Tensor, Tensor]
-OVERHANG = 0.125
+# Reads exactly a crop.
+_STILL = Augmentation(flips=False, rotation=0.0, zoom=(1.0, 1.0), elastic=0.0)
+_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 @dataclass(frozen=True)
-class Crop:
-    """A place to train on: image, and the centre of the crop in its pixels."""
+class Draw:
+    """What one crop is cut from: an example, a place in it, and random numbers that decide where exactly."""
 
-    image: int
-    centre: tuple[int, ...]
+    example: int
+    place: int
+    chance: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,12 @@ class Sampler:
 
     Attributes
     ----------
-    split
-        Where pixels and labels come from.
+    cache
+        Where pixels and truths come from.
+    examples
+        How they are drawn and varied.
     crop
-        Side of a crop in pixels.
+        Sides of a crop in pixels.
     batch
         Crops per optimizer step, over all workers.
     accumulate
@@ -51,71 +59,85 @@ class Sampler:
     augmentation
         How crops are varied.
     encode
-        Turns labels (B, Y, X) into the target of the loss.
+        Turns a batch of truths into the target of the loss.
+    balance
+        0 draws classes as often as they are, 1 every class equally often.
     rank, world
         This worker among all.
     """
 
-    split: Split
-    crop: int
+    cache: Cache
+    examples: Examples
+    crop: tuple[int, ...]
     batch: int
     accumulate: int
     seed: int
     augmentation: Augmentation
     encode: Callable[[Tensor], Tensor]
+    balance: float = 0.0
     rank: int = 0
     world: int = 1
 
-    def draw(self, step: int) -> list[Crop]:
-        """Choose the crops of a step, over all workers.
+    @cached_property
+    def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Example, place in it, and probability of all that may be drawn."""
+        offered = [self.examples.places(self.cache.truth(index)) for index in range(len(self.cache.entries))]
+        sizes = [len(places.weights) for places in offered]
+        example = np.repeat(np.arange(len(offered)), sizes)
+        place = np.concatenate([np.arange(size) for size in sizes])
+        weights = np.concatenate([places.weights for places in offered])
+        classes = [places.classes for places in offered if places.classes is not None]
+        if classes and self.balance > 0:
+            numbers = np.concatenate(classes)
+            weights = weights / np.bincount(numbers)[numbers] ** self.balance
+        return example, place, weights / weights.sum()
 
-        An image is chosen with a probability that grows with the square root of its objects: many small images do not
-        drown a few large ones, nor the other way round, and empty images are still seen. Up to an eighth of a crop may
-        hang over the border of its image.
-        """
+    def draw(self, step: int) -> list[Draw]:
+        """Choose the crops of a step, over all workers."""
         chance = np.random.default_rng((self.seed, step))
-        weights = np.sqrt([1.0 + entry.objects for entry in self.split.entries])
-        images = chance.choice(len(weights), self.batch, p=weights / weights.sum())
-        places = chance.random((self.batch, len(self.split.entries[0].shape) - 1))
-        return [Crop(int(image), self._centre(int(image), place)) for image, place in zip(images, places, strict=True)]
+        example, place, probability = self._places
+        chosen = chance.choice(len(probability), self.batch, p=probability)
+        where = chance.random((self.batch, len(self.crop)))
+        return [
+            Draw(int(example[index]), int(place[index]), tuple(at)) for index, at in zip(chosen, where, strict=True)
+        ]
 
     def passes(self, step: int) -> list[Pass]:
         """Return this worker's (images, target) of a step, one per pass, ready for the network."""
-        crops = self.draw(step)
+        draws = self.draw(step)
         size = self.batch // (self.world * self.accumulate)
         starts = [(index * self.world + self.rank) * size for index in range(self.accumulate)]
-        return [self._pass(crops[start : start + size], (self.seed, step, start)) for start in starts]
+        return [self._pass(draws[start : start + size], (self.seed, step, start)) for start in starts]
 
-    def _centre(self, image: int, place: NDArray[np.float64]) -> tuple[int, ...]:
-        shape = self.split.entries[image].shape[1:]
-        margins = [min(self.crop * (0.5 - OVERHANG), length / 2) for length in shape]
-        return tuple(
-            int(margin + p * (length - 2 * margin)) for p, margin, length in zip(place, margins, shape, strict=True)
-        )
-
-    def _pass(self, crops: list[Crop], seed: tuple[int, int, int]) -> Pass:
-        windows = [self._window(crop) for crop in crops]
+    def _pass(self, draws: list[Draw], seed: tuple[int, int, int]) -> Pass:
+        windows = [
+            self.examples.window(
+                self.cache.pixels(draw.example),
+                self.cache.truth(draw.example),
+                draw.place,
+                np.array(draw.chance),
+                self.crop,
+                self.augmentation,
+            )
+            for draw in draws
+        ]
         images = torch.from_numpy(np.stack([window[0] for window in windows]))
-        labels = torch.from_numpy(np.stack([window[1] for window in windows]))
+        truth = torch.from_numpy(np.stack([window[1] for window in windows]))
         words = np.random.SeedSequence(seed).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(words[0]) % 2**63)
-        images, labels = augment(images, labels, self.crop, self.augmentation, generator)
-        return images.contiguous(memory_format=torch.channels_last), self.encode(labels)
+        images, truth = self.examples.vary(images, truth, self.crop, self.augmentation, generator)
+        layout = _LAYOUTS.get(images.ndim, torch.contiguous_format)
+        return images.contiguous(memory_format=layout), self.encode(truth)
 
-    def _window(self, crop: Crop) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Read the surroundings of a crop; beyond the image pixels are 0 and labels −1."""
-        side = self.augmentation.window(self.crop)
-        shape = self.split.entries[crop.image].shape
-        starts = [centre - side // 2 for centre in crop.centre]
-        inside = tuple(
-            slice(max(start, 0), min(start + side, length)) for start, length in zip(starts, shape[1:], strict=True)
-        )
-        target = tuple(slice(i.start - start, i.stop - start) for i, start in zip(inside, starts, strict=True))
-        images = np.zeros((shape[0], *[side] * len(starts)), np.float32)
-        labels = np.full([side] * len(starts), -1, np.int64)
-        images[(slice(None), *target)] = self.split.scaled(crop.image, inside)
-        labels[target] = self.split.labels_of(crop.image)[inside]
-        return images, labels
+
+def test_input(plan: Plan, cache: Cache) -> NDArray[np.float32]:
+    """Return one input of the network as it is drawn from, not varied, for a bundle to test itself with."""
+    examples = plan.examples
+    offered = [examples.places(cache.truth(index)).weights.sum() for index in range(len(cache.entries))]
+    richest = int(np.argmax(offered))
+    middle = np.full(len(plan.crop), 0.5)
+    pixels, truth = cache.pixels(richest), cache.truth(richest)
+    return examples.window(pixels, truth, 0, middle, plan.crop, _STILL)[0]
 
 
 class Prefetcher:

@@ -1,7 +1,7 @@
-"""A data set decoded once, in files that every worker of a node maps into memory.
+"""The training split decoded once, in files that every worker of a node maps into memory.
 
-``home/cache/<key>/`` holds, per split, all pixels one after the other in their own type (``train.images``), all labels
-as int32 (``train.labels``), and one ``index.json``. The key covers the content of the data and how the model sees it.
+``home/cache/<key>/`` holds all pixels one after the other in their own type (``pixels``), all truths (``truth``), and
+``index.json``. The key covers the content of the data, how the model sees it, and the task.
 """
 
 from __future__ import annotations
@@ -14,44 +14,37 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoray_analysis.bundle import ModelInput
+from cytoray_analysis.bundle import ModelInput, TaskChoice
 from cytoray_analysis.errors import DatasetError
-from cytoray_analysis.images import (
-    IntensityScaling,
-    fit_statistics,
-    intensity_map,
-    read_image,
-    read_labels,
-    resample_labels,
-)
+from cytoray_analysis.examples import EXAMPLES, Example
+from cytoray_analysis.images import fit_statistics, intensity_map
 from cytoray_analysis.images.intensity import IntensityStatistics
-from cytoray_analysis.model_input import prepare
-from cytoray_services.datasets import Dataset, Item
+from cytoray_analysis.tasks import get_task
+from cytoray_services.datasets import Dataset, read_labelled
 
-FORMAT = 1
+FORMAT = 2
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one image lies in the cache, and how it is scaled.
+    """Where one example lies in the cache, and how it is scaled.
 
     Attributes
     ----------
     file
         Path of the image, below the root of its data set.
-    shape, dtype
-        Of the pixels, (C, Y, X).
-    pixels_at, labels_at
-        Byte offsets in the split's two files.
-    objects
-        Number of labelled objects.
+    shape, dtype, pixels_at
+        Of the pixels (C, spatial…), and their byte offset.
+    truth_shape, truth_dtype, truth_at
+        Of the truth.
     offset, scale
         Per channel: ``scaled = (pixels - offset) * scale``.
     """
@@ -60,43 +53,37 @@ class Entry:
     shape: tuple[int, ...]
     dtype: str
     pixels_at: int
-    labels_at: int
-    objects: int
-    offset: tuple[float, ...]
-    scale: tuple[float, ...]
+    truth_shape: tuple[int, ...]
+    truth_dtype: str
+    truth_at: int
+    offset: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
-class Split:
-    """The images of one split, mapped into memory."""
+class CachedPixels:
+    """The pixels of an example, scaled when they are read."""
 
-    entries: tuple[Entry, ...]
-    images: Path
-    labels: Path
+    pixels: NDArray[Any]
+    entry: Entry
 
-    def pixels_of(self, index: int) -> NDArray[Any]:
-        """Return a read-only view of the raw pixels of an image, (C, Y, X)."""
-        entry = self.entries[index]
-        return np.memmap(self.images, np.dtype(entry.dtype), "r", entry.pixels_at, entry.shape)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial shape."""
+        return self.entry.shape[1:]
 
-    def labels_of(self, index: int) -> NDArray[np.int32]:
-        """Return a read-only view of the labels of an image, (Y, X) int32."""
-        entry = self.entries[index]
-        return np.memmap(self.labels, np.dtype(np.int32), "r", entry.labels_at, entry.shape[1:])
-
-    def scaled(self, index: int, region: tuple[slice, ...] = ()) -> NDArray[np.float32]:
-        """Return scaled pixels of a region given by spatial slices, (C, y, x) float32."""
-        entry = self.entries[index]
-        column = (-1,) + (1,) * (len(entry.shape) - 1)
-        pixels = self.pixels_of(index)[(slice(None), *region)].astype(np.float32)
-        pixels -= np.array(entry.offset, np.float32).reshape(column)
-        pixels *= np.array(entry.scale, np.float32).reshape(column)
+    def read(self, region: tuple[slice, ...]) -> NDArray[np.float32]:
+        """Return scaled pixels of a region, (C, spatial…) float32."""
+        column = (-1,) + (1,) * len(self.shape)
+        pixels = self.pixels[(slice(None), *region)].astype(np.float32)
+        pixels -= np.array(self.entry.offset, np.float32).reshape(column)
+        pixels *= np.array(self.entry.scale, np.float32).reshape(column)
         return pixels
 
 
 @dataclass(frozen=True)
 class Cache:
-    """A decoded data set.
+    """A decoded training split, mapped into memory.
 
     Attributes
     ----------
@@ -106,19 +93,47 @@ class Cache:
 
     folder: Path
     statistics: IntensityStatistics
-    splits: dict[str, Split]
+    entries: tuple[Entry, ...]
+
+    @cached_property
+    def _maps(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        # One mapping per file: thousands of examples would exhaust what a process may map.
+        pixels, truth = (np.memmap(self.folder / name, np.uint8, "r") for name in ("pixels", "truth"))
+        return pixels, truth
+
+    def pixels(self, index: int) -> CachedPixels:
+        """Return the pixels of an example."""
+        entry = self.entries[index]
+        return CachedPixels(_view(self._maps[0], entry.pixels_at, entry.dtype, entry.shape), entry)
+
+    def truth(self, index: int) -> NDArray[Any]:
+        """Return a read-only view of the truth of an example."""
+        entry = self.entries[index]
+        return _view(self._maps[1], entry.truth_at, entry.truth_dtype, entry.truth_shape)
 
 
-def cache_key(dataset_hash: str, model_input: ModelInput) -> str:
-    """Return the name of a cache folder: the content of the data and how the model sees it."""
-    seen = model_input.model_dump_json(exclude={"statistics"})
+def _view(data: NDArray[np.uint8], start: int, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    view: NDArray[Any] = data[start : start + size].view(dtype).reshape(shape)
+    return view
+
+
+def cache_key(dataset_hash: str, model_input: ModelInput, task: TaskChoice) -> str:
+    """Return the name of a cache folder: the content of the data, how the model sees it, and the task."""
+    seen = model_input.model_dump_json(exclude={"statistics"}) + task.model_dump_json()
     return hashlib.sha256(f"{FORMAT} {dataset_hash} {seen}".encode()).hexdigest()[:32]
 
 
 def open_cache(
-    home: Path, dataset: Dataset, dataset_hash: str, model_input: ModelInput, *, progress: Progress | None = None
+    home: Path,
+    dataset: Dataset,
+    dataset_hash: str,
+    model_input: ModelInput,
+    task: TaskChoice,
+    *,
+    progress: Progress | None = None,
 ) -> Cache:
-    """Map the decoded data set, decoding it first where this node has not done so yet.
+    """Map the decoded training split, decoding it first where this node has not done so yet.
 
     Of several processes that ask at once, one decodes and the others wait.
 
@@ -130,23 +145,25 @@ def open_cache(
         What :func:`cytoray_services.datasets.hash_dataset` returned for `dataset`.
     model_input
         Channels, pixel size and scaling; its statistics are not looked at.
+    task
+        With all its arguments.
     progress
         Called with (images done, images in all) while decoding.
 
     Raises
     ------
     DatasetError
-        There is no training image.
+        There is no training image, or one has no truth.
     ImageError
         An image cannot be read as the model sees it.
     """
-    folder = home / "cache" / cache_key(dataset_hash, model_input)
+    folder = home / "cache" / cache_key(dataset_hash, model_input, task)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder.with_suffix(".lock")):
         if not folder.exists():
             draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
             try:
-                _decode(draft, dataset, model_input, progress)
+                _decode(draft, dataset, model_input, task, progress)
                 draft.replace(folder)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
@@ -163,77 +180,66 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _open(folder: Path) -> Cache:
     document = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    splits = {
-        name: Split(
-            tuple(
-                Entry(**entry | {key: tuple(entry[key]) for key in ("shape", "offset", "scale")}) for entry in entries
-            ),
-            folder / f"{name}.images",
-            folder / f"{name}.labels",
-        )
-        for name, entries in document["splits"].items()
-    }
-    return Cache(folder, IntensityStatistics.model_validate(document["statistics"]), splits)
+    lists = ("shape", "truth_shape", "offset", "scale")
+    entries = tuple(Entry(**entry | {key: tuple(entry[key]) for key in lists}) for entry in document["entries"])
+    return Cache(folder, IntensityStatistics.model_validate(document["statistics"]), entries)
 
 
-def _decode(folder: Path, dataset: Dataset, model_input: ModelInput, progress: Progress | None) -> None:
-    drafts: dict[str, list[Entry]] = {}
-    done = 0
-    for name in dataset.splits:
-        items = [item for item in dataset.split(name).items if item.truth is not None]
-        drafts[name] = []
-        with (folder / f"{name}.images").open("wb") as images, (folder / f"{name}.labels").open("wb") as labels:
-            for item in items:
-                pixels, truth = _read(item, model_input)
-                nothing = (0.0,) * pixels.shape[0]
-                drafts[name].append(
-                    Entry(
-                        file=item.image.relative_to(dataset.root).as_posix(),
-                        shape=pixels.shape,
-                        dtype=pixels.dtype.str,
-                        pixels_at=images.tell(),
-                        labels_at=labels.tell(),
-                        objects=len(np.unique(truth[truth > 0])),
-                        offset=nothing,
-                        scale=nothing,
-                    )
-                )
-                images.write(np.ascontiguousarray(pixels).tobytes())
-                labels.write(np.ascontiguousarray(truth, dtype=np.int32).tobytes())
-                done += 1
-                if progress is not None:
-                    progress(done, len(dataset.items))
-    if not drafts.get("train"):
+def _decode(
+    folder: Path, dataset: Dataset, model_input: ModelInput, task: TaskChoice, progress: Progress | None
+) -> None:
+    train = dataset.split("train")
+    kind = EXAMPLES[get_task(task.name, task.arguments).output.per]
+    entries: list[Entry] = []
+    identity: list[bool] = []
+    images = train.images
+    with (folder / "pixels").open("wb") as pixels, (folder / "truth").open("wb") as truth:
+        for done, items in enumerate(images, start=1):
+            labelled = read_labelled(train, items, task.arguments)
+            name = items[0].image.relative_to(dataset.root).as_posix()
+            for example in kind.cut(labelled.image, labelled.truth, labelled.objects, model_input):
+                entries.append(_write(example, name, pixels, truth))
+                identity.append(example.scaled)
+            if progress is not None:
+                progress(done, len(images))
+    if not entries:
         raise DatasetError(
             f"expected labelled images in the split 'train' of {dataset.root}, found none",
             field="data.root",
             hint="see cytoray data check",
         )
-    raw = {
-        name: Split(tuple(entries), folder / f"{name}.images", folder / f"{name}.labels")
-        for name, entries in drafts.items()
-    }
-    train = raw["train"]
-    statistics = fit_statistics((train.pixels_of(i) for i in range(len(train.entries))), model_input.scaling)
-    scaled = {name: [_with_scaling(split, i, model_input, statistics) for i in range(len(split.entries))]
-              for name, split in raw.items()}  # fmt: skip
-    document = {"format": FORMAT, "statistics": statistics.model_dump(mode="json"), "splits": scaled}
+    raw = Cache(folder, IntensityStatistics.identity(entries[0].shape[0]), tuple(entries))
+    statistics = raw.statistics
+    if not identity[0]:
+        statistics = fit_statistics((raw.pixels(i).pixels for i in range(len(entries))), model_input.scaling)
+    scaled = [_with_scaling(raw, index, model_input, statistics, identity[index]) for index in range(len(entries))]
+    document = {"format": FORMAT, "statistics": statistics.model_dump(mode="json"), "entries": scaled}
     (folder / "index.json").write_text(json.dumps(document), encoding="utf-8")
 
 
-def _with_scaling(split: Split, index: int, model_input: ModelInput, statistics: IntensityStatistics) -> dict[str, Any]:
-    offset, scale = intensity_map(split.pixels_of(index), model_input.scaling, statistics)
-    return asdict(split.entries[index]) | {"offset": offset.tolist(), "scale": scale.tolist()}
+def _write(example: Example, name: str, pixels: Any, truth: Any) -> Entry:
+    for file in (pixels, truth):  # types of every width begin at a multiple of it
+        file.write(b"\0" * (-file.tell() % 8))
+    entry = Entry(
+        file=name,
+        shape=example.pixels.shape,
+        dtype=example.pixels.dtype.str,
+        pixels_at=pixels.tell(),
+        truth_shape=example.truth.shape,
+        truth_dtype=example.truth.dtype.str,
+        truth_at=truth.tell(),
+    )
+    pixels.write(np.ascontiguousarray(example.pixels).tobytes())
+    truth.write(np.ascontiguousarray(example.truth).tobytes())
+    return entry
 
 
-def _read(item: Item, model_input: ModelInput) -> tuple[NDArray[Any], NDArray[np.int32]]:
-    """Read an image as the model sees it (C, Y, X), unscaled, and its labels in the same pixels."""
-    assert item.truth is not None  # noqa: S101 - items without truth were left out
-    # Scaling comes when the statistics of all training images are known.
-    unscaled = model_input.model_copy(update={"scaling": IntensityScaling(), "statistics": None})
-    source = prepare(read_image(item.image), unscaled)
-    pixels = np.repeat(source.image.read(), source.copies, axis=0)
-    labels = read_labels(item.truth)
-    if labels.shape != pixels.shape[1:]:
-        labels = resample_labels(labels, pixels.shape[1:])
-    return pixels, labels.astype(np.int32)
+def _with_scaling(
+    raw: Cache, index: int, model_input: ModelInput, statistics: IntensityStatistics, identity: bool
+) -> dict[str, Any]:
+    entry = raw.entries[index]
+    if identity:
+        offset, scale = np.zeros(entry.shape[0]), np.ones(entry.shape[0])
+    else:
+        offset, scale = intensity_map(raw.pixels(index).pixels, model_input.scaling, statistics)
+    return asdict(entry) | {"offset": offset.tolist(), "scale": scale.tolist()}

@@ -18,9 +18,11 @@ from torch import Tensor, distributed, nn
 
 from cytoray_training.engine import (
     MOMENTS,
+    WHOLE,
     Engine,
     Loss,
     State,
+    Trunk,
     autocast_dtype,
     build_optimizer,
     moments_of,
@@ -36,13 +38,22 @@ from cytoray_training.recipe import Training
 class DeepSpeedEngine(Engine):
     """DeepSpeed with the optimizer, clipping and autocast of :class:`~cytoray_training.engine.TorchEngine`."""
 
-    def __init__(self, network: nn.Module, loss: Loss, training: Training, device: torch.device, *, crops: int) -> None:
-        super().__init__(network, loss, training, device)
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Loss,
+        training: Training,
+        device: torch.device,
+        trunk: Trunk = WHOLE,
+        *,
+        crops: int,
+    ) -> None:
+        super().__init__(network, loss, training, device, trunk)
         deepspeed = _deepspeed(device)
         self._stage = training.zero_stage
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=self.network,
-            optimizer=build_optimizer(self.network, training),
+            optimizer=build_optimizer(self.network, training, trunk),
             config=_configuration(training, crops, self.network, autocast_dtype(training.precision, device)),
         )
 

@@ -28,6 +28,29 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
+class Trunk:
+    """The part of a network that started from another model.
+
+    Attributes
+    ----------
+    prefixes
+        What the names of its parameters begin with.
+    rate
+        Its learning rate over that of the rest; 0 freezes it, batch norm included.
+    """
+
+    prefixes: tuple[str, ...] = ()
+    rate: float = 1.0
+
+    def holds(self, name: str) -> bool:
+        """Whether a parameter or module of that name is part of it."""
+        return f"{name}.".startswith(tuple(f"{prefix}." for prefix in self.prefixes))
+
+
+WHOLE = Trunk()  # nothing was taken over
+
+
+@dataclass(frozen=True)
 class Step:
     """What one optimizer step showed: this worker's mean loss, and the norm of the mean gradient before clipping."""
 
@@ -48,10 +71,15 @@ class Engine(ABC):
         The recipe's section.
     device
         Where the network lives.
+    trunk
+        What learns at another rate than the rest.
     """
 
-    def __init__(self, network: nn.Module, loss: Loss, training: Training, device: torch.device) -> None:
+    def __init__(
+        self, network: nn.Module, loss: Loss, training: Training, device: torch.device, trunk: Trunk = WHOLE
+    ) -> None:
         self.network = network.to(device)
+        self.trunk = trunk
         self.loss = loss
         self.training = training
         self.device = device
@@ -61,6 +89,10 @@ class Engine(ABC):
     def step(self, passes: Sequence[tuple[Tensor, Tensor]], learning_rate: float) -> Step:
         """Take one optimizer step from ``training.accumulate`` passes of (images, target), each on this device."""
         self.network.train()
+        if self.trunk.rate == 0:
+            for name, module in self.network.named_children():
+                if self.trunk.holds(name):
+                    module.eval()
         losses, norm = self._update(passes, learning_rate)
         self.steps += 1
         self._update_average()
@@ -157,10 +189,12 @@ class Engine(ABC):
 class TorchEngine(Engine):
     """PyTorch as it is; ``DistributedDataParallel`` when there is more than one worker."""
 
-    def __init__(self, network: nn.Module, loss: Loss, training: Training, device: torch.device) -> None:
-        super().__init__(network, loss, training, device)
+    def __init__(
+        self, network: nn.Module, loss: Loss, training: Training, device: torch.device, trunk: Trunk = WHOLE
+    ) -> None:
+        super().__init__(network, loss, training, device, trunk)
         self._precision = autocast_dtype(training.precision, device)
-        self._optimizer = build_optimizer(self.network, training)
+        self._optimizer = build_optimizer(self.network, training, trunk)
         self._parallel: nn.Module = self.network
         if world_size() > 1:
             self._parallel = DistributedDataParallel(
@@ -223,21 +257,26 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if precision == "bf16" or (precision == "auto" and native) else None
 
 
-def build_optimizer(network: nn.Module, training: Training) -> torch.optim.AdamW:
+def build_optimizer(network: nn.Module, training: Training, trunk: Trunk = WHOLE) -> torch.optim.AdamW:
     """Make the AdamW (arXiv:1711.05101) of both engines: weight decay on matrices and kernels only."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
+    named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for name, p in named if (p.ndim > 1) == matrices and trunk.holds(name) == inside],
+            "weight_decay": training.weight_decay if matrices else 0.0,
+            "rate": trunk.rate if inside else 1.0,
+        }
+        for inside in (False, True)
+        for matrices in (True, False)
     ]
     kept = [group for group in groups if group["params"]]
     return torch.optim.AdamW(kept, lr=training.learning_rate, fused=True)
 
 
 def set_learning_rate(groups: Iterable[dict[str, Any]], learning_rate: float) -> None:
-    """Set the learning rate of every parameter group."""
+    """Set the learning rate of every parameter group, times the group's own ``rate``."""
     for group in groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group["rate"]
 
 
 def moments_of(optimizer: torch.optim.Optimizer, network: nn.Module) -> State:
@@ -277,6 +316,7 @@ def build_engine(
     crops: int,
     device: torch.device,
     state: Mapping[str, Tensor] | None = None,
+    trunk: Trunk = WHOLE,
 ) -> Engine:
     """Make the engine that the recipe asks for, continuing from `state` where there is one.
 
@@ -294,6 +334,8 @@ def build_engine(
         Where to train.
     state
         What :meth:`Engine.state` returned, of either engine and any number of workers.
+    trunk
+        What learns at another rate than the rest.
     """
     if state is not None:
         network.load_state_dict(under(state, "weights/"))
@@ -301,9 +343,9 @@ def build_engine(
     if training.engine == "deepspeed":
         from cytoray_training.deepspeed_engine import DeepSpeedEngine
 
-        engine = DeepSpeedEngine(network, loss, training, device, crops=crops)
+        engine = DeepSpeedEngine(network, loss, training, device, trunk, crops=crops)
     else:
-        engine = TorchEngine(network, loss, training, device)
+        engine = TorchEngine(network, loss, training, device, trunk)
     if state is not None:
         engine.restore(state)
     return engine

@@ -18,10 +18,11 @@ from cytoray_analysis.networks import build_network
 from cytoray_training.batches import Prefetcher, Sampler
 from cytoray_training.cache import Cache, open_cache
 from cytoray_training.checkpoint import Checkpoint, Journal
-from cytoray_training.engine import Engine, Step, build_engine, rank, world_size
+from cytoray_training.engine import WHOLE, Engine, Step, build_engine, rank, world_size
 from cytoray_training.plan import Plan
 from cytoray_training.reporter import Reporter
 from cytoray_training.schedule import learning_rate_at, progress_of
+from cytoray_training.transfer import take_over
 from cytoray_training.validation import validate
 
 SECONDS_BETWEEN_PROGRESS = 0.5
@@ -56,6 +57,7 @@ def train(plan: Plan, reporter: Reporter, *, device: torch.device) -> Journal:
         plan.dataset,
         plan.dataset_hash,
         plan.model_input,
+        plan.chosen_task,
         progress=lambda done, total: reporter.progress({"stage": "decoding", "done": done, "total": total}),
     )
     return _Training(plan, cache, reporter, device).run()
@@ -185,13 +187,15 @@ class _Training:
 
     def _sampler(self) -> Sampler:
         return Sampler(
-            split=self.cache.splits["train"],
-            crop=self.settings.crop_size,
+            cache=self.cache,
+            examples=self.plan.examples,
+            crop=self.plan.crop,
             batch=self.settings.batch_size,
             accumulate=self.settings.accumulate,
             seed=self.settings.seed,
             augmentation=self.plan.recipe.augmentation,
             encode=self.plan.task.encode,
+            balance=self.plan.recipe.data.balance,
             rank=rank(),
             world=world_size(),
         )
@@ -239,13 +243,15 @@ class _Training:
 def _engine(plan: Plan, device: torch.device, checkpoint: Checkpoint | None) -> Engine:
     recipe = plan.recipe
     torch.manual_seed(recipe.training.seed)
+    network = build_network(plan.network.name, plan.network.arguments)
     return build_engine(
-        build_network(plan.network.name, plan.network.arguments),
+        network,
         plan.task.loss,
         recipe.training,
         crops=recipe.crops_per_pass,
         device=device,
         state=checkpoint.state if checkpoint else None,
+        trunk=take_over(plan.start, network) if plan.start else WHOLE,
     )
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cytoray_analysis.bundle import BundleSpec, ModelInput, NetworkChoice
+from cytoray_analysis.bundle import BundleSpec, ModelInput, NetworkChoice, TaskChoice
+from cytoray_analysis.examples import EXAMPLES, Examples
 from cytoray_analysis.images import IntensityStatistics
-from cytoray_analysis.tasks import Task, get_task
+from cytoray_analysis.networks import NETWORKS
+from cytoray_analysis.tasks import TASKS, Task, get_task
+from cytoray_analysis.tiles import per_axis
 from cytoray_services.datasets import Dataset
 from cytoray_training.recipe import Recipe, recipe_hash
+from cytoray_training.transfer import StartWeights
 
 
 @dataclass(frozen=True)
@@ -27,41 +33,78 @@ class Plan:
         Its labelled images, filtered as the recipe says.
     dataset_hash
         Content hash of `dataset`.
+    decided
+        What the data decide about the arguments of the task.
     home
         State folder; on storage that all nodes share where there are several.
+    start
+        Whose weights it starts from.
     """
 
     recipe: Recipe
     dataset: Dataset
     dataset_hash: str
+    decided: Mapping[str, Any]
     home: Path
+    start: StartWeights | None = None
 
     @property
     def identity(self) -> str:
-        """Hash of recipe and data: an interrupted run with the same identity is resumed."""
-        return hashlib.sha256(f"{recipe_hash(self.recipe)} {self.dataset_hash}".encode()).hexdigest()
+        """Hash of recipe, data and starting weights: an interrupted run with the same identity is resumed."""
+        start = self.start.identity if self.start else ""
+        return hashlib.sha256(f"{recipe_hash(self.recipe)} {self.dataset_hash} {start}".encode()).hexdigest()
+
+    @cached_property
+    def chosen_task(self) -> TaskChoice:
+        """The task with the arguments that the data decide, such as the names of classes."""
+        chosen = self.recipe.model.task
+        arguments = self.decided | {"dimensions": len(self.recipe.data.axes)}
+        accepted = inspect.signature(TASKS[chosen.name]).parameters if chosen.name in TASKS else {}
+        known = {name: value for name, value in arguments.items() if name in accepted}
+        return TaskChoice(name=chosen.name, arguments=known | chosen.arguments)
 
     @property
     def task(self) -> Task:
         """The task, built anew."""
-        return get_task(self.recipe.model.task.name, self.recipe.model.task.arguments)
+        return get_task(self.chosen_task.name, self.chosen_task.arguments)
+
+    @property
+    def examples(self) -> Examples:
+        """How training draws from the data."""
+        return EXAMPLES[self.task.output.per]
+
+    @property
+    def crop(self) -> tuple[int, ...]:
+        """Sides of a crop, in pixels (or its length in candidate links)."""
+        size = self.recipe.training.crop_size
+        return per_axis(size, self.examples.dimensions(len(self.recipe.data.axes)))
 
     @property
     def network(self) -> NetworkChoice:
-        """The network with its number of inputs and outputs, which the data and the task decide."""
+        """The network with what data and task decide: its inputs and outputs, and what it sees."""
         chosen = self.recipe.model.network
-        sides = {"inputs": len(self.recipe.data.channel_names), "outputs": self.task.output.channels}
-        return NetworkChoice(name=chosen.name, arguments=sides | chosen.arguments)
+        task = self.task
+        decided = {
+            "inputs": self.examples.inputs(self.model_input),
+            "outputs": task.output.channels,
+            "dimensions": len(self.recipe.data.axes),
+            "window": self.crop[-1],
+        }
+        accepted = inspect.signature(NETWORKS[chosen.name]).parameters if chosen.name in NETWORKS else {}
+        known = {name: value for name, value in decided.items() if name in accepted}
+        return NetworkChoice(name=chosen.name, arguments=known | chosen.arguments)
 
     @property
     def model_input(self) -> ModelInput:
         """How the model sees an image, before statistics were fitted."""
         data = self.recipe.data
         return ModelInput(
-            axes="CYX",
+            axes=self.examples.leading_axis + data.axes,
             channels=data.channel_names,
+            planes=data.planes,
+            window=self.crop if self.examples.windowed else None,
             grey_as_rgb=data.grey_as_rgb and len(data.channel_names) == len("rgb"),
-            pixel_size=None if data.pixel_size is None else dict.fromkeys("YX", data.pixel_size),
+            pixel_size=None if data.pixel_size is None else dict.fromkeys(data.axes, data.pixel_size),
             scaling=data.scaling,
         )
 
@@ -75,7 +118,7 @@ class Plan:
         """Describe the trained model."""
         return BundleSpec(
             name=self.recipe.model.name,
-            task=self.recipe.model.task,
+            task=self.chosen_task,
             input=self.model_input.model_copy(update={"statistics": statistics}),
             network=self.network,
             decode=dict(decode or {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -10,28 +11,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cytoray_analysis.bundle import Bundle, write_bundle
 from cytoray_analysis.errors import TrainingError
-from cytoray_analysis.networks import dense
 from cytoray_analysis.pictures import training_curves
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.tasks import fit_decode
-from cytoray_services.evaluation import Evaluation, evaluate, extremes_sheet
+from cytoray_services.datasets import read_labelled
+from cytoray_services.evaluation import Evaluation, evaluate
+from cytoray_services.evaluation_pictures import evaluation_pictures
 from cytoray_services.model_card import model_card
 from cytoray_services.registry import ModelVersion, Registry, Run
+from cytoray_training.batches import test_input
 from cytoray_training.cache import Cache, open_cache
 from cytoray_training.checkpoint import Checkpoint
 from cytoray_training.plan import Plan
 from cytoray_training.recipe import recipe_hash
-from cytoray_training.validation import image_of, predictor_for
+from cytoray_training.validation import predictor_for
 
 FITTING_PIXELS = 2**22
-TEST_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -66,46 +66,31 @@ def publish(plan: Plan, checkpoint: Checkpoint, folder: Path, run: Run, registry
     """
     if checkpoint.best is None:
         raise TrainingError("the training ended before its first validation, so that there are no best weights")
-    cache = open_cache(plan.home, plan.dataset, plan.dataset_hash, plan.model_input)
+    cache = open_cache(plan.home, plan.dataset, plan.dataset_hash, plan.model_input, plan.chosen_task)
     decode = fit(plan, cache, checkpoint.best)
     spec = plan.bundle_spec(cache.statistics, decode=decode, provenance=provenance(plan, checkpoint, run.run_id))
-    test_input = test_crop(plan, cache)
+    inputs = test_input(plan, cache)
     with tempfile.TemporaryDirectory(prefix="cytoray-publish-") as scratch:
-        draft = write_bundle(Path(scratch) / "bundle", spec, checkpoint.best, test_input=test_input, card="Draft.\n")
+        draft = write_bundle(Path(scratch) / "bundle", spec, checkpoint.best, test_input=inputs, card="Draft.\n")
         evaluation = evaluate(Predictor(draft), plan.dataset.split("val"))
-    card = model_card(spec, evaluation.metrics, data={plan.dataset.root.name: plan.dataset_hash})
-    bundle = write_bundle(folder / "bundle", spec, checkpoint.best, test_input=test_input, card=card)
+    names = " + ".join(root.name for root in plan.recipe.data.roots)
+    card = model_card(spec, evaluation.metrics, data={names: plan.dataset_hash})
+    bundle = write_bundle(folder / "bundle", spec, checkpoint.best, test_input=inputs, card=card)
     _record(run, plan, checkpoint, evaluation, card)
     registered = registry.register(bundle.folder, plan.recipe.model.name, run_id=run.run_id, metrics=evaluation.metrics)
     return Published(registered, bundle, evaluation.metrics)
 
 
 def fit(plan: Plan, cache: Cache, weights: dict[str, Tensor]) -> dict[str, float]:
-    """Fit the decode parameters on validation images, at most about four megapixels of them, evenly chosen."""
-    split = cache.splits["val"]
-    pixels = sum(int(np.prod(entry.shape[1:])) for entry in split.entries)
-    chosen = range(0, len(split.entries), max(1, round(pixels / FITTING_PIXELS)))
+    """Fit the decode parameters on validation images, evenly chosen until about four megapixels are reached."""
+    dataset = plan.dataset.split("val")
+    images = [read_labelled(dataset, items, plan.chosen_task.arguments) for items in dataset.images]
+    pixels = sum(math.prod(one.image.spatial_shape) for one in images)
+    chosen = images[:: max(1, round(pixels / FITTING_PIXELS))]
     with tempfile.TemporaryDirectory(prefix="cytoray-fit-") as scratch:
         predictor = predictor_for(plan, cache, weights, Path(scratch) / "bundle", None)
-        outputs = [predictor.outputs(image_of(plan, split, index)) for index in chosen]
-    return fit_decode(plan.task, outputs, [split.labels_of(index) for index in chosen])
-
-
-def test_crop(plan: Plan, cache: Cache) -> NDArray[np.float32]:
-    """Return the middle of the validation image with the most objects, scaled, sides a multiple of the stride."""
-    split = cache.splits["val"]
-    index = max(range(len(split.entries)), key=lambda place: split.entries[place].objects)
-    from cytoray_analysis.networks import build_network
-
-    stride = dense(build_network(plan.network.name, plan.network.arguments)).stride
-    region = []
-    for length in split.entries[index].shape[1:]:
-        side = max(min(TEST_SIDE, length) // stride, 1) * stride
-        start = max((length - side) // 2, 0)
-        region.append(slice(start, start + side))
-    crop = split.scaled(index, tuple(region))
-    missing = [(0, -length % stride) for length in crop.shape[1:]]
-    return np.pad(crop, [(0, 0), *missing])
+        outputs = [predictor.outputs(one.image, one.objects) for one in chosen]
+    return fit_decode(plan.task, outputs, [one.truth for one in chosen])
 
 
 def provenance(plan: Plan, checkpoint: Checkpoint, run_id: str) -> dict[str, Any]:
@@ -118,6 +103,7 @@ def provenance(plan: Plan, checkpoint: Checkpoint, run_id: str) -> dict[str, Any
         "trained": datetime.now(UTC).isoformat(timespec="seconds"),
         "training_seconds": round(checkpoint.journal.elapsed, 1),
         "epoch": int(checkpoint.journal.best["epoch"]),
+        **({"parent": plan.start.identity} if plan.start else {}),
     }
 
 
@@ -143,4 +129,5 @@ def _record(run: Run, plan: Plan, checkpoint: Checkpoint, evaluation: Evaluation
     drawn = {"epoch", "loss", "learning_rate", *evaluation.metrics}
     curves = training_curves([{name: epoch[name] for name in epoch if name in drawn} for epoch in history])
     run.log_bytes(curves, "pictures/curves.png")
-    run.log_bytes(extremes_sheet(evaluation), "pictures/worst_and_best.png")
+    for name, picture in evaluation_pictures(evaluation).items():
+        run.log_bytes(picture, f"pictures/{name}.png")

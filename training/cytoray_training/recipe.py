@@ -19,6 +19,7 @@ from cytoray_analysis.images.intensity import IntensityScaling
 
 _Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 _Count = Annotated[int, Field(ge=1)]
+_Side = Annotated[int, Field(ge=4, le=4096)]
 
 CHANNELS: dict[str, tuple[str, ...]] = {"rgb": ("red", "green", "blue"), "grey": ("grey",)}
 
@@ -27,24 +28,49 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+class Start(_Section):
+    """Whose weights a training starts from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_by_name=True)
+
+    source: str = Field(alias="from", description="registry:NAME[@ALIAS], a bundle or transformers folder, a hub name")
+    trunk: Literal["frozen", "finetune"] = Field("finetune", description="what becomes of the weights taken over")
+    rate: float = Field(0.1, gt=0, le=1, description="learning rate of what was taken over, over that of the rest")
+
+
 class Model(_Section):
     """What is trained, and under which name it is registered."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="name in the registry")
     task: TaskChoice = TaskChoice()
     network: NetworkChoice = NetworkChoice()
+    start: Start | None = Field(None, description="whose weights to start from; null: from none")
 
 
 class Data(_Section):
     """Which images, and how the model sees them."""
 
-    root: Path = Field(description="folder of the data set")
+    root: Path | tuple[Path, ...] = Field(description="folder of the data set, or several trained on together")
+    validation: Path | tuple[Path, ...] = Field((), description="further folders, all for validation")
+    axes: Literal["YX", "ZYX"] = Field("YX", description="spatial axes of what the network sees")
+    planes: int | None = Field(None, ge=2, description="planes of a z-stack that enter a flat network as channels")
+    balance: float = Field(0.0, ge=0, le=1, description="0 draws classes as often as they are, 1 all equally often")
     columns: dict[str, str] = Field({}, description="what the manifest's columns are called: {image: path, …}")
     where: dict[str, str] = Field({}, description="keep only rows whose column matches the pattern")
     channels: Literal["rgb", "grey"] | tuple[str, ...] = "grey"
     grey_as_rgb: bool = Field(True, description="repeat a single channel where the model takes three")
     pixel_size: float | None = Field(None, gt=0, description="micrometres per pixel that images are resampled to")
     scaling: IntensityScaling = IntensityScaling()
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """The folders of all data sets."""
+        return (self.root,) if isinstance(self.root, Path) else self.root
+
+    @property
+    def validation_roots(self) -> tuple[Path, ...]:
+        """The folders that are for validation only."""
+        return (self.validation,) if isinstance(self.validation, Path) else self.validation
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -58,7 +84,10 @@ class Training(_Section):
     epochs: _Count = 100
     minutes: float | None = Field(None, gt=0, description="wall-clock budget; the schedule ends with it")
     crops_per_epoch: _Count = 512
-    crop_size: int = Field(256, ge=32, le=4096, multiple_of=16)
+    crop_size: Annotated[int, Field(ge=8, le=4096)] | tuple[_Side, ...] = Field(
+        256, description="side of a crop in pixels, of all axes or of each; cells: of the window around one"
+    )
+    label_share: float = Field(1.0, gt=0, le=1, description="share of the training labels that is used")
     batch_size: _Count = Field(16, description="crops per optimizer step, over all workers")
     accumulate: _Count = Field(1, description="backward passes per optimizer step")
     learning_rate: float = Field(1e-3, gt=0, le=1)
@@ -159,8 +188,12 @@ def parse_recipe(content: Mapping[str, Any]) -> Recipe:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise _readable(error) from None
-    root = recipe.data.root.expanduser().absolute()
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
+    roots = tuple(root.expanduser().absolute() for root in recipe.data.roots)
+    places = {
+        "root": roots[0] if len(roots) == 1 else roots,
+        "validation": tuple(root.expanduser().absolute() for root in recipe.data.validation_roots),
+    }
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=places)})
 
 
 def recipe_hash(recipe: Recipe) -> str:
@@ -168,7 +201,7 @@ def recipe_hash(recipe: Recipe) -> str:
 
     Where the data lie (their content has its own hash) and how many workers there are do not count.
     """
-    content = recipe.model_dump(mode="json", exclude={"data": {"root"}, "scale": True})
+    content = recipe.model_dump(mode="json", exclude={"data": {"root", "validation"}, "scale": True})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -216,7 +249,7 @@ def _readable(error: ValidationError) -> RecipeError:
 
 def _dotted(location: tuple[str | int, ...]) -> str:
     # Members of a union appear as extra steps of the path; they are no names of ours.
-    inner = ("literal[", "tuple[", "function-")
+    inner = ("literal[", "tuple[", "function-", "constrained-")
     return ".".join(str(step) for step in location if not str(step).startswith(inner)) or "recipe"
 
 

@@ -32,7 +32,7 @@ def main() -> int:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     try:
         recipe = load_recipe(arguments.recipe, [*arguments.overrides, f"scale.workers={workers}"])
-        plan = make_plan(recipe, load_settings().home)
+        plan = make_plan(recipe, load_settings())
         cuda = torch.cuda.is_available() and recipe.scale.gpus_per_worker > 0
         device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
         torch.set_num_threads(recipe.scale.cpus_per_worker)

@@ -9,8 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from cytoray_analysis.errors import DatasetError, RecipeError
-from cytoray_analysis.networks import build_network
-from cytoray_services.datasets import Finding, check_dataset, hash_dataset, open_dataset
+from cytoray_analysis.networks import build_network, dense
+from cytoray_analysis.tasks import truth_of
+from cytoray_analysis.tiles import per_axis
+from cytoray_services.datasets import (
+    Dataset,
+    Finding,
+    check_dataset,
+    hash_dataset,
+    join_datasets,
+    open_dataset,
+    task_arguments,
+)
 from cytoray_services.registry import Registry
 from cytoray_services.settings import Settings
 from cytoray_training.launch import launch
@@ -19,6 +29,7 @@ from cytoray_training.progress_bar import ProgressBar
 from cytoray_training.publish import code_version, publish
 from cytoray_training.recipe import Recipe, recipe_hash
 from cytoray_training.runs import claim_run
+from cytoray_training.transfer import find_start
 
 
 def run_training(recipe: Recipe, settings: Settings, *, on: str = "local", fresh: bool = False) -> dict[str, Any]:
@@ -37,7 +48,7 @@ def run_training(recipe: Recipe, settings: Settings, *, on: str = "local", fresh
         See :func:`cytoray_training.launch.launch` and :func:`cytoray_training.publish.publish`.
     """
     began = time.perf_counter()
-    plan = make_plan(recipe, settings.home)
+    plan = make_plan(recipe, settings)
     registry = Registry.open(settings)
     with claim_run(plan, fresh=fresh) as training:
         run = registry.start_run(
@@ -70,7 +81,7 @@ def run_training(recipe: Recipe, settings: Settings, *, on: str = "local", fresh
     }
 
 
-def make_plan(recipe: Recipe, home: Path) -> Plan:
+def make_plan(recipe: Recipe, settings: Settings) -> Plan:
     """Check all that can be checked before a worker starts.
 
     Raises
@@ -80,13 +91,18 @@ def make_plan(recipe: Recipe, home: Path) -> Plan:
     DatasetError
         The data would ruin the training; the message names the first file, and how many more there are.
     """
-    dataset = open_dataset(recipe.data.root, columns=recipe.data.columns or None, task=recipe.model.task.name)
-    for column, pattern in recipe.data.where.items():
-        dataset = dataset.where(column, pattern)
-    findings = check_dataset(dataset, channels=len(recipe.data.channel_names), grey_as_rgb=recipe.data.grey_as_rgb)
+    dataset = _dataset(recipe)
+    findings = check_dataset(
+        dataset,
+        channels=len(recipe.data.channel_names),
+        grey_as_rgb=recipe.data.grey_as_rgb,
+        axes="ZYX" if recipe.data.planes else recipe.data.axes,
+    )
     _refuse(findings)
-    plan = Plan(recipe, dataset, hash_dataset(dataset), home)
-    build_network(plan.network.name, plan.network.arguments)
+    dataset = dataset.share(recipe.training.label_share, seed=recipe.training.seed)
+    start = None if recipe.model.start is None else find_start(recipe.model.start, settings)
+    plan = Plan(recipe, dataset, hash_dataset(dataset), task_arguments(dataset), settings.home, start)
+    _require_whole_cells(plan)
     metrics = plan.task.score([], [])
     if recipe.training.metric is not None and recipe.training.metric not in metrics:
         raise RecipeError(
@@ -94,6 +110,35 @@ def make_plan(recipe: Recipe, home: Path) -> Plan:
             field="training.metric",
         )
     return plan
+
+
+def _require_whole_cells(plan: Plan) -> None:
+    """Build the network, and refuse crops that it cannot take."""
+    network = build_network(plan.network.name, plan.network.arguments)
+    strides = per_axis(dense(network).stride, len(plan.crop))
+    if any(side % stride for side, stride in zip(plan.crop, strides, strict=True)):
+        fitting = [max(round(side / stride), 1) * stride for side, stride in zip(plan.crop, strides, strict=True)]
+        raise RecipeError(
+            f"expected crops whose sides are multiples of the network's stride {strides}, got {plan.crop}",
+            field="training.crop_size",
+            hint=f"use {fitting[0] if len(set(fitting)) == 1 else fitting}",
+        )
+
+
+def _dataset(recipe: Recipe) -> Dataset:
+    """Open all folders of a recipe as one data set."""
+    data, truth = recipe.data, truth_of(recipe.model.task.name)
+
+    def opened(root: Path) -> Dataset:
+        dataset = open_dataset(root, columns=data.columns or None, truth=truth)
+        for column, pattern in data.where.items():
+            dataset = dataset.where(column, pattern)
+        return dataset
+
+    if not data.validation_roots:
+        return join_datasets([opened(root) for root in data.roots])
+    training = [opened(root).as_split("train") for root in data.roots]
+    return join_datasets([*training, *(opened(root).as_split("val") for root in data.validation_roots)])
 
 
 def _refuse(findings: list[Finding]) -> None:

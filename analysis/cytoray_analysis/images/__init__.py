@@ -11,7 +11,7 @@ from cytoray_analysis.images.intensity import (
 )
 from cytoray_analysis.images.reader import Limits, read_image
 from cytoray_analysis.images.resample import resample_image, resample_labels
-from cytoray_analysis.images.writer import create_labels_zarr, read_labels, write_image, write_labels
+from cytoray_analysis.images.writer import create_zarr, read_labels, write_image, write_labels
 
 __all__ = [
     "AXES",
@@ -19,7 +19,7 @@ __all__ = [
     "IntensityScaling",
     "IntensityStatistics",
     "Limits",
-    "create_labels_zarr",
+    "create_zarr",
     "fit_statistics",
     "image_from_array",
     "intensity_map",

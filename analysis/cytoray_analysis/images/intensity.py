@@ -66,6 +66,12 @@ class IntensityStatistics(BaseModel, frozen=True, extra="forbid"):
     std: tuple[float, ...]
     smallest_range: tuple[float, ...]
 
+    @classmethod
+    def identity(cls, channels: int) -> Self:
+        """Return statistics of channels that need no scaling."""
+        zero, one = (0.0,) * channels, (1.0,) * channels
+        return cls(low=zero, high=one, mean=zero, std=one, smallest_range=zero)
+
 
 def percentiles(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
     """Return two percentiles, by linear interpolation between ranks as ``numpy.percentile`` defines it.

@@ -29,7 +29,14 @@ def resample_image(array: np.ndarray, zoom: float | Sequence[float]) -> np.ndarr
     factors = [float(zoom)] * len(spatial) if isinstance(zoom, int | float) else [float(factor) for factor in zoom]
     if len(factors) != len(spatial) or min(factors) <= 0:
         raise AxesError(f"expected one zoom above 0 for each of {len(spatial)} spatial axes, got {zoom}")
-    shape = tuple(max(1, round(length * factor)) for length, factor in zip(spatial, factors, strict=True))
+    return resample_image_to(
+        array, [max(1, round(length * factor)) for length, factor in zip(spatial, factors, strict=True)]
+    )
+
+
+def resample_image_to(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Resample intensities ``(C, spatial…)`` to a spatial shape, as :func:`resample_image` does."""
+    spatial, shape = array.shape[1:], tuple(shape)
     pixels = array.astype(np.float32, copy=False)
     if shape == spatial:
         return pixels

@@ -1,7 +1,7 @@
 """Writing images and label images so that axes, channel names and pixel size come back when they are read.
 
 Every file appears whole or not at all: it is written under another name beside its place and then moved there. An
-OME-Zarr folder that is filled region by region (:func:`create_labels_zarr`) is the exception.
+OME-Zarr folder that is filled region by region (:func:`create_zarr`) is the exception.
 """
 
 from __future__ import annotations
@@ -110,37 +110,46 @@ def write_image(path: str | Path, image: Image) -> None:
         )
 
 
-def create_labels_zarr(
+def create_zarr(
     path: str | Path,
+    axes: str,
     shape: Sequence[int],
     *,
+    dtype: Any,
     chunks: Sequence[int],
+    channels: Sequence[str] | None = None,
     pixel_size: Mapping[str, float] | None = None,
 ) -> Any:
-    """Create an empty label image in OME-Zarr (NGFF 0.5), to be filled region by region.
+    """Create an empty image in OME-Zarr (NGFF 0.5), to be filled region by region.
 
     Parameters
     ----------
     path
         The folder; one that is there already is replaced.
+    axes
+        Such as ``"YX"`` or ``"CZYX"``.
     shape
-        ``(Y, X)`` or ``(Z, Y, X)``.
+        Length of each axis.
+    dtype
+        Of the pixels.
     chunks
         Length of a chunk along each axis; fill along chunk borders to write each chunk once.
+    channels
+        One name per entry of ``C``.
     pixel_size
         Micrometres per pixel along each axis, when known.
 
     Returns
     -------
     zarr.Array
-        uint32, all background.
+        All zero.
     """
     place = Path(path)
     if place.exists():
         shutil.rmtree(place)
     place.parent.mkdir(parents=True, exist_ok=True)
-    blank = np.broadcast_to(np.zeros(1, np.uint32), tuple(shape))
-    image = image_from_array(blank, AXES[-len(shape) :], pixel_size=pixel_size, channels=("labels",))
+    blank = np.broadcast_to(np.zeros(1, dtype), tuple(shape))
+    image = image_from_array(blank, axes, pixel_size=pixel_size, channels=channels)
     return _create_zarr(place, image, tuple(min(c, n) for c, n in zip(chunks, shape, strict=True)))
 
 

@@ -11,22 +11,35 @@ from typing import Any, Protocol, cast
 from torch import nn
 
 from cytoray_analysis.errors import BundleError
+from cytoray_analysis.networks.cnn import CNN
 from cytoray_analysis.networks.fusion import fuse_batch_norm
+from cytoray_analysis.networks.linear import LinearClassifier
+from cytoray_analysis.networks.pair_network import PairNetwork
+from cytoray_analysis.networks.pretrained import PretrainedTrunk
+from cytoray_analysis.networks.resnet import ResNet, UNetEncoder
 from cytoray_analysis.networks.unet import UNet
 
 
 class DenseNetwork(Protocol):
     """What tiling needs to know of a network."""
 
-    stride: int
-    halo: int
+    stride: tuple[int, ...]
+    halo: tuple[int, ...]
 
     def bytes_per_pixel(self, item: int) -> int:
         """Peak memory of inference per input pixel, in bytes, for features of `item` bytes."""
         ...
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"unet": UNet}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "unet": UNet,
+    "linear": LinearClassifier,
+    "cnn": CNN,
+    "resnet": ResNet,
+    "unet_encoder": UNetEncoder,
+    "pretrained": PretrainedTrunk,
+    "pair": PairNetwork,
+}
 
 
 def build_network(name: str, arguments: Mapping[str, Any]) -> nn.Module:

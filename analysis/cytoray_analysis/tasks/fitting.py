@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cytoray_analysis.tasks.protocol import Task
 
 
-def fit_decode(
-    task: Task,
-    outputs: Sequence[NDArray[np.float32]],
-    truths: Sequence[NDArray[Any]],
-    *,
-    rounds: int = 2,
-    objective: Callable[[dict[str, float]], float] | None = None,
-) -> dict[str, float]:
+def fit_decode(task: Task, outputs: Sequence[Any], truths: Sequence[Any], *, rounds: int = 2) -> dict[str, float]:
     """Choose decode parameters by coordinate search over the task's candidates.
 
     Parameters
     ----------
+    task
+        It says what is maximised: :attr:`~cytoray_analysis.tasks.protocol.Output.objective`.
     outputs
-        Dense outputs of validation images, (channels, spatial…) each.
+        Outputs of the network for validation items, as the task's ``decode`` takes them.
     truths
         Their truths.
     rounds
         Sweeps over all parameters; the search ends early when a sweep changes nothing.
-    objective
-        What to maximise, given the metrics; their mean by default, so that no single threshold is favoured.
 
     Returns
     -------
     dict
-        A value per parameter; the default where nothing scores higher.
+        A value per parameter; the default where nothing is better.
     """
-    objective = objective or (lambda metrics: float(np.mean(list(metrics.values()))))
 
     def value(parameters: dict[str, float]) -> float:
         answers = [task.decode(output, parameters).values for output in outputs]
-        return objective(task.score(answers, truths))
+        if task.output.objective is not None:
+            return task.output.objective(answers, truths)
+        return float(np.mean(list(task.score(answers, truths).values())))
 
     best = task.output.defaults()
     best_value = value(best)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,12 +25,20 @@ WIDTH_OF_FILES = 200
 def evaluate(
     model: Annotated[str, typer.Argument(help="NAME, NAME@ALIAS, NAME/VERSION or a bundle folder.")],
     dataset: Annotated[Path, typer.Argument(help="A data set folder.")],
-    split: Annotated[str, typer.Option(help="Which part of the data set.")] = "val",
+    split: Annotated[str, typer.Option(help="Which part of the data set; all for every part.")] = "val",
     where: Annotated[
         list[str] | None,
         typer.Option(metavar="COLUMN=GLOB", help="Only images whose column matches; may be repeated."),
     ] = None,
     by: Annotated[str | None, typer.Option(metavar="COLUMN", help="Scores for each value of a column, too.")] = None,
+    segmentation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Track what this model finds, not the given masks; or segment the predicted stains."
+        ),
+    ] = None,
+    baseline: Annotated[bool, typer.Option("--baseline", help="Score what needs no learning, too.")] = False,
+    pictures: Annotated[Path | None, typer.Option(metavar="DIR", help="Write pictures of the answers there.")] = None,
     column: ColumnOption = None,
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0; chosen by default.")] = None,
     precision: Annotated[
@@ -45,27 +54,52 @@ def evaluate(
     from cytoray_services.evaluation import evaluate as evaluate_model
     from cytoray_services.registry import load_bundle
 
-    bundle, version = load_bundle(model, load_settings())
-    chosen = open_dataset(dataset, columns=parse_columns(column) or None, task=bundle.spec.task.name).split(split)
+    settings = load_settings()
+    bundle, version = load_bundle(model, settings)
+    predictor = Predictor(bundle, device=device, precision=precision, version=version.version if version else None)
+    whole = open_dataset(dataset, columns=parse_columns(column) or None, truth=predictor.task.output.truth)
+    chosen = whole.split(split)
     for name, glob in conditions:
         chosen = chosen.where(name, glob)
-    predictor = Predictor(bundle, device=device, precision=precision, version=version.version if version else None)
+    segment = None if segmentation is None else Predictor(load_bundle(segmentation, settings)[0], device=device)
     with _progress_bar() as progress:
-        evaluation = evaluate_model(predictor, chosen, by=by, progress=progress)
+        evaluation = evaluate_model(predictor, chosen, by=by, segment=segment, progress=progress)
     answer: dict[str, Any] = {
         "model": version.reference if version else model,
         "dataset": str(dataset),
         "split": split,
         "metrics": evaluation.metrics,
-        "items": len(evaluation.items),
+        "items": len(chosen),
         "seconds": round(evaluation.seconds, 3),
     }
     if by is not None:
         answer["groups"] = evaluation.groups
+    if evaluation.downstream:
+        answer["downstream"] = evaluation.downstream
+    if baseline:
+        from cytoray_services.baselines import baseline_scores
+
+        answer["baseline"] = baseline_scores(whole, chosen, bundle.spec)
+    if pictures is not None:
+        answer["pictures"] = _write_pictures(evaluation, pictures)
     if json:
         print_json(answer)
     else:
         _print_scores(answer, evaluation)
+
+
+def _write_pictures(evaluation: Evaluation, folder: Path) -> list[str]:
+    from cytoray_services.evaluation_pictures import evaluation_pictures
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, picture in evaluation_pictures(evaluation).items():
+        path = folder / f"{name}.png"
+        draft = path.with_suffix(".draft")
+        draft.write_bytes(picture)
+        draft.replace(path)
+        written.append(str(path))
+    return written
 
 
 def _condition(text: str) -> tuple[str, str]:
@@ -99,11 +133,15 @@ def _print_scores(answer: dict[str, Any], evaluation: Evaluation) -> None:
     counts = {name: sum(score.group == name for score in evaluation.items) for name in evaluation.groups}
     rows = [("all", len(evaluation.items), evaluation.metrics)]
     rows += [(name, counts[name], metrics) for name, metrics in evaluation.groups.items()]
-    for name, count, metrics in rows:
-        table.add_row(Text(name), str(count), *(f"{value:.3f}" for value in metrics.values()))
+    if "baseline" in answer:
+        rows.append(("without learning", len(evaluation.items), answer["baseline"]))
+    for label, count, metrics in rows:
+        table.add_row(Text(label), str(count), *(f"{metrics.get(name, math.nan):.3f}" for name in evaluation.metrics))
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
     console.print(Text(title))
     console.print(table)
+    for name, value in evaluation.downstream.items():
+        console.print(Text(f"{name} {value:.3f}"))
     console.print(Text(f"{evaluation.seconds:.1f} s"))

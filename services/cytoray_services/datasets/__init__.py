@@ -2,17 +2,25 @@
 
 from cytoray_services.datasets.check import Finding, check_dataset, check_folder
 from cytoray_services.datasets.content import file_digest, hash_dataset
-from cytoray_services.datasets.manifest import Dataset, Item, open_dataset
+from cytoray_services.datasets.dataset import ALL, Box, Dataset, Item, join_datasets
+from cytoray_services.datasets.labelled import Labelled, read_labelled, task_arguments
+from cytoray_services.datasets.manifest import open_dataset
 from cytoray_services.datasets.synthetic import make_segmentation
 
 __all__ = [
+    "ALL",
+    "Box",
     "Dataset",
     "Finding",
     "Item",
+    "Labelled",
     "check_dataset",
     "check_folder",
     "file_digest",
     "hash_dataset",
+    "join_datasets",
     "make_segmentation",
     "open_dataset",
+    "read_labelled",
+    "task_arguments",
 ]

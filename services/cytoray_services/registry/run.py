@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 from cytoray_analysis.errors import MissingFileError, PlatformError
 from cytoray_services.registry.connection import Connection
-from cytoray_services.registry.versions import flatten
+from cytoray_services.registry.versions import flatten, metric_name
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Run:
         warning, so that a training does not end because its record keeper is away.
         """
         now = int(time.time() * 1000)
-        self._waiting += [(key, float(value), now, step) for key, value in values.items()]
+        self._waiting += [(metric_name(key), float(value), now, step) for key, value in values.items()]
         if time.monotonic() - self._sent < SECONDS_BETWEEN_BATCHES:
             return
         try:

@@ -166,9 +166,14 @@ def _last(stack: list[str], version: str) -> int:
     return len(stack) - 1 - stack[::-1].index(version) if version in stack else -1
 
 
+def metric_name(name: str) -> str:
+    """Return a metric's name with what MLflow does not take, as in the names of classes, replaced by underscores."""
+    return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)
+
+
 def tags_of(metrics: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, str]:
     """Return the tags that record scores and facts; nested facts get dotted keys, None is left out."""
-    return {f"{_METRIC_TAG}{key}": repr(float(value)) for key, value in metrics.items()} | flatten(facts)
+    return {f"{_METRIC_TAG}{metric_name(key)}": repr(float(value)) for key, value in metrics.items()} | flatten(facts)
 
 
 def metrics_from_tags(tags: Mapping[str, str]) -> dict[str, float]:

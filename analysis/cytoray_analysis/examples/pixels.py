@@ -1,0 +1,105 @@
+"""Crops of images with a truth per pixel: labels, or another image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cytoray_analysis.augmentation import Augmentation, augment
+from cytoray_analysis.bundle import ModelInput
+from cytoray_analysis.cells import window_around
+from cytoray_analysis.examples.protocol import Example, Places, ScaledPixels, centre_within
+from cytoray_analysis.images import Image, IntensityScaling, resample_labels
+from cytoray_analysis.images.resample import resample_image_to
+from cytoray_analysis.model_input import prepare
+
+OVERHANG = 0.125
+
+
+class PixelExamples:
+    """Whole images are kept; crops are drawn from anywhere in them."""
+
+    leading_axis = "C"
+    windowed = False
+
+    def dimensions(self, spatial: int) -> int:
+        """Say that a crop has the axes of the image."""
+        return spatial
+
+    def inputs(self, model_input: ModelInput) -> int:
+        """Count the channels."""
+        return model_input.inputs
+
+    def cut(self, image: Image, truth: NDArray[Any], objects: Any, model_input: ModelInput) -> Iterator[Example]:
+        """Yield the image as the model sees it, with labels (spatial…) or target (K, spatial…) in the same pixels."""
+        pixels = unscaled(image, model_input)
+        shape = pixels.shape[1:]
+        if truth.dtype.kind == "f":
+            yield Example(pixels, resample_image_to(truth, shape))
+        else:
+            yield Example(pixels, resample_labels(truth, shape).astype(np.int32, copy=False))
+
+    def places(self, truth: NDArray[Any]) -> Places:
+        """Offer one place.
+
+        It is drawn with a probability that grows with the square root of the objects: many small images do not drown a
+        few large ones, nor the other way round, and empty images are still seen.
+        """
+        objects = 0 if truth.dtype.kind == "f" else len(np.unique(truth[truth > 0]))
+        return Places(np.array([np.sqrt(1.0 + objects)]))
+
+    def window(
+        self,
+        pixels: ScaledPixels,
+        truth: NDArray[Any],
+        place: int,
+        chance: NDArray[np.float64],
+        crop: tuple[int, ...],
+        augmentation: Augmentation,
+    ) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """Read the surroundings of a crop; beyond the image pixels are 0 and the truth is unknown (−1 or NaN)."""
+        sides = augmentation.window(crop)
+        centre = centre_within(chance.tolist(), pixels.shape, crop, OVERHANG)
+        region = window_around(centre, sides)
+        inside = tuple(
+            slice(max(part.start, 0), min(part.stop, length)) for part, length in zip(region, pixels.shape, strict=True)
+        )
+        place_inside = tuple(
+            slice(kept.start - part.start, kept.stop - part.start) for kept, part in zip(inside, region, strict=True)
+        )
+        known = pixels.read(inside)
+        images = np.zeros((known.shape[0], *sides), np.float32)
+        images[(slice(None), *place_inside)] = known
+        leading = truth.shape[: truth.ndim - len(sides)]
+        values = truth[(Ellipsis, *inside)]
+        unknown: Any = np.full((*leading, *sides), np.nan, np.float32) if truth.dtype.kind == "f" else None
+        surroundings = np.full((*leading, *sides), -1, np.int64) if unknown is None else unknown
+        surroundings[(Ellipsis, *place_inside)] = values
+        return images, surroundings
+
+    def vary(
+        self,
+        images: Tensor,
+        truth: Tensor,
+        crop: tuple[int, ...],
+        augmentation: Augmentation,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """Warp images and truth alike, then vary intensities."""
+        return augment(images, truth, crop, augmentation, generator)
+
+
+def unscaled(image: Image, model_input: ModelInput, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+    """Return an image as the model sees it, (C, spatial…), before its intensities are scaled.
+
+    Scaling comes when the statistics of all training images are known.
+    """
+    plain = model_input.model_copy(update={"scaling": IntensityScaling(), "statistics": None})
+    source = prepare(image, plain, shape=shape)
+    pixels: NDArray[Any] = np.repeat(source.image.read(), source.copies, axis=0)
+    return pixels

@@ -1,0 +1,240 @@
+"""An answer for every pixel, in tiles and blocks whose size follows from a memory budget.
+
+Tiles carry a halo as wide as the network sees and start where the network's cells start, blocks carry a margin as
+wide as decoding sees, and objects are named by their place in the whole image: the answer does not depend on how the
+image was cut.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoray_analysis.bundle import BundleSpec
+from cytoray_analysis.devices import Precision
+from cytoray_analysis.errors import CytorayError, RequestError
+from cytoray_analysis.images import Image, create_zarr
+from cytoray_analysis.images.resample import resample_image_to, resample_labels
+from cytoray_analysis.inference.protocol import Outcome, Seconds
+from cytoray_analysis.inference.runner import NetworkRunner
+from cytoray_analysis.model_input import NetworkImage, blank_image, prepare
+from cytoray_analysis.numbering import Numbering
+from cytoray_analysis.tasks import Block, Decoded, Task
+from cytoray_analysis.tiles import Region, core_for_budget, extent, per_axis, round_up, tile_region, whole, within
+
+ZARR_CHUNK = 1024  # pixels along Y and X
+ZARR_PLANES = 16  # along Z
+Progress = Callable[[int, int], None]
+
+
+class PixelInference:
+    """Dense outputs for an image, decoded into labels or an image.
+
+    Parameters
+    ----------
+    spec, task, runner
+        The model.
+    parameters
+        Of the task's decoding.
+    memory_budget
+        Bytes that one prediction may take beside the image and its answer; sets the tile size.
+    """
+
+    precision: ClassVar[Precision | None] = None
+
+    def __init__(
+        self,
+        spec: BundleSpec,
+        task: Task,
+        runner: NetworkRunner,
+        parameters: Mapping[str, float],
+        memory_budget: int,
+    ) -> None:
+        self.spec, self.task, self.runner, self.parameters = spec, task, runner, parameters
+        self.memory_budget = memory_budget
+        self.stride, self.halo = runner.stride, runner.halo
+        margin = per_axis(task.output.margin(parameters), runner.dimensions)
+        self.margin = tuple(round_up(width, cell) for width, cell in zip(margin, self.stride, strict=True))
+
+    def answer(self, image: Image, objects: Any) -> Outcome:
+        """Answer for one image that fits into memory."""
+        _require_none(objects)
+        start = time.perf_counter()
+        source = prepare(image, self.spec.input)
+        return self._answer(source, {"read": time.perf_counter() - start, "network": 0.0, "decode": 0.0})
+
+    def answer_batch(self, images: Sequence[Image], objects: Sequence[Any]) -> list[Outcome | CytorayError]:
+        """Answer for several images; those of one shape go through the network together."""
+        results: list[Outcome | CytorayError | None] = [None] * len(images)
+        sources: dict[tuple[int, ...], list[tuple[int, NetworkImage, float]]] = {}
+        for index, image in enumerate(images):
+            start = time.perf_counter()
+            try:
+                _require_none(objects[index])
+                source = prepare(image, self.spec.input)
+                sources.setdefault(source.shape, []).append((index, source, time.perf_counter() - start))
+            except CytorayError as error:
+                results[index] = error
+        for shape, members in sources.items():
+            together = max(1, self.tile_pixels() // max(math.prod(shape), 1))
+            for first in range(0, len(members), together):
+                self._answer_together(members[first : first + together], results)
+        return [result for result in results if result is not None]
+
+    def outputs(self, image: Image, objects: Any) -> NDArray[np.float32]:
+        """Return the network's dense outputs for an image, (channels, spatial…) float32, before decoding."""
+        _require_none(objects)
+        source = prepare(image, self.spec.input)
+        return self._outputs(source, whole(source.shape), {"read": 0.0, "network": 0.0})
+
+    def store(self, image: Image, path: Path, progress: Progress | None) -> tuple[tuple[int, ...], int, Seconds]:
+        """Answer block by block into an OME-Zarr, which must not exist: spatial shape, objects, seconds."""
+        start = time.perf_counter()
+        source = prepare(image, self.spec.input, in_memory=False)
+        seconds = {"read": time.perf_counter() - start, "network": 0.0, "decode": 0.0, "write": 0.0}
+        axes = self.spec.input.axes.replace("C", "")
+
+        def create(channels: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+            sides = (ZARR_PLANES,) * (len(axes) - 2) + (ZARR_CHUNK, ZARR_CHUNK)
+            return create_zarr(
+                path,
+                "C" * len(channels) + axes,
+                (*channels, *source.shape),
+                dtype=np.uint32 if dtype.kind == "i" else dtype,
+                chunks=(1,) * len(channels) + sides,
+                channels=None if channels else ("labels",),
+                pixel_size=image.pixel_size,
+            )
+
+        numbering, _ = self._fill(source, create, seconds, progress)
+        return source.shape, numbering.count, seconds
+
+    def warm_up(self) -> None:
+        """Predict a blank image."""
+        self.answer(blank_image(self.spec.input, tuple(8 * cell for cell in self.stride)), None)
+
+    def tile_core(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the size of the tiles, without their halo, that an image of this spatial shape is predicted in."""
+        return core_for_budget(shape, self.halo, self.tile_pixels(), stride=self.stride)
+
+    def tile_pixels(self) -> int:
+        """Pixels that one pass through the network may take."""
+        return max(self.memory_budget // self.runner.bytes_per_pixel, 1)
+
+    def block_pixels(self) -> int:
+        """Pixels whose dense outputs (float32) and decoding take at most a third of the budget."""
+        return max(self.memory_budget // 3 // (self.task.output.channels * 4 + 24), 1)
+
+    def _answer(self, source: NetworkImage, seconds: Seconds) -> Outcome:
+        if math.prod(source.shape) <= self.block_pixels():
+            outputs = self._outputs(source, whole(source.shape), seconds)
+            return self._outcome(source, self._decode(outputs, seconds), seconds)
+
+        def create(channels: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+            return np.zeros((*channels, *source.shape), dtype)
+
+        numbering, answer = self._fill(source, create, seconds, None)
+        return self._outcome(source, Decoded(answer, None, numbering.confidence()), seconds)
+
+    def _outcome(self, source: NetworkImage, decoded: Decoded, seconds: Seconds) -> Outcome:
+        answer = decoded.values
+        counted = answer.dtype.kind == "i"
+        if source.shape != source.original_shape:
+            resample = resample_labels if counted else resample_image_to
+            answer = resample(answer, source.original_shape)
+        return Outcome(answer, int(answer.max(initial=0)) if counted else 0, seconds, decoded.confidence)
+
+    def _answer_together(
+        self, members: Sequence[tuple[int, NetworkImage, float]], results: list[Outcome | CytorayError | None]
+    ) -> None:
+        if len(members) == 1 or math.prod(members[0][1].shape) > min(self.tile_pixels(), self.block_pixels()):
+            for index, source, spent in members:
+                results[index] = self._answer(source, {"read": spent, "network": 0.0, "decode": 0.0})
+            return
+        start = time.perf_counter()
+        pixels = np.stack([source.read(whole(source.shape)) for _, source, _ in members])
+        read = (time.perf_counter() - start) / len(members)
+        start = time.perf_counter()
+        outputs = self.runner.forward_padded(pixels)
+        network = (time.perf_counter() - start) / len(members)
+        for (index, source, spent), output in zip(members, outputs, strict=True):
+            seconds = {"read": spent + read, "network": network, "decode": 0.0}
+            results[index] = self._outcome(source, self._decode(output, seconds), seconds)
+
+    def _fill(
+        self,
+        source: NetworkImage,
+        create: Callable[[tuple[int, ...], np.dtype[Any]], Any],
+        seconds: Seconds,
+        progress: Progress | None,
+    ) -> tuple[Numbering, Any]:
+        """Make the answer block by block; `create` gives the place for it, once its channels and type are known."""
+        # A block and both its borders fit into one tile, so that nothing but borders is computed twice.
+        pixels = min(self.block_pixels(), self.tile_pixels())
+        border = tuple(margin + halo for margin, halo in zip(self.margin, self.halo, strict=True))
+        core = core_for_budget(source.shape, border, pixels, stride=self.stride)
+        blocks = list(tile_region(whole(source.shape), source.shape, core, self.margin, stride=self.stride))
+        numbering, target = Numbering(), None
+        for done, block in enumerate(blocks):
+            outputs = self._outputs(source, block.outer, seconds)
+            place = Block(tuple(part.start for part in block.outer), source.shape)
+            decoded = self._decode(outputs, seconds, place)
+            del outputs
+            start = time.perf_counter()
+            values = decoded.values[(Ellipsis, *block.inner)]
+            if target is None:
+                target = create(values.shape[: values.ndim - len(source.shape)], values.dtype)
+            target[(Ellipsis, *block.core)] = numbering.number(values, decoded.identities, decoded.confidence)
+            seconds["write"] = seconds.get("write", 0.0) + time.perf_counter() - start
+            if progress:
+                progress(done + 1, len(blocks))
+        start = time.perf_counter()
+        ranks = numbering.ranks()
+        if ranks is not None and target is not None:
+            for block in blocks:  # objects were numbered as they were met; now in order of their place
+                target[block.core] = ranks[target[block.core]]
+        seconds["write"] = seconds.get("write", 0.0) + time.perf_counter() - start
+        return numbering, target
+
+    def _decode(self, outputs: NDArray[np.float32], seconds: Seconds, block: Block | None = None) -> Decoded:
+        start = time.perf_counter()
+        decoded = self.task.decode(outputs, self.parameters, block)
+        seconds["decode"] += time.perf_counter() - start
+        return decoded
+
+    def _outputs(self, source: NetworkImage, region: Region, seconds: Seconds) -> NDArray[np.float32]:
+        """Run the network over a region, tile by tile."""
+        core = self.tile_core(extent(region))
+        outputs: NDArray[np.float32] | None = None
+        for tile in tile_region(region, source.shape, core, self.halo, stride=self.stride):
+            start = time.perf_counter()
+            # One tile that is the whole image needs no halo, and no copy.
+            alone = tile.core == whole(source.shape)
+            pixels = source.read(tile.outer)
+            read = time.perf_counter()
+            answer: NDArray[np.float32] = self.runner.forward_padded(pixels[None])[0]
+            seconds["read"] += read - start
+            seconds["network"] += time.perf_counter() - read
+            if alone:
+                return answer
+            if outputs is None:
+                outputs = np.empty((len(answer), *extent(region)), np.float32)
+            outputs[(slice(None), *within(tile.core, region))] = answer[(slice(None), *tile.inner)]
+        if outputs is None:
+            raise ValueError(f"region {region} holds no pixel")
+        return outputs
+
+
+def _require_none(objects: Any) -> None:
+    if objects is not None:
+        raise RequestError(
+            "expected an image alone, got objects beside it",
+            field="objects",
+            hint="this model answers for every pixel and needs no masks or boxes",
+        )

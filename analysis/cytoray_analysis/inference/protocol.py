@@ -1,0 +1,92 @@
+"""What every kind of inference offers the predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoray_analysis.bundle import BundleSpec
+from cytoray_analysis.devices import Precision
+from cytoray_analysis.errors import CytorayError
+from cytoray_analysis.images import Image
+from cytoray_analysis.inference.runner import NetworkRunner
+from cytoray_analysis.tasks import Task
+
+Seconds = dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """An answer, before it is said who gave it.
+
+    Attributes
+    ----------
+    answer
+        Labels (spatial…) int32; an image (K, spatial…) float32; :class:`~cytoray_analysis.tasks.class_answers.Classes`;
+        or a lineage.
+    objects
+        Number of objects, cells or tracks; 0 for images.
+    seconds
+        Time per stage: ``read``, ``network``, ``decode``.
+    confidence
+        (objects + 1,) how sure each object is, where the task says so.
+    """
+
+    answer: Any
+    objects: int
+    seconds: Seconds
+    confidence: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What the network gave for one item, as the task decodes it, and the shape that answers come back in."""
+
+    values: Any
+    context: Any = None
+
+
+class Inference(Protocol):
+    """One way of asking a network: for every pixel, for every cell, for every link.
+
+    Attributes
+    ----------
+    precision
+        What the network computes in when nobody says; None leaves it to the device.
+    """
+
+    precision: ClassVar[Precision | None]
+
+    def __init__(
+        self,
+        spec: BundleSpec,
+        task: Task,
+        runner: NetworkRunner,
+        parameters: Mapping[str, float],
+        memory_budget: int,
+    ) -> None: ...
+
+    def answer(self, image: Image, objects: Any) -> Outcome:
+        """Answer for one image."""
+        ...
+
+    def answer_batch(self, images: Sequence[Image], objects: Sequence[Any]) -> list[Outcome | CytorayError]:
+        """Answer for several images; an entry is the error that this image alone caused."""
+        ...
+
+    def outputs(self, image: Image, objects: Any) -> Any:
+        """Return the network's outputs for an image, as the task's ``decode`` takes them."""
+        ...
+
+    def store(self, image: Image, path: Path, progress: Any) -> tuple[tuple[int, ...], int, Seconds]:
+        """Answer for an image larger than memory into an OME-Zarr: spatial shape, objects, seconds."""
+        ...
+
+    def warm_up(self) -> None:
+        """Answer for something blank, so that the first real image finds everything compiled and allocated."""
+        ...

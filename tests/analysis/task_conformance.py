@@ -1,0 +1,81 @@
+"""What every task must keep to; the test class of each task inherits it."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cytoray_analysis.tasks import TASKS, Task, get_task
+
+
+class TaskConformance:
+    """Give a name, arguments, a batch of truths with something unknown in it, and an item with a perfect answer."""
+
+    name: str
+    arguments: dict[str, Any]
+
+    def truths(self) -> Tensor:
+        """Return a batch as ``encode`` takes it."""
+        raise NotImplementedError
+
+    def unknown(self) -> Tensor:
+        """Return the same batch with everything unknown."""
+        raise NotImplementedError
+
+    def outputs(self, truths: Tensor) -> Tensor:
+        """Return random outputs of a network for the batch."""
+        spatial = truths.shape[2:] if self.task().output.truth in ("image", "lineage") else truths.shape[1:]
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(len(truths), self.task().output.channels, *spatial, generator=generator)
+
+    def items(self) -> tuple[list[Any], list[Any]]:
+        """Return perfect answers and their truths, as ``score`` takes them."""
+        raise NotImplementedError
+
+    def task(self) -> Task:
+        """Build the task as a bundle does."""
+        return get_task(self.name, json.loads(json.dumps(self.arguments)))
+
+    def test_the_class_says_what_truth_it_needs(self) -> None:
+        assert TASKS[self.name].truth == self.task().output.truth
+
+    def test_the_loss_is_a_finite_scalar_that_a_step_lowers(self) -> None:
+        task, truths = self.task(), self.truths()
+        target = task.encode(truths)
+        outputs = self.outputs(truths).requires_grad_()
+        before = task.loss(outputs, target)
+        assert before.ndim == 0
+        assert math.isfinite(float(before.detach()))
+        before.backward()  # type: ignore[no-untyped-call]
+        assert outputs.grad is not None
+        assert torch.isfinite(outputs.grad).all()
+        step = 0.05 / float(outputs.grad.abs().max().clamp(min=1e-12))
+        assert task.loss(outputs.detach() - step * outputs.grad, target) < before
+
+    def test_what_is_unknown_teaches_nothing(self) -> None:
+        task, truths = self.task(), self.unknown()
+        outputs = self.outputs(truths).requires_grad_()
+        loss = task.loss(outputs, task.encode(truths))
+        assert math.isfinite(float(loss.detach()))
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert outputs.grad is not None
+        assert float(outputs.grad.abs().max()) == pytest.approx(0.0, abs=1e-9)
+
+    def test_metrics_have_names_before_anything_is_scored(self) -> None:
+        answers, truths = self.items()
+        assert set(self.task().score([], [])) <= set(self.task().score(answers, truths))
+
+    def test_a_perfect_answer_has_the_best_score(self) -> None:
+        scores = self.task().score(*self.items())
+        assert next(iter(scores.values())) == pytest.approx(1.0, abs=1e-6)
+        assert all(np.isfinite(value) for name, value in scores.items() if name != "psnr")
+
+    def test_decode_parameters_are_numbers_that_a_bundle_can_hold(self) -> None:
+        defaults = self.task().output.defaults()
+        assert json.loads(json.dumps(defaults)) == defaults
