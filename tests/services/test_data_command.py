@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cytoray_analysis.images import read_image
 from cytoray_services.commands.root import main
 from cytoray_services.datasets import hash_dataset, open_dataset
 
@@ -46,6 +47,72 @@ def test_making_says_what_was_made(tmp_path: Path, capsys: pytest.CaptureFixture
     assert made["hash"] == hash_dataset(open_dataset(tmp_path / "a"))
 
 
+@pytest.mark.parametrize(
+    ("task", "options", "truth"),
+    [
+        ("segmentation", "--images 2 --size 64 --bits 16 --transmitted 1", "labels"),
+        ("segmentation", "--images 2 --size 40x32 --depth 9 --bits 16", "labels"),
+        ("classification", "--images 2 --size 160 --classes 3 --imbalance 2", "class"),
+        ("classification", "--images 2 --size 120 --layout folders", "class"),
+        ("label-free", "--images 2 --size 64", "image"),
+        ("label-free", "--images 2 --size 64x80 --planes 3 --volume --channels 2", "image"),
+        ("tracking", "--images 2 --size 96 --frames 8", "lineage"),
+    ],
+)
+def test_every_task_has_data_to_make_that_check_without_an_error(
+    task: str, options: str, truth: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, made = answer(capsys, "data", "make", task, tmp_path / "a", "--seed", "4", *options.split())
+    assert (status, made["task"]) == (0, task)
+    assert made["hash"] == hash_dataset(open_dataset(tmp_path / "a"))
+    status, found = answer(capsys, "data", "check", tmp_path / "a")
+    assert (status, found["errors"], found["truth"]) == (0, 0, truth)
+    assert found["splits"] == made["splits"]
+    assert found["items"] == sum(made["splits"].values())
+
+
+def test_volumes_have_the_planes_that_were_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer(capsys, "data", "make", "segmentation", tmp_path / "a", "--images", "1", "--size", "40x32", "--depth", "9")
+    (item,) = open_dataset(tmp_path / "a").items
+    assert read_image(item.image).shape == (9, 40, 32)
+
+
+def test_making_needs_leave_to_write_into_a_folder_that_holds_something(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("data", "make", "classification", made, "--images", "1", "--size", "80")
+    assert answer(capsys, *words)[1]["error"] == "DatasetError"
+    assert answer(capsys, *words, "--overwrite")[0] == 0
+
+
+def test_classes_are_counted_per_split_with_their_imbalance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--images", "8", "--size", "320", "--classes", "2", "--imbalance", "4")
+    answer(capsys, "data", "make", "classification", tmp_path / "a", *words)
+    status, found = answer(capsys, "data", "check", tmp_path / "a")
+    assert (status, found["errors"], found["warnings"], found["notes"]) == (0, 0, 0, 1)
+    assert found["classes"] == {"train": {"round": 182, "spindle": 46}, "val": {"round": 61, "spindle": 15}}
+    assert found["imbalance"] == 4.0
+    assert [finding["code"] for finding in found["findings"]] == ["class-imbalance"]
+    status, text = run(capsys, "data", "check", tmp_path / "a")
+    assert status == 0
+    assert "182" in text
+    assert "note" in text
+
+
+def test_data_without_classes_have_no_counts_of_them(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "data", "check", made)[1]
+    assert found.keys() == {"dataset", "truth", "items", "splits", "errors", "warnings", "notes", "findings"}
+
+
+def test_data_that_do_not_fit_the_model_exit_with_two(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, code in [(("--axes", "ZYX"), "wrong-axes"), (("--channels", "2"), "wrong-channels")]:
+        status, found = answer(capsys, "data", "check", made, *words)
+        assert status == 2
+        assert {finding["code"] for finding in found["findings"]} == {code}
+    status, found = answer(capsys, "data", "check", made, "--truth", "class")
+    assert (status, len(found["findings"])) == (2, 1)
+
+
 def test_a_ruined_data_set_exits_with_two_and_names_file_and_remedy(
     made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,7 +138,13 @@ def test_warnings_alone_exit_with_nought(made: Path, capsys: pytest.CaptureFixtu
     [
         (("data", "check", "nowhere"), "no data set folder"),
         (("data", "hash", "nowhere"), "no data set folder"),
-        (("data", "make", "poetry", "x"), "expected the task segmentation"),
+        (("data", "make", "poetry", "x"), "expected a task out of segmentation, classification, tracking, label-free"),
+        (("data", "make", "tracking", "x", "--bits", "8"), "got --bits"),
+        (("data", "make", "classification", "x", "--volume"), "options out of --classes, --imbalance, --layout"),
+        (("data", "make", "classification", "x", "--layout", "heap"), "expected the layout boxes or folders"),
+        (("data", "make", "segmentation", "x", "--depth", "9", "--transmitted", "0.5"), "--depth or --transmitted"),
+        (("data", "check", ".", "--axes", "XY"), "expected YX or ZYX"),
+        (("data", "check", ".", "--truth", "poetry"), "expected labels or image or class or lineage"),
         (("data", "make", "segmentation", "x", "--size", "big"), "expected a size"),
         (("data", "make", "segmentation", "x", "--bits", "12"), "expected 8 or 16 bits"),
         (("data", "check", ".", "--column", "mask"), "expected --column ROLE=NAME"),

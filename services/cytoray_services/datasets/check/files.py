@@ -1,0 +1,67 @@
+"""Reading the files of a data set so that whatever is wrong with one becomes a finding."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from cytoray_analysis.errors import ImageError, InputError, MissingFileError, UnreadableImageError
+from cytoray_analysis.images import Image, read_image, require_finite
+from cytoray_services.datasets.check.findings import Finding
+
+_DIRECT_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg"}
+_DIRECT_BYTES = 2**27
+
+
+def open_file(path: Path, name: str) -> Image | Finding:
+    """Open an image of a data set, or say what keeps it from being opened."""
+    try:
+        return _read(path, name)
+    except MissingFileError:
+        return Finding("error", name, "there is no such file", "Restore it or remove its row.", "missing-file")
+    except UnreadableImageError as error:
+        return damaged(name, error)
+    except InputError as error:
+        return Finding("error", name, error.message, error.hint or "", "wrong-axes")
+
+
+def read_pixels(image: Image, name: str) -> np.ndarray | Finding:
+    """Decode the finite pixels of an image, or say why there are none."""
+    try:
+        pixels = image.read()
+        require_finite(pixels, name)
+    except UnreadableImageError as error:
+        return damaged(name, error)
+    except ImageError as error:
+        return Finding("error", name, error.message, error.hint or "", "not-finite")
+    return pixels
+
+
+def hash_pixels(axes: str, images: Iterable[np.ndarray]) -> str:
+    """Return a hash of decoded pixels, the same in every file format."""
+    digest = hashlib.blake2b(axes.encode(), digest_size=16)
+    for pixels in images:
+        digest.update(f"{pixels.shape}{pixels.dtype}".encode())
+        digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def size_of(shape: Iterable[int]) -> str:
+    """Return lengths as people write them: ``512 × 512``."""
+    return " × ".join(str(length) for length in shape)
+
+
+def damaged(name: str, error: ImageError) -> Finding:
+    """Return the finding for a file that cannot be decoded."""
+    code = "truncated" if error.field == "bytes" else "unreadable"
+    return Finding("error", name, error.message, error.hint or "", code)
+
+
+def _read(path: Path, name: str) -> Image:
+    # Small files by their bytes, which is several times faster than lazily.
+    if path.suffix.lower() in _DIRECT_SUFFIXES and path.is_file() and path.stat().st_size <= _DIRECT_BYTES:
+        return read_image(path.read_bytes(), name=name)
+    return read_image(path, name=name)

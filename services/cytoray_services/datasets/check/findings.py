@@ -1,0 +1,133 @@
+"""What the check of a data set passes around: findings, facts about single items, and both for a whole set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cytoray_analysis.registration import Shift
+from cytoray_services.datasets.dataset import Dataset, Item
+
+Severity = Literal["error", "warning", "note"]
+_ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
+# Items that share image and truth, as the cells of one field do, are examined once.
+Files = tuple[Path, Path | None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a data set, or worth knowing about it.
+
+    Parameters
+    ----------
+    severity
+        ``error`` ruins a training; ``warning`` is worth a look; ``note`` is worth knowing.
+    file
+        The file, relative to the data set; ``.`` for the data set itself.
+    problem
+        What was expected and what came.
+    remedy
+        What to do.
+    code
+        A name for programs; see the table of :mod:`cytoray_services.datasets.check`.
+    """
+
+    severity: Severity
+    file: str
+    problem: str
+    remedy: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was learnt about one image and its truth by reading both; empty where that failed.
+
+    Parameters
+    ----------
+    findings
+        What is wrong with these two files alone.
+    axes, channels, shape
+        Of the image (of a movie: of each frame); ``shape`` has the spatial axes only.
+    digest
+        A hash of the image's pixels, whatever the file's format.
+    target_channels
+        Of a target image.
+    shift
+        Of a target image against its input.
+    tracks, divisions
+        Counts of a lineage.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    axes: str = ""
+    channels: int = 0
+    shape: tuple[int, ...] = ()
+    digest: str = ""
+    target_channels: int = 0
+    shift: Shift | None = None
+    tracks: int = 0
+    divisions: int = 0
+
+    @property
+    def spatial_axes(self) -> str:
+        """The axes without channels."""
+        return self.axes.replace("C", "")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A data set, what was learnt about its files, and what a training would ask of it.
+
+    Parameters
+    ----------
+    dataset
+        As opened.
+    facts
+        By image and truth; see :func:`files_of`.
+    axes
+        Spatial axes that the model takes; ``None`` for those of most images.
+    channels
+        How many channels the model takes; ``None`` for what most images have.
+    grey_as_rgb
+        Whether grey images stand in for colour ones.
+    required_splits
+        Splits that must have items.
+    """
+
+    dataset: Dataset
+    facts: Mapping[Files, Facts]
+    axes: str | None = None
+    channels: int | None = None
+    grey_as_rgb: bool = True
+    required_splits: tuple[str, ...] = ()
+
+    def of(self, item: Item) -> Facts:
+        """Return what was learnt about an item."""
+        return self.facts[files_of(item)]
+
+    def name(self, path: Path) -> str:
+        """Return a path as findings show it."""
+        return name_in(self.dataset, path)
+
+
+def files_of(item: Item) -> Files:
+    """Return what identifies the files of an item."""
+    return item.image, item.truth
+
+
+def name_in(dataset: Dataset, path: Path) -> str:
+    """Return a path relative to the data set where it lies inside."""
+    return path.relative_to(dataset.root).as_posix() if path.is_relative_to(dataset.root) else str(path)
+
+
+def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
+    """Sort by severity, then by file."""
+    return sorted(findings, key=lambda finding: (_ORDER[finding.severity], finding.file, finding.code))
+
+
+def shorten(names: Sequence[object], most: int = 5) -> str:
+    """List a few of many names: ``1, 2, 3 …``."""
+    return ", ".join(str(name) for name in names[:most]) + (" …" if len(names) > most else "")

@@ -1,0 +1,147 @@
+"""The check of movies and their lineages, in the layout of the Cell Tracking Challenge."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from cytoray_analysis.errors import DatasetError, InputError, MissingFileError, UnreadableImageError
+from cytoray_analysis.images import Image, require_finite
+from cytoray_analysis.tracking.ctc import read_masks, read_movie, read_tracks
+from cytoray_analysis.tracking.frames import frame_of
+from cytoray_analysis.tracking.lineage import Integers
+from cytoray_services.datasets.check.files import damaged, hash_pixels, size_of
+from cytoray_services.datasets.check.findings import Checked, Facts, Finding, name_in, shorten
+from cytoray_services.datasets.dataset import Dataset, Item
+
+FEWEST_DIVISIONS = 10
+"""Fewer divisions than this in training are worth a note."""
+_MARKERS, _TABLE = "TRA", "man_track.txt"
+_CODES = {"axes": "wrong-axes", "shape": "size-mismatch", "frames": "missing-frame"}
+
+
+def examine_movie(item: Item, dataset: Dataset) -> Facts:
+    """Return the facts of a movie and its lineage; one frame is held at a time."""
+    name = name_in(dataset, item.image)
+    try:
+        movie = read_movie(item.image)
+    except InputError as error:
+        return Facts((_explain(error, name, "unreadable"),))
+    facts = _examine_frames(movie, name)
+    if item.truth is None:
+        problem = Finding("error", name, "it has no truth", "Name its folder of tracks.", "missing-file")
+        return replace(facts, findings=(*facts.findings, problem))
+    lineage = _examine_lineage(item.truth, movie, name_in(dataset, item.truth))
+    return replace(
+        facts,
+        findings=(*facts.findings, *lineage.findings),
+        tracks=lineage.tracks,
+        divisions=lineage.divisions,
+    )
+
+
+def _examine_frames(movie: Image, name: str) -> Facts:
+    axes = movie.axes.replace("T", "")
+    digests, blank = [], []
+    for index in range(movie.size("T")):
+        try:
+            pixels = frame_of(movie, index)
+            require_finite(pixels, f"{name}, frame {index}")
+        except InputError as error:
+            return Facts((_explain(error, name, "not-finite"),), axes)
+        digests.append(hash_pixels(axes, [pixels]))
+        if pixels.min() == pixels.max():
+            blank.append(index)
+    findings = []
+    if blank:
+        problem = f"every pixel has the same value in {len(blank)} of {len(digests)} frames ({shorten(blank)})"
+        remedy = "Leave out such frames and number the others anew, or cut the movie there."
+        findings.append(Finding("warning", name, problem, remedy, "constant-image"))
+    return Facts(
+        tuple(findings),
+        axes,
+        1,
+        movie.spatial_shape,
+        hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest(),
+    )
+
+
+def _examine_lineage(folder: Path, movie: Image, name: str) -> Facts:
+    """Return what is known of a lineage alone, and whether its masks fit the movie and the tracks."""
+    place = f"{name}/{_MARKERS}"
+    try:
+        table = read_tracks(folder / _MARKERS / _TABLE)
+    except MissingFileError:
+        remedy = "Lay the truth out as NN_GT/TRA/man_track.txt beside NN, as the Cell Tracking Challenge does."
+        return Facts((Finding("error", f"{place}/{_TABLE}", "there is no such file", remedy, "missing-file"),))
+    except InputError as error:
+        return Facts((Finding("error", f"{place}/{_TABLE}", error.message, error.hint or "", "invalid-lineage"),))
+    _, daughters = np.unique(table[table[:, 3] > 0, 3], return_counts=True)
+    divisions = int(np.count_nonzero(daughters > 1))
+    try:
+        masks = read_masks(folder / _MARKERS)
+        found = [*_compare_sizes(masks, movie, place), *_compare_objects(masks, table, place)]
+    except InputError as error:
+        found = [_explain(error, place, "invalid-mask")]
+    return Facts(tuple(found), tracks=len(table), divisions=divisions)
+
+
+def _compare_sizes(masks: Image, movie: Image, place: str) -> Iterator[Finding]:
+    if masks.spatial_shape != movie.spatial_shape:
+        problem = f"its masks are {size_of(masks.spatial_shape)}, the frames {size_of(movie.spatial_shape)}"
+        yield Finding("error", place, problem, "Crop or resample both together.", "size-mismatch")
+    if masks.size("T") != movie.size("T"):
+        problem = f"it has {masks.size('T')} masks for {movie.size('T')} frames"
+        remedy = "Give every frame a mask, empty where there is no cell, or cut the movie to the frames that have one."
+        yield Finding("error", place, problem, remedy, "missing-frame")
+
+
+def _compare_objects(masks: Image, table: Integers, place: str) -> Iterator[Finding]:
+    """Find objects that belong to no track in their frame, and tracks without an object in one of theirs."""
+    unlisted, absent = [], []
+    for frame in range(masks.size("T")):
+        present = np.setdiff1d(np.unique(frame_of(masks, frame)), 0)
+        listed = table[(table[:, 1] <= frame) & (frame <= table[:, 2]), 0]
+        unlisted += [f"{track} in frame {frame}" for track in np.setdiff1d(present, listed)]
+        absent += [f"{track} in frame {frame}" for track in np.setdiff1d(listed, present)]
+    if unlisted:
+        problem = f"{len(unlisted)} objects of the masks are not in {_TABLE}: {shorten(unlisted)}"
+        remedy = "List each track with the first and the last frame in which the masks show it."
+        yield Finding("error", place, problem, remedy, "unlisted-object")
+    if absent:
+        problem = f"{len(absent)} objects that {_TABLE} lists are not in the masks: {shorten(absent)}"
+        remedy = "Draw what is missing, or end the track before and begin its daughter after the frames without it."
+        yield Finding("error", place, problem, remedy, "missing-object")
+
+
+def _explain(error: InputError, name: str, otherwise: str) -> Finding:
+    if isinstance(error, UnreadableImageError):
+        return damaged(name, error)
+    code = otherwise
+    if isinstance(error, MissingFileError):
+        code = "missing-file"
+    elif isinstance(error, DatasetError):
+        code = _CODES.get(error.field or "", "missing-frame")
+    return Finding("error", name, error.message, error.hint or "", code)
+
+
+def note_drawn_split(checked: Checked) -> Iterator[Finding]:
+    """Say that nobody gave a split, as is usual for movies."""
+    if checked.dataset.derived_split:
+        problem = "the folder does not say which movies are to validate on"
+        remedy = "Name the folder of other movies as data.validation in the recipe; else whole movies are drawn."
+        yield Finding("note", ".", problem, remedy, "no-split-column")
+
+
+def note_divisions(checked: Checked) -> Iterator[Finding]:
+    """Say how few divisions there are to learn from."""
+    facts = [facts for facts in checked.facts.values() if facts.tracks]
+    divisions, tracks = sum(one.divisions for one in facts), sum(one.tracks for one in facts)
+    if facts and divisions < FEWEST_DIVISIONS:
+        problem = f"there are {divisions} divisions among {tracks} tracks, fewer than {FEWEST_DIVISIONS}"
+        remedy = "Add movies with divisions; a linker learns little from so few, and division F1 hangs on each."
+        yield Finding("note", ".", problem, remedy, "few-divisions")
