@@ -1,4 +1,4 @@
-"""A small real bundle, and requests that are wrong in every way that a caller can think of."""
+"""Small real bundles of every kind, and requests that are wrong in every way that a caller can think of."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cytoray_analysis.bundle import BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
 from cytoray_analysis.networks import build_network
+from cytoray_analysis.tracking.candidates import FEATURES
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,74 @@ WRONG_REQUESTS = {
 }
 
 
-def write_small_bundle(folder: Path, *, seed: int = 0, name: str = "nuclei") -> Path:
-    """Write a bundle with a small untrained network; each seed gives another model."""
+CELL_CLASSES = ["lymphocyte", "monocyte", "neutrophil"]
+
+
+def write_small_bundle(folder: Path, *, seed: int = 0, name: str = "nuclei", dimensions: int = 2) -> Path:
+    """Write a segmentation bundle with a small untrained network; each seed gives another model."""
+    network = {"inputs": 1, "outputs": 1 + dimensions, "widths": [8, 16]}
+    if dimensions == 3:
+        network |= {"dimensions": 3, "widths": [4, 8]}
+    spec = BundleSpec(
+        name=name,
+        task=TaskChoice(arguments={} if dimensions == 2 else {"dimensions": 3}),
+        input=ModelInput(axes="CYX" if dimensions == 2 else "CZYX"),
+        network=NetworkChoice(arguments=network),
+        provenance={"seed": seed},
+    )
+    return _write(folder, spec, (1, *(32,) * dimensions) if dimensions == 2 else (1, 8, 16, 16), seed)
+
+
+def write_stain_bundle(folder: Path, *, planes: int | None = None) -> Path:
+    """Write a label-free bundle that predicts one stain and how far off it may be, from an image or from a stack."""
+    spec = BundleSpec(
+        name="stain",
+        task=TaskChoice(
+            name="label_free",
+            arguments={"channels": ["DAPI"], "offset": [100.0], "scale": [0.05], "uncertainty": True},
+        ),
+        input=ModelInput(planes=planes),
+        network=NetworkChoice(arguments={"inputs": planes or 1, "outputs": 2, "widths": [8, 16]}),
+    )
+    return _write(folder, spec, (planes or 1, 32, 32))
+
+
+def write_cell_bundle(folder: Path, *, pixel_size: dict[str, float] | None = None) -> Path:
+    """Write a bundle that classifies cells in windows of 16 pixels."""
+    spec = BundleSpec(
+        name="cells",
+        task=TaskChoice(name="classification", arguments={"classes": CELL_CLASSES}),
+        input=ModelInput(window=(16, 16), pixel_size=pixel_size),
+        network=NetworkChoice(name="cnn", arguments={"inputs": 1, "outputs": 3, "widths": [4, 8]}),
+    )
+    return _write(folder, spec, (1, 16, 16))
+
+
+def write_linker_bundle(folder: Path) -> Path:
+    """Write a tracking bundle."""
+    spec = BundleSpec(
+        name="linker",
+        task=TaskChoice(name="tracking"),
+        input=ModelInput(axes="TYX"),
+        network=NetworkChoice(name="pair", arguments={"inputs": FEATURES, "outputs": 2, "widths": [8]}),
+    )
+    return _write(folder, spec, (FEATURES, 4))
+
+
+def _write(folder: Path, spec: BundleSpec, shape: tuple[int, ...], seed: int = 0) -> Path:
     torch.manual_seed(seed)
-    choice = NetworkChoice(arguments={"inputs": 1, "outputs": 3, "widths": [8, 16]})
-    spec = BundleSpec(name=name, task=TaskChoice(), input=ModelInput(), network=choice, provenance={"seed": seed})
-    weights = build_network(choice.name, choice.arguments).state_dict()
-    sample = np.random.default_rng(seed).standard_normal((1, 32, 32)).astype(np.float32)
+    weights = build_network(spec.network.name, spec.network.arguments).state_dict()
+    sample = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     write_bundle(folder, spec, weights, test_input=sample, card="# A model for tests\n")
     return folder
+
+
+def moving_squares(frames: int = 5) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+    """Make a movie (T, Y, X) of two squares that move to the right, and its masks, numbered anew in each frame."""
+    movie, masks = np.full((frames, 40, 60), 20, np.uint8), np.zeros((frames, 40, 60), np.uint16)
+    for frame in range(frames):
+        for place, (row, column) in enumerate(((5, 5), (24, 20))):
+            square = (frame, slice(row, row + 9), slice(column + 2 * frame, column + 2 * frame + 9))
+            masks[square] = 1 + (place + frame) % 2
+            movie[square] = 120 + 60 * place
+    return movie, masks

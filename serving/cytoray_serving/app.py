@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cytoray_analysis.errors import CytorayError, PlatformError, RequestError
+from cytoray_analysis.tasks import TruthKind, truth_of
+from cytoray_serving.exchange import Answer, Question
 from cytoray_serving.gateway import LARGEST_BODY, create_api
-from cytoray_serving.replica import Answer, ModelServer, ReplicaOptions
+from cytoray_serving.replica import ModelServer, ReplicaOptions
 from cytoray_serving.schema import ModelStatus
 
 if TYPE_CHECKING:
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 APPLICATION = "cytoray"
+# By the kind of the answers: what is sent, and where the default form goes.
+_EXAMPLES: dict[TruthKind, str] = {
+    "labels": "-o labels.tif --data-binary @image.tif",
+    "image": "-o stain.ome.tif --data-binary @image.tif",
+    "class": "-F image=@image.tif -F masks=@masks.tif",
+    "lineage": "-o lineage.zip -F image=@movie.tif -F masks=@masks.tif",
+}
 _ONGOING = 16
 _QUEUED = 256
 
@@ -47,12 +56,15 @@ class Service:
         Where the gateway listens.
     models
         What it serves.
+    example
+        A command that asks the first of them.
     folder
         Sockets and settings of its HAProxy; removed at the end.
     """
 
     url: str
     models: tuple[Served, ...]
+    example: str
     folder: Path
 
     def stop(self) -> None:
@@ -226,7 +238,14 @@ def start_service(
         stop_service(folder)
         raise
     shown = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not listened on
-    return Service(f"http://{shown}:{port}", served, folder)
+    url = f"http://{shown}:{port}"
+    kind = truth_of(bundles[references[0]][0].spec.task.name)
+    return Service(url, served, example_request(url, served[0].names[-1], kind), folder)
+
+
+def example_request(url: str, name: str, kind: TruthKind) -> str:
+    """Return a command for the shell that asks a model whose answers are of a kind."""
+    return f"curl {_EXAMPLES[kind]} {url}/models/{name}/predict"
 
 
 def stop_service(folder: Path) -> None:
@@ -275,9 +294,9 @@ class Replica:
     def __init__(self, reference: str, settings: Settings, options: ReplicaOptions) -> None:
         self._server = ModelServer(reference, settings, options)
 
-    async def answer(self, body: bytes, form: str) -> Answer | CytorayError:
-        """Answer one image."""
-        return await self._server.answer(body, form)
+    async def answer(self, question: Question) -> Answer | CytorayError:
+        """Answer one question."""
+        return await self._server.answer(question)
 
     async def status(self) -> ModelStatus:
         """Describe what is loaded."""
@@ -303,9 +322,9 @@ class RemoteModel:
     def __init__(self, handle: Any) -> None:
         self._handle = handle
 
-    async def answer(self, body: bytes, form: str) -> Answer | CytorayError:
-        """Answer one image; an overloaded or lost replica is a PlatformError."""
-        return await self._call(self._handle.answer.remote(body, form))  # type: ignore[no-any-return]
+    async def answer(self, question: Question) -> Answer | CytorayError:
+        """Answer one question; an overloaded or lost replica is a PlatformError."""
+        return await self._call(self._handle.answer.remote(question))  # type: ignore[no-any-return]
 
     async def status(self) -> ModelStatus:
         """Describe what is loaded."""

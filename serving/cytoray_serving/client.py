@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import io
+import json
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import numpy as np
@@ -22,6 +24,9 @@ from pydantic import ValidationError
 from cytoray_analysis import errors
 from cytoray_analysis.errors import CytorayError, MissingFileError, PlatformError, RequestError
 from cytoray_serving.schema import ErrorBody, ModelList, ModelStatus
+
+if TYPE_CHECKING:
+    from cytoray_analysis.images import Image
 
 # A metric's name, any parameters but a duration, then the duration; commas and semicolons may stand in quotes.
 _DURATION = re.compile(r'([\w-]+)(?:;\s*(?!dur=)[\w-]+(?:=(?:"[^"]*"|[^;,"]*))?)*;\s*dur=([0-9]+(?:\.[0-9]+)?)')
@@ -37,8 +42,12 @@ class ServedAnswer:
         The answer itself, and what it is.
     model, version, digest
         Which model gave it; version None for a bundle folder.
+    kind
+        What it is: ``labels``, ``image``, ``class`` or ``lineage``.
     objects
-        Objects that it holds.
+        Objects, cells or tracks that it holds.
+    segmentation
+        Version of the model that found the objects; None where none was named.
     seconds
         Per stage, as the service measured them.
     """
@@ -48,7 +57,9 @@ class ServedAnswer:
     model: str
     version: str | None
     digest: str
+    kind: str
     objects: int
+    segmentation: str | None
     seconds: dict[str, float]
 
     def labels(self) -> NDArray[np.unsignedinteger[Any]]:
@@ -73,6 +84,34 @@ class ServedAnswer:
             hint="ask with accept='image/tiff'",
         )
 
+    def image(self) -> Image:
+        """Return the predicted image of an answer in TIFF, with the names of its channels.
+
+        Raises
+        ------
+        ImageError
+            The answer has another form.
+        """
+        from cytoray_analysis.images import read_image
+
+        return read_image(self.body, name="the answer")
+
+    def table(self) -> Any:
+        """Return an answer in JSON as Python data; its form is that of a table of :mod:`cytoray_serving.schema`.
+
+        Raises
+        ------
+        RequestError
+            The answer has another form.
+        """
+        if "json" not in self.media_type:
+            raise RequestError(
+                f"expected an answer in JSON, got {self.media_type}",
+                field="accept",
+                hint="ask with accept='application/json'",
+            )
+        return json.loads(self.body)
+
 
 class Client:
     """Asks a running service; a context manager that closes its connections.
@@ -96,17 +135,33 @@ class Client:
         self.url = url.rstrip("/")
         self._http = httpx.Client(base_url=self.url, timeout=httpx.Timeout(timeout, connect=10.0))
 
-    def predict(self, image: str | Path | bytes, *, model: str, accept: str = "image/tiff") -> ServedAnswer:
-        """Ask for the answer to one image.
+    def predict(
+        self,
+        image: str | Path | bytes,
+        *,
+        model: str,
+        accept: str | None = None,
+        masks: str | Path | bytes | None = None,
+        boxes: Sequence[Sequence[float]] | None = None,
+        segmentation: str | None = None,
+    ) -> ServedAnswer:
+        """Ask for the answer to one image or movie.
 
         Parameters
         ----------
         image
-            A file, or the bytes of one.
+            A file, the bytes of one, or a folder of frames ``t000.tif``, which are sent as one movie.
         model
             Name of a served model, such as ``nuclei`` or ``nuclei@champion``.
         accept
-            Media types to choose from, see :mod:`cytoray_serving.answers`.
+            Media types to choose from, see :mod:`cytoray_serving.answers`; the first form of the model's answers by
+            default.
+        masks
+            A label image whose objects are asked about, or of a movie all its masks; given as `image` is.
+        boxes
+            Cells that are asked about: ``[[xmin, ymin, xmax, ymax], …]`` in pixels.
+        segmentation
+            A registered model that finds the objects, such as ``nuclei@champion``.
 
         Raises
         ------
@@ -115,23 +170,39 @@ class Client:
         PlatformError
             The service does not answer, or failed.
         """
-        body = image if isinstance(image, bytes) else _file_bytes(Path(image))
-        response = self._send(
-            "POST",
-            f"/models/{model.replace('/', '@')}/predict",
-            content=body,
-            headers={"Accept": accept, "Content-Type": "application/octet-stream"},
-        )
-        headers = response.headers
+        files = {"image": _file_bytes(image)} | ({} if masks is None else {"masks": _file_bytes(masks)})
+        fields = {} if boxes is None else {"boxes": json.dumps([list(box) for box in boxes])}
+        fields |= {} if segmentation is None else {"segmentation": segmentation}
+        path = f"/models/{model.replace('/', '@')}/predict"
+        headers = {"Accept": accept or "*/*"}
+        if fields or masks is not None:
+            parts = {name: (name, body, "application/octet-stream") for name, body in files.items()}
+            response = self._send("POST", path, files=parts, data=fields, headers=headers)
+        else:
+            headers["Content-Type"] = "application/octet-stream"
+            response = self._send("POST", path, content=files["image"], headers=headers)
+        said = response.headers
         return ServedAnswer(
             body=response.content,
-            media_type=headers.get("Content-Type", ""),
-            model=headers.get("X-Cytoray-Model", model),
-            version=headers.get("X-Cytoray-Version"),
-            digest=headers.get("X-Cytoray-Digest", ""),
-            objects=int(headers.get("X-Cytoray-Objects", 0)),
-            seconds=parse_server_timing(headers.get("Server-Timing", "")),
+            media_type=said.get("Content-Type", ""),
+            model=said.get("X-Cytoray-Model", model),
+            version=said.get("X-Cytoray-Version"),
+            digest=said.get("X-Cytoray-Digest", ""),
+            kind=said.get("X-Cytoray-Kind", ""),
+            objects=int(said.get("X-Cytoray-Objects", 0)),
+            segmentation=said.get("X-Cytoray-Segmentation"),
+            seconds=parse_server_timing(said.get("Server-Timing", "")),
         )
+
+    def model(self, name: str) -> ModelStatus:
+        """Return what is served under a name.
+
+        Raises
+        ------
+        ModelNotFoundError
+            Nothing is.
+        """
+        return ModelStatus.model_validate_json(self._send("GET", f"/models/{name.replace('/', '@')}").content)
 
     def models(self) -> list[ModelStatus]:
         """Return what is served."""
@@ -157,11 +228,9 @@ class Client:
     ) -> None:
         self.close()
 
-    def _send(
-        self, method: str, path: str, *, content: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> httpx.Response:
+    def _send(self, method: str, path: str, **parts: Any) -> httpx.Response:
         try:
-            response = self._http.request(method, path, content=content, headers=headers)
+            response = self._http.request(method, path, **parts)
         except httpx.InvalidURL as error:
             raise RequestError(f"{self.url}{path} is no address: {error}", field="url") from error
         except httpx.TimeoutException as error:
@@ -195,12 +264,24 @@ def parse_server_timing(header: str) -> dict[str, float]:
     return {name: float(value) / 1e3 for name, value in _DURATION.findall(header)}
 
 
-def _file_bytes(path: Path) -> bytes:
+def _file_bytes(source: str | Path | bytes) -> bytes:
+    """Return the bytes of an image file; the numbered frames or masks of a folder become one OME-TIFF."""
+    if isinstance(source, bytes):
+        return source
+    path = Path(source)
     if not path.exists():
         raise MissingFileError(f"{path} does not exist", hint="check the path")
-    if path.is_dir():
+    if not path.is_dir():
+        return path.read_bytes()
+    from cytoray_analysis.images import write_image
+    from cytoray_serving.inputs import holds_frames, holds_masks, open_input, open_masks
+
+    if not holds_frames(path) and not holds_masks(path):
         raise RequestError(
-            f"expected an image file to send, got the folder {path}",
+            f"expected an image file to send, or a folder of numbered frames, got the folder {path}",
             hint="predict OME-Zarr folders without --url, with the model of the registry",
         )
-    return path.read_bytes()
+    movie = open_input(path) if holds_frames(path) else open_masks(path)
+    with tempfile.TemporaryDirectory(prefix="cytoray-") as folder:
+        write_image(Path(folder) / "movie.ome.tif", movie)
+        return (Path(folder) / "movie.ome.tif").read_bytes()

@@ -5,31 +5,28 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import BaseModel, ConfigDict
-from rich.console import Console
-from rich.progress import Progress
 
-from cytoray_analysis.errors import CytorayError, InputError, MissingFileError, ModelNotFoundError, RequestError
+from cytoray_analysis.errors import CytorayError, InputError, ModelNotFoundError, RequestError
 from cytoray_services.commands.output import JsonOption, print_json
 from cytoray_services.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from cytoray_analysis.images import Image
-    from cytoray_analysis.predictor import Predictor
+    from cytoray_serving.predicting import Answerer
 
-_IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".czi", ".nd2", ".lif")
-_ZARR_FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
-_FORMATS = "tif, png, geojson, json, overlay or zarr"
-_ZARR = "zarr"
+_FORMATS = (
+    "Form of the answers; the first is the default. Segmentation: tif, json, geojson, overlay, png, csv, zarr; "
+    "label-free: tif, png, json, zarr; classification: json, csv, overlay, heatmap; tracking: zip (written as a "
+    "folder), csv, geff, json."
+)
 
 
 class Output(BaseModel):
@@ -81,9 +78,7 @@ def serve(
         raise typer.Exit(1) from None
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    first = service.models[0].names[-1]
-    example = f"curl --data-binary @image.tif {service.url}/models/{first}/predict -o labels.tif"
-    print(f"serving {', '.join(references)} at {service.url}\n{example}", file=sys.stderr, flush=True)
+    print(f"serving {', '.join(references)} at {service.url}\n{service.example}", file=sys.stderr, flush=True)
     if json:
         served = [{"reference": one.reference, "names": list(one.names)} for one in service.models]
         print_json({"url": service.url, "models": served, "pid": os.getpid()})
@@ -95,32 +90,42 @@ def serve(
 def predict(
     model: Annotated[str, typer.Argument(help="name, name@alias, name/version, or a bundle folder.")],
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT...", help="Images, folders of images, or OME-Zarr folders.")
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="Images, folders of images or of frames, or OME-Zarr folders."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the answers; made when it does not exist.")],
     url: Annotated[str | None, typer.Option(help="Ask this service instead of predicting in this process.")] = None,
-    form: Annotated[str, typer.Option("--format", help=f"Form of the answers: {_FORMATS}.")] = "tif",
+    form: Annotated[str | None, typer.Option("--format", help=_FORMATS)] = None,
+    masks: Annotated[Path | None, typer.Option(help="Label image of the objects; or a folder of them.")] = None,
+    boxes: Annotated[Path | None, typer.Option(help="CSV of the cells: xmin, ymin, xmax, ymax, and image.")] = None,
+    segmentation: Annotated[str | None, typer.Option(metavar="MODEL", help="Model that finds the objects.")] = None,
     memory: Annotated[int, typer.Option(min=16, help="Megabytes for one prediction; larger images are cut.")] = 1024,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …; default an accelerator where there is one.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Predict images, in this process or by a service.
+    """Predict images and movies, in this process or by a service.
 
-    One bad image does not keep the others from being answered: all are reported, and the exit status is 2 at the end.
+    Models of cells can be told where the cells are, models of movies must be: by --masks, --boxes (cells only) or a
+    --segmentation model. One bad input does not keep the others from being answered: all are reported, and the exit
+    status is 2 at the end.
     """
-    from cytoray_serving.answers import form_named
+    from cytoray_serving.client import Client
+    from cytoray_serving.predicting import ZARR, Told, answer_here, answer_there, expand
 
-    if form != _ZARR:
-        form_named(form)
-    elif url is not None:
+    if form == ZARR and url is not None:
         raise RequestError(
             "a service does not answer with OME-Zarr", field="format", hint="leave --url or --format out"
         )
-    paths = list(_expand(inputs))
-    out.mkdir(parents=True, exist_ok=True)
+    told = Told(masks, boxes, segmentation)
     with ExitStack() as cleanup:
-        answer = _local(model, form, memory * 2**20, device) if url is None else _remote(url, model, form, cleanup)
-        outputs, failures = _answer_all(paths, out, answer, quiet=json)
+        if url is None:
+            settings = load_settings()
+            answerer = answer_here(model, form, told, settings=settings, memory_budget=memory * 2**20, device=device)
+        else:
+            answerer = answer_there(cleanup.enter_context(Client(url)), model, form, told)
+        paths = list(expand(inputs, answerer.kind))
+        out.mkdir(parents=True, exist_ok=True)
+        outputs, failures = _answer_all(paths, out, answerer, quiet=json)
     if failures and len(paths) == 1:
         raise failures[0]
     if json:
@@ -143,15 +148,16 @@ def _all_models(settings: Settings) -> list[str]:
 
 
 def _answer_all(
-    paths: Sequence[Path], out: Path, answer: Callable[[Path, Path], tuple[Path, int]], *, quiet: bool
+    paths: Sequence[Path], out: Path, answerer: Answerer, *, quiet: bool
 ) -> tuple[list[Output], list[CytorayError]]:
+    from cytoray_serving.predicting import targets_of
+
     outputs: list[Output] = []
     failures: list[CytorayError] = []
-    targets = _targets(paths, out)
-    for path, target in zip(paths, targets, strict=True):
+    for path, target in zip(paths, targets_of(paths, out), strict=True):
         start = time.perf_counter()
         try:
-            written, objects = answer(path, target)
+            written, objects = answerer.answer(path, target, len(paths) == 1)
         except CytorayError as error:
             failures.append(error)
             taken = time.perf_counter() - start
@@ -165,121 +171,3 @@ def _answer_all(
         if not quiet:
             print(f"{path} → {written}: {objects} objects, {taken:.2f} s")
     return outputs, failures
-
-
-def _local(model: str, form: str, memory_budget: int, device: str | None) -> Callable[[Path, Path], tuple[Path, int]]:
-    """Answer with a predictor in this process."""
-    from cytoray_analysis.images import read_image
-    from cytoray_analysis.predictor import Predictor
-    from cytoray_services.registry import load_bundle
-    from cytoray_serving.answers import form_named
-
-    bundle, version = load_bundle(model, load_settings())
-    predictor = Predictor(
-        bundle, device=device, memory_budget=memory_budget, version=None if version is None else version.version
-    )
-
-    def answer(path: Path, target: Path) -> tuple[Path, int]:
-        image = read_image(path)
-        if form == _ZARR or _bytes_whole(image) > memory_budget:
-            return _stream(predictor, image, target, form)
-        chosen = form_named(form)
-        prediction = predictor.predict(image)
-        written = _write(target, chosen.suffix, chosen.encode(prediction, image), path)
-        return written, prediction.objects
-
-    return answer
-
-
-def _stream(predictor: Predictor, image: Image, target: Path, form: str) -> tuple[Path, int]:
-    """Answer for an image that does not fit into memory, block by block, into an OME-Zarr."""
-    if form not in ("tif", _ZARR):
-        raise RequestError(
-            f"{image.source} is larger than the memory budget, so its answer is written as OME-Zarr, not as {form}",
-            field="format",
-            hint="use --format zarr, or give more --memory",
-        )
-    path = target.with_name(f"{target.name}.ome.zarr")
-    if path.exists():
-        raise RequestError(f"{path} exists already", field="out", hint="remove it, or choose another --out")
-    with Progress(*Progress.get_default_columns(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(target.name, total=None)
-        stored = predictor.predict_to_zarr(
-            image, path, progress=lambda done, total: bar.update(task, completed=done, total=total)
-        )
-    return path, stored.objects
-
-
-def _remote(url: str, model: str, form: str, cleanup: ExitStack) -> Callable[[Path, Path], tuple[Path, int]]:
-    """Answer by asking a service."""
-    from cytoray_serving.answers import form_named
-    from cytoray_serving.client import Client
-
-    chosen = form_named(form)
-    client = cleanup.enter_context(Client(url))
-
-    def answer(path: Path, target: Path) -> tuple[Path, int]:
-        served = client.predict(path, model=model, accept=chosen.media_type)
-        return _write(target, chosen.suffix, served.body, path), served.objects
-
-    return answer
-
-
-def _expand(inputs: Iterable[Path]) -> Iterable[Path]:
-    """Yield the images that the inputs name, those of a folder in the order of their names."""
-    for path in inputs:
-        if not path.is_dir() or _is_zarr(path):
-            yield path  # a path that does not exist is reported when it is read, beside the others
-            continue
-        found = [entry for entry in sorted(path.iterdir()) if _is_image(entry)]
-        if not found:
-            raise MissingFileError(
-                f"the folder {path} holds no image", field="input", hint=f"images end in {', '.join(_IMAGE_SUFFIXES)}"
-            )
-        yield from found
-
-
-def _is_zarr(path: Path) -> bool:
-    return any((path / name).is_file() for name in _ZARR_FILES)
-
-
-def _is_image(path: Path) -> bool:
-    if path.is_dir():
-        return _is_zarr(path)
-    return path.suffix.lower() in _IMAGE_SUFFIXES and not path.name.startswith(".")
-
-
-def _targets(paths: Sequence[Path], out: Path) -> list[Path]:
-    """Return where each answer goes, without its suffix; inputs of one name from different folders get a number."""
-    seen: dict[str, int] = {}
-    targets = []
-    for path in paths:
-        stem = path.name.removesuffix(path.suffix).removesuffix(".ome")
-        seen[stem] = seen.get(stem, 0) + 1
-        targets.append(out / (stem if seen[stem] == 1 else f"{stem}-{seen[stem]}"))
-    return targets
-
-
-def _write(target: Path, suffix: str, body: bytes, source: Path) -> Path:
-    """Write an answer in one step."""
-    path = target.with_name(target.name + suffix)
-    if path.exists() and source.exists() and path.samefile(source):
-        raise RequestError(f"the answer would replace its input {source}", field="out", hint="choose another --out")
-    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(body)
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
-    return path
-
-
-def _bytes_whole(image: Image) -> int:
-    """Return the bytes of an image's scaled pixels (float32) and of its answer (int32)."""
-    pixels = 1
-    for length in image.spatial_shape:
-        pixels *= length
-    return 4 * pixels * (image.size("C") + 1)

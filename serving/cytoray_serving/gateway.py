@@ -9,28 +9,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Protocol
 
 from fastapi import FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
 
-from cytoray_analysis.errors import CytorayError, ImageTooLargeError, ModelNotFoundError, PlatformError, RequestError
+from cytoray_analysis.errors import CytorayError, ModelNotFoundError, PlatformError, RequestError
 from cytoray_services.telemetry import ServingMetrics, serving_metrics
-from cytoray_serving.answers import FORMS, choose_form
-from cytoray_serving.replica import Answer
+from cytoray_serving.answers import media_types
+from cytoray_serving.bodies import REQUEST_BODY, read_question
+from cytoray_serving.exchange import Answer, Question
 from cytoray_serving.schema import (
+    ClassTable,
     ErrorBody,
     FeatureCollection,
+    ImageTable,
     Live,
     ModelList,
     ModelStatus,
     ObjectTable,
     Ready,
+    TrackTable,
 )
 
 log = logging.getLogger(__name__)
@@ -38,15 +42,22 @@ log = logging.getLogger(__name__)
 LARGEST_BODY = 256 * 2**20
 _READY_SECONDS = 2.0
 
-_BINARY = {"type": "string", "format": "binary"}
+# What is written in JSON, by media type; all other answers are bytes.
+_JSON_ANSWERS: dict[str, tuple[type[BaseModel], ...]] = {
+    "application/json": (ObjectTable, ImageTable, ClassTable, TrackTable),
+    "application/geo+json": (FeatureCollection,),
+}
 _ANSWERS: dict[str, Any] = {
-    form.media_type: {"schema": _BINARY if form.media_type.startswith("image/") else {}} for form in FORMS.values()
+    media_type: {"schema": {"type": "string"} | ({} if media_type.startswith("text/") else {"format": "binary"})}
+    for media_type in media_types()
 }
 _ANSWER_HEADERS = {
     "X-Cytoray-Model": "Name of the model that gave the answer.",
     "X-Cytoray-Version": "Its version in the registry; absent for a bundle folder.",
     "X-Cytoray-Digest": "SHA-256 of its specification and weights.",
-    "X-Cytoray-Objects": "Number of objects in the answer.",
+    "X-Cytoray-Kind": "What the answer is: labels, image, class or lineage.",
+    "X-Cytoray-Objects": "Number of objects, cells or tracks in the answer; 0 for images.",
+    "X-Cytoray-Segmentation": "Version of the model that found the objects; absent where none was named.",
     "Server-Timing": "Milliseconds per stage (W3C Server Timing).",
 }
 
@@ -54,8 +65,8 @@ _ANSWER_HEADERS = {
 class Model(Protocol):
     """What the gateway needs of a served model; errors of the caller come back as values of `answer`."""
 
-    async def answer(self, body: bytes, form: str) -> Answer | CytorayError:
-        """Answer one image."""
+    async def answer(self, question: Question) -> Answer | CytorayError:
+        """Answer one question."""
         ...
 
     async def status(self) -> ModelStatus:
@@ -131,32 +142,27 @@ def create_api(models: Mapping[str, Model], *, largest_body: int = LARGEST_BODY)
         response_class=Response,
         responses={
             200: {
-                "description": "The answer, in the form that Accept likes best.",
+                "description": "The answer, in the form that Accept likes best; which there are depends on the model, "
+                "see media_types in GET /models.",
                 "content": _ANSWERS,
                 "headers": {
                     name: {"description": text, "schema": {"type": "string"}} for name, text in _ANSWER_HEADERS.items()
                 },
             },
-            400: {"model": ErrorBody, "description": "No image in the body, or a malformed request."},
-            404: {"model": ErrorBody, "description": "No such model."},
-            406: {"model": ErrorBody, "description": "Accept allows no form that is written here."},
+            400: {
+                "model": ErrorBody,
+                "description": "No image, a malformed request, or objects that the model cannot use or lacks.",
+            },
+            404: {"model": ErrorBody, "description": "No such model, or no such segmentation model."},
+            406: {"model": ErrorBody, "description": "Accept allows no form that this model's answers come in."},
             413: {"model": ErrorBody, "description": "The body or the image is too large."},
-            422: {"model": ErrorBody, "description": "The image cannot be read, or does not suit the model."},
+            422: {
+                "model": ErrorBody,
+                "description": "The image or the masks cannot be read, or do not suit the model.",
+            },
             503: {"model": ErrorBody, "description": "The model is overloaded or starting."},
         },
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "description": "An image file: TIFF, OME-TIFF, PNG or JPEG; told by its content.",
-                "content": {
-                    "application/octet-stream": {"schema": _BINARY},
-                    "image/*": {"schema": _BINARY},
-                    "multipart/form-data": {
-                        "schema": {"type": "object", "properties": {"image": _BINARY}, "required": ["image"]}
-                    },
-                },
-            }
-        },
+        openapi_extra={"requestBody": REQUEST_BODY},
     )
     async def predict(model: str, request: Request, accept: Annotated[str | None, Header()] = None) -> Response:
         """Answer one image."""
@@ -169,17 +175,16 @@ def create_api(models: Mapping[str, Model], *, largest_body: int = LARGEST_BODY)
                 metrics.requests.labels(label, str(status)).inc()
                 raise
         _count(metrics, label, answer, seconds)
-        return Response(answer.body, media_type=answer.media_type, headers=_headers(answer, seconds))
+        return Response(answer.body, headers=_headers(answer, seconds))
 
     _describe_json_answers(api)
     return api
 
 
 async def _predict(model: Model, request: Request, accept: str | None, largest_body: int) -> tuple[Answer, float]:
-    form = choose_form(accept)
-    body = await _image_bytes(request, largest_body)
+    question = await read_question(request, accept, largest_body)
     begun = time.perf_counter()
-    answer = await model.answer(body, form.name)
+    answer = await model.answer(question)
     if isinstance(answer, CytorayError):
         raise answer
     return answer, time.perf_counter() - begun
@@ -216,72 +221,21 @@ async def _ask_all(models: Mapping[str, Model]) -> list[ModelStatus | BaseExcept
     return await asyncio.gather(*(ask(model) for model in different.values()), return_exceptions=True)
 
 
-async def _image_bytes(request: Request, limit: int) -> bytes:
-    """Read the image out of the body: the body itself, or the one file of a form."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > limit:
-        raise _too_large(int(declared), limit)
-    if kind == "multipart/form-data":
-        body = await _file_of_form(request, limit)
-    elif kind.startswith("image/") or kind in ("", "application/octet-stream", "application/x-www-form-urlencoded"):
-        # curl --data-binary says x-www-form-urlencoded when it is not told otherwise.
-        body = b"".join([part async for part in _limited(request, limit)])
-    else:
-        raise RequestError(
-            f"expected an image or multipart/form-data, got the content type {kind!r}",
-            field="Content-Type",
-            hint="send the bytes of the image file as application/octet-stream",
-        )
-    if not body:
-        raise RequestError("expected an image in the request body, got none", field="body")
-    return body
-
-
-async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    received = 0
-    async for part in request.stream():
-        received += len(part)
-        if received > limit:
-            raise _too_large(received, limit)
-        yield part
-
-
-async def _file_of_form(request: Request, limit: int) -> bytes:
-    try:
-        form = await MultiPartParser(request.headers, _limited(request, limit), max_files=2, max_fields=16).parse()
-    except MultiPartException as error:
-        raise RequestError(f"the form in the body is malformed: {error.message}", field="body") from error
-    files = [value for value in form.values() if not isinstance(value, str)]
-    try:
-        if len(files) != 1:
-            raise RequestError(
-                f"expected a form with one file, got {len(files)}", field="image", hint="send one image per request"
-            )
-        return await files[0].read()
-    finally:
-        await form.close()
-
-
-def _too_large(size: int, limit: int) -> ImageTooLargeError:
-    return ImageTooLargeError(
-        f"expected a body of at most {limit} bytes, got {size} or more",
-        field="body",
-        hint="cut the image, or use cytoray predict without --url, which reads it piece by piece",
-    )
-
-
 def _headers(answer: Answer, seconds: float) -> dict[str, str]:
     stages = {**answer.seconds, "total": seconds}
     headers = {
+        "Content-Type": answer.media_type,
         "X-Cytoray-Model": answer.name,
         "X-Cytoray-Digest": answer.digest,
+        "X-Cytoray-Kind": answer.kind,
         "X-Cytoray-Objects": str(answer.objects),
         "Server-Timing": ", ".join(f"{name};dur={1e3 * value:.3f}" for name, value in stages.items()),
         "Vary": "Accept",
     }
     if answer.version is not None:
         headers["X-Cytoray-Version"] = answer.version
+    if answer.segmentation is not None:
+        headers["X-Cytoray-Segmentation"] = answer.segmentation
     return headers
 
 
@@ -336,8 +290,11 @@ def _describe_json_answers(api: FastAPI) -> None:
     document = api.openapi()
     schemas = document["components"]["schemas"]
     content = document["paths"]["/models/{model}/predict"]["post"]["responses"]["200"]["content"]
-    for media_type, model in (("application/json", ObjectTable), ("application/geo+json", FeatureCollection)):
-        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(schema.pop("$defs", {}))
-        schemas[model.__name__] = schema
-        content[media_type] = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
+    for media_type, models in _JSON_ANSWERS.items():
+        references = []
+        for model in models:
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(schema.pop("$defs", {}))
+            schemas[model.__name__] = schema
+            references.append({"$ref": f"#/components/schemas/{model.__name__}"})
+        content[media_type] = {"schema": references[0] if len(references) == 1 else {"oneOf": references}}

@@ -1,4 +1,4 @@
-"""One model, loaded and answering: bytes of an image in, bytes of an answer out.
+"""One model, loaded and answering: a question with the bytes of an image in, an answer in bytes out.
 
 Only encoded bytes cross to and from the gateway. Images are decoded and answers encoded in a small pool of threads,
 while the model computes other images: the model never waits for them.
@@ -14,11 +14,11 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,11 +26,14 @@ from cytoray_analysis.devices import Precision
 from cytoray_analysis.errors import CytorayError, InputError
 from cytoray_analysis.images import Image
 from cytoray_analysis.images.reader import Limits, read_image
-from cytoray_analysis.predictor import MEMORY_BUDGET, ModelIdentity, Prediction, Predictor
+from cytoray_analysis.predictor import MEMORY_BUDGET, ModelIdentity, Predictor
 from cytoray_services.registry import Registry, load_bundle, parse_reference
-from cytoray_serving.answers import form_named
+from cytoray_serving.answers import FORMS, Answered, choose_form
 from cytoray_serving.batching import BatchQueue
+from cytoray_serving.exchange import Answer, Question
+from cytoray_serving.inputs import boxes_of_json, in_model_axes, label_pixels, require_objects_fit
 from cytoray_serving.schema import ModelStatus
+from cytoray_serving.segmentation import Segmenters, find_objects
 
 if TYPE_CHECKING:
     from cytoray_analysis.bundle import Bundle
@@ -74,41 +77,6 @@ class ReplicaOptions(BaseModel):
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An encoded answer, with what the gateway says and counts about it.
-
-    Attributes
-    ----------
-    body, media_type
-        The answer itself.
-    name, version, digest
-        The model that gave it.
-    objects
-        Objects that it holds.
-    megapixels
-        Size of the image.
-    body_in
-        Bytes of the image file.
-    batch
-        Images that went through the network together.
-    seconds
-        Per stage: ``read`` (image decoding and scaling), ``queue``, ``network``, ``decode`` (outputs to objects),
-        ``encode``, and what else the predictor measures.
-    """
-
-    body: bytes
-    media_type: str
-    name: str
-    version: str | None
-    digest: str
-    objects: int
-    megapixels: float
-    body_in: int
-    batch: int
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class _Loaded:
     predictor: Predictor
     bundle: Bundle
@@ -122,9 +90,25 @@ class _Loaded:
         return identity if self.version is None else replace(identity, name=self.version.name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """An image, decoded, with what is told of its objects or the model that finds them."""
+
+    image: Image
+    objects: Any
+    segmenter: Predictor | None
+
+    @property
+    def alike(self) -> Hashable:
+        """What requests have in common that go through the network together; those with objects go alone."""
+        if self.objects is not None or self.segmenter is not None:
+            return id(self)
+        return self.image.axes, self.image.shape, self.image.dtype.str
+
+
+@dataclass(frozen=True, eq=False)
 class _Predicted:
-    prediction: Prediction
+    answered: Answered
     batch: int
     started: float
 
@@ -156,26 +140,20 @@ class ModelServer:
         follows = self._loaded.version is not None and parse_reference(reference).version is None
         self._registry_state = "following" if follows else "fixed"
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="encode")
-        self._queue: BatchQueue[Image, _Predicted | CytorayError] = BatchQueue(
+        self._queue: BatchQueue[_Asked, _Predicted | CytorayError] = BatchQueue(
             self._predict,
-            key=lambda image: (image.axes, image.shape, image.dtype.str),
-            cost=_pixels,
+            key=lambda asked: asked.alike,
+            cost=lambda asked: _pixels(asked.image),
             budget=options.batch_pixels or (2**20 if self._loaded.predictor.device.type == "cpu" else 2**24),
         )
+        self._segmenters = Segmenters(settings, self._predictor, options.poll_seconds)
         self._refused: str | None = None
         self._stopped = threading.Event()
         if follows:
             threading.Thread(target=self._follow, name="follow", daemon=True).start()
 
-    async def answer(self, body: bytes, form: str) -> Answer | CytorayError:
-        """Answer one image.
-
-        Parameters
-        ----------
-        body
-            The bytes of an image file.
-        form
-            Name of one of :data:`cytoray_serving.answers.FORMS`.
+    async def answer(self, question: Question) -> Answer | CytorayError:
+        """Answer one question.
 
         Returns
         -------
@@ -185,17 +163,17 @@ class ModelServer:
         loop = asyncio.get_running_loop()
         try:
             begun = time.perf_counter()
-            image = await loop.run_in_executor(self._threads, self._read, body)
+            form = choose_form(question.accept, self._loaded.predictor.task.output.truth)
+            asked, segmentation = await loop.run_in_executor(self._threads, self._read, question)
             waiting = time.perf_counter()
-            outcome = await self._queue.submit(image)
+            outcome = await self._queue.submit(asked)
             if isinstance(outcome, CytorayError):
                 return outcome
             encoding = time.perf_counter()
-            prediction = outcome.prediction
-            chosen = form_named(form)
-            encoded = await loop.run_in_executor(self._threads, chosen.encode, prediction, image)
+            encoded = await loop.run_in_executor(self._threads, form.encode, outcome.answered)
         except CytorayError as error:
             return error
+        prediction = outcome.answered.prediction
         seconds = prediction.seconds | {
             "read": waiting - begun + prediction.seconds["read"],
             "queue": outcome.started - waiting,
@@ -203,13 +181,15 @@ class ModelServer:
         }
         return Answer(
             body=encoded,
-            media_type=chosen.media_type,
+            media_type=form.media_type,
             name=prediction.model.name,
             version=prediction.model.version,
             digest=prediction.model.digest,
+            kind=prediction.kind,
             objects=prediction.objects,
-            megapixels=_pixels(image) / 1e6,
-            body_in=len(body),
+            segmentation=segmentation,
+            megapixels=_pixels(asked.image) / 1e6,
+            body_in=len(question.image) + len(question.masks or b""),
             batch=outcome.batch,
             seconds=seconds,
         )
@@ -218,12 +198,15 @@ class ModelServer:
         """Describe what is loaded."""
         loaded = self._loaded
         spec = loaded.bundle.spec
+        kind = loaded.predictor.task.output.truth
         return ModelStatus(
             name=loaded.identity.name,
             version=loaded.identity.version,
             digest=loaded.identity.digest,
             reference=self.reference,
             task=spec.task.name,
+            kind=kind,
+            media_types=[form.media_type for form in FORMS[kind].values()],
             axes=spec.input.axes,
             channels=list(spec.input.channels),
             grey_as_rgb=spec.input.grey_as_rgb,
@@ -238,21 +221,58 @@ class ModelServer:
         self._queue.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _read(self, body: bytes) -> Image:
-        pixels = self._options.largest_image
-        return read_image(body, limits=Limits(pixels, decoded_bytes=16 * pixels), name="the image")
+    def _read(self, question: Question) -> tuple[_Asked, str | None]:
+        """Decode the files of a question; returns the version of the model that will find its objects, too."""
+        predictor = self._loaded.predictor
+        expected = predictor.bundle.spec.input
+        require_objects_fit(predictor, masks=question.masks, boxes=question.boxes, segmentation=question.segmentation)
+        image = in_model_axes(self._decode(question.image, "the image"), expected)
+        if question.segmentation is not None:
+            segmenter, version = self._segmenters.find(question.segmentation)
+            return _Asked(image, None, segmenter), version.reference
+        objects: Any = None
+        if question.masks is not None:
+            objects = label_pixels(self._decode(question.masks, "the masks"), expected)
+        elif question.boxes is not None:
+            objects = boxes_of_json(question.boxes, image, expected)
+        return _Asked(image, objects, None), None
 
-    def _predict(self, images: Sequence[Image]) -> list[_Predicted | CytorayError]:
+    def _decode(self, body: bytes, name: str) -> Image:
+        pixels = self._options.largest_image
+        return read_image(body, limits=Limits(pixels, decoded_bytes=16 * pixels), name=name)
+
+    def _predict(self, batch: Sequence[_Asked]) -> list[_Predicted | CytorayError]:
         started = time.perf_counter()
         loaded = self._loaded  # taken once: a new version takes over between batches, never within one
+        try:
+            objects = [
+                one.objects if one.segmenter is None else find_objects(one.image, one.segmenter) for one in batch
+            ]
+        except CytorayError as error:
+            return [error for _ in batch]  # one that needs a segmentation goes alone
+        found = {} if batch[0].segmenter is None else {"segmentation": time.perf_counter() - started}
+        outcomes = loaded.predictor.predict_batch([one.image for one in batch], objects)
         return [
             outcome
             if isinstance(outcome, CytorayError)
-            else _Predicted(replace(outcome, model=loaded.identity), len(images), started)
-            for outcome in loaded.predictor.predict_batch(images)
+            else _Predicted(
+                Answered(
+                    replace(outcome, model=loaded.identity, seconds=outcome.seconds | found),
+                    one.image,
+                    loaded.predictor,
+                    own,
+                ),
+                len(batch),
+                started,
+            )
+            for one, own, outcome in zip(batch, objects, outcomes, strict=True)
         ]
 
     def _load(self, bundle: Bundle, version: ModelVersion | None) -> _Loaded:
+        return _Loaded(self._predictor(bundle, version), bundle, version, datetime.now(UTC))
+
+    def _predictor(self, bundle: Bundle, version: ModelVersion | None) -> Predictor:
+        """Load a bundle, test it and warm it up."""
         options = self._options
         predictor = Predictor(
             bundle,
@@ -264,7 +284,7 @@ class ModelServer:
         )
         bundle.self_test()
         predictor.warm_up()
-        return _Loaded(predictor, bundle, version, datetime.now(UTC))
+        return predictor
 
     def _follow(self) -> None:
         """Look at the registry until the server closes."""
@@ -310,4 +330,4 @@ def _pixels(image: Image) -> int:
     return size
 
 
-__all__ = ["Answer", "ModelServer", "ReplicaOptions"]
+__all__ = ["ModelServer", "ReplicaOptions"]

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cytoray_analysis.tasks import TruthKind
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -33,7 +35,9 @@ class ModelStatus(ModelAnswered):
 
     reference: str = Field(description="What the service was asked to follow, such as nuclei@champion.")
     task: str
-    axes: str = Field(description="Axes of the input, such as CYX.")
+    kind: TruthKind = Field(description="What its answers are: labels, an image, classes or a lineage.")
+    media_types: list[str] = Field(description="The forms that its answers come in, the default first.")
+    axes: str = Field(description="Axes of the input, such as CYX; those of movies begin with T.")
     channels: list[str]
     grey_as_rgb: bool = Field(description="Whether an image of one channel is taken for every channel.")
     pixel_size: dict[str, float] | None = Field(description="Micrometres per axis that images are resampled to.")
@@ -67,15 +71,89 @@ class ObjectRow(_Frozen):
     area: int = Field(description="Pixels.")
     centroid: list[float]
     bbox: list[int] = Field(description="First row, first column, then one past the last row and column.")
+    intensity_mean: list[float] | None = Field(
+        default=None, description="Mean of each channel; null where a stack was answered with a plane."
+    )
+    confidence: float | None = Field(default=None, description="How sure it is, 0 to 1; null where the model is mute.")
 
 
 class ObjectTable(_Frozen):
     """The objects of an answer as a table."""
 
+    kind: Literal["labels"] = "labels"
     model: ModelAnswered
     shape: list[int]
     seconds: dict[str, float] = Field(description="Seconds per stage.")
     objects: list[ObjectRow]
+
+
+class ChannelRow(_Frozen):
+    """One channel of a predicted image, in its own units."""
+
+    name: str
+    min: float
+    max: float
+    mean: float
+
+
+class ImageTable(_Frozen):
+    """A predicted image in numbers."""
+
+    kind: Literal["image"] = "image"
+    model: ModelAnswered
+    axes: str
+    shape: list[int]
+    seconds: dict[str, float] = Field(description="Seconds per stage.")
+    channels: list[ChannelRow]
+
+
+class ClassProbability(_Frozen):
+    """A class and how probable it is."""
+
+    label: str
+    probability: float
+
+
+class CellRow(_Frozen):
+    """One cell that was classified; coordinates in pixels of the image that was sent."""
+
+    number: int = Field(description="Its number in the masks, or in the list of boxes from 1.")
+    box: list[float] = Field(description="Where it begins along each spatial axis, rows first; then where it ends.")
+    label: str = Field(description="The most probable class.")
+    probabilities: list[float] = Field(description="Of every class, in the order of the classes.")
+    top: list[ClassProbability] = Field(description="The most probable classes, three at most.")
+
+
+class ClassTable(_Frozen):
+    """The classes of the cells of an image."""
+
+    kind: Literal["class"] = "class"
+    model: ModelAnswered
+    classes: list[str]
+    seconds: dict[str, float] = Field(description="Seconds per stage.")
+    cells: list[CellRow]
+
+
+class TrackRow(_Frozen):
+    """One cell from its first frame to its last."""
+
+    track: int
+    begin: int = Field(description="First frame, from 0.")
+    end: int = Field(description="Last frame.")
+    parent: int | None = Field(description="The track that it came from; null where there is none.")
+    confidence: float | None = Field(description="How sure its least sure link is, 0 to 1; null where unknown.")
+
+
+class TrackTable(_Frozen):
+    """The lineage of a movie."""
+
+    kind: Literal["lineage"] = "lineage"
+    model: ModelAnswered
+    frames: int
+    shape: list[int] = Field(description="Of a frame.")
+    divisions: list[int] = Field(description="Tracks that end in a division.")
+    seconds: dict[str, float] = Field(description="Seconds per stage.")
+    tracks: list[TrackRow]
 
 
 class Geometry(_Frozen):

@@ -13,9 +13,19 @@ from pathlib import Path
 
 import pytest
 
+from cytoray_analysis.bundle import Bundle
+from cytoray_analysis.predictor import Predictor
 from cytoray_services.registry import Registry
 from cytoray_services.settings import load_settings
-from serving_samples import MAIN, WRONG_REQUESTS, WrongRequest, write_small_bundle
+from serving_samples import (
+    MAIN,
+    WRONG_REQUESTS,
+    WrongRequest,
+    write_cell_bundle,
+    write_linker_bundle,
+    write_small_bundle,
+    write_stain_bundle,
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,52 @@ def wrong_request(request: pytest.FixtureRequest) -> WrongRequest:
 def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a small bundle, the same for the whole session."""
     return write_small_bundle(tmp_path_factory.mktemp("bundles") / "nuclei")
+
+
+@dataclass(frozen=True)
+class Folders:
+    """A small bundle for each kind of answer."""
+
+    nuclei: Path
+    stain: Path
+    cells: Path
+    linker: Path
+
+
+@pytest.fixture(scope="session")
+def folders(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """Give a small bundle for each kind of answer."""
+    folder = tmp_path_factory.mktemp("kinds")
+    return Folders(
+        nuclei=bundle_folder,
+        stain=write_stain_bundle(folder / "stain"),
+        cells=write_cell_bundle(folder / "cells"),
+        linker=write_linker_bundle(folder / "linker"),
+    )
+
+
+@pytest.fixture(scope="session")
+def segmenter(folders: Folders) -> Predictor:
+    """Give a model whose answers are labels."""
+    return Predictor(Bundle.load(folders.nuclei))
+
+
+@pytest.fixture(scope="session")
+def stainer(folders: Folders) -> Predictor:
+    """Give a model whose answers are images."""
+    return Predictor(Bundle.load(folders.stain))
+
+
+@pytest.fixture(scope="session")
+def classifier(folders: Folders) -> Predictor:
+    """Give a model whose answers are classes."""
+    return Predictor(Bundle.load(folders.cells))
+
+
+@pytest.fixture(scope="session")
+def linker(folders: Folders) -> Predictor:
+    """Give a model whose answers are lineages."""
+    return Predictor(Bundle.load(folders.linker))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from cytoray_analysis.errors import (
     RequestError,
     UnreadableImageError,
 )
-from cytoray_serving.app import free_port, name_models
+from cytoray_analysis.tasks import TruthKind
+from cytoray_serving.app import example_request, free_port, name_models
 from cytoray_serving.client import Client, ServedAnswer, error_of_response, parse_server_timing
 from cytoray_serving.schema import ErrorBody
 
@@ -70,7 +71,7 @@ def test_files_that_cannot_be_sent_are_refused_before_sending(tmp_path: object) 
 
 
 def test_labels_are_only_read_from_label_images() -> None:
-    answer = ServedAnswer(b"{}", "application/json", "nuclei", None, "", 0, {})
+    answer = ServedAnswer(b"{}", "application/json", "nuclei", None, "", "labels", 0, None, {})
     with pytest.raises(RequestError, match="label image"):
         answer.labels()
 
@@ -89,3 +90,10 @@ def test_each_model_has_its_own_address_and_the_first_its_bare_name() -> None:
 def test_addresses_are_given_once(references: list[str]) -> None:
     with pytest.raises(RequestError):
         name_models(references)
+
+
+@pytest.mark.parametrize("kind", ["labels", "image", "class", "lineage"])
+def test_the_example_of_every_kind_asks_the_model(kind: TruthKind) -> None:
+    words = example_request("http://127.0.0.1:8000", "nuclei", kind).split()
+    assert (words[0], words[-1]) == ("curl", "http://127.0.0.1:8000/models/nuclei/predict")
+    assert ("masks=@masks.tif" in words) == (kind in ("class", "lineage"))

@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +17,14 @@ from cytoray_analysis.errors import CytorayError, PlatformError
 from cytoray_analysis.images import read_image
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.settings import load_settings
-from cytoray_serving.answers import FORMS
+from cytoray_serving.answers import FORMS, media_types
 from cytoray_serving.client import parse_server_timing
+from cytoray_serving.exchange import Answer, Question
 from cytoray_serving.gateway import create_api
-from cytoray_serving.replica import Answer, ModelServer, ReplicaOptions
+from cytoray_serving.replica import ModelServer, ReplicaOptions
 from cytoray_serving.schema import ErrorBody, FeatureCollection, ModelList, ModelStatus, ObjectTable
+from serving_in_process import Ask, InProcess, asker
 from serving_samples import GOOD, LARGEST_BODY, WrongRequest, noise, tiff_bytes
-
-Ask = Callable[..., httpx.Response]
-
-
-class InProcess:
-    """A model server as the gateway calls it."""
-
-    def __init__(self, server: ModelServer) -> None:
-        self._server = server
-
-    async def answer(self, body: bytes, form: str) -> Answer | CytorayError:
-        return await self._server.answer(body, form)
-
-    async def status(self) -> ModelStatus:
-        return self._server.status()
 
 
 class Broken:
@@ -46,7 +33,7 @@ class Broken:
     def __init__(self, error: Exception) -> None:
         self._error = error
 
-    async def answer(self, body: bytes, form: str) -> Answer | CytorayError:
+    async def answer(self, question: Question) -> Answer | CytorayError:
         raise self._error
 
     async def status(self) -> ModelStatus:
@@ -58,20 +45,6 @@ def model(bundle_folder: Path) -> Iterator[InProcess]:
     server = ModelServer(str(bundle_folder), load_settings(), ReplicaOptions(threads=1))
     yield InProcess(server)
     server.close()
-
-
-def asker(models: dict[str, Any]) -> Ask:
-    api = create_api(models, largest_body=LARGEST_BODY)
-
-    def ask(method: str, path: str, **options: Any) -> httpx.Response:
-        async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(api, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-                return await client.request(method, path, **options)
-
-        return asyncio.run(send())
-
-    return ask
 
 
 @pytest.fixture
@@ -93,7 +66,7 @@ def test_the_answer_is_that_of_the_predictor(ask: Ask, bundle_folder: Path) -> N
     assert response.headers["X-Cytoray-Objects"] == str(expected.objects)
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+@pytest.mark.parametrize("form", FORMS["labels"].values(), ids=FORMS["labels"].keys())
 def test_accept_chooses_the_form(ask: Ask, form: Any) -> None:
     response = predict(ask, accept=form.media_type)
     assert response.status_code == 200
@@ -103,7 +76,7 @@ def test_accept_chooses_the_form(ask: Ask, form: Any) -> None:
     elif form.name == "geojson":
         assert FeatureCollection.model_validate_json(response.content).features
     else:
-        assert response.content.startswith((b"II*\0", b"\x89PNG"))
+        assert response.content.startswith((b"II*\0", b"\x89PNG", b"label,area"))
 
 
 def test_headers_name_model_and_seconds_per_stage(ask: Ask, bundle_folder: Path) -> None:
@@ -164,6 +137,7 @@ def test_health_and_models_say_what_is_served(ask: Ask) -> None:
     (listed,) = ModelList.model_validate_json(ask("GET", "/models").content).models
     assert listed == ModelStatus.model_validate_json(ask("GET", "/models/nuclei").content)
     assert (listed.task, listed.axes, listed.registry) == ("segmentation", "CYX", "fixed")
+    assert (listed.kind, listed.media_types[0]) == ("labels", "image/tiff")
     assert ask("GET", "/models/nucleoli").status_code == 404
 
 
@@ -199,7 +173,7 @@ def test_faults_of_the_service_are_no_secret_and_no_traceback(error: Exception, 
 def test_openapi_names_media_types_and_error_bodies(ask: Ask) -> None:
     document = ask("GET", "/openapi.json").json()
     operation = document["paths"]["/models/{model}/predict"]["post"]
-    assert set(operation["responses"]["200"]["content"]) == {form.media_type for form in FORMS.values()}
+    assert set(operation["responses"]["200"]["content"]) == set(media_types())
     for status in ("400", "404", "406", "413", "422", "503"):
         schema = operation["responses"][status]["content"]["application/json"]["schema"]
         assert schema == {"$ref": "#/components/schemas/ErrorBody"}

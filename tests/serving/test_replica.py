@@ -7,13 +7,15 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cytoray_analysis.errors import CytorayError, ModelNotFoundError
 from cytoray_services.registry import Registry
 from cytoray_services.settings import Settings, load_settings
-from cytoray_serving.replica import Answer, ModelServer, ReplicaOptions
+from cytoray_serving.exchange import Answer, Question
+from cytoray_serving.replica import ModelServer, ReplicaOptions
 from serving_samples import GOOD
 
 OPTIONS = ReplicaOptions(threads=1, poll_seconds=0.1)
@@ -44,7 +46,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 
 
 def answer(server: ModelServer) -> Answer:
-    found = asyncio.run(server.answer(GOOD, "tif"))
+    found = asyncio.run(server.answer(Question(GOOD)))
     assert not isinstance(found, CytorayError), found
     return found
 
@@ -72,7 +74,7 @@ def test_requests_while_the_alias_moves_are_all_answered(server: ModelServer, re
         versions = set()
         moved = asyncio.create_task(asyncio.to_thread(registry.promote, "nuclei", "2"))
         while "2" not in versions:
-            found = await server.answer(GOOD, "tif")
+            found = await server.answer(Question(GOOD))
             assert isinstance(found, Answer)
             versions.add(found.version)
         await moved
@@ -120,3 +122,16 @@ def test_a_bundle_folder_is_served_as_it_is(bundle_folder: Path, settings: Setti
 def test_a_model_that_does_not_exist_is_not_served(registry: Registry, settings: Settings) -> None:
     with pytest.raises(ModelNotFoundError):
         ModelServer("nothing", settings, OPTIONS)
+
+
+def test_requests_with_objects_go_alone(folders: Any, settings: Settings) -> None:
+    server = ModelServer(str(folders.cells), settings, OPTIONS)
+
+    async def ask_at_once(*questions: Question) -> list[int]:
+        answers = await asyncio.gather(*(server.answer(question) for question in questions))
+        return [one.batch for one in answers if isinstance(one, Answer)]
+
+    boxes = Question(GOOD, boxes="[[10, 5, 22, 15]]")
+    assert asyncio.run(ask_at_once(*[boxes] * 6)) == [1] * 6
+    assert max(asyncio.run(ask_at_once(*[Question(GOOD)] * 12))) > 1
+    server.close()

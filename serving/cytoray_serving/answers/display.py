@@ -1,0 +1,23 @@
+"""The image that was sent, as a picture to draw on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from cytoray_analysis.images import Image
+from cytoray_analysis.pictures import RGB, display_rgb
+
+
+def picture(image: Image) -> RGB:
+    """Return an image stretched for the eye, (Y, X, 3); of a volume the brightest pixel along Z."""
+    return display_rgb(flat(image))
+
+
+def flat(image: Image) -> NDArray[Any]:
+    """Return (C, Y, X) of an image; of a volume the brightest pixel along Z."""
+    if "Z" not in image.axes:
+        return image.select("CYX").read()
+    pixels: NDArray[Any] = image.select("CZYX").read().max(axis=1)
+    return pixels

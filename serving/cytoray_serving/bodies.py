@@ -1,0 +1,157 @@
+"""The body of a request: an image alone, or a form with what is told beside it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from fastapi import Request
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from cytoray_analysis.errors import ImageTooLargeError, RequestError
+from cytoray_serving.exchange import Question
+
+_BINARY = {"type": "string", "format": "binary"}
+_FIELDS = ("image", "masks", "boxes", "segmentation")
+
+REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "An image file: TIFF, OME-TIFF, PNG or JPEG; told by its content. Movies are one TIFF, axes TYX or "
+    "TZYX. A form tells more beside it: where the objects are that models of cells can be asked about and models of "
+    "movies need, as masks, as boxes (cells only), or by a segmentation model that finds them.",
+    "content": {
+        "application/octet-stream": {"schema": _BINARY},
+        "image/*": {"schema": _BINARY},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {
+                    "image": {**_BINARY, "description": "The image file."},
+                    "masks": {
+                        **_BINARY,
+                        "description": "A label image (TIFF or PNG) of the same size; of a movie all in one TIFF.",
+                    },
+                    "boxes": {
+                        "type": "string",
+                        "description": "JSON: [[xmin, ymin, xmax, ymax], …] in pixels; of volumes "
+                        "[xmin, ymin, zmin, xmax, ymax, zmax].",
+                        "example": "[[10, 20, 42, 50]]",
+                    },
+                    "segmentation": {
+                        "type": "string",
+                        "description": "A registered model that finds the objects.",
+                        "example": "nuclei@champion",
+                    },
+                },
+            }
+        },
+    },
+}
+
+
+async def read_question(request: Request, accept: str | None, limit: int) -> Question:
+    """Read what is asked out of a request.
+
+    Parameters
+    ----------
+    accept
+        The header that chooses the answer's form.
+    limit
+        Bytes of the largest body.
+
+    Raises
+    ------
+    ImageTooLargeError
+        The body is larger.
+    RequestError
+        It holds no image, or is no form that can be read.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large(int(declared), limit)
+    if kind == "multipart/form-data":
+        question = await _read_form(request, accept, limit)
+    elif kind.startswith("image/") or kind in ("", "application/octet-stream", "application/x-www-form-urlencoded"):
+        # curl --data-binary says x-www-form-urlencoded when it is not told otherwise.
+        question = Question(b"".join([part async for part in _limited(request, limit)]), accept)
+    else:
+        raise RequestError(
+            f"expected an image or multipart/form-data, got the content type {kind!r}",
+            field="Content-Type",
+            hint="send the bytes of the image file as application/octet-stream",
+        )
+    if not question.image:
+        raise RequestError("expected an image in the request body, got none", field="body")
+    return question
+
+
+async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    received = 0
+    async for part in request.stream():
+        received += len(part)
+        if received > limit:
+            raise _too_large(received, limit)
+        yield part
+
+
+async def _read_form(request: Request, accept: str | None, limit: int) -> Question:
+    try:
+        form = await MultiPartParser(request.headers, _limited(request, limit), max_files=4, max_fields=16).parse()
+    except MultiPartException as error:
+        raise RequestError(f"the form in the body is malformed: {error.message}", field="body") from error
+    try:
+        return await _question_of_form(form, accept)
+    finally:
+        await form.close()
+
+
+async def _question_of_form(form: FormData, accept: str | None) -> Question:
+    parts = form.multi_items()
+    names = [name for name, _ in parts]
+    images = [value for name, value in parts if isinstance(value, UploadFile) and name not in _FIELDS[1:]]
+    if len(images) != 1:
+        raise RequestError(
+            f"expected a form with one file for the image, got {len(images)}",
+            field="image",
+            hint="send one image per request, as the field image; masks are another field",
+        )
+    unknown = [name for name, value in parts if name not in _FIELDS and not isinstance(value, UploadFile)]
+    twice = [name for name in _FIELDS if names.count(name) > 1]
+    if unknown or twice:
+        raise RequestError(
+            f"expected the fields {', '.join(_FIELDS)}, each once, got {', '.join(names)}",
+            field=(unknown or twice)[0],
+            hint="leave the others out",
+        )
+    masks = form.get("masks")
+    if isinstance(masks, str):
+        raise RequestError("expected masks to be a file, got text", field="masks", hint="curl: -F masks=@masks.tif")
+    return Question(
+        image=await images[0].read(),
+        accept=accept,
+        masks=None if masks is None else await masks.read(),
+        boxes=await _text(form, "boxes"),
+        segmentation=await _text(form, "segmentation"),
+    )
+
+
+async def _text(form: FormData, name: str) -> str | None:
+    """Return a field of text, which may come as a file."""
+    value = form.get(name)
+    if not isinstance(value, UploadFile):
+        return value
+    try:
+        return (await value.read()).decode()
+    except UnicodeDecodeError as error:
+        raise RequestError(f"expected {name} to be text in UTF-8: {error}", field=name) from error
+
+
+def _too_large(size: int, limit: int) -> ImageTooLargeError:
+    return ImageTooLargeError(
+        f"expected a body of at most {limit} bytes, got {size} or more",
+        field="body",
+        hint="cut the image, or use cytoray predict without --url, which reads it piece by piece",
+    )
