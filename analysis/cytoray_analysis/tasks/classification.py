@@ -1,0 +1,159 @@
+"""Classification: which of some classes a cell belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+from torch import Tensor
+from torch.nn import functional
+
+from cytoray_analysis.errors import BundleError
+from cytoray_analysis.tasks.class_scores import score_classes
+from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Parameters, TruthKind
+
+# Four percent apart: the likelihood is flat around its best temperature.
+_TEMPERATURES = (1.0, *(float(value) for value in np.round(np.geomspace(0.1, 10.0, 117), 4) if value != 1.0))
+
+
+class Classification:
+    """Give each cell a probability per class.
+
+    Parameters
+    ----------
+    classes
+        Names of the classes, in the order of their indices.
+    counts
+        Cells of each class in the training data; needed for balanced weights.
+    loss
+        ``cross_entropy``, or ``focal``, which looks away from cells that are right already (Lin et al., ICCV 2017,
+        arXiv:1708.02002).
+    class_weights
+        How much a cell of each class weighs in the loss: ``none``, all the same; ``balanced``, in inverse proportion to
+        `counts`, so that every class weighs the same in all; or a weight per class. Together with balanced sampling the
+        rare classes would be counted up twice.
+    focal_gamma
+        Exponent of the focal loss; at 0 it is the cross-entropy.
+    label_smoothing
+        Share of each label that is spread over all classes (Szegedy et al., CVPR 2016, arXiv:1512.00567); labels of
+        people who disagree deserve some.
+
+    Raises
+    ------
+    BundleError
+        A number of counts or weights other than that of the classes, fewer than two classes, a class twice.
+    """
+
+    truth: ClassVar[TruthKind] = "class"
+
+    def __init__(
+        self,
+        *,
+        classes: Sequence[str],
+        counts: Sequence[int] = (),
+        loss: Literal["cross_entropy", "focal"] = "cross_entropy",
+        class_weights: Literal["none", "balanced"] | Sequence[float] = "none",
+        focal_gamma: float = 2.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        if len(classes) < 2 or len(set(classes)) < len(classes):
+            raise BundleError(
+                f"expected two or more different class names, got {list(classes)}", field="task.arguments.classes"
+            )
+        if loss not in ("cross_entropy", "focal"):
+            raise BundleError(f"expected 'cross_entropy' or 'focal', got {loss!r}", field="task.arguments.loss")
+        if not 0.0 <= label_smoothing < 1.0:
+            raise BundleError(
+                f"expected a share from 0 to below 1, got {label_smoothing}", field="task.arguments.label_smoothing"
+            )
+        self.classes = tuple(classes)
+        self.weights = _weights(self.classes, counts, class_weights)
+        self.focal_gamma = focal_gamma if loss == "focal" else 0.0
+        self.label_smoothing = label_smoothing
+        self.output = Output(
+            per="cell",
+            truth=self.truth,
+            channels=len(self.classes),
+            candidates={"temperature": _TEMPERATURES},
+            objective=log_likelihood,
+        )
+
+    def encode(self, truth: Tensor) -> Tensor:
+        """Return the classes (B,) int64 as they are; −1 where unknown."""
+        return truth
+
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss over cells of known class, each weighing as its class does; 0 where there is none."""
+        known = target >= 0
+        index = target.clamp(min=0)
+        weights = torch.ones_like(outputs[0]) if self.weights is None else self.weights.to(outputs)
+        each = functional.cross_entropy(
+            outputs, target, weight=weights, ignore_index=-1, label_smoothing=self.label_smoothing, reduction="none"
+        )
+        if self.focal_gamma > 0:
+            probability = outputs.softmax(dim=1).gather(1, index.unsqueeze(1)).squeeze(1)
+            each = each * (1 - probability) ** self.focal_gamma
+        total = (weights[index] * known).sum()
+        return each.sum() / total.clamp(min=torch.finfo(total.dtype).tiny)
+
+    def decode(self, outputs: NDArray[np.float32], parameters: Parameters, block: Block | None = None) -> Decoded:
+        """Turn (N, K) logits of N cells into probabilities, float32.
+
+        Logits are divided by the fitted temperature first (Guo et al., ICML 2017, arXiv:1706.04599), which changes how
+        sure the answers are and not what they are.
+        """
+        return Decoded(softmax(outputs.astype(np.float64) / parameters["temperature"], axis=1).astype(np.float32))
+
+    def score(self, answers: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]]) -> dict[str, float]:
+        """Score probabilities (N, K) against classes (N,); cells of unknown class (−1) do not count.
+
+        See :func:`~cytoray_analysis.tasks.class_scores.score_classes`.
+        """
+        return score_classes(*pooled(answers, truths, len(self.classes)), self.classes)
+
+
+def pooled(
+    answers: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]], classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Put the cells of all images together, probabilities (N, K) and classes (N,), without those of unknown class."""
+    probabilities = np.concatenate([np.zeros((0, classes)), *answers])
+    truth = np.concatenate([np.zeros(0, np.int64), *(np.asarray(item, np.int64) for item in truths)])
+    return probabilities[truth >= 0], truth[truth >= 0]
+
+
+def log_likelihood(answers: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]]) -> float:
+    """Return the mean log probability of the true classes, over cells of known class; 0 where there is none."""
+    if not answers:
+        return 0.0
+    probabilities, truth = pooled(answers, truths, answers[0].shape[1])
+    if not len(truth):
+        return 0.0
+    true = probabilities[np.arange(len(truth)), truth]
+    return float(np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean())
+
+
+def _weights(
+    classes: Sequence[str], counts: Sequence[int], chosen: Literal["none", "balanced"] | Sequence[float]
+) -> Tensor | None:
+    if chosen == "none":
+        return None
+    if chosen == "balanced":
+        if len(counts) != len(classes):
+            raise BundleError(
+                f"expected a count for each of {len(classes)} classes, got {len(counts)}",
+                field="task.arguments.counts",
+                hint="balanced weights follow from the number of cells of each class",
+            )
+        cells = torch.tensor(counts, dtype=torch.float32)
+        # A class without a cell in the training data weighs as if it had one, and meets no cell to weigh.
+        return cells.sum() / (len(classes) * cells.clamp(min=1))
+    if len(chosen) != len(classes) or not all(isinstance(weight, int | float) for weight in chosen):
+        raise BundleError(
+            f"expected 'none', 'balanced' or {len(classes)} numbers, got {chosen!r}",
+            field="task.arguments.class_weights",
+        )
+    return torch.tensor(chosen, dtype=torch.float32)
