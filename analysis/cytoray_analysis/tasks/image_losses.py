@@ -1,0 +1,116 @@
+"""How far a predicted image is from the true one, as a training sees it: differences of pixels and of structure.
+
+Each takes predicted and true images, (B, K, spatial…) float32, and which pixels of the true one are known; where they
+are not, the two agree. All are 0 for a perfect prediction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cytoray_analysis.errors import RecipeError
+
+# Of the structural similarity: Wang et al., IEEE Trans Image Process 13, 600 (2004).
+_WINDOW, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03
+# Of its scales, finest first: Wang, Simoncelli and Bovik, Asilomar Conf Signals Syst Comput 2003.
+_SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+_RANGE = 10.0  # of a scaled target, in its standard deviations; stains reach 5 to 20
+
+
+def mean_of_known(values: Tensor, known: Tensor) -> Tensor:
+    """Average over the known pixels; 0 where there is none."""
+    return torch.where(known, values, 0.0).sum() / known.sum().clamp(min=1)
+
+
+def mean_squared_error(predicted: Tensor, true: Tensor, known: Tensor) -> Tensor:
+    """Return the mean squared difference; its best answer is the mean of what may be true."""
+    return mean_of_known((predicted - true) ** 2, known)
+
+
+def mean_absolute_error(predicted: Tensor, true: Tensor, known: Tensor) -> Tensor:
+    """Return the mean absolute difference; its best answer is the median of what may be true."""
+    return mean_of_known((predicted - true).abs(), known)
+
+
+def multi_scale_dissimilarity(predicted: Tensor, true: Tensor, known: Tensor) -> Tensor:
+    """Return one minus the multi-scale structural similarity.
+
+    Over as many of the five scales as the crop has room for; volumes plane by plane, so that planes may be further
+    apart than pixels.
+
+    Raises
+    ------
+    RecipeError
+        The crop is smaller than the window.
+    """
+    if predicted.ndim == 5:
+        predicted, true = (image.transpose(1, 2).flatten(0, 1) for image in (predicted, true))
+    side = min(predicted.shape[-2:])
+    if side < _WINDOW:
+        raise RecipeError(
+            f"expected crops of at least {_WINDOW} pixels for the loss ms_ssim, got {side}",
+            field="training.crop_size",
+        )
+    scales = min(len(_SCALE_WEIGHTS), int(math.log2(side / _WINDOW)) + 1)
+    # The comparison of brightness is made for intensities of at least zero.
+    darkest = true.amin(dim=(-2, -1), keepdim=True)
+    predicted, true = predicted - darkest, true - darkest
+    similarity = predicted.new_ones(predicted.shape[:2])
+    for scale, weight in enumerate(_SCALE_WEIGHTS[:scales]):
+        whole, contrast = structural_similarity(predicted, true)
+        each = (whole if scale == scales - 1 else contrast).mean(dim=(-2, -1))
+        # A power below one has no finite slope at zero, and none at all below.
+        similarity = similarity * each.clamp(min=1e-3) ** (weight / sum(_SCALE_WEIGHTS[:scales]))
+        predicted, true = functional.avg_pool2d(predicted, 2), functional.avg_pool2d(true, 2)
+    return 1 - similarity.mean()
+
+
+def structural_similarity(predicted: Tensor, true: Tensor, span: float = _RANGE) -> tuple[Tensor, Tensor]:
+    """Compare two images window by window.
+
+    Parameters
+    ----------
+    predicted, true
+        (B, K, Y, X).
+    span
+        Range of the intensities.
+
+    Returns
+    -------
+    tuple of Tensor
+        The structural similarity, and that of contrast and structure alone, (B, K, Y − 10, X − 10).
+    """
+    moments = torch.cat((predicted, true, predicted**2, true**2, predicted * true), dim=1)
+    mean_p, mean_t, square_p, square_t, product = _windowed(moments).chunk(5, dim=1)
+    both = mean_p * mean_t
+    contrast = (2 * (product - both) + (_K2 * span) ** 2) / (
+        square_p - mean_p**2 + square_t - mean_t**2 + (_K2 * span) ** 2
+    )
+    brightness = (2 * both + (_K1 * span) ** 2) / (mean_p**2 + mean_t**2 + (_K1 * span) ** 2)
+    return brightness * contrast, contrast
+
+
+def _windowed(images: Tensor) -> Tensor:
+    """Average over a Gaussian window, wherever it lies inside; as matrix products, faster than convolutions."""
+    rows, columns = images.shape[-2:]
+    return _averages(rows, images).T @ images @ _averages(columns, images)
+
+
+def _averages(length: int, like: Tensor) -> Tensor:
+    """Return the matrix that averages an axis of `length` pixels, (length, length − 10)."""
+    pixel = torch.arange(length, dtype=like.dtype, device=like.device)
+    distance = pixel.unsqueeze(1) - pixel[: length - _WINDOW + 1] - _WINDOW // 2
+    weights = torch.exp(-0.5 * (distance / _SIGMA) ** 2) * (distance.abs() <= _WINDOW // 2)
+    return weights / weights.sum(0)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "mse": mean_squared_error,
+    "l1": mean_absolute_error,
+    "ms_ssim": multi_scale_dissimilarity,
+}
