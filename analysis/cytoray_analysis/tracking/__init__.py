@@ -1,0 +1,1 @@
+"""Tracking: objects of each frame linked into lineages, read, written and scored."""

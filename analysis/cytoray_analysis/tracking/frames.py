@@ -1,0 +1,66 @@
+"""Movies as stacks of frames that are decoded one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoray_analysis.errors import AxesError
+from cytoray_analysis.images import Image
+
+
+@dataclass(frozen=True, eq=False)
+class FrameStack:
+    """An array (T, spatial…) whose frames are made when they are asked for; nothing is kept.
+
+    Parameters
+    ----------
+    read
+        Gives the pixels of a frame, (spatial…), by its index.
+    shape
+        Lengths of T and of the spatial axes.
+    dtype
+        Type of the pixels.
+    """
+
+    read: Callable[[int], NDArray[Any]]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, region: int | slice | tuple[int | slice, ...]) -> NDArray[Any]:
+        """Decode a region as numpy would slice it; only the frames that it touches are made."""
+        first, *rest = region if isinstance(region, tuple) else (region,)
+        if not isinstance(first, slice):
+            return np.asarray(self.read(range(len(self))[first])[tuple(rest)])
+        frames = [self.read(index)[tuple(rest)] for index in range(*first.indices(len(self)))]
+        return np.stack(frames) if frames else np.empty((0, *self.shape[1:]), self.dtype)[(slice(None), *rest)]
+
+
+def as_movie(image: Image) -> Image:
+    """Arrange an image as frames, axes TYX or TZYX; nothing is decoded.
+
+    Raises
+    ------
+    AxesError
+        It has several channels.
+    """
+    if image.size("C") > 1:
+        raise AxesError(
+            f"{image.source}: linking expects one channel, got {image.size('C')} ({', '.join(image.channels)})",
+            field="channels",
+            hint="choose the channel in which the cells are seen",
+        )
+    return image.select("TZYX" if "Z" in image.axes else "TYX")
+
+
+def frame_of(movie: Image, index: int) -> NDArray[Any]:
+    """Decode one frame, (Y, X) or (Z, Y, X), of a movie with axes TYX or TZYX."""
+    region = (slice(index, index + 1),) + (slice(None),) * (len(movie.axes) - 1)
+    return np.asarray(movie.read(region)[0])
