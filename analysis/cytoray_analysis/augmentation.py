@@ -1,4 +1,8 @@
-"""Augmentation of whole batches as tensor operations: geometry in one resampling, then intensities."""
+"""Augmentation of whole batches as tensor operations: geometry in one resampling, then intensities.
+
+Images and volumes take the same code. A crop is turned in its Y–X plane only, where pixels are square; mirrored,
+zoomed and warped along every axis.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 _Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+_KNOTS = 6  # of the warping, along each axis
 
 
 class Augmentation(BaseModel):
@@ -21,7 +26,9 @@ class Augmentation(BaseModel):
     flips: bool = Field(True, description="mirror, and turn by quarters")
     rotation: _Unit = Field(0.5, description="share of crops that are turned by any angle")
     zoom: tuple[float, float] = Field((0.75, 1.35), description="factor drawn log-uniformly from this range")
-    elastic: float = Field(3.0, ge=0.0, le=32.0, description="largest displacement of smooth warping, in pixels")
+    elastic: float = Field(
+        3.0, ge=0.0, le=32.0, description="largest displacement of smooth warping along the longest side, in pixels"
+    )
     gain: float = Field(0.35, ge=0.0, lt=1.0, description="contrast factor within 1 ± gain")
     offset: float = Field(0.15, ge=0.0, le=1.0, description="brightness shift within ± offset, of the scaled range")
     gamma: tuple[float, float] = Field((0.6, 1.6), description="exponent drawn log-uniformly from this range")
@@ -29,9 +36,19 @@ class Augmentation(BaseModel):
     noise: float = Field(0.08, ge=0.0, le=1.0, description="largest standard deviation of added Gaussian noise")
     blur: float = Field(1.2, ge=0.0, le=5.0, description="largest standard deviation of Gaussian blur, in pixels")
 
-    def window(self, crop: int) -> int:
-        """Side of the square to read so that most of a turned and zoomed crop lies inside."""
-        return crop if self.still else int(math.ceil(crop * 1.5 / 16) * 16)
+    def window(self, crop: tuple[int, ...]) -> tuple[int, ...]:
+        """Size to read, per spatial axis, so that most of a turned and zoomed crop of that size lies inside.
+
+        A stack needs a margin along Z for zoom and warping only, since it is turned in its plane.
+        """
+        *depth, height, width = crop
+        side = max(height, width)
+        if self.still:
+            return (*depth, side, side) if self.flips else crop
+        farther = max(1 / self.zoom[0], 1.0)
+        shift = self.elastic / max(crop)
+        plane = math.ceil(side * 1.5 / 16) * 16
+        return (*(math.ceil(length * (farther + 2 * shift)) for length in depth), plane, plane)
 
     @property
     def still(self) -> bool:
@@ -40,32 +57,51 @@ class Augmentation(BaseModel):
 
 
 def augment(
-    images: Tensor, labels: Tensor, crop: int, augmentation: Augmentation, generator: torch.Generator
+    images: Tensor, truth: Tensor, crop: tuple[int, ...], augmentation: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Cut, warp and vary a batch.
 
     Parameters
     ----------
     images
-        Scaled intensities, (B, C, S, S) float32, S at least `crop`.
-    labels
-        Instance labels, (B, S, S) integer, −1 where nothing is known (outside the image).
+        Scaled intensities, (B, C, spatial…) float32, at least `crop` along every axis; such as
+        :meth:`Augmentation.window` asks for.
+    truth
+        What moves with them: labels (B, spatial…) integer, −1 where nothing is known (outside the image); or images
+        (B, K, spatial…) float32, NaN where nothing is known; or anything (B,) that does not move, such as classes.
     crop
-        Side of the square returned.
+        Size of the crops returned, per spatial axis.
     generator
         Source of every random number, on the device of `images`.
 
     Returns
     -------
-    images, labels
-        (B, C, crop, crop) float32 and (B, crop, crop) int64.
+    images, truth
+        (B, C, crop…) float32, and labels (B, crop…) int64, or images (B, K, crop…) float32, or (B,) as it came.
     """
     grid = _sampling_grid(images, crop, augmentation, generator)
     warped = functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    # Labels travel shifted by one so that what grid_sample fills in (zero) means "unknown" (−1).
-    shifted = (labels + 1).unsqueeze(1).to(images.dtype)
+    if truth.ndim == images.ndim:
+        truth = _read_images(truth, grid)
+    elif truth.ndim > 1:
+        truth = _read_labels(truth, grid)
+    return _vary_intensities(warped, augmentation, generator), truth
+
+
+def _read_labels(labels: Tensor, grid: Tensor) -> Tensor:
+    # They travel shifted by one, so that what grid_sample fills in (zero) means "unknown" (−1).
+    shifted = (labels + 1).unsqueeze(1).to(grid.dtype)
     chosen = functional.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-    return _vary_intensities(warped, augmentation, generator), chosen.squeeze(1).to(torch.int64) - 1
+    return chosen.squeeze(1).to(torch.int64) - 1
+
+
+def _read_images(images: Tensor, grid: Tensor) -> Tensor:
+    """Read between pixels; what any unknown pixel had a part in is unknown."""
+    known = ~torch.isnan(images)
+    both = torch.cat((images.nan_to_num(0.0), known.to(images.dtype)), dim=1)
+    read = functional.grid_sample(both, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    values, share = read.chunk(2, dim=1)
+    return values.masked_fill(share < 0.999, math.nan)
 
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -76,43 +112,69 @@ def _log_uniform(batch: int, bounds: tuple[float, float], like: Tensor, generato
     return torch.exp(_uniform((batch,), math.log(bounds[0]), math.log(bounds[1]), like, generator))
 
 
-def _sampling_grid(images: Tensor, crop: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Return where each pixel of the crops is read, (B, crop, crop, 2) in grid_sample's x, y in [−1, 1]."""
-    batch, size = images.shape[0], images.shape[-1]
+def _signs(batch: int, like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randint(2, (batch,), generator=generator, device=like.device) * 2.0 - 1.0
+
+
+def _sampling_grid(
+    images: Tensor, crop: tuple[int, ...], augmentation: Augmentation, generator: torch.Generator
+) -> Tensor:
+    """Return where each pixel of the crops is read, (B, crop…, axes), in grid_sample's X, Y (, Z) in [−1, 1]."""
+    batch, size, axes = images.shape[0], images.shape[2:], len(crop)
     angle = torch.zeros(batch, device=images.device)
-    mirror = torch.ones(batch, device=images.device)
+    mirror = torch.ones((axes, batch), device=images.device)
     if augmentation.flips:
+        # Together with turns by quarters, one mirror in the plane gives all eight positions.
         angle = torch.randint(4, (batch,), generator=generator, device=images.device) * (math.pi / 2)
-        mirror = torch.randint(2, (batch,), generator=generator, device=images.device) * 2.0 - 1.0
+        for axis in (0, *range(2, axes)):
+            mirror[axis] = _signs(batch, images, generator)
     if augmentation.rotation > 0:
         turned = _uniform((batch,), 0.0, 1.0, images, generator) < augmentation.rotation
         angle = angle + turned * _uniform((batch,), 0.0, math.pi / 2, images, generator)
-    scale = (crop / size) / _log_uniform(batch, augmentation.zoom, images, generator)
-    cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
-    nothing = torch.zeros_like(angle)
-    matrix = torch.stack(
-        (torch.stack((cosine * mirror, -sine, nothing), 1), torch.stack((sine * mirror, cosine, nothing), 1)),
-        1,
+    matrix = torch.zeros((batch, axes, axes + 1), device=images.device)
+    matrix[:, 0, 0], matrix[:, 0, 1] = torch.cos(angle), -torch.sin(angle)
+    matrix[:, 1, 0], matrix[:, 1, 1] = torch.sin(angle), torch.cos(angle)
+    for axis in range(2, axes):
+        matrix[:, axis, axis] = 1.0
+    matrix[:, :, :axes] *= mirror.T.unsqueeze(1) / _log_uniform(batch, augmentation.zoom, images, generator).view(
+        -1, 1, 1
     )
-    grid = functional.affine_grid(matrix, [batch, 1, crop, crop], align_corners=False)
+    # From pixels to grid_sample's units, in which both the crop and what it is read from are 2 wide.
+    to, of = torch.tensor(crop[::-1], device=images.device), torch.tensor(size[::-1], device=images.device)
+    matrix[:, :, :axes] *= to.view(1, 1, -1) / of.view(1, -1, 1)
+    grid = functional.affine_grid(matrix, [batch, 1, *crop], align_corners=False)
     if augmentation.elastic > 0:
-        knots = _uniform((batch, 2, 6, 6), -1.0, 1.0, images, generator)
-        warp = functional.interpolate(knots, size=(crop, crop), mode="bicubic", align_corners=True)
-        strength = _uniform((batch, 1, 1, 1), 0.0, augmentation.elastic * 2 / size, images, generator)
-        grid = grid + (warp * strength).permute(0, 2, 3, 1)
+        strength = _uniform((batch,) + (1,) * (axes + 1), 0.0, augmentation.elastic, images, generator)
+        # Strained alike along every axis: a flat crop is not shifted by more than a share of its depth.
+        share = to / to.max() * 2 / of
+        grid = grid + _smooth_field(batch, crop, images, generator) * (strength * share)
     return grid
+
+
+def _smooth_field(batch: int, crop: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a smooth random displacement for each pixel, (B, crop…, axes), each within about ± 1."""
+    axes, plane = len(crop), crop[-2:]
+    knots = _uniform((batch, axes * _KNOTS ** (axes - 2), _KNOTS, _KNOTS), -1.0, 1.0, like, generator)
+    field = functional.interpolate(knots, size=plane, mode="bicubic", align_corners=True)
+    if axes == 2:
+        return field.permute(0, 2, 3, 1)
+    field = functional.interpolate(
+        field.view(batch, axes, _KNOTS, *plane), size=crop, mode="trilinear", align_corners=True
+    )
+    return field.permute(0, 2, 3, 4, 1)
 
 
 def _vary_intensities(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
     batch, channels = images.shape[:2]
-    column = (batch, 1, 1, 1)
+    column = (batch,) + (1,) * (images.ndim - 1)
     if augmentation.gamma != (1.0, 1.0):
         exponent = _log_uniform(batch, augmentation.gamma, images, generator).view(column)
         images = torch.where(images > 0, images.clamp(min=1e-6) ** exponent, images)
     if augmentation.blur > 0:
         images = _blur(images, _uniform((batch,), 0.0, augmentation.blur, images, generator))
     gain = 1 + _uniform(column, -augmentation.gain, augmentation.gain, images, generator)
-    colour = 1 + _uniform((batch, channels, 1, 1), -augmentation.colour, augmentation.colour, images, generator)
+    per_channel = (batch, channels, *column[2:])
+    colour = 1 + _uniform(per_channel, -augmentation.colour, augmentation.colour, images, generator)
     offset = _uniform(column, -augmentation.offset, augmentation.offset, images, generator)
     images = images * (gain * colour) + offset
     if augmentation.noise > 0:
@@ -124,14 +186,15 @@ def _vary_intensities(images: Tensor, augmentation: Augmentation, generator: tor
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each image with a Gaussian of its own width, separably."""
-    batch, channels, height, width = images.shape
+    """Blur the planes of each image with a Gaussian of its own width, separably."""
+    height, width = images.shape[-2:]
     radius = 4
     steps = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (steps / sigma.clamp(min=0.05).unsqueeze(1)) ** 2)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)
-    flat = images.reshape(1, batch * channels, height, width)
+    planes = math.prod(images.shape[1:-2])
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(planes, 0)
+    flat = images.reshape(1, -1, height, width)
     flat = functional.pad(flat, (radius, radius, radius, radius), mode="reflect")
-    flat = functional.conv2d(flat, kernel.view(-1, 1, 2 * radius + 1, 1), groups=batch * channels)
-    flat = functional.conv2d(flat, kernel.view(-1, 1, 1, 2 * radius + 1), groups=batch * channels)
-    return flat.reshape(batch, channels, height, width)
+    flat = functional.conv2d(flat, kernel.view(-1, 1, 2 * radius + 1, 1), groups=len(kernel))
+    flat = functional.conv2d(flat, kernel.view(-1, 1, 1, 2 * radius + 1), groups=len(kernel))
+    return flat.reshape(images.shape)

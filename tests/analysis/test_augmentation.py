@@ -13,56 +13,136 @@ STILL = Augmentation(
 )
 
 
-def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     """Images whose brightness is their label, so that a pixel tells where it came from."""
-    rows = torch.arange(size).view(-1, 1) // 16
-    columns = torch.arange(size).view(1, -1) // 16
-    labels = (rows * 7 + columns * 3) % 5
-    labels = labels.expand(3, size, size).contiguous()
-    return (labels.float() / 5).unsqueeze(1).repeat(1, 2, 1, 1), labels
+    weights = (2, 7, 3)[-len(shape) :]
+    places = torch.meshgrid(*(torch.arange(side) // 16 for side in shape), indexing="ij")
+    labels = sum(weight * place for weight, place in zip(weights, places, strict=True)) % 5
+    labels = torch.as_tensor(labels).expand(3, *shape).contiguous()
+    return (labels.float() / 5).unsqueeze(1).repeat(1, 2, *(1,) * len(shape)), labels
 
 
-def test_nothing_changes_when_everything_is_turned_off() -> None:
-    images, labels = batch(64)
-    assert STILL.window(64) == 64
-    out, chosen = augment(images, labels, 64, STILL, torch.Generator().manual_seed(0))
+CROPS = [(64, 64), (48, 64), (24, 48, 48)]
+
+
+@pytest.mark.parametrize("crop", CROPS, ids=str)
+def test_nothing_changes_when_everything_is_turned_off(crop: tuple[int, ...]) -> None:
+    images, labels = batch(crop)
+    assert STILL.window(crop) == crop
+    out, chosen = augment(images, labels, crop, STILL, torch.Generator().manual_seed(0))
     assert torch.allclose(out, images, atol=1e-5)
     assert torch.equal(chosen, labels)
 
 
-@pytest.mark.parametrize(
+CHANGES = pytest.mark.parametrize(
     "change",
     [{"flips": True}, {"rotation": 1.0}, {"zoom": (0.7, 1.4)}, {"elastic": 4.0}],
     ids=lambda item: next(iter(item)),
 )
-def test_image_and_labels_move_together(change: dict[str, object]) -> None:
+
+
+@CHANGES
+@pytest.mark.parametrize("crop", CROPS, ids=str)
+def test_image_and_labels_move_together(change: dict[str, object], crop: tuple[int, ...]) -> None:
     augmentation = STILL.model_copy(update=change)
-    crop = 64
     images, labels = batch(augmentation.window(crop))
     out, chosen = augment(images, labels, crop, augmentation, torch.Generator().manual_seed(1))
-    assert out.shape == (3, 2, crop, crop)
+    assert out.shape == (3, 2, *crop)
     known = chosen >= 0
     assert known.float().mean() > 0.7
-    # Bilinear and nearest reading may differ beside edges between blocks only.
+    # Linear and nearest reading may differ beside edges between blocks only.
     agree = (out[:, 0] - chosen / 5).abs() < 0.02
-    assert agree[known].float().mean() > 0.75
-    assert not torch.equal(chosen, labels[:, :crop, :crop])
+    assert agree[known].float().mean() > 0.7
+    assert not torch.equal(chosen, labels[(slice(None), *(slice(0, side) for side in crop))])
+
+
+@CHANGES
+@pytest.mark.parametrize("crop", CROPS, ids=str)
+def test_image_and_target_image_move_together(change: dict[str, object], crop: tuple[int, ...]) -> None:
+    augmentation = STILL.model_copy(update=change)
+    images, _ = batch(augmentation.window(crop))
+    target = 3 * images[:, :1] - 1
+    out, read = augment(images, target, crop, augmentation, torch.Generator().manual_seed(2))
+    assert read.shape == (3, 1, *crop)
+    known = torch.isfinite(read)
+    assert known.float().mean() > 0.7
+    assert torch.allclose(read[known], (3 * out[:, :1] - 1)[known], atol=1e-3)
+
+
+def test_intensities_of_a_target_are_left_alone() -> None:
+    """What is to be predicted is measured in units that mean something; only the input is varied."""
+    changed = Augmentation(flips=False, rotation=0, zoom=(1, 1), elastic=0)
+    images, _ = batch((64, 64))
+    target = torch.rand((3, 2, 64, 64))
+    out, read = augment(images, target, (64, 64), changed, torch.Generator().manual_seed(2))
+    assert torch.allclose(read, target, atol=1e-5)
+    assert not torch.allclose(out, images, atol=1e-2)
+
+
+def test_an_unknown_pixel_of_a_target_spreads_to_its_neighbours_only() -> None:
+    augmentation = STILL.model_copy(update={"elastic": 4.0})
+    images, _ = batch((64, 64))
+    target = images[:, :1].clone()
+    target[:, :, 20:30, 20:30] = torch.nan
+    _, read = augment(images, target, (64, 64), augmentation, torch.Generator().manual_seed(2))
+    assert read[:, :, 25, 25].isnan().all()
+    # The square of 100 pixels, and a rim of about one.
+    assert 100 <= read[:, :, 10:42, 10:42].isnan().sum() / 3 <= 170
+    assert read[:, :, 40:56, 40:56].isfinite().all()
+
+
+@pytest.mark.parametrize("truth", [torch.tensor([4, 0, -1]), torch.rand(3)], ids=["classes", "numbers"])
+def test_truth_about_a_whole_crop_is_left_alone(truth: torch.Tensor) -> None:
+    images, _ = batch((96, 96))
+    out, same = augment(images, truth, (64, 64), Augmentation(), torch.Generator().manual_seed(2))
+    assert same is truth
+    assert out.shape == (3, 2, 64, 64)
+
+
+def test_volumes_are_turned_in_their_plane_only() -> None:
+    augmentation = STILL.model_copy(update={"rotation": 1.0, "flips": True})
+    crop = (8, 32, 32)
+    depth = torch.arange(8.0).view(1, 1, 8, 1, 1).expand(16, 1, 8, 48, 48)
+    out, _ = augment(depth, torch.zeros(16), crop, augmentation, torch.Generator().manual_seed(0))
+    upright, mirrored = torch.arange(8.0).view(8, 1, 1), torch.arange(7.0, -1, -1).view(8, 1, 1)
+    inner = out[:, 0, :, 8:24, 8:24]
+    matches = [
+        bool(torch.allclose(item, way.expand_as(item), atol=1e-3)) for way in (upright, mirrored) for item in inner
+    ]
+    assert sum(matches[:16]) + sum(matches[16:]) == 16
+    assert 0 < sum(matches[:16]) < 16
+
+
+@pytest.mark.parametrize("crop", [*CROPS, (16, 96, 96)], ids=str)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_crop_hardly_leaves_the_window_that_is_read_for_it(crop: tuple[int, ...], seed: int) -> None:
+    augmentation = Augmentation()
+    window = augmentation.window(crop)
+    assert all(side >= length for side, length in zip(window, crop, strict=True))
+    assert window[:-2] <= tuple(1.6 * length for length in crop[:-2])  # no margin for turning along Z
+    images, labels = batch(window)
+    _, chosen = augment(images, labels, crop, augmentation, torch.Generator().manual_seed(seed))
+    assert (chosen >= 0).float().mean() > 0.9
 
 
 def test_what_lies_outside_is_unknown() -> None:
     augmentation = STILL.model_copy(update={"zoom": (0.4, 0.4)})
-    images, labels = batch(96)
-    _, chosen = augment(images, labels, 64, augmentation, torch.Generator().manual_seed(0))
+    images, labels = batch((96, 96))
+    _, chosen = augment(images, labels, (64, 64), augmentation, torch.Generator().manual_seed(0))
     assert (chosen[:, 0, 0] == -1).all()
     assert (chosen[:, 32, 32] >= 0).all()
+    _, read = augment(images, images, (64, 64), augmentation, torch.Generator().manual_seed(0))
+    assert read[:, :, 0, 0].isnan().all()
+    assert read[:, :, 32, 32].isfinite().all()
 
 
-def test_the_same_seed_gives_the_same_batch() -> None:
+@pytest.mark.parametrize("crop", CROPS, ids=str)
+def test_the_same_seed_gives_the_same_batch(crop: tuple[int, ...]) -> None:
     augmentation = Augmentation()
-    images, labels = batch(augmentation.window(64))
-    first = augment(images, labels, 64, augmentation, torch.Generator().manual_seed(5))
-    again = augment(images, labels, 64, augmentation, torch.Generator().manual_seed(5))
-    other = augment(images, labels, 64, augmentation, torch.Generator().manual_seed(6))
+    images, labels = batch(augmentation.window(crop))
+    first = augment(images, labels, crop, augmentation, torch.Generator().manual_seed(5))
+    again = augment(images, labels, crop, augmentation, torch.Generator().manual_seed(5))
+    other = augment(images, labels, crop, augmentation, torch.Generator().manual_seed(6))
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])

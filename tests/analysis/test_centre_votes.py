@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ def discs(shape: tuple[int, ...], centres: list[tuple[int, ...]], radius: int) -
 
 def test_touching_discs_are_told_apart() -> None:
     foreground, offsets = discs((40, 60), [(20, 20), (20, 31), (8, 50)], 6)
-    labels, identities = decode_votes(foreground, offsets, SMALL)
+    labels, identities, _ = decode_votes(foreground, offsets, SMALL)
     assert labels.max() == 3
     assert labels[20, 20] != labels[20, 31]
     assert (labels > 0).sum() == (foreground > 0).sum()
@@ -42,24 +43,89 @@ def test_touching_discs_are_told_apart() -> None:
 
 def test_balls_in_a_volume_are_told_apart() -> None:
     foreground, offsets = discs((20, 30, 30), [(8, 8, 8), (8, 8, 18), (15, 22, 22)], 5)
-    labels, _ = decode_votes(foreground, offsets, SMALL)
+    labels, _, _ = decode_votes(foreground, offsets, SMALL)
     assert labels.max() == 3
     assert (labels > 0).sum() == (foreground > 0).sum()
 
 
 def test_an_empty_image_has_no_objects() -> None:
-    labels, identities = decode_votes(np.full((9, 7), -1, np.float32), np.zeros((2, 9, 7), np.float32), SMALL)
+    labels, identities, confidence = decode_votes(
+        np.full((9, 7), -1, np.float32), np.zeros((2, 9, 7), np.float32), SMALL
+    )
     assert labels.max() == 0
-    assert identities.tolist() == [0]
+    assert identities.tolist() == confidence.tolist() == [0]
 
 
 def test_specks_are_dropped() -> None:
     foreground, offsets = discs((20, 20), [(10, 10)], 1)
-    labels, _ = decode_votes(foreground, offsets, VotingParameters(votes=1, smallest=6))
+    labels, _, _ = decode_votes(foreground, offsets, VotingParameters(votes=1, smallest=6))
     assert labels.max() == 0
 
 
-@settings(max_examples=40)
+def test_flat_volumes_are_measured_with_the_length_of_their_pixels() -> None:
+    """Two cells one above the other, four planes apart: far enough where planes are three pixels apart, else not."""
+    foreground = np.full((9, 15, 15), -5, np.float32)
+    foreground[1:8, 4:11, 4:11] = 5
+    offsets = np.zeros((3, 9, 15, 15), np.float32)
+    position = np.stack(np.meshgrid(np.arange(9), np.arange(15), np.arange(15), indexing="ij"))
+    offsets[0] = np.where(position[0] < 4, 2, 6) - position[0]
+    offsets[1:] = 7 - position[1:]
+    square = VotingParameters(votes=4, separation=6, capture=8, smallest=4, reach=9)
+    flat = VotingParameters(votes=4, separation=6, capture=8, smallest=4, reach=9, anisotropy=3.0)
+    assert decode_votes(foreground, offsets, square)[0].max() == 1
+    labels, _, _ = decode_votes(foreground, offsets, flat)
+    assert labels.max() == 2
+    assert sorted(np.bincount(labels.ravel())[1:]) == [3 * 49, 4 * 49]
+    assert reach_of_decoding(square, 3) == (58, 58, 58)
+    assert reach_of_decoding(flat, 3) == (3 * 3 + 3 + 6 + 2 + 1, 58, 58)
+    assert reach_of_decoding(square, 2) == (58, 58)
+
+
+def test_an_object_whose_votes_agree_is_surer_than_one_whose_votes_scatter() -> None:
+    foreground, offsets = discs((30, 60), [(15, 15), (15, 44)], 6)
+    random = np.random.default_rng(0)
+    offsets[:, :, 30:] += random.normal(0, 2.5, offsets[:, :, 30:].shape)
+    labels, _, confidence = decode_votes(foreground, offsets, VotingParameters(reach=20))
+    assert confidence.dtype == np.float32
+    sure, unsure = confidence[labels[15, 15]], confidence[labels[15, 44]]
+    assert sure == pytest.approx(1 / (1 + np.exp(-5)), abs=1e-6)
+    assert 0 < unsure < 0.7 * sure
+    faint, _, fainter = decode_votes(foreground / np.float32(5), offsets, VotingParameters(reach=20))
+    assert fainter[faint[15, 15]] == pytest.approx(1 / (1 + np.exp(-1)), abs=1e-6)
+
+
+Cut = tuple[NDArray[np.int32], NDArray[np.float32]]
+
+
+def decode_in_blocks(
+    foreground: NDArray[np.float32], offsets: NDArray[np.float32], parameters: VotingParameters, core: tuple[int, ...]
+) -> Cut:
+    """Decode block by block, each with the margin that decoding asks for."""
+    shape = foreground.shape
+    numbering = Numbering()
+    answer = np.zeros(shape, np.int32)
+    for tile in tile_region(whole(shape), shape, core, reach_of_decoding(parameters, len(shape))):
+        labels, names, confidence = decode_votes(
+            foreground[tile.outer],
+            offsets[(slice(None), *tile.outer)],
+            parameters,
+            origin=tuple(part.start for part in tile.outer),
+            frame=shape,
+        )
+        answer[tile.core] = numbering.number(labels[tile.inner], names, confidence)
+    ranks = numbering.ranks()
+    return answer if ranks is None else ranks[answer], numbering.confidence()
+
+
+def noise(seed: int, channels: int, shape: tuple[int, ...], smoothness: int) -> NDArray[np.float32]:
+    coarse_shape = tuple(side // smoothness + 1 for side in shape)
+    dense = np.random.default_rng(seed).normal(size=(channels, *coarse_shape)).astype(np.float32)
+    for axis in range(len(shape)):
+        dense = dense.repeat(smoothness, axis=axis + 1)
+    return dense[(slice(None), *(slice(0, side) for side in shape))]
+
+
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     core=st.integers(8, 40),
@@ -68,23 +134,30 @@ def test_specks_are_dropped() -> None:
 )
 def test_blocks_give_the_objects_of_the_whole(seed: int, core: int, smoothness: int, shape: tuple[int, int]) -> None:
     """Also for outputs that no trained network would give: noise everywhere, offsets beyond their limit."""
-    random = np.random.default_rng(seed)
-    coarse = random.normal(size=(3, shape[0] // smoothness + 1, shape[1] // smoothness + 1)).astype(np.float32)
-    dense = coarse.repeat(smoothness, axis=1).repeat(smoothness, axis=2)[:, : shape[0], : shape[1]]
+    dense = noise(seed, 3, shape, smoothness)
     foreground, offsets = dense[0] + 0.5, dense[1:] * 5
-    expected, identities = decode_votes(foreground, offsets, SMALL)
-    numbering = Numbering()
-    answer = np.zeros(shape, np.int32)
-    for tile in tile_region(whole(shape), shape, (core, core), reach_of_decoding(SMALL)):
-        labels, names = decode_votes(
-            foreground[tile.outer],
-            offsets[(slice(None), *tile.outer)],
-            SMALL,
-            origin=tuple(part.start for part in tile.outer),
-            frame=shape,
-        )
-        answer[tile.core] = numbering.number(labels[tile.inner], names)
-    ranks = numbering.ranks()
-    answer = answer if ranks is None else ranks[answer]
-    assert numbering.count == len(identities) - 1
+    expected, identities, confidence = decode_votes(foreground, offsets, SMALL)
+    answer, surenesses = decode_in_blocks(foreground, offsets, SMALL, (core, core))
+    assert len(surenesses) == len(identities)
     assert np.array_equal(answer, expected)
+    assert np.array_equal(surenesses, confidence)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    core=st.tuples(st.integers(3, 12), st.integers(6, 20), st.integers(6, 20)),
+    smoothness=st.sampled_from([1, 3]),
+    anisotropy=st.sampled_from([1.0, 2.18, 3.0]),
+)
+def test_blocks_of_volumes_give_the_objects_of_the_whole(
+    seed: int, core: tuple[int, int, int], smoothness: int, anisotropy: float
+) -> None:
+    parameters = VotingParameters(votes=4, separation=2, capture=2, smallest=4, reach=4, anisotropy=anisotropy)
+    dense = noise(seed, 4, (26, 44, 41), smoothness)
+    foreground, offsets = dense[0], dense[1:] * 3
+    expected, _, confidence = decode_votes(foreground, offsets, parameters)
+    answer, surenesses = decode_in_blocks(foreground, offsets, parameters, core)
+    assert expected.max() > 20
+    assert np.array_equal(answer, expected)
+    assert np.array_equal(surenesses, confidence)

@@ -63,3 +63,11 @@ def test_matching_is_one_to_one_and_symmetric(
 def test_huge_ids_are_counted_like_small_ones() -> None:
     truth = np.array([[0, 4_000_000_000, 4_000_000_000]], np.int64)
     assert score_instances([overlap(np.array([[0, 1, 1]], np.int32), truth)])["ap90"] == 1.0
+
+
+def test_what_an_overlap_covers_of_either_object_is_told() -> None:
+    truth, answer = np.zeros((4, 12), np.uint16), np.zeros((4, 12), np.int32)
+    truth[:, 0:4], answer[:, 2:10] = 1, 1
+    found = overlap(answer, truth)
+    assert found.cover.tolist() == [[0.5, 0.25]]
+    assert found.iou.tolist() == [0.2]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from cytoray_analysis.errors import BundleError
+from cytoray_analysis.errors import BundleError, RecipeError
 from cytoray_analysis.tasks import InstanceSegmentation, fit_decode, get_task
 
 
@@ -27,7 +29,10 @@ def test_an_encoded_truth_decodes_to_the_same_objects() -> None:
     truth = squares()
     outputs = as_outputs(task, task.encode(truth)).numpy()
     answers = [task.decode(output, task.output.defaults()).values for output in outputs]
-    assert task.score(answers, list(truth.numpy())) == pytest.approx(dict.fromkeys(task.score(answers, answers), 1.0))
+    scores = task.score(answers, list(truth.numpy()))
+    assert next(iter(scores)) == "ap50"
+    assert list(scores)[9:] == ["split", "merged", "missed", "invented"]
+    assert list(scores.values()) == [1.0] * 9 + [0.0] * 4
 
 
 def test_volumes_are_encoded_and_decoded_by_the_same_code() -> None:
@@ -37,6 +42,44 @@ def test_volumes_are_encoded_and_decoded_by_the_same_code() -> None:
     outputs = as_outputs(task, task.encode(truth)).numpy()
     answer = task.decode(outputs[0], task.output.defaults()).values
     assert task.score([answer], [truth[0].numpy()])["ap90"] == 1.0
+
+
+def test_offsets_along_z_are_learnt_in_pixels_of_the_plane() -> None:
+    """So that a micrometre weighs alike along every axis, and distances mean one thing."""
+    square, flat = InstanceSegmentation(dimensions=3), InstanceSegmentation(dimensions=3, anisotropy=2.5)
+    truth = torch.zeros((1, 14, 24, 24), dtype=torch.int64)
+    truth[0, 1:6, 3:12, 3:12], truth[0, 6:13, 3:12, 3:12] = 1, 2
+    targets = square.encode(truth), flat.encode(truth)
+    assert torch.equal(targets[1][:, 3], targets[0][:, 3] * 2.5)
+    assert torch.equal(targets[1][:, 4:], targets[0][:, 4:])
+    for task, target in zip((square, flat), targets, strict=True):
+        answer = task.decode(as_outputs(task, target).numpy()[0], task.output.defaults()).values
+        assert task.score([answer], [truth[0].numpy()])["ap90"] == 1.0
+    margins = [task.output.margin(task.output.defaults()) for task in (square, flat)]
+    assert isinstance(margins[0], tuple)
+    assert isinstance(margins[1], tuple)
+    assert margins[0][0] == margins[0][1] == margins[1][1] > margins[1][0]
+
+
+@pytest.mark.parametrize("arguments", [{"anisotropy": 2.0}, {"dimensions": 3, "anisotropy": 0.0}, {"dimensions": 4}])
+def test_a_geometry_that_there_is_not_is_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="expected 2 dimensions, or 3 and a positive anisotropy"):
+        InstanceSegmentation(**arguments)
+
+
+def test_confidence_follows_its_calibration() -> None:
+    task = InstanceSegmentation()
+    output = as_outputs(task, task.encode(squares())).numpy()[0]
+    output[0] /= 6
+    defaults = task.output.defaults()
+    raw = task.decode(output, defaults).confidence
+    assert raw is not None
+    assert raw.shape == (4,)
+    assert raw[1:] == pytest.approx(1 / (1 + np.exp(-2)), abs=1e-3)
+    doubted = task.decode(output, defaults | {"confidence_slope": 1.0, "confidence_offset": -2.0}).confidence
+    assert doubted is not None
+    assert doubted[1:] == pytest.approx(0.5, abs=1e-3)
+    assert raw[0] == doubted[0] == 0
 
 
 def test_the_perfect_answer_costs_almost_nothing_and_a_wrong_one_costs_more() -> None:

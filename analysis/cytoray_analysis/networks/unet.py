@@ -2,12 +2,14 @@
 
 The image enters at half resolution (space to depth) and leaves at full resolution (depth to space): the
 costly full-resolution convolutions of the classical U-Net (Ronneberger et al., MICCAI 2015, arXiv:1505.04597)
-are spent where they are four times cheaper. Normalisation is batch norm, a constant at inference, so that an
-answer does not depend on how the image was cut.
+are spent where they are four times cheaper. Along an axis of coarser pixels, such as Z of a confocal stack, the
+image may keep its resolution for longer (Isensee et al., Nat Methods 18, 203 (2021)). Normalisation is batch
+norm, a constant at inference, so that an answer does not depend on how the image was cut.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -54,17 +56,34 @@ class UNet(nn.Module):
     inputs, outputs
         Channels of the image and of the dense output.
     widths
-        Feature channels per level, finest first. Level ``i`` works at stride ``2 ** (i + 1)``.
+        Feature channels per level, finest first.
+    strides
+        How many times coarser each level is than the one above it (the first: than the image), per spatial axis, such
+        as ``[[1, 2, 2], [2, 2, 2]]`` where pixels are twice as long along Z; 2 along every axis by default.
+
+    Raises
+    ------
+    ValueError
+        `strides` has another number of levels than `widths`, or of axes than `dimensions`.
     """
 
     def __init__(
-        self, *, dimensions: int = 2, inputs: int, outputs: int, widths: Sequence[int] = (32, 64, 128, 256)
+        self,
+        *,
+        dimensions: int = 2,
+        inputs: int,
+        outputs: int,
+        widths: Sequence[int] = (32, 64, 128, 256),
+        strides: Sequence[Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         self.dimensions = dimensions
         self.inputs, self.outputs, self.widths = inputs, outputs, tuple(widths)
         self.levels = len(widths)
-        patch = 2**dimensions
+        self.strides = tuple(tuple(step) for step in strides or [(2,) * dimensions] * self.levels)
+        if len(self.strides) != self.levels or any(len(step) != dimensions or min(step) < 1 for step in self.strides):
+            raise ValueError(f"expected strides for {self.levels} levels of {dimensions} axes, got {strides}")
+        patch = math.prod(self.strides[0])
         self.stem = ConvolutionNorm(dimensions, inputs * patch, widths[0])
         self.down = nn.ModuleList(
             ResidualBlock(dimensions, widths[max(level - 1, 0)], widths[level]) for level in range(self.levels)
@@ -77,59 +96,80 @@ class UNet(nn.Module):
         self.head = _CONVOLUTION[dimensions](widths[0], outputs * patch, 1)
 
     @property
-    def stride(self) -> int:
-        """Size, in pixels, that the sides of an input must be a multiple of."""
-        return int(2**self.levels)
+    def stride(self) -> tuple[int, ...]:
+        """Size along each axis, in pixels, that the sides of an input must be a multiple of."""
+        return tuple(math.prod(steps) for steps in zip(*self.strides, strict=True))
 
     @property
-    def halo(self) -> int:
-        """Distance, in pixels, beyond which the input cannot change an output; a multiple of the stride.
+    def halo(self) -> tuple[int, ...]:
+        """Distance along each axis, in pixels, beyond which the input cannot change an output.
 
-        A 3-wide convolution at stride ``s`` reaches ``s`` pixels further; pooling and unpooling reach within
-        one cell of their stride, which the round-up to a multiple of the stride and one stride more cover.
+        A multiple of the stride. A 3-wide convolution where cells are ``s`` pixels wide reaches ``s`` pixels further;
+        pooling and unpooling reach within one cell, which the round-up to a multiple of the stride and one stride
+        more cover.
         """
-        reach = 2  # the stem
-        for level in range(self.levels):
-            reach += 2 * 2 ** (level + 1)
-            if level < self.levels - 1:
-                reach += 2 * 2 ** (level + 1)
-        return (-(-reach // self.stride) + 1) * self.stride
+        return tuple(self._halo(steps) for steps in zip(*self.strides, strict=True))
+
+    def _halo(self, steps: Sequence[int]) -> int:
+        cells = [math.prod(steps[: level + 1]) for level in range(self.levels)]
+        reach = cells[0] + 2 * sum(cells) + 2 * sum(cells[:-1])  # the stem, the way down, the way up
+        return (-(-reach // cells[-1]) + 1) * cells[-1]
 
     def bytes_per_pixel(self, item: int) -> int:
         """Peak memory of inference per input pixel, in bytes, for features of `item` bytes.
 
-        The finest decoder block holds four feature maps at half resolution; image and outputs have the full one.
+        The finest decoder block holds four feature maps at its resolution; image and outputs have the full one.
         """
-        return int(4 * self.widths[0] / 2**self.dimensions * item + (self.inputs + 2 * self.outputs) * (4 + item))
+        patch = math.prod(self.strides[0])
+        return int(4 * self.widths[0] / patch * item + (self.inputs + 2 * self.outputs) * (4 + item))
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, inputs, spatial…) to (B, outputs, spatial…); every side is a multiple of :attr:`stride`."""
-        features = functional.relu(self.stem(space_to_depth(image, self.dimensions)), inplace=True)
+        features = functional.relu(self.stem(space_to_depth(image, self.strides[0])), inplace=True)
         skipped: list[Tensor] = []
         pool = functional.max_pool2d if self.dimensions == 2 else functional.max_pool3d
         for level, block in enumerate(self.down):
-            features = block(features if level == 0 else pool(features, 2))
+            features = block(features if level == 0 else pool(features, self.strides[level]))
             skipped.append(features)
         skipped.pop()
-        for narrow, block in zip(self.narrow, self.up, strict=True):
-            finer = functional.interpolate(narrow(features), scale_factor=2.0, mode="nearest")
+        for narrow, block, step in zip(self.narrow, self.up, reversed(self.strides[1:]), strict=True):
+            finer = functional.interpolate(narrow(features), scale_factor=[float(s) for s in step], mode="nearest")
             features = block(finer.add_(skipped.pop()))
-        return depth_to_space(self.head(features), self.dimensions)
+        return depth_to_space(self.head(features), self.strides[0])
 
 
-def space_to_depth(image: Tensor, dimensions: int) -> Tensor:
-    """Fold every 2-wide cell of the spatial axes into channels: (B, C, 2n, …) to (B, C·2^d, n, …)."""
-    if dimensions == 2:
+def space_to_depth(image: Tensor, step: Sequence[int]) -> Tensor:
+    """Fold the pixels of every cell of the spatial axes into channels.
+
+    Parameters
+    ----------
+    image
+        (B, C, spatial…), sides a multiple of `step`.
+    step
+        Size of a cell along each axis.
+
+    Returns
+    -------
+    Tensor
+        (B, C · pixels of a cell, cells…).
+    """
+    if tuple(step) == (2, 2):
         return functional.pixel_unshuffle(image, 2)
-    batch, channels, depth, height, width = image.shape
-    cells = image.reshape(batch, channels, depth // 2, 2, height // 2, 2, width // 2, 2)
-    return cells.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(batch, channels * 8, depth // 2, height // 2, width // 2)
+    batch, channels, *sides = image.shape
+    axes = len(step)
+    split = [part for side, width in zip(sides, step, strict=True) for part in (side // width, width)]
+    inner, outer = [3 + 2 * axis for axis in range(axes)], [2 + 2 * axis for axis in range(axes)]
+    cells = image.reshape(batch, channels, *split).permute(0, 1, *inner, *outer)
+    return cells.reshape(batch, channels * math.prod(step), *split[::2])
 
 
-def depth_to_space(features: Tensor, dimensions: int) -> Tensor:
+def depth_to_space(features: Tensor, step: Sequence[int]) -> Tensor:
     """Undo :func:`space_to_depth`."""
-    if dimensions == 2:
+    if tuple(step) == (2, 2):
         return functional.pixel_shuffle(features, 2)
-    batch, channels, depth, height, width = features.shape
-    cells = features.reshape(batch, channels // 8, 2, 2, 2, depth, height, width)
-    return cells.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(batch, channels // 8, depth * 2, height * 2, width * 2)
+    batch, channels, *sides = features.shape
+    axes = len(step)
+    cells = features.reshape(batch, channels // math.prod(step), *step, *sides)
+    order = [part for axis in range(axes) for part in (2 + axes + axis, 2 + axis)]
+    whole = [side * width for side, width in zip(sides, step, strict=True)]
+    return cells.permute(0, 1, *order).reshape(batch, channels // math.prod(step), *whole)

@@ -9,6 +9,7 @@ pixel, and objects are named by where their peak lies in the image.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +29,16 @@ class VotingParameters:
     votes
         Fewest votes, summed over the 3-wide neighbourhood of a peak, that make an object.
     separation
-        Two peaks are at least this far apart, in pixels along an axis.
+        Two peaks are at least this far apart along an axis.
     capture
-        A vote counts for the nearest peak within this distance, in pixels along each axis.
+        A vote counts for the nearest peak within this distance along each axis.
     smallest
         Fewest pixels of an object.
     reach
-        Votes go no further than this along each axis, in pixels.
+        Votes go no further than this along each axis.
+    anisotropy
+        How many times longer a pixel is along Z than along Y and X. Distances are given in pixels along Y and X; along
+        Z they are as many pixels fewer, rounded up.
     """
 
     foreground: float = 0.0
@@ -43,17 +47,24 @@ class VotingParameters:
     capture: int = 8
     smallest: int = 12
     reach: int = 64
+    anisotropy: float = 1.0
+
+    def along(self, distance: int) -> tuple[int, int, int]:
+        """Return a distance in pixels along Z, Y and X."""
+        return math.ceil(distance / self.anisotropy), distance, distance
 
 
-def reach_of_decoding(parameters: VotingParameters) -> int:
-    """Return how far from a pixel the dense outputs may lie that change its object, in pixels.
+def reach_of_decoding(parameters: VotingParameters, dimensions: int = 2) -> tuple[int, ...]:
+    """Return how far from a pixel the dense outputs may lie that change its object, in pixels along each spatial axis.
 
     A pixel's peak lies within ``reach + capture``. That peak, its rivals (within ``2 capture + separation``)
     and the object's other pixels (within ``reach + capture`` of it) are told by votes from within ``reach``,
     each of which reads one more offset.
     """
-    rivals = 2 * parameters.capture + parameters.separation + 1
-    return 3 * parameters.reach + parameters.capture + max(rivals, parameters.capture + 1)
+    distances = (parameters.reach, parameters.capture, parameters.separation)
+    axes = zip(*map(parameters.along, distances), strict=True)
+    farthest = [3 * reach + capture + max(2 * capture + separation, capture) + 1 for reach, capture, separation in axes]
+    return tuple(farthest[-dimensions:])
 
 
 def decode_votes(
@@ -63,7 +74,7 @@ def decode_votes(
     *,
     origin: tuple[int, ...] | None = None,
     frame: tuple[int, ...] | None = None,
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float32]]:
     """Decode a block of dense outputs into objects.
 
     Parameters
@@ -71,7 +82,7 @@ def decode_votes(
     foreground
         Logits, (Y, X) or (Z, Y, X).
     offsets
-        Displacement to the object's centre per spatial axis, in pixels, (2, Y, X) or (3, Z, Y, X).
+        Displacement to the object's centre per spatial axis, in pixels along that axis, (2, Y, X) or (3, Z, Y, X).
     origin, frame
         Where the block begins in the image, and the image's shape; the block is the whole image by default.
 
@@ -81,6 +92,9 @@ def decode_votes(
         Object of each pixel, 1 to n in order of their identity, 0 for background; shape of `foreground`.
     identities
         (n + 1,) position of each object's peak in the image as a row-major index plus one; entry 0 is 0.
+    confidence
+        (n + 1,) mean foreground probability of each object's pixels, times the share of their votes that lie in the
+        3-wide neighbourhood of its peak; entry 0 is 0.
     """
     shape = foreground.shape
     origin = origin or (0,) * len(shape)
@@ -88,19 +102,20 @@ def decode_votes(
     deep = (1,) * (3 - len(shape))
     start = np.array((0,) * len(deep) + tuple(origin), dtype=np.int64)
     extent = np.array(deep + tuple(frame), dtype=np.int64)
-    labels, identities = _decode(
+    labels, identities, confidence = _decode(
         np.ascontiguousarray(foreground, dtype=np.float32).reshape(deep + shape),
         np.ascontiguousarray(offsets, dtype=np.float32).reshape((len(shape), *deep, *shape)),
         start,
         extent,
         parameters.foreground,
         parameters.votes,
-        parameters.separation,
-        parameters.capture,
+        parameters.along(parameters.separation),
+        parameters.along(parameters.capture),
         parameters.smallest,
-        parameters.reach,
+        parameters.along(parameters.reach),
+        parameters.anisotropy,
     )
-    return labels.reshape(shape), identities
+    return labels.reshape(shape), identities, confidence
 
 
 def _compiled(function: Any) -> Any:
@@ -136,9 +151,9 @@ def _destinations(foreground, offsets, start, extent, threshold, reach):  # type
                         dz += offsets[0, a, b, c]
                         dy += offsets[1, a, b, c]
                         dx += offsets[2, a, b, c]
-                    dz = min(max(dz, np.float32(-reach)), np.float32(reach))
-                    dy = min(max(dy, np.float32(-reach)), np.float32(reach))
-                    dx = min(max(dx, np.float32(-reach)), np.float32(reach))
+                    dz = min(max(dz, np.float32(-reach[0])), np.float32(reach[0]))
+                    dy = min(max(dy, np.float32(-reach[1])), np.float32(reach[1]))
+                    dx = min(max(dx, np.float32(-reach[2])), np.float32(reach[2]))
                     # Kept inside the image, not inside the block.
                     a = min(max(z + int(np.floor(dz + 0.5)), -start[0]), extent[0] - 1 - start[0])
                     b = min(max(y + int(np.floor(dy + 0.5)), -start[1]), extent[1] - 1 - start[1])
@@ -154,7 +169,7 @@ def _destinations(foreground, offsets, start, extent, threshold, reach):  # type
 
 @_compiled
 def _peaks(target, shape, fewest, separation):  # type: ignore[no-untyped-def]
-    """Count votes, sum them over 3-wide neighbourhoods and return the local maxima, in row-major order."""
+    """Count votes, sum them over 3-wide neighbourhoods and return the local maxima with their sums, in row-major order."""
     depth, height, width = shape
     votes = np.zeros(shape, np.int32)
     for index in range(len(target)):
@@ -178,15 +193,16 @@ def _peaks(target, shape, fewest, separation):  # type: ignore[no-untyped-def]
             cells[count] = target[index]
             count += 1
     found = np.empty((count, 3), np.int32)
+    sums = np.empty(count, np.int32)
     order = np.empty(count, np.int64)
     peaks = 0
     for index in range(count):
         a, b, c = cells[index]
         own = density[a, b, c]
         highest = True
-        for u in range(max(a - separation, 0), min(a + separation + 1, depth)):
-            for v in range(max(b - separation, 0), min(b + separation + 1, height)):
-                for w in range(max(c - separation, 0), min(c + separation + 1, width)):
+        for u in range(max(a - separation[0], 0), min(a + separation[0] + 1, depth)):
+            for v in range(max(b - separation[1], 0), min(b + separation[1] + 1, height)):
+                for w in range(max(c - separation[2], 0), min(c + separation[2] + 1, width)):
                     rival = density[u, v, w]
                     if rival < own or (u == a and v == b and w == c):
                         continue
@@ -200,44 +216,53 @@ def _peaks(target, shape, fewest, separation):  # type: ignore[no-untyped-def]
                 break
         if highest:
             found[peaks] = cells[index]
+            sums[peaks] = own
             order[peaks] = (np.int64(a) * height + b) * width + c
             peaks += 1
-    return found[:peaks][np.argsort(order[:peaks])]
+    ranks = np.argsort(order[:peaks])
+    return found[:peaks][ranks], sums[:peaks][ranks]
 
 
 @_compiled
-def _nearest_peaks(peaks, shape, capture):  # type: ignore[no-untyped-def]
+def _nearest_peaks(peaks, shape, capture, anisotropy):  # type: ignore[no-untyped-def]
     """Paint around each peak the pixels it is nearest to (1-based; the earlier peak wins a tie)."""
     depth, height, width = shape
     nearest = np.zeros(shape, np.int32)
+    square = anisotropy**2
     for index in range(len(peaks)):
         a, b, c = peaks[index]
-        for u in range(max(a - capture, 0), min(a + capture + 1, depth)):
-            for v in range(max(b - capture, 0), min(b + capture + 1, height)):
-                for w in range(max(c - capture, 0), min(c + capture + 1, width)):
+        for u in range(max(a - capture[0], 0), min(a + capture[0] + 1, depth)):
+            for v in range(max(b - capture[1], 0), min(b + capture[1] + 1, height)):
+                for w in range(max(c - capture[2], 0), min(c + capture[2] + 1, width)):
                     other = nearest[u, v, w]
                     if other > 0:
                         p, q, r = peaks[other - 1]
-                        there = (u - p) ** 2 + (v - q) ** 2 + (w - r) ** 2
-                        if there <= (u - a) ** 2 + (v - b) ** 2 + (w - c) ** 2:
+                        there = square * (u - p) ** 2 + (v - q) ** 2 + (w - r) ** 2
+                        if there <= square * (u - a) ** 2 + (v - b) ** 2 + (w - c) ** 2:
                             continue
                     nearest[u, v, w] = index + 1
     return nearest
 
 
 @_compiled
-def _decode(foreground, offsets, start, extent, threshold, fewest, separation, capture, smallest, reach):  # type: ignore[no-untyped-def]
+def _decode(foreground, offsets, start, extent, threshold, fewest, separation, capture, smallest, reach, anisotropy):  # type: ignore[no-untyped-def]
     depth, height, width = foreground.shape
     pixel, target = _destinations(foreground, offsets, start, extent, threshold, reach)
-    peaks = _peaks(target, foreground.shape, fewest, separation)
-    nearest = _nearest_peaks(peaks, foreground.shape, capture)
+    peaks, votes = _peaks(target, foreground.shape, fewest, separation)
+    nearest = _nearest_peaks(peaks, foreground.shape, capture, anisotropy)
     choice = np.zeros(len(pixel), np.int32)
     size = np.zeros(len(peaks) + 1, np.int64)
+    probability = np.zeros(len(peaks) + 1)
+    confidence = np.zeros(len(peaks) + 1, np.float32)
     for index in range(len(pixel)):
         a, b, c = target[index]
         if 0 <= a < depth and 0 <= b < height and 0 <= c < width:
-            choice[index] = nearest[a, b, c]
-            size[choice[index]] += 1
+            chosen = nearest[a, b, c]
+            choice[index] = chosen
+            size[chosen] += 1
+            if chosen > 0:
+                z, y, x = pixel[index]
+                probability[chosen] += 1 / (1 + math.exp(-foreground[z, y, x]))
     rename = np.zeros(len(peaks) + 1, np.int32)
     identities = np.zeros(len(peaks) + 1, np.int64)
     kept = 0
@@ -245,10 +270,13 @@ def _decode(foreground, offsets, start, extent, threshold, fewest, separation, c
         if size[index + 1] >= smallest:
             kept += 1
             rename[index + 1] = kept
+            # Pixels are met in the order of their place, in a block as in the whole: the sums are the same.
+            total = float(size[index + 1])
+            confidence[kept] = probability[index + 1] / total * min(votes[index] / total, 1.0)
             a, b, c = peaks[index]
             identities[kept] = ((a + start[0]) * extent[1] + b + start[1]) * extent[2] + c + start[2] + 1
     labels = np.zeros(foreground.shape, np.int32)
     for index in range(len(pixel)):
         z, y, x = pixel[index]
         labels[z, y, x] = rename[choice[index]]
-    return labels, identities[: kept + 1]
+    return labels, identities[: kept + 1], confidence[: kept + 1]

@@ -23,6 +23,8 @@ class Overlap:
         (n, 2) ids of overlapping true and predicted objects.
     iou
         (n,) intersection over union of each pair.
+    cover
+        (n, 2) share of the true object, and of the predicted one, that each pair's overlap is.
     foreground
         Pixels in both foregrounds, in the true one, in the predicted one.
     """
@@ -31,6 +33,7 @@ class Overlap:
     answers: int
     pairs: NDArray[np.int64]
     iou: NDArray[np.float64]
+    cover: NDArray[np.float64]
     foreground: tuple[int, int, int]
 
     def matches(self, threshold: float) -> NDArray[np.int64]:
@@ -59,13 +62,16 @@ def overlap(answer: NDArray[np.integer], truth: NDArray[np.integer]) -> Overlap:
     truth_area, answer_area = np.asarray(table.sum(axis=1)).ravel(), np.asarray(table.sum(axis=0)).ravel()
     entries = table.tocoo()
     rows, columns, shared = entries.coords[0], entries.coords[1], entries.data
+    foreground = int(truth_area[1:].sum()), int(answer_area[1:].sum())
     both = (rows > 0) & (columns > 0)
+    rows, columns, shared = rows[both], columns[both], shared[both]
     return Overlap(
         truths=int(np.count_nonzero(truth_area[1:])),
         answers=int(np.count_nonzero(answer_area[1:])),
-        pairs=np.stack((rows[both], columns[both]), axis=1).astype(np.int64),
-        iou=shared[both] / (truth_area[rows[both]] + answer_area[columns[both]] - shared[both]),
-        foreground=(int(shared[both].sum()), int(truth_area[1:].sum()), int(answer_area[1:].sum())),
+        pairs=np.stack((rows, columns), axis=1).astype(np.int64),
+        iou=shared / (truth_area[rows] + answer_area[columns] - shared),
+        cover=np.stack((shared / truth_area[rows], shared / answer_area[columns]), axis=1),
+        foreground=(int(shared.sum()), *foreground),
     )
 
 

@@ -7,8 +7,7 @@ docs/decisions/0002-centre-offsets.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from cytoray_analysis.errors import RecipeError
 from cytoray_analysis.tasks.centre_votes import VotingParameters, decode_votes, reach_of_decoding
-from cytoray_analysis.tasks.instance_scores import overlap, score_instances
-from cytoray_analysis.tasks.protocol import Block, Decoded, DenseOutput, Parameters
-
-_INTEGERS = frozenset(field.name for field in fields(VotingParameters) if field.type == "int")
+from cytoray_analysis.tasks.confidence import calibrate
+from cytoray_analysis.tasks.instance_scores import Overlap, overlap, score_instances
+from cytoray_analysis.tasks.object_errors import count_errors
+from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Parameters, TruthKind
 
 
 class InstanceSegmentation:
@@ -37,25 +37,54 @@ class InstanceSegmentation:
     reach
         Farthest that a pixel may lie from its object's centre along an axis, in pixels. Larger objects fall apart;
         a larger reach costs wider margins where an image is decoded in blocks.
+    anisotropy
+        How many times longer a pixel of a volume is along Z than along Y and X. Distances, `reach` among them, are in
+        pixels along Y and X.
+
+    Raises
+    ------
+    RecipeError
+        `dimensions` or `anisotropy` is out of range.
     """
 
+    truth: ClassVar[TruthKind] = "labels"
+
     def __init__(
-        self, *, dimensions: int = 2, offset_unit: float = 16.0, boundary_weight: float = 1.0, reach: int = 64
+        self,
+        *,
+        dimensions: int = 2,
+        offset_unit: float = 16.0,
+        boundary_weight: float = 1.0,
+        reach: int = 64,
+        anisotropy: float = 1.0,
     ) -> None:
+        if dimensions not in (2, 3) or anisotropy <= 0 or (dimensions == 2 and anisotropy != 1):
+            raise RecipeError(
+                f"expected 2 dimensions, or 3 and a positive anisotropy, got {dimensions} and {anisotropy}",
+                field="model.task.arguments",
+            )
         self.dimensions = dimensions
         self.offset_unit = offset_unit
         self.boundary_weight = boundary_weight
-        self.output = DenseOutput(
+        self.anisotropy = anisotropy
+        # Pixels along Y and X that a pixel along each axis stands for.
+        self._lengths = (anisotropy, 1.0, 1.0)[-dimensions:]
+        self.output = Output(
+            per="pixel",
+            truth=self.truth,
             channels=1 + dimensions,
             candidates={
                 "foreground": (0.0, -1.5, -1.0, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0, 1.5),
-                "votes": (16.0, 8.0, 12.0, 24.0, 36.0),
+                "votes": (16.0, 8.0, 12.0, 24.0, 36.0, 60.0, 100.0, 160.0),
                 "separation": (4.0, 2.0, 3.0, 5.0, 6.0, 8.0),
                 "capture": (6.0, 4.0, 9.0, 12.0),
                 "smallest": (16.0, 8.0, 24.0, 36.0),
                 "reach": (float(reach),),
+                "confidence_slope": (1.0,),
+                "confidence_offset": (0.0,),
             },
-            margin=lambda parameters: reach_of_decoding(_voting(parameters)),
+            margin=lambda parameters: reach_of_decoding(self._voting(parameters), dimensions),
+            objective=_mean_score,
         )
 
     def encode(self, truth: Tensor) -> Tensor:
@@ -71,7 +100,7 @@ class InstanceSegmentation:
         Tensor
             (B, 3 + dimensions, spatial…) float32: foreground 0 or 1; its weight (0 where unknown, more on
             boundaries); weight of the offsets (0 outside objects, less per pixel in large ones, so that small
-            objects count); offset to the centre of mass in pixels, per spatial axis.
+            objects count); offset to the centre of mass per spatial axis, in pixels along Y and X.
         """
         known = truth >= 0
         labels = truth.clamp(min=0)
@@ -87,7 +116,7 @@ class InstanceSegmentation:
             position = torch.arange(length, dtype=torch.float32, device=labels.device).view(place)
             position = position.expand(labels.shape).reshape(-1)
             centre = torch.zeros_like(area).index_add_(0, index, position) / area
-            offsets.append((centre[index] - position).view(labels.shape))
+            offsets.append((centre[index] - position).view(labels.shape) * self._lengths[axis])
         foreground = (labels > 0).float()
         weight = known * (1 + self.boundary_weight * _boundary(labels))
         per_object = foreground * known / area[index].view(labels.shape).sqrt().clamp(min=4)
@@ -110,24 +139,48 @@ class InstanceSegmentation:
 
     def decode(self, outputs: NDArray[np.float32], parameters: Parameters, block: Block | None = None) -> Decoded:
         """Turn (1 + dimensions, spatial…) outputs into object numbers, int32."""
-        labels, identities = decode_votes(
+        pixels = np.array([self.offset_unit / length for length in self._lengths], np.float32)
+        labels, identities, confidence = decode_votes(
             outputs[0],
-            outputs[1:] * np.float32(self.offset_unit),
-            _voting(parameters),
+            outputs[1:] * pixels.reshape(-1, *(1,) * self.dimensions),
+            self._voting(parameters),
             origin=block.origin if block else None,
             frame=block.frame if block else None,
         )
-        return Decoded(labels, identities)
+        confidence[1:] = calibrate(confidence[1:], parameters["confidence_slope"], parameters["confidence_offset"])
+        return Decoded(labels, identities, confidence)
+
+    def _voting(self, parameters: Parameters) -> VotingParameters:
+        return VotingParameters(
+            foreground=parameters["foreground"],
+            votes=parameters["votes"],
+            separation=round(parameters["separation"]),
+            capture=round(parameters["capture"]),
+            smallest=round(parameters["smallest"]),
+            reach=round(parameters["reach"]),
+            anisotropy=self.anisotropy,
+        )
 
     def score(self, answers: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]]) -> dict[str, float]:
-        """Score label images: see :func:`cytoray_analysis.tasks.instance_scores.score_instances`."""
-        return score_instances([overlap(answer, truth) for answer, truth in zip(answers, truths, strict=True)])
+        """Score label images over all images together.
+
+        Returns
+        -------
+        dict
+            How well objects match, see :func:`cytoray_analysis.tasks.instance_scores.score_instances`; then how many
+            are wrong and how, see :func:`cytoray_analysis.tasks.object_errors.count_errors`.
+        """
+        overlaps = _overlaps(answers, truths)
+        return score_instances(overlaps) | {name: float(count) for name, count in count_errors(overlaps).items()}
 
 
-def _voting(parameters: Parameters) -> VotingParameters:
-    return VotingParameters(
-        **{name: int(value) if name in _INTEGERS else float(value) for name, value in parameters.items()}  # type: ignore[arg-type]
-    )
+def _overlaps(answers: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]]) -> list[Overlap]:
+    return [overlap(answer, truth) for answer, truth in zip(answers, truths, strict=True)]
+
+
+def _mean_score(answers: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]]) -> float:
+    """Return what decoding is fitted for: the mean over all scores, so that no single threshold is favoured."""
+    return float(np.mean(list(score_instances(_overlaps(answers, truths)).values())))
 
 
 def _boundary(labels: Tensor) -> Tensor:
