@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ class TaskConformance:
     """Give a name, arguments, a batch of truths with something unknown in it, and an item with a perfect answer."""
 
     name: str
-    arguments: dict[str, Any]
+    arguments: ClassVar[dict[str, Any]]
 
     def truths(self) -> Tensor:
         """Return a batch as ``encode`` takes it."""

@@ -181,3 +181,14 @@ def test_pixels_that_are_no_numbers_are_noticed() -> None:
         sample_for_statistics(image_from_array(pixels, "CYX"))
     with pytest.raises(ImageError, match="finite"):
         fit_statistics([pixels], PERCENTILE)
+
+
+def test_images_of_real_numbers_are_scaled_whatever_their_unit() -> None:
+    rng = np.random.default_rng(0)
+    integers = rng.integers(0, 255, (1, 64, 64)).astype(np.uint8)
+    statistics = fit_statistics([integers], IntensityScaling())
+    for unit in (1.0, 1e-3, 255.0):
+        real = integers.astype(np.float32) / 255 * unit
+        offset, scale = intensity_map(real, IntensityScaling(), statistics)
+        scaled = (real - offset.reshape(-1, 1, 1)) * scale.reshape(-1, 1, 1)
+        assert np.percentile(scaled, 99.8) == pytest.approx(1.0, abs=0.02)

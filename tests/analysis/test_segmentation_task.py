@@ -130,9 +130,9 @@ def test_decoding_is_quick() -> None:
     assert task.decode(output, parameters).values.max() == number
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         task.decode(output, parameters)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert np.prod(output.shape[1:]) / min(seconds) > 10e6
 
 

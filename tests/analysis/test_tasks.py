@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,15 +17,17 @@ from cytoray_analysis.tracking.lineage import Lineage
 
 def blobs(dimensions: int) -> Tensor:
     labels = torch.zeros((2, *(32,) * dimensions), dtype=torch.int64)
-    labels[(0, *(slice(4, 12),) * dimensions)] = 1
-    labels[(0, *(slice(18, 29),) * dimensions)] = 2
-    labels[(1, *(slice(10, 20),) * dimensions)] = 1
-    labels[(1, *(slice(0, 2),) * dimensions)] = -1
+    labels[0, *(slice(4, 12),) * dimensions] = 1
+    labels[0, *(slice(18, 29),) * dimensions] = 2
+    labels[1, *(slice(10, 20),) * dimensions] = 1
+    labels[1, *(slice(0, 2),) * dimensions] = -1
     return labels
 
 
 class TestSegmentation(TaskConformance):
-    name, arguments, dimensions = "segmentation", {}, 2
+    name = "segmentation"
+    arguments: ClassVar[dict[str, Any]] = {}
+    dimensions = 2
 
     def truths(self) -> Tensor:
         return blobs(self.dimensions)
@@ -39,15 +41,18 @@ class TestSegmentation(TaskConformance):
 
 
 class TestSegmentationOfVolumes(TestSegmentation):
-    arguments, dimensions = {"dimensions": 3}, 3
+    arguments: ClassVar[dict[str, Any]] = {"dimensions": 3}
+    dimensions = 3
 
 
 class TestSemanticSegmentation(TestSegmentation):
-    name, arguments = "semantic_segmentation", {"classes": ["background", "nucleus", "cytoplasm"]}
+    name = "semantic_segmentation"
+    arguments: ClassVar[dict[str, Any]] = {"classes": ["background", "nucleus", "cytoplasm"]}
 
 
 class TestClassification(TaskConformance):
-    name, arguments = "classification", {"classes": ["a", "b", "c"], "counts": [5, 3, 1]}
+    name = "classification"
+    arguments: ClassVar[dict[str, Any]] = {"classes": ["a", "b", "c"], "counts": [5, 3, 1]}
 
     def truths(self) -> Tensor:
         return torch.tensor([0, 2, 1, -1])
@@ -61,11 +66,12 @@ class TestClassification(TaskConformance):
 
 
 class TestFocalClassification(TestClassification):
-    arguments = TestClassification.arguments | {"loss": "focal", "class_weights": "balanced"}
+    arguments: ClassVar[dict[str, Any]] = TestClassification.arguments | {"loss": "focal", "class_weights": "balanced"}
 
 
 class TestLabelFree(TaskConformance):
-    name, arguments = "label_free", {"channels": ["dapi"], "offset": [100.0], "scale": [0.01]}
+    name = "label_free"
+    arguments: ClassVar[dict[str, Any]] = {"channels": ["dapi"], "offset": [100.0], "scale": [0.01]}
 
     def truths(self) -> Tensor:
         truth = torch.rand((2, 1, 32, 32), generator=torch.Generator().manual_seed(1)) * 200
@@ -81,7 +87,7 @@ class TestLabelFree(TaskConformance):
 
 
 class TestLabelFreeWithUncertainty(TestLabelFree):
-    arguments = TestLabelFree.arguments | {"uncertainty": True}
+    arguments: ClassVar[dict[str, Any]] = TestLabelFree.arguments | {"uncertainty": True}
 
     def items(self) -> tuple[list[Any], list[Any]]:
         (answer,), truths = super().items()
@@ -89,7 +95,8 @@ class TestLabelFreeWithUncertainty(TestLabelFree):
 
 
 class TestTracking(TaskConformance):
-    name, arguments = "tracking", {}
+    name = "tracking"
+    arguments: ClassVar[dict[str, Any]] = {}
 
     def truths(self) -> Tensor:
         truth = torch.randint(0, 2, (2, 2, 40), generator=torch.Generator().manual_seed(2))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from torch import nn
 
 from cytoray_analysis.bundle import Bundle
+from cytoray_analysis.networks.classifier import Classifier
 from cytoray_analysis.networks.transfer import load_pretrained
 from cytoray_services.registry import load_bundle
 from cytoray_services.settings import Settings
@@ -65,4 +67,4 @@ def take_over(start: StartWeights, network: nn.Module) -> Trunk:
         None of them fits.
     """
     load_pretrained(start.source, network)
-    return Trunk(tuple(network.trunk), start.rate)
+    return Trunk(cast(Classifier, network).trunk, start.rate)

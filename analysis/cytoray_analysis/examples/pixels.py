@@ -75,11 +75,11 @@ class PixelExamples:
         known = pixels.read(inside)
         images = np.zeros((known.shape[0], *sides), np.float32)
         images[(slice(None), *place_inside)] = known
+        values: NDArray[Any] = truth[..., *inside]
         leading = truth.shape[: truth.ndim - len(sides)]
-        values = truth[(Ellipsis, *inside)]
-        unknown: Any = np.full((*leading, *sides), np.nan, np.float32) if truth.dtype.kind == "f" else None
-        surroundings = np.full((*leading, *sides), -1, np.int64) if unknown is None else unknown
-        surroundings[(Ellipsis, *place_inside)] = values
+        unknown: Any = np.float32(np.nan) if truth.dtype.kind == "f" else np.int64(-1)
+        surroundings: NDArray[Any] = np.full((*leading, *sides), unknown)
+        surroundings[..., *place_inside] = values
         return images, surroundings
 
     def vary(

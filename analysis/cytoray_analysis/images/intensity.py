@@ -186,7 +186,8 @@ def intensity_map(
     scaling
         Method and scope.
     statistics
-        Of the training set; may be ``None`` only when the scope is ``image``, and then no smallest range applies.
+        Of the training set; may be ``None`` only when the scope is ``image``, and then no smallest range applies. Nor
+        does it to images of real numbers.
 
     Returns
     -------
@@ -214,7 +215,9 @@ def intensity_map(
     else:
         bounds = _measure(channels, scaling)
     offset, spread = bounds
-    floor = np.zeros(len(channels)) if statistics is None else np.array(statistics.smallest_range)
+    # Real numbers come in any unit, often 0 to 1, where a range in the training images' units would leave nothing.
+    known = statistics is not None and sample.dtype.kind != "f"
+    floor = np.array(statistics.smallest_range) if known and statistics else np.zeros(len(channels))
     spread = np.maximum(spread, floor)
     scale = np.divide(1.0, spread, out=np.ones_like(spread), where=spread > 0)
     return offset.astype(np.float32), scale.astype(np.float32)

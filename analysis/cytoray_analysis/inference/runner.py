@@ -61,8 +61,9 @@ class NetworkRunner:
         shape = pixels.shape[2:]
         missing = [-length % stride for length, stride in zip(shape, self.stride, strict=True)]
         if any(missing):
-            mode = "reflect" if all(extra < length for extra, length in zip(missing, shape, strict=True)) else "edge"
-            pixels = np.pad(pixels, ((0, 0), (0, 0), *((0, extra) for extra in missing)), mode=mode)
+            margins = [(0, 0), (0, 0), *((0, extra) for extra in missing)]
+            narrow = any(extra >= length for extra, length in zip(missing, shape, strict=True))
+            pixels = np.pad(pixels, margins, mode="edge" if narrow else "reflect")
         answer = self.forward(pixels)
         kept = answer[(slice(None), slice(None), *(slice(0, length) for length in shape))]
         return np.ascontiguousarray(kept)

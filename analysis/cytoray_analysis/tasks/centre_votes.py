@@ -169,7 +169,7 @@ def _destinations(foreground, offsets, start, extent, threshold, reach):  # type
 
 @_compiled
 def _peaks(target, shape, fewest, separation):  # type: ignore[no-untyped-def]
-    """Count votes, sum them over 3-wide neighbourhoods and return the local maxima with their sums, in row-major order."""
+    """Sum votes over 3-wide neighbourhoods and return the local maxima in row-major order, with their sums."""
     depth, height, width = shape
     votes = np.zeros(shape, np.int32)
     for index in range(len(target)):

@@ -50,4 +50,6 @@ def fit_decode(task: Task, outputs: Sequence[Any], truths: Sequence[Any], *, rou
                     best, best_value = trial, trial_value
         if best == before:
             break
+    if task.output.calibration is not None:
+        best |= task.output.calibration([task.decode(output, best) for output in outputs], truths)
     return best

@@ -41,6 +41,9 @@ class Output:
     objective
         What fitting maximises, given answers and truths; None for the mean of all scores, so that no single threshold
         is favoured.
+    calibration
+        Fits further parameters on what was decoded with the fitted ones, given its truths, so that confidences are
+        probabilities; None where there is nothing to fit.
     """
 
     per: Per
@@ -49,6 +52,7 @@ class Output:
     candidates: Mapping[str, tuple[float, ...]]
     margin: Callable[[Parameters], tuple[int, ...] | int] = no_margin
     objective: Callable[[Sequence[Any], Sequence[Any]], float] | None = None
+    calibration: Callable[[Sequence[Decoded], Sequence[Any]], dict[str, float]] | None = None
 
     def defaults(self) -> dict[str, float]:
         """Return the first candidate of each parameter."""

@@ -17,10 +17,12 @@ from torch.nn import functional
 
 from cytoray_analysis.errors import RecipeError
 from cytoray_analysis.tasks.centre_votes import VotingParameters, decode_votes, reach_of_decoding
-from cytoray_analysis.tasks.confidence import calibrate
+from cytoray_analysis.tasks.confidence import calibrate, fit_confidence, matched_objects
 from cytoray_analysis.tasks.instance_scores import Overlap, overlap, score_instances
 from cytoray_analysis.tasks.object_errors import count_errors
 from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Parameters, TruthKind
+
+SMALL = 64.0  # pixels
 
 
 class InstanceSegmentation:
@@ -34,6 +36,8 @@ class InstanceSegmentation:
         Pixels that one unit of the offset channels stands for; keeps outputs near one.
     boundary_weight
         How much more a pixel on an object's boundary weighs in the foreground loss.
+    small_weight
+        How much more a pixel of an object of at most 64 pixels weighs there; of larger ones it is less in proportion.
     reach
         Farthest that a pixel may lie from its object's centre along an axis, in pixels. Larger objects fall apart;
         a larger reach costs wider margins where an image is decoded in blocks.
@@ -55,6 +59,7 @@ class InstanceSegmentation:
         dimensions: int = 2,
         offset_unit: float = 16.0,
         boundary_weight: float = 1.0,
+        small_weight: float = 0.0,
         reach: int = 64,
         anisotropy: float = 1.0,
     ) -> None:
@@ -66,6 +71,7 @@ class InstanceSegmentation:
         self.dimensions = dimensions
         self.offset_unit = offset_unit
         self.boundary_weight = boundary_weight
+        self.small_weight = small_weight
         self.anisotropy = anisotropy
         # Pixels along Y and X that a pixel along each axis stands for.
         self._lengths = (anisotropy, 1.0, 1.0)[-dimensions:]
@@ -85,6 +91,7 @@ class InstanceSegmentation:
             },
             margin=lambda parameters: reach_of_decoding(self._voting(parameters), dimensions),
             objective=_mean_score,
+            calibration=_fit_confidence,
         )
 
     def encode(self, truth: Tensor) -> Tensor:
@@ -118,7 +125,8 @@ class InstanceSegmentation:
             centre = torch.zeros_like(area).index_add_(0, index, position) / area
             offsets.append((centre[index] - position).view(labels.shape) * self._lengths[axis])
         foreground = (labels > 0).float()
-        weight = known * (1 + self.boundary_weight * _boundary(labels))
+        small = foreground * (SMALL / area[index].view(labels.shape)).clamp(max=1)
+        weight = known * (1 + self.boundary_weight * _boundary(labels) + self.small_weight * small)
         per_object = foreground * known / area[index].view(labels.shape).sqrt().clamp(min=4)
         return torch.stack((foreground, weight, per_object, *offsets), dim=1)
 
@@ -176,6 +184,13 @@ class InstanceSegmentation:
 
 def _overlaps(answers: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]]) -> list[Overlap]:
     return [overlap(answer, truth) for answer, truth in zip(answers, truths, strict=True)]
+
+
+def _fit_confidence(decoded: Sequence[Decoded], truths: Sequence[NDArray[Any]]) -> dict[str, float]:
+    confidences = [one.confidence for one in decoded if one.confidence is not None]
+    return fit_confidence(
+        confidences, [matched_objects(one.values, truth) for one, truth in zip(decoded, truths, strict=True)]
+    )
 
 
 def _mean_score(answers: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]]) -> float:

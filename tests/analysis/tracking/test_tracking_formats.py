@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cytoray_analysis.errors import DatasetError, MissingFileError
+from cytoray_analysis.tracking.formats import edges, read_geff, tracks_csv, write_geff, write_tracks_csv
+
+
+@pytest.mark.parametrize("depth", [None, 5])
+def test_a_lineage_comes_back_from_geff(write_sample: Callable[..., Any], depth: int | None, tmp_path: Path) -> None:
+    truth = write_sample(depth).truth
+    write_geff(tmp_path / "cells.geff", truth, pixel_size={"Z": 2.0, "Y": 0.5, "X": 0.5})
+    again = read_geff(tmp_path / "cells.geff", truth.shape, truth.frames)
+    assert again.table.tolist() == truth.table.tolist()
+    assert np.array_equal(again.label, truth.label)
+    assert np.allclose(again.centroid, truth.centroid)
+
+
+def test_geff_passes_the_validation_of_its_own_library(sample: Any, tmp_path: Path) -> None:
+    from geff import GeffMetadata, validate_structure
+
+    write_geff(tmp_path / "cells.geff", sample.truth, pixel_size={"Y": 0.5, "X": 0.5})
+    write_geff(tmp_path / "cells.geff", sample.truth, pixel_size={"Y": 0.5, "X": 0.5})  # replaces
+    validate_structure(tmp_path / "cells.geff")
+    metadata = GeffMetadata.read(tmp_path / "cells.geff")
+    assert [axis.name for axis in metadata.axes or []] == ["t", "y", "x"]
+    assert [axis.scale for axis in metadata.axes or []] == [None, 0.5, 0.5]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_edges_lead_from_an_object_to_what_it_becomes(sample: Any) -> None:
+    truth = sample.truth
+    named = {
+        ((int(truth.frame[a]), int(truth.track[a])), (int(truth.frame[b]), int(truth.track[b])))
+        for a, b in edges(truth)
+    }
+    assert len(named) == len(edges(truth)) == len(truth.frame) - len(truth.track_id) + 3
+    assert {((2, 1), (3, 2)), ((2, 1), (3, 3)), ((1, 4), (3, 5)), ((0, 7), (1, 7))} <= named
+
+
+def test_the_csv_is_what_a_tracks_layer_wants(sample: Any, tmp_path: Path) -> None:
+    write_tracks_csv(tmp_path / "tracks.csv", sample.truth)
+    text = (tmp_path / "tracks.csv").read_text()
+    assert text == tracks_csv(sample.truth)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert list(rows[0]) == ["track_id", "t", "y", "x", "parent"]
+    assert rows[0] == {"track_id": "1", "t": "0", "y": "20.000", "x": "12.000", "parent": "0"}
+    order = [(int(row["track_id"]), int(row["t"])) for row in rows]
+    assert order == sorted(order)
+    assert {(row["track_id"], row["parent"]) for row in rows if row["parent"] != "0"} == {
+        ("2", "1"),
+        ("3", "1"),
+        ("5", "4"),
+    }
+
+
+def test_what_is_no_geff_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError):
+        read_geff(tmp_path / "none.geff", (4, 4))
+    (tmp_path / "empty.geff").mkdir()
+    with pytest.raises(DatasetError, match="is no GEFF"):
+        read_geff(tmp_path / "empty.geff", (4, 4))
