@@ -30,6 +30,7 @@ from cytoray_training.engine import (
     set_learning_rate,
     set_moments,
     step_count,
+    trainable,
     world_size,
 )
 from cytoray_training.recipe import Training
@@ -78,7 +79,7 @@ class DeepSpeedEngine(Engine):
 
         self._link_moments()
         moments = {}
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in trainable(self.network):
             for moment in MOMENTS:
                 if self._stage == 3:
                     value = self._gathered(name, safe_get_local_optimizer_state(parameter, moment))
@@ -100,7 +101,7 @@ class DeepSpeedEngine(Engine):
                 moment: torch.zeros_like(flat) for moment in MOMENTS
             }
         self._link_moments()
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in trainable(self.network):
             for moment in MOMENTS:
                 value = moments[f"{moment}/{name}"].to(self.device)
                 if self._stage == 3:

@@ -36,15 +36,15 @@ class Trunk:
     prefixes
         What the names of its parameters begin with.
     rate
-        Its learning rate over that of the rest; 0 freezes it, batch norm included.
+        Its learning rate over that of the rest; what is frozen takes no gradient and is in no optimizer.
     """
 
     prefixes: tuple[str, ...] = ()
     rate: float = 1.0
 
     def holds(self, name: str) -> bool:
-        """Whether a parameter or module of that name is part of it."""
-        return f"{name}.".startswith(tuple(f"{prefix}." for prefix in self.prefixes))
+        """Whether a parameter of that name is part of it."""
+        return name.startswith(tuple(f"{prefix}." for prefix in self.prefixes))
 
 
 WHOLE = Trunk()  # nothing was taken over
@@ -89,10 +89,6 @@ class Engine(ABC):
     def step(self, passes: Sequence[tuple[Tensor, Tensor]], learning_rate: float) -> Step:
         """Take one optimizer step from ``training.accumulate`` passes of (images, target), each on this device."""
         self.network.train()
-        if self.trunk.rate == 0:
-            for name, module in self.network.named_children():
-                if self.trunk.holds(name):
-                    module.eval()
         losses, norm = self._update(passes, learning_rate)
         self.steps += 1
         self._update_average()
@@ -259,7 +255,7 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 
 def build_optimizer(network: nn.Module, training: Training, trunk: Trunk = WHOLE) -> torch.optim.AdamW:
     """Make the AdamW (arXiv:1711.05101) of both engines: weight decay on matrices and kernels only."""
-    named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    named = trainable(network)
     groups = [
         {
             "params": [p for name, p in named if (p.ndim > 1) == matrices and trunk.holds(name) == inside],
@@ -273,6 +269,11 @@ def build_optimizer(network: nn.Module, training: Training, trunk: Trunk = WHOLE
     return torch.optim.AdamW(kept, lr=training.learning_rate, fused=True)
 
 
+def trainable(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Name the parameters that take a gradient; those of a frozen trunk do not."""
+    return [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+
+
 def set_learning_rate(groups: Iterable[dict[str, Any]], learning_rate: float) -> None:
     """Set the learning rate of every parameter group, times the group's own ``rate``."""
     for group in groups:
@@ -283,7 +284,7 @@ def moments_of(optimizer: torch.optim.Optimizer, network: nn.Module) -> State:
     """Return the moments of an optimizer that holds the network's own parameters, keyed ``moment/name``."""
     return {
         f"{moment}/{name}": optimizer.state[parameter][moment].detach().to("cpu", copy=True).contiguous()
-        for name, parameter in network.named_parameters()
+        for name, parameter in trainable(network)
         for moment in MOMENTS
     }
 
@@ -292,7 +293,7 @@ def set_moments(
     optimizer: torch.optim.Optimizer, network: nn.Module, moments: Mapping[str, Tensor], steps: int
 ) -> None:
     """Undo :func:`moments_of`."""
-    for name, parameter in network.named_parameters():
+    for name, parameter in trainable(network):
         optimizer.state[parameter] = {"step": step_count(steps, parameter)} | {
             moment: moments[f"{moment}/{name}"].to(parameter.device).clone() for moment in MOMENTS
         }

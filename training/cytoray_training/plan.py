@@ -92,7 +92,8 @@ class Plan:
         }
         accepted = inspect.signature(NETWORKS[chosen.name]).parameters if chosen.name in NETWORKS else {}
         known = {name: value for name, value in decided.items() if name in accepted}
-        return NetworkChoice(name=chosen.name, arguments=known | chosen.arguments)
+        started = dict(self.start.arguments) if self.start else {}
+        return NetworkChoice(name=chosen.name, arguments=known | started | chosen.arguments)
 
     @property
     def model_input(self) -> ModelInput:

@@ -100,7 +100,7 @@ def make_plan(recipe: Recipe, settings: Settings) -> Plan:
     )
     _refuse(findings)
     dataset = dataset.share(recipe.training.label_share, seed=recipe.training.seed)
-    start = None if recipe.model.start is None else find_start(recipe.model.start, settings)
+    start = None if recipe.model.start is None else find_start(recipe.model.start, recipe.model.network.name, settings)
     plan = Plan(recipe, dataset, hash_dataset(dataset), task_arguments(dataset), settings.home, start)
     _require_whole_cells(plan)
     metrics = plan.task.score([], [])

@@ -21,7 +21,8 @@ class PairNetwork(nn.Module):
     widths
         Units of each hidden layer.
     dropout
-        Share of hidden units that are left out in training, 0 to 1.
+        Share of the features that are hidden in training, for all candidates of an example at once, 0 to 1: what
+        one microscope shows, another may not.
     """
 
     stride = 1
@@ -29,12 +30,10 @@ class PairNetwork(nn.Module):
 
     def __init__(self, *, inputs: int, outputs: int, widths: Sequence[int] = (64, 64), dropout: float = 0.0) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.BatchNorm1d(inputs, affine=False)]
+        layers: list[nn.Module] = [nn.BatchNorm1d(inputs, affine=False), nn.Dropout1d(dropout)]
         before = inputs
         for width in widths:
             layers += [nn.Conv1d(before, width, 1), nn.ReLU(inplace=True)]
-            if dropout:
-                layers.append(nn.Dropout(dropout))
             before = width
         self.layers = nn.Sequential(*layers, nn.Conv1d(before, outputs, 1))
         self.widest = max((inputs, *widths))
