@@ -13,10 +13,13 @@ from torch import Tensor
 from cytoray_analysis.augmentation import Augmentation
 from cytoray_analysis.bundle import ModelInput
 from cytoray_analysis.examples.protocol import Example, Places, ScaledPixels
-from cytoray_analysis.images import Image
+from cytoray_analysis.images import Image, image_from_array
 from cytoray_analysis.tracking.candidates import FEATURES
 from cytoray_analysis.tracking.examples import training_examples
+from cytoray_analysis.tracking.frames import FrameStack
 from cytoray_analysis.tracking.lineage import Lineage
+
+LOST = 0.02  # share of objects
 
 
 class LinkExamples:
@@ -34,9 +37,18 @@ class LinkExamples:
         return FEATURES
 
     def cut(self, image: Image, truth: Lineage, objects: Any, model_input: ModelInput) -> Iterator[Example]:
-        """Yield the features of the candidate links of each pair of frames (F, N), and what is true of them (M, N)."""
-        for features, links in training_examples(image, objects, truth):
-            yield Example(features.astype(np.float32), links.astype(np.int32), scaled=True)
+        """Yield the features of the candidate links of each pair of frames (F, N), and what is true of them (M, N).
+
+        Where outlines of every frame are known beside the given masks, their candidates are yielded, too, some objects
+        left out by chance: so that a linker learns from small markers and whole cells, and what a lost object is.
+        """
+        given = [(objects, 0.0)]
+        if len(truth.outlines) == truth.frames:
+            stack = FrameStack(lambda index: truth.outlines[index](), image.shape, np.dtype(np.int32))
+            given.append((image_from_array(stack, image.axes, source=f"outlines of {image.source}"), LOST))
+        for masks, lost in given:
+            for features, links in training_examples(image, masks, truth, dropped=lost):
+                yield Example(features.astype(np.float32), links.astype(np.int32), scaled=True)
 
     def places(self, truth: NDArray[Any]) -> Places:
         """Offer one place, drawn as often as there are candidates."""

@@ -97,14 +97,13 @@ def candidate_truth(candidates: Candidates, before: list[Integers], tracks: Inte
     """Return (2, N) int64 what is true of candidates, given the tracks of their objects; see the module's truth."""
     places = np.full(int(lineage.track_id.max(initial=0)) + 1, -1)
     places[lineage.track_id] = np.arange(len(lineage.track_id))
-    source = np.empty(len(candidates), np.int64)
+    source, target = np.empty(len(candidates), np.int64), tracks[candidates.target]
     seen_between = np.zeros(len(candidates), bool)
     for gap, known in enumerate(before):
         own = candidates.gap == gap
         source[own] = known[candidates.source[own]]
         for nearer in before[:gap]:
-            seen_between[own] |= np.isin(source[own], nearer)
-    target = tracks[candidates.target]
+            seen_between[own] |= np.isin(source[own], nearer) | np.isin(target[own], nearer)
     sister = np.where(candidates.sister >= 0, tracks[candidates.sister], 0)
     divides = candidates.sister >= 0
     truth = np.full((2, len(candidates)), UNKNOWN, np.int64)

@@ -107,16 +107,18 @@ def test_candidates_do_not_depend_on_the_numbers_of_masks() -> None:
 def test_features_have_no_unit() -> None:
     """A movie of twice the pixels and another exposure looks the same to the linker."""
     objects = {}
-    for factor in (2, 4):
+    for factor in (3, 6):
         frames = [blobs(seed) for seed in (1, 2)]
-        grown = [(np.kron(m, np.ones((factor, factor), m.dtype)), np.kron(i, np.ones((factor, factor)))) for m, i in frames]
-        objects[factor] = [measure(m, i * factor, offset=90 * factor, scale=0.05 / factor) for m, i in grown]
+        block = np.ones((factor, factor), np.uint16)
+        objects[factor] = [
+            measure(np.kron(mask, block), np.kron(image, block) * factor, offset=90 * factor, scale=0.05 / factor)
+            for mask, image in frames
+        ]
     fine, coarse = (find_candidates(1, [first], second) for first, second in objects.values())
-    order = {key: index for index, key in enumerate(zip(fine.source, fine.target, fine.sister, strict=True))}
-    common = [(order[key], i) for i, key in enumerate(zip(coarse.source, coarse.target, coarse.sister, strict=True)) if key in order]
-    assert len(common) > 0.9 * len(fine)
-    a, b = np.array(common).T
-    assert np.median(np.abs(fine.features[:, a] - coarse.features[:, b]).max(axis=0)) < 0.1
+    assert np.array_equal(fine.target, coarse.target)
+    # The box around an object has a whole number of pixels, so surroundings differ by a pixel's width.
+    exact = ["surroundings" not in name for name in feature_names()]
+    assert np.abs(fine.features[exact] - coarse.features[exact]).max() < 0.05
 
 
 def test_every_feature_has_a_name_of_its_own_and_is_finite() -> None:

@@ -74,9 +74,7 @@ def value(movie: JudgedMovie, lineage: Lineage) -> float:
             joined |= parent[b] == a and begin[b] == index and end[a] == index - 1 - c.gap[row]
             if c.sister[row] < 0:
                 links[(c.gap[row], c.source[row], c.target[row])] = float(frame.outputs[0, row])
-                if joined and a not in lineage.divisions:
-                    total += float(frame.outputs[0, row])
-                elif joined and a == b:
+                if joined and (a == b or a not in lineage.divisions):
                     total += float(frame.outputs[0, row])
             else:
                 other = at[(index, c.sister[row] + 1)]
@@ -94,8 +92,8 @@ def best_value(movie: JudgedMovie) -> float:
         c, rows = frame.candidates, []
         links = {
             (s, t): float(w)
-            for s, t, k, w in zip(c.source, c.target, c.sister, frame.outputs[0], strict=True)
-            if k < 0
+            for s, t, k, gap, w in zip(c.source, c.target, c.sister, c.gap, frame.outputs[0], strict=True)
+            if k < 0 and gap == 0
         }
         for row in range(len(c)):
             weight = float(frame.outputs[0, row])
