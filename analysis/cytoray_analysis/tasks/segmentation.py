@@ -22,8 +22,6 @@ from cytoray_analysis.tasks.instance_scores import Overlap, overlap, score_insta
 from cytoray_analysis.tasks.object_errors import count_errors
 from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Parameters, TruthKind
 
-SMALL = 64.0  # pixels
-
 
 class InstanceSegmentation:
     """Label every object in images (``dimensions=2``) or volumes (``dimensions=3``).
@@ -36,8 +34,6 @@ class InstanceSegmentation:
         Pixels that one unit of the offset channels stands for; keeps outputs near one.
     boundary_weight
         How much more a pixel on an object's boundary weighs in the foreground loss.
-    small_weight
-        How much more a pixel of an object of at most 64 pixels weighs there; of larger ones it is less in proportion.
     reach
         Farthest that a pixel may lie from its object's centre along an axis, in pixels. Larger objects fall apart;
         a larger reach costs wider margins where an image is decoded in blocks.
@@ -59,7 +55,6 @@ class InstanceSegmentation:
         dimensions: int = 2,
         offset_unit: float = 16.0,
         boundary_weight: float = 1.0,
-        small_weight: float = 0.0,
         reach: int = 64,
         anisotropy: float = 1.0,
     ) -> None:
@@ -71,7 +66,6 @@ class InstanceSegmentation:
         self.dimensions = dimensions
         self.offset_unit = offset_unit
         self.boundary_weight = boundary_weight
-        self.small_weight = small_weight
         self.anisotropy = anisotropy
         # Pixels along Y and X that a pixel along each axis stands for.
         self._lengths = (anisotropy, 1.0, 1.0)[-dimensions:]
@@ -125,8 +119,7 @@ class InstanceSegmentation:
             centre = torch.zeros_like(area).index_add_(0, index, position) / area
             offsets.append((centre[index] - position).view(labels.shape) * self._lengths[axis])
         foreground = (labels > 0).float()
-        small = foreground * (SMALL / area[index].view(labels.shape)).clamp(max=1)
-        weight = known * (1 + self.boundary_weight * _boundary(labels) + self.small_weight * small)
+        weight = known * (1 + self.boundary_weight * _boundary(labels))
         per_object = foreground * known / area[index].view(labels.shape).sqrt().clamp(min=4)
         return torch.stack((foreground, weight, per_object, *offsets), dim=1)
 

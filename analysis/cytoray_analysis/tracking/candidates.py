@@ -70,7 +70,8 @@ DIVISION_FEATURES = (
 
 def feature_names() -> tuple[str, ...]:
     """Return the names of the F features of a candidate, in order."""
-    names = [f"{name} (nearer target)" for name in PAIR_FEATURES] + [f"{name} (farther target)" for name in PAIR_FEATURES]
+    names = [f"{name} (nearer target)" for name in PAIR_FEATURES]
+    names += [f"{name} (farther target)" for name in PAIR_FEATURES]
     names += [f"{name} (source)" for name in OBJECT_FEATURES]
     names += [f"{name} (nearer target)" for name in OBJECT_FEATURES]
     names += [f"{name} (farther target)" for name in OBJECT_FEATURES]
@@ -126,11 +127,10 @@ def find_candidates(frame: int, sources: list[Objects], targets: Objects) -> Can
         Objects of the frame.
     """
     parts = [_between(frame, objects, targets, sources[:gap]) for gap, objects in enumerate(sources)]
-    return Candidates(
-        frame,
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("gap", "source", "target", "sister")),
-        np.concatenate([part.features for part in parts], axis=1),
+    gap, source, target, sister = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("gap", "source", "target", "sister")
     )
+    return Candidates(frame, gap, source, target, sister, np.concatenate([part.features for part in parts], axis=1))
 
 
 def _between(frame: int, first: Objects, second: Objects, skipped: list[Objects]) -> Candidates:
@@ -264,9 +264,12 @@ def _standing(values: Floats, least: float) -> Floats:
     """How far values stand out from the others', in robust standard deviations, at most 8."""
     if not len(values):
         return values
-    centre = np.median(values)
-    spread = 1.4826 * float(np.median(np.abs(values - centre)))
-    return np.clip((values - centre) / max(spread, least), -8.0, 8.0)
+    return np.clip((values - np.median(values)) / max(_spread(values), least), -8.0, 8.0)
+
+
+def _spread(values: Floats) -> float:
+    """Return the standard deviation of normal values, which a few that stand out do not change."""
+    return 1.4826 * float(np.median(np.abs(values - np.median(values)))) if len(values) else 0.0
 
 
 def _describe_pairs(
@@ -284,8 +287,7 @@ def _describe_pairs(
     rest = np.linalg.norm(second.place[target] - first.place[source] - drift[source], axis=1)
     joined = first.size[source] + second.size[target] - shared
     growth = np.log(np.maximum(second.size[target], 1.0) / np.maximum(first.size[source], 1.0))
-    brightness = np.concatenate((first.mean, second.mean))
-    spread = max(1.4826 * float(np.median(np.abs(brightness - np.median(brightness)))), 0.02) if len(brightness) else 1.0
+    spread = max(_spread(np.concatenate((first.mean, second.mean))), 0.02)
     brighter = second.mean[target] - first.mean[source]
     rank_of_target, next_target = _competition(source, distance, len(first))
     rank_of_source, next_source = _competition(target, distance, len(second))
@@ -342,7 +344,7 @@ def _most_of_others(group: Integers, shared: Floats, count: int) -> Floats:
     best = np.zeros(len(group), bool)
     has = np.diff(starts) > 0
     best[order[starts[:-1][has]]] = True
-    return np.where(best, top[group, 1], top[group, 0])
+    return np.asarray(np.where(best, top[group, 1], top[group, 0]))
 
 
 def _describe_divisions(

@@ -13,8 +13,8 @@ from cytoray_analysis.images import Image
 from cytoray_analysis.tracking.candidates import Candidates, find_candidates
 from cytoray_analysis.tracking.frames import as_movie, frame_of
 from cytoray_analysis.tracking.lineage import Integers, Lineage
-from cytoray_analysis.tracking.linking import Ruler, ruler_of
-from cytoray_analysis.tracking.objects import Objects, measure
+from cytoray_analysis.tracking.linking import ruler_of
+from cytoray_analysis.tracking.objects import Objects
 
 UNKNOWN = -1
 

@@ -7,8 +7,10 @@ import io
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cytoray_analysis.errors import DatasetError, MissingFileError
 from cytoray_analysis.tracking.ctc import write_text
@@ -44,7 +46,7 @@ def write_geff(path: str | Path, lineage: Lineage, *, pixel_size: Mapping[str, f
         known = name.upper() in sizes
         scaled = {"scale": sizes[name.upper()], "scaled_unit": "micrometer"} if known else {}
         axes.append(Axis(name=name, type="space", unit="pixel", **scaled))
-    columns = {"t": lineage.frame, "track_id": lineage.track, "label": lineage.label}
+    columns: dict[str, NDArray[Any]] = {"t": lineage.frame, "track_id": lineage.track, "label": lineage.label}
     columns |= {name: lineage.centroid[:, index] for index, name in enumerate(names)}
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = place.with_name(f".{place.name}.part")
@@ -112,7 +114,7 @@ def read_geff(path: str | Path, shape: tuple[int, ...], frames: int | None = Non
     order = np.lexsort((track, frame))
     index = np.searchsorted(graph["node_ids"], graph["edge_ids"], sorter=np.argsort(graph["node_ids"]))
     source, target = np.argsort(graph["node_ids"])[index].T if len(index) else np.zeros((2, 0), np.int64)
-    track_id, first = np.unique(track, return_index=True)
+    track_id = np.unique(track)
     begin, end, parent = (np.zeros(len(track_id), np.int64) for _ in range(3))
     begin[:] = np.iinfo(np.int64).max
     where = np.searchsorted(track_id, track)

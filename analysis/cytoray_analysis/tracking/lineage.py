@@ -92,7 +92,7 @@ class Lineage:
             own = slice(starts[index], starts[index + 1])
             numbers = np.zeros(max(int(pixels.max(initial=0)), int(self.label[own].max(initial=0))) + 1, np.int32)
             numbers[self.label[own]] = self.track[own]
-            return numbers[pixels]
+            return np.asarray(numbers[pixels])
 
         return FrameStack(read, (self.frames, *self.shape), np.dtype(np.int32))
 
@@ -140,7 +140,7 @@ def check_tracks(
     _forbid(number < 1, table, error, source, "a track's number must be at least 1", "number the tracks from 1")
     _forbid(begin < 0, table, error, source, "a track cannot begin before frame 0", "count frames from 0")
     _forbid(end < begin, table, error, source, "a track must not end before it begins", "swap begin and end")
-    child = np.flatnonzero(parent != 0)
+    child = np.flatnonzero(parent)
     place = np.searchsorted(number[order], parent[child]).clip(max=len(order) - 1)
     known = number[order][place] == parent[child]
     if not known.all():
@@ -153,18 +153,18 @@ def check_tracks(
     mother = order[place]
     late = begin[child] - end[mother]
     if (late < 1).any():
-        row, source_row = child[late < 1][0], mother[late < 1][0]
+        row, before = child[late < 1][0], mother[late < 1][0]
         raise error(
             f"{source}: a parent must end before its daughter begins, but track {number[row]} begins in frame "
-            f"{begin[row]} and its parent {number[source_row]} lasts from frame {begin[source_row]} to {end[source_row]}",
+            f"{begin[row]} and its parent {number[before]} lasts from frame {begin[before]} to {end[before]}",
             field="parent",
             hint="check the order of the columns (number, begin, end, parent), or end the parent one frame earlier",
         )
     if gap is not None and (late > gap + 1).any():
-        row, source_row = child[late > gap + 1][0], mother[late > gap + 1][0]
+        row, before = child[late > gap + 1][0], mother[late > gap + 1][0]
         raise error(
             f"{source}: at most {gap} frames may lie between a parent and its daughter, but track {number[row]} begins "
-            f"in frame {begin[row]} and its parent {number[source_row]} ends in frame {end[source_row]}",
+            f"in frame {begin[row]} and its parent {number[before]} ends in frame {end[before]}",
             field="parent",
             hint="allow longer gaps, or write 0 as the parent",
         )

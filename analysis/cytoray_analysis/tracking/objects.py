@@ -162,7 +162,7 @@ def shared_pixels(
 
 
 def _numbered(mask: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Number objects in the order in which a scan meets them."""
+    """Give objects numbers in the order in which a scan meets them."""
     largest = int(mask.max(initial=0))
     if largest >= _LARGEST_TABLE:
         import fastremap
@@ -248,7 +248,7 @@ def _around(pixels, centre, reach, offset, scale):  # type: ignore[no-untyped-de
     if pixels.size == 1:
         return means
     for index in range(len(centre)):
-        z, y, x = int(round(centre[index, 0])), int(round(centre[index, 1])), int(round(centre[index, 2]))
+        z, y, x = round(centre[index, 0]), round(centre[index, 1]), round(centre[index, 2])
         total, seen = 0.0, 0
         for a in range(max(z - int(reach[0]), 0), min(z + int(reach[0]) + 1, depth)):
             for b in range(max(y - int(reach[1]), 0), min(y + int(reach[1]) + 1, height)):

@@ -177,7 +177,7 @@ def _jaccard(own: NDArray[Any], true: NDArray[Any]) -> list[float]:
 
 def _shifted(table: Integers, number: int, frame: int) -> Integers:
     """Return tracks with other numbers, later."""
-    moved = table + np.array([number, frame, frame, number])
+    moved: Integers = table + np.array([number, frame, frame, number])
     moved[table[:, 3] == 0, 3] = 0
     return moved
 

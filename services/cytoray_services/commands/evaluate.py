@@ -16,6 +16,8 @@ from cytoray_services.commands.output import JsonOption, print_json
 from cytoray_services.settings import load_settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cytoray_services.evaluation import Evaluation
 
 # Columns of text that a table may have in a file or a pipe, where nothing says how wide a line is.
@@ -127,8 +129,10 @@ def _print_scores(answer: dict[str, Any], evaluation: Evaluation) -> None:
     from rich.text import Text
 
     title = f"{answer['model']} on {answer['dataset']}, {answer['split']}"
+    # Scores of single classes and channels have a table of their own, or no terminal would be wide enough.
+    names = [name for name in evaluation.metrics if "/" not in name]
     table = Table(box=None, pad_edge=False)
-    for heading in ("images", "n", *evaluation.metrics):
+    for heading in ("images", "n", *names):
         table.add_column(heading, overflow="fold")
     counts = {name: sum(score.group == name for score in evaluation.items) for name in evaluation.groups}
     rows = [("all", len(evaluation.items), evaluation.metrics)]
@@ -136,12 +140,31 @@ def _print_scores(answer: dict[str, Any], evaluation: Evaluation) -> None:
     if "baseline" in answer:
         rows.append(("without learning", len(evaluation.items), answer["baseline"]))
     for label, count, metrics in rows:
-        table.add_row(Text(label), str(count), *(f"{metrics.get(name, math.nan):.3f}" for name in evaluation.metrics))
+        table.add_row(Text(label), str(count), *(f"{metrics.get(name, math.nan):.3f}" for name in names))
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
     console.print(Text(title))
     console.print(table)
+    _print_parts(console, evaluation.metrics)
     for name, value in evaluation.downstream.items():
         console.print(Text(f"{name} {value:.3f}"))
     console.print(Text(f"{evaluation.seconds:.1f} s"))
+
+
+def _print_parts(console: Console, metrics: dict[str, float]) -> None:
+    """Print the scores of single classes or channels, ``score/part``, a row each."""
+    from rich.table import Table
+
+    parts: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        score, slash, part = name.partition("/")
+        if slash:
+            parts.setdefault(part, {})[score] = value
+    if not parts:
+        return
+    scores = list(next(iter(parts.values())))
+    table = Table("", *scores, box=None, pad_edge=False)
+    for part, values in parts.items():
+        table.add_row(part, *(f"{values.get(score, math.nan):.3f}" for score in scores))
+    console.print(table)

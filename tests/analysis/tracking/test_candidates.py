@@ -30,7 +30,7 @@ def blobs(seed: int, *, shape: tuple[int, ...] = (90, 110), count: int = 14) -> 
 def test_measurements_are_those_of_scikit_image(shape: tuple[int, ...]) -> None:
     mask, image = blobs(1, shape=shape)
     found = measure(mask, image, offset=50.0, scale=0.1)
-    wanted = regionprops_table(
+    wanted = regionprops_table(  # type: ignore[no-untyped-call]
         mask, image, properties=("label", "area", "centroid", "bbox", "intensity_mean", "intensity_std")
     )
     order = np.argsort(found.labels)

@@ -93,7 +93,7 @@ def test_objects_must_be_those_that_tracks_need(sample: Any) -> None:
     with pytest.raises(DatasetError, match="track 5 has no object in frame 2"):
         check_lineage(early)
     short = replace(sample.truth, end=np.where(sample.truth.track_id == 6, 4, sample.truth.end))
-    with pytest.raises(DatasetError, match="track 6 has an object, .* in frame 5"):
+    with pytest.raises(DatasetError, match=r"track 6 has an object, .* in frame 5"):
         check_lineage(short, gap=1)
     double = replace(sample.truth, track=np.where(sample.truth.track == 7, 6, sample.truth.track))
     with pytest.raises(DatasetError, match="track 6 has 2 objects in frame 0"):

@@ -31,10 +31,7 @@ def random_movie(seed: int, frames: int = 7, objects: int = 4, spread: float = 3
         candidates = outputs = None
         if index:
             rows = [
-                (0, i, j, k)
-                for i in range(counts[index - 1])
-                for j in range(count)
-                for k in (-1, *range(j + 1, count))
+                (0, i, j, k) for i in range(counts[index - 1]) for j in range(count) for k in (-1, *range(j + 1, count))
             ]
             if index > 1:
                 rows += [(1, i, j, -1) for i in range(counts[index - 2]) for j in range(count)]
@@ -173,10 +170,7 @@ def test_a_scorer_that_knows_gives_the_true_lineage(write_sample: Callable[..., 
         places = [tuple(np.round(place).astype(int)) for place in one.centroid]
         first = {(int(t), int(f)): p for f, t, p in zip(one.frame, one.track, places, strict=True)}
         begin = dict(zip(one.track_id.tolist(), one.begin.tolist(), strict=True))
-        return {
-            (b, e, *first[(t, b)], *(first[(p, begin[p])] if p else ()))
-            for t, b, e, p in one.table.tolist()
-        }
+        return {(b, e, *first[(t, b)], *(first[(p, begin[p])] if p else ())) for t, b, e, p in one.table.tolist()}
 
     assert shape_of(lineage) == shape_of(sample.truth)
     assert np.array_equal(lineage.tracked[:] > 0, sample.masks.data > 0)

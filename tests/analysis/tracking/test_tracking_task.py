@@ -49,13 +49,13 @@ def test_a_network_learns_a_small_movie_and_links_it(sample: Any) -> None:
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     for _ in range(150):
         optimizer.zero_grad()
-        task.loss(network(features), target).backward()
+        task.loss(network(features), target).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     network.eval()
 
     def scorer(table: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return network(torch.from_numpy(table)[None])[0].numpy()
+            return np.asarray(network(torch.from_numpy(table)[None])[0])
 
     judged = judge_movie(sample.movie, sample.masks, scorer).held()
     lineage = task.decode(judged, task.output.defaults()).values
