@@ -49,7 +49,7 @@ def _score(spec: BundleSpec, answers: Sequence[Any], labelled: Sequence[Labelled
 
 def _labels(dataset: Dataset, chosen: Dataset, spec: BundleSpec) -> dict[str, float]:
     labelled = _read(chosen, spec)
-    answers = [threshold_and_split(_channels(one).mean(axis=0)) for one in labelled]
+    answers = [threshold_and_split(_channels(one, one.truth.ndim).mean(axis=0)) for one in labelled]
     return _score(spec, answers, labelled)
 
 
@@ -62,7 +62,8 @@ def _classes(dataset: Dataset, chosen: Dataset, spec: BundleSpec) -> dict[str, f
 
 def _images(dataset: Dataset, chosen: Dataset, spec: BundleSpec) -> dict[str, float]:
     training, validation = (
-        [(_channels(one), one.truth) for one in _read(part, spec)] for part in (_training(dataset, chosen), chosen)
+        [(_channels(one, one.truth.ndim - 1), one.truth) for one in _read(part, spec)]
+        for part in (_training(dataset, chosen), chosen)
     )
     return stain_baseline(training, validation, spec.task.arguments["channels"])
 
@@ -74,13 +75,12 @@ def _lineages(dataset: Dataset, chosen: Dataset, spec: BundleSpec) -> dict[str, 
     return _score(spec, answers, labelled)
 
 
-def _channels(one: Labelled) -> NDArray[np.float32]:
-    """Return (C, spatial…), the planes of a stack that is predicted to a plane as channels."""
+def _channels(one: Labelled, dimensions: int) -> NDArray[np.float32]:
+    """Return (C, spatial…) with as many spatial axes as the truth; planes of a stack beyond those become channels."""
     image = one.image
     axes = "C" + "".join(axis for axis in image.axes if axis in "ZYX")
     pixels: NDArray[np.float32] = image.select(axes).read().astype(np.float32)
-    flat = pixels.ndim - np.ndim(one.truth) if np.ndim(one.truth) > 2 else 0
-    return pixels.reshape(-1, *pixels.shape[-2:]) if flat > 0 else pixels
+    return pixels.reshape(-1, *pixels.shape[-dimensions:])
 
 
 _BASELINES: dict[str, Callable[[Dataset, Dataset, BundleSpec], dict[str, float]]] = {

@@ -189,7 +189,7 @@ class TestLinks:
         masks = np.zeros((5, 60, 60), np.int32)
         for frame in range(5):
             masks[frame, 5 + frame : 15 + frame, 10:20] = 4
-            masks[frame, 40:50, 30 - frame : 40 - frame] = 1 + frame
+            masks[frame, 40:50, 30 - frame : 40 - frame] = 5 + frame
         return masks
 
     def test_masks_become_a_valid_lineage_of_the_same_objects(self, linker: Predictor) -> None:

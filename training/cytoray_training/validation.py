@@ -28,17 +28,22 @@ def validate(plan: Plan, cache: Cache, weights: Mapping[str, Tensor], device: st
         The task's metrics, pooled over all images; the same on every worker.
     """
     dataset = plan.dataset.split("val")
-    images = dataset.images[rank() :: world_size()]
-    mine: list[tuple[Any, Any]] = []
+    images = dataset.images
+    answers: dict[int, Any] = {}
+    truths: dict[int, Any] = {}
     with tempfile.TemporaryDirectory(prefix="cytoray-validation-") as folder:
         predictor = predictor_for(plan, cache, weights, Path(folder) / "bundle", device)
-        for items in images:
-            labelled = read_labelled(dataset, items, plan.chosen_task.arguments)
-            mine.append((scored(predictor.predict(labelled.image, labelled.objects)), labelled.truth))
-    everything = _gathered(mine)
+        for index in range(rank(), len(images), world_size()):
+            labelled = read_labelled(dataset, images[index], plan.chosen_task.arguments)
+            answers[index] = scored(predictor.predict(labelled.image, labelled.objects))
+            truths[index] = labelled.truth
+    everything = _gathered(answers)
     found: list[dict[str, float] | None] = [None]
     if everything is not None:
-        found = [plan.task.score([answer for answer, _ in everything], [truth for _, truth in everything])]
+        for index in everything.keys() - truths.keys():
+            truths[index] = read_labelled(dataset, images[index], plan.chosen_task.arguments).truth
+        order = sorted(everything)
+        found = [plan.task.score([everything[index] for index in order], [truths[index] for index in order])]
     if world_size() > 1:
         distributed.broadcast_object_list(found, src=0)
     metrics = found[0]
@@ -56,10 +61,10 @@ def predictor_for(
     return Predictor(bundle, device=device, precision=None if precision == "auto" else precision)
 
 
-def _gathered(mine: list[tuple[Any, Any]]) -> list[tuple[Any, Any]] | None:
+def _gathered(answers: dict[int, Any]) -> dict[int, Any] | None:
     """Bring the answers of all workers to worker 0; None on the others."""
     if world_size() == 1:
-        return mine
-    parts: list[list[tuple[Any, Any]] | None] | None = [None] * world_size() if rank() == 0 else None
-    distributed.gather_object(mine, parts, dst=0)
-    return None if parts is None else [pair for part in parts if part for pair in part]
+        return answers
+    parts: list[dict[int, Any] | None] | None = [None] * world_size() if rank() == 0 else None
+    distributed.gather_object(answers, parts, dst=0)
+    return None if parts is None else {index: answer for part in parts if part for index, answer in part.items()}

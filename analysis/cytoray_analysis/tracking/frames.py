@@ -31,6 +31,10 @@ class FrameStack:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What makes a frame may hang on open files and networks: between processes go the frames.
+        return held_frames, (self[:],)
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -41,6 +45,11 @@ class FrameStack:
             return np.asarray(self.read(range(len(self))[first])[tuple(rest)])
         frames = [self.read(index)[tuple(rest)] for index in range(*first.indices(len(self)))]
         return np.stack(frames) if frames else np.empty((0, *self.shape[1:]), self.dtype)[(slice(None), *rest)]
+
+
+def held_frames(frames: NDArray[Any]) -> FrameStack:
+    """Return frames that lie in memory, (T, spatial…), as a stack."""
+    return FrameStack(frames.__getitem__, frames.shape, frames.dtype)
 
 
 def as_movie(image: Image) -> Image:

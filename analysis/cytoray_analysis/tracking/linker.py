@@ -75,6 +75,7 @@ def link(movie: JudgedMovie, parameters: Mapping[str, float], *, window: int = 3
     Lineage
         Valid: see :func:`~cytoray_analysis.tracking.lineage.check_lineage`.
     """
+    blocks: list[JudgedFrame] = []
     seen: list[JudgedFrame] = []
     starts = [0]
     waiting, chosen = [_none()], [_none()]
@@ -87,8 +88,10 @@ def link(movie: JudgedMovie, parameters: Mapping[str, float], *, window: int = 3
             open_from = starts[max(index - movie.gap, 0)]
             settled, kept = _settle(_joined(waiting), open_from)
             waiting, chosen = [kept], [*chosen, settled]
+            # Many small arrays that stay would keep the memory of each frame's pixels from being used again.
+            blocks, seen = [*blocks, _stacked(seen)], []
     settled, _ = _settle(_joined(waiting), starts[-1])
-    return _assemble(movie, seen, np.array(starts), _joined([*chosen, settled]))
+    return _assemble(movie, _stacked([*blocks, *seen]), np.array(starts), _joined([*chosen, settled]))
 
 
 def _weigh(frame: JudgedFrame, starts: list[int], index: int, parameters: Mapping[str, float]) -> Choices:
@@ -107,7 +110,9 @@ def _weigh(frame: JudgedFrame, starts: list[int], index: int, parameters: Mappin
     weight[divides] = (
         logits[1][divides] + parameters["division"] + np.maximum(logits[0][nearer] + parameters["appear"], 0.0)
     )
-    before = np.array(starts)[np.maximum(index - 1 - candidates.gap, 0)]
+    # Only the last few frames have sources: looking at all would make long movies slow.
+    latest = np.array(starts[max(index - 1 - int(candidates.gap.max()), 0) : index])
+    before = latest[-1 - candidates.gap]
     choices = Choices(
         weight,
         1.0 / (1.0 + np.exp(-np.where(divides, logits[1], logits[0]).clip(-50.0, 50.0))),
@@ -193,10 +198,10 @@ def _solve_programme(choices: Choices) -> NDArray[np.bool_]:
     return np.asarray(found.x > 0.5)
 
 
-def _assemble(movie: JudgedMovie, seen: list[JudgedFrame], starts: Integers, chosen: Choices) -> Lineage:
+def _assemble(movie: JudgedMovie, seen: JudgedFrame, starts: Integers, chosen: Choices) -> Lineage:
     """Turn chosen candidates into tracks, numbered in order of their first objects."""
-    count, axes = int(starts[-1]), len(movie.shape) - 1
-    frame = np.repeat(np.arange(len(seen)), np.diff(starts))
+    count, frames, axes = int(starts[-1]), len(starts) - 1, len(movie.shape) - 1
+    frame = np.repeat(np.arange(frames), np.diff(starts))
     before = np.full(count, -1)
     sure = np.ones(count)
     pair = chosen.sister >= 0
@@ -209,7 +214,7 @@ def _assemble(movie: JudgedMovie, seen: list[JudgedFrame], starts: Integers, cho
     goes_on[goes_on] = (frame[goes_on] == frame[before[goes_on]] + 1) & ~divided[before[goes_on]]
     track = np.zeros(count, np.int64)
     track[~goes_on] = np.arange(1, int((~goes_on).sum()) + 1)
-    for index in range(len(seen)):
+    for index in range(frames):
         here = np.arange(starts[index], starts[index + 1])
         here = here[goes_on[here]]
         track[here] = track[before[here]]
@@ -220,7 +225,7 @@ def _assemble(movie: JudgedMovie, seen: list[JudgedFrame], starts: Integers, cho
     np.minimum.at(confidence, track - 1, sure)
     order = np.lexsort((track, frame))
     return Lineage(
-        frames=len(seen),
+        frames=frames,
         shape=movie.shape[1:],
         track_id=np.arange(1, len(first) + 1),
         begin=frame[first],
@@ -228,12 +233,19 @@ def _assemble(movie: JudgedMovie, seen: list[JudgedFrame], starts: Integers, cho
         parent=np.where(before[first] >= 0, track[before[first]], 0),
         frame=frame[order],
         track=track[order],
-        label=np.concatenate([np.zeros(0, np.int64), *(one.labels for one in seen)])[order],
-        centroid=np.concatenate([np.zeros((0, axes)), *(one.centroid for one in seen)])[order],
-        box=np.concatenate([np.zeros((0, 2, axes), np.int64), *(one.box for one in seen)])[order],
+        label=seen.labels[order],
+        centroid=seen.centroid.reshape(count, axes)[order],
+        box=seen.box.reshape(count, 2, axes)[order],
         masks=movie.masks,
         confidence=confidence.astype(np.float32),
     )
+
+
+def _stacked(frames: list[JudgedFrame]) -> JudgedFrame:
+    """Lay the objects of frames one after the other."""
+    if not frames:
+        return JudgedFrame(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
+    return JudgedFrame(*(np.concatenate([vars(one)[name] for one in frames]) for name in ("labels", "centroid", "box")))
 
 
 def _none() -> Choices:

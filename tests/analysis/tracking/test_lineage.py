@@ -103,3 +103,14 @@ def test_objects_must_be_those_that_tracks_need(sample: Any) -> None:
 def test_a_lineage_without_masks_says_so(sample: Any, write_sample: Callable[..., Any]) -> None:
     with pytest.raises(DatasetError, match="no masks"):
         _ = replace(sample.truth, masks=None).tracked
+
+
+def test_frames_that_are_made_when_asked_for_can_be_sent_to_another_process() -> None:
+    import pickle
+
+    from cytoray_analysis.tracking.frames import FrameStack
+
+    frames = np.arange(24).reshape(2, 3, 4)
+    sent = pickle.loads(pickle.dumps(FrameStack(lambda index: frames[index], frames.shape, frames.dtype)))
+    assert np.array_equal(sent[:], frames)
+    assert np.array_equal(sent[1], frames[1])

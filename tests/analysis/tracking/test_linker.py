@@ -20,6 +20,7 @@ from cytoray_analysis.tracking.linker import PARAMETERS, link
 from cytoray_analysis.tracking.linking import judge_movie, link_movie
 
 DEFAULTS = {name: values[0] for name, values in PARAMETERS.items()}
+PLAIN = dict.fromkeys(PARAMETERS, 0.0)
 
 
 def random_movie(seed: int, frames: int = 7, objects: int = 4, spread: float = 3.0) -> JudgedMovie:
@@ -141,7 +142,7 @@ def test_no_set_of_links_is_better(seed: int) -> None:
             for frame in held
         ),
     )
-    assert value(without_gaps, link(without_gaps, DEFAULTS)) == pytest.approx(best_value(without_gaps), abs=1e-4)
+    assert value(without_gaps, link(without_gaps, PLAIN)) == pytest.approx(best_value(without_gaps), abs=1e-4)
 
 
 def knows(sample: Any) -> Callable[[np.ndarray], np.ndarray]:
