@@ -36,10 +36,10 @@ def threshold_and_split(image: NDArray[Any], *, smallest: int = 30) -> NDArray[n
     smooth = gaussian_filter(image.astype(np.float32), 1.0)
     if smooth.min() == smooth.max():
         return np.zeros(image.shape, np.int32)
-    mask = remove_small_objects(smooth > threshold_otsu(smooth), max_size=smallest - 1)
+    mask = remove_small_objects(smooth > threshold_otsu(smooth), max_size=smallest - 1)  # type: ignore[no-untyped-call]
     distance = gaussian_filter(distance_transform_edt(mask), 1.0)
     seeds = np.zeros(image.shape, np.int32)
-    peaks = peak_local_max(distance, min_distance=5, labels=label(mask), exclude_border=False)
+    peaks = peak_local_max(distance, min_distance=5, labels=label(mask), exclude_border=False)  # type: ignore[no-untyped-call]
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    objects: NDArray[np.int32] = watershed(-distance, seeds, mask=mask).astype(np.int32)
+    objects: NDArray[np.int32] = watershed(-distance, seeds, mask=mask).astype(np.int32)  # type: ignore[no-untyped-call]
     return objects

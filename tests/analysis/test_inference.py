@@ -14,7 +14,9 @@ from cytoray_analysis.bundle import Bundle, BundleSpec, ModelInput, NetworkChoic
 from cytoray_analysis.cells import cells_from_boxes, cells_from_labels, read_window, window_around
 from cytoray_analysis.errors import AxesError, CytorayError, ImageError, RequestError
 from cytoray_analysis.images import image_from_array, read_image
+from cytoray_analysis.inference.cells import CellInference
 from cytoray_analysis.inference.links import segmented_frames
+from cytoray_analysis.inference.pixels import PixelInference
 from cytoray_analysis.model_input import prepare
 from cytoray_analysis.networks import build_network
 from cytoray_analysis.predictor import Predictor
@@ -83,10 +85,9 @@ class TestCells:
     def test_an_image_alone_is_one_cell_seen_whole(self, classifier: Predictor) -> None:
         field = np.tile(np.linspace(0, 255, 48, dtype=np.uint8), (48, 1))
         whole = classifier.predict(image_from_array(field, "YX"))
-        assert (whole.objects, classifier.inference.windows(image_from_array(field, "YX"), None).shape) == (
-            1,
-            (1, 1, 16, 16),
-        )
+        assert whole.objects == 1
+        assert isinstance(classifier.inference, CellInference)
+        assert classifier.inference.windows(image_from_array(field, "YX"), None).shape == (1, 1, 16, 16)
 
     def test_masks_of_another_size_and_empty_boxes_are_refused(self, classifier: Predictor) -> None:
         image = image_from_array(self.field(), "YX")
@@ -140,6 +141,7 @@ class TestImages:
         whole = Predictor(bundle, precision="fp32").predict(image)
         assert (whole.kind, whole.answer.shape, whole.objects) == ("image", (1, *shape), 0)
         tiled = Predictor(bundle, precision="fp32", memory_budget=2**21 if dimensions == 2 else 2**22)
+        assert isinstance(tiled.inference, PixelInference)
         assert tiled.inference.tile_core(shape) != shape
         np.testing.assert_allclose(tiled.predict(image).answer, whole.answer, rtol=1e-5, atol=1e-3)
 

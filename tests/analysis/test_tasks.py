@@ -17,10 +17,8 @@ from cytoray_analysis.tracking.lineage import Lineage
 
 def blobs(dimensions: int) -> Tensor:
     labels = torch.zeros((2, *(32,) * dimensions), dtype=torch.int64)
-    labels[0, *(slice(4, 12),) * dimensions] = 1
-    labels[0, *(slice(18, 29),) * dimensions] = 2
-    labels[1, *(slice(10, 20),) * dimensions] = 1
-    labels[1, *(slice(0, 2),) * dimensions] = -1
+    for image, start, stop, number in ((0, 4, 12, 1), (0, 18, 29, 2), (1, 10, 20, 1), (1, 0, 2, -1)):
+        labels[image][(slice(start, stop),) * dimensions] = number
     return labels
 
 

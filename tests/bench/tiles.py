@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.devices import Precision
 from cytoray_analysis.images import image_from_array, read_image
+from cytoray_analysis.inference.pixels import PixelInference
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.tasks.instance_scores import overlap
 from cytoray_services.datasets import make_segmentation
@@ -61,6 +62,7 @@ def compare(bundle: Bundle, picture: NDArray[Any], precision: Precision) -> None
         whole = answer.answer if whole is None else whole
         measured = overlap(answer.answer, whole)
         matched = measured.iou[measured.matches(0.5)]
+        assert isinstance(predictor.inference, PixelInference)
         shape = predictor.inference.tile_core(picture.shape)
         rows, columns = (range(step, length, step) for step, length in zip(shape, picture.shape, strict=True))
         # The same lines in the undivided answer tell how many such edges are there by nature.

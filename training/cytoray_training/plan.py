@@ -58,7 +58,7 @@ class Plan:
     def chosen_task(self) -> TaskChoice:
         """The task with the arguments that the data decide, such as the names of classes."""
         chosen = self.recipe.model.task
-        arguments = self.decided | {"dimensions": len(self.recipe.data.axes)}
+        arguments = dict(self.decided) | {"dimensions": len(self.recipe.data.axes)}
         accepted = inspect.signature(TASKS[chosen.name]).parameters if chosen.name in TASKS else {}
         known = {name: value for name, value in arguments.items() if name in accepted}
         return TaskChoice(name=chosen.name, arguments=known | chosen.arguments)

@@ -75,11 +75,12 @@ class PixelExamples:
         known = pixels.read(inside)
         images = np.zeros((known.shape[0], *sides), np.float32)
         images[(slice(None), *place_inside)] = known
-        values: NDArray[Any] = truth[..., *inside]
+        places: tuple[Any, ...] = (Ellipsis, *inside)
         leading = truth.shape[: truth.ndim - len(sides)]
         unknown: Any = np.float32(np.nan) if truth.dtype.kind == "f" else np.int64(-1)
         surroundings: NDArray[Any] = np.full((*leading, *sides), unknown)
-        surroundings[..., *place_inside] = values
+        targets: tuple[Any, ...] = (Ellipsis, *place_inside)
+        surroundings[targets] = truth[places]
         return images, surroundings
 
     def vary(

@@ -55,7 +55,10 @@ class Places:
 class ScaledPixels(Protocol):
     """Pixels of an example, scaled when they are read."""
 
-    shape: tuple[int, ...]
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial shape."""
+        ...
 
     def read(self, region: tuple[slice, ...]) -> NDArray[np.float32]:
         """Return scaled pixels of a region, (C, spatial…) float32."""

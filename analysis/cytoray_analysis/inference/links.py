@@ -99,7 +99,7 @@ class LinkInference:
         if features.shape[1] == 0:  # frames without objects; PyTorch refuses empty convolutions
             return np.zeros((self.task.output.channels, 0), np.float32)
         start = time.perf_counter()
-        scores = self.runner.forward(np.ascontiguousarray(features[None], dtype=np.float32))[0]
+        scores: NDArray[np.float32] = self.runner.forward(np.ascontiguousarray(features[None], dtype=np.float32))[0]
         seconds["network"] += time.perf_counter() - start
         return scores
 

@@ -5,9 +5,11 @@ set of candidates, in which every object comes from at most one and goes to at m
 (Padberg's set packing, as in Jug et al., MICCAI Workshop 2014, and in motile), solved by HiGHS through SciPy. Objects
 that no candidate explains appear; those that none takes up disappear.
 
-A candidate that weighs nothing or less is in no best set, and without those the programme falls apart into small
-ones that share no object. Each is solved when no later frame can add to it, so that links do not depend on how
-many frames are looked at together: they are those of one programme over the whole movie.
+A candidate that weighs nothing or less is in no best set, and links over a gap are asked only where links from frame
+to frame leave something open. Without those the programme falls apart into small ones that share no object. Each is
+solved when no later frame can add to it, so that links do not depend on how many frames are looked at together: they
+are those of one programme over the whole movie. Memory grows with the longest run of frames in which an open object
+leads to the next, not with the movie.
 """
 
 from __future__ import annotations
@@ -79,10 +81,13 @@ def link(movie: JudgedMovie, parameters: Mapping[str, float], *, window: int = 3
     seen: list[JudgedFrame] = []
     starts = [0]
     waiting, chosen = [_none()], [_none()]
+    certain: Integers = np.zeros(0, np.int64)
     for index, frame in enumerate(movie.frames):
         seen.append(JudgedFrame(frame.labels, frame.centroid, frame.box))
-        waiting.append(_weigh(frame, starts, index, parameters))
+        choices, certain = _without_idle_gaps(_weigh(frame, starts, index, parameters), starts, index, certain)
+        waiting.append(choices)
         starts.append(starts[-1] + len(frame.labels))
+        certain = certain[certain >= 2 * starts[max(index - movie.gap, 0)]]
         if (index + 1) % window == 0:
             # Later candidates leave from objects of the last frames only.
             open_from = starts[max(index - movie.gap, 0)]
@@ -127,6 +132,38 @@ def _key(gap: Integers, source: Integers, target: Integers, targets: int) -> Int
     return np.asarray((gap * (int(source.max(initial=0)) + 1) + source) * targets + target)
 
 
+def _without_idle_gaps(choices: Choices, starts: list[int], index: int, certain: Integers) -> tuple[Choices, Integers]:
+    """Drop links over a gap that leave or reach an object which surely goes on, or comes, from frame to frame.
+
+    A candidate between neighbouring frames that is the best for its source and for its targets is sure: no set of
+    links between these frames is better without it.
+
+    Parameters
+    ----------
+    certain
+        Places (see :func:`_incidence`) that sure candidates of the frames before take.
+
+    Returns
+    -------
+    Choices
+        The others.
+    numpy.ndarray
+        `certain`, and the places that sure candidates of this frame take.
+    """
+    if len(choices) == 0:
+        return choices, certain
+    over_gap = choices.source < starts[index - 1]
+    near = choices[~over_gap]
+    rows, places, _, names = _incidence(near)
+    order = np.lexsort((rows, -near.weight[rows], places))
+    best = np.zeros(len(rows), bool)
+    best[order[np.concatenate(([True], np.diff(places[order]) != 0))] if len(order) else order] = True
+    second_best = np.bincount(rows[~best], minlength=len(near)) > 0
+    certain = np.concatenate((certain, names[places[~second_best[rows]]]))
+    idle = np.isin(choices.source * 2, certain) | np.isin(choices.target * 2 + 1, certain)
+    return choices[~(over_gap & idle)], certain
+
+
 def _settle(choices: Choices, open_from: int) -> tuple[Choices, Choices]:
     """Solve what no later candidate can change; return what was chosen, and the rest."""
     if len(choices) == 0:
@@ -143,19 +180,22 @@ def _groups(choices: Choices) -> Integers:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    rows, places, count = _incidence(choices)
+    rows, places, count, _ = _incidence(choices)
     graph = coo_array((np.ones(len(rows), np.int8), (rows, places + len(choices))), shape=(len(choices) + count,) * 2)
     return np.asarray(connected_components(graph, directed=False)[1][: len(choices)], dtype=np.int64)
 
 
-def _incidence(choices: Choices) -> tuple[Integers, Integers, int]:
-    """Return which candidates take which places: a place is an object's way out, or another's way in."""
+def _incidence(choices: Choices) -> tuple[Integers, Integers, int, Integers]:
+    """Return which candidates take which of how many places, and what the places are.
+
+    A place is an object's way out, twice its number, or its way in, one more.
+    """
     pair = np.flatnonzero(choices.sister >= 0)
     rows = np.concatenate((np.arange(len(choices)), np.arange(len(choices)), pair))
     inward = np.concatenate((choices.target, choices.sister[pair]))
     places = np.concatenate((choices.source * 2, inward * 2 + 1))
     names, places = np.unique(places, return_inverse=True)
-    return rows, places, len(names)
+    return rows, places, len(names), names
 
 
 def _solve(choices: Choices, group: Integers) -> Choices:
@@ -184,7 +224,7 @@ def _solve_programme(choices: Choices) -> NDArray[np.bool_]:
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_array
 
-    rows, places, count = _incidence(choices)
+    rows, places, count, _ = _incidence(choices)
     matrix = csr_array((np.ones(len(rows)), (places, rows)), shape=(count, len(choices)))
     found = milp(
         -choices.weight,
@@ -245,7 +285,10 @@ def _stacked(frames: list[JudgedFrame]) -> JudgedFrame:
     """Lay the objects of frames one after the other."""
     if not frames:
         return JudgedFrame(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
-    return JudgedFrame(*(np.concatenate([vars(one)[name] for one in frames]) for name in ("labels", "centroid", "box")))
+    labels, centroid, box = (
+        np.concatenate([vars(one)[name] for one in frames]) for name in ("labels", "centroid", "box")
+    )
+    return JudgedFrame(labels, centroid, box)
 
 
 def _none() -> Choices:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from cytoray_analysis.errors import MissingFileError
-from cytoray_services.datasets.manifest import Dataset
+from cytoray_services.datasets.dataset import Dataset
 
 
 def file_digest(path: Path) -> str:

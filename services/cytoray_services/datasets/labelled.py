@@ -60,7 +60,8 @@ def read_labelled(dataset: Dataset, items: tuple[Item, ...], arguments: Argument
 
 def task_arguments(dataset: Dataset) -> dict[str, Any]:
     """Return what the data decide about the arguments of a task."""
-    return _ARGUMENTS.get(dataset.truth_kind, lambda _: {})(dataset)
+    decide = _ARGUMENTS.get(dataset.truth_kind)
+    return decide(dataset) if decide else {}
 
 
 def _read_labels(items: tuple[Item, ...], arguments: Arguments) -> Labelled:

@@ -18,7 +18,8 @@ import numpy as np
 
 from cytoray_analysis.errors import DatasetError, RequestError
 from cytoray_analysis.images import image_from_array, write_image, write_labels
-from cytoray_services.datasets.manifest import MANIFEST, Dataset, open_dataset
+from cytoray_services.datasets.dataset import Dataset
+from cytoray_services.datasets.manifest import MANIFEST, open_dataset
 
 _HARMONICS = np.arange(2, 6)
 _LEAST_PIXELS = 16
