@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cytoray_analysis.errors import AxesError
 from cytoray_analysis.images import image_from_array
+from cytoray_analysis.tracking import linker
 from cytoray_analysis.tracking.baseline import overlap_then_distance
 from cytoray_analysis.tracking.candidates import FEATURES, Candidates
 from cytoray_analysis.tracking.judged import JudgedFrame, JudgedMovie
@@ -226,3 +227,27 @@ def test_the_baseline_follows_what_overlaps_and_sees_the_division(sample: Any) -
 def test_masks_of_another_shape_are_refused(sample: Any) -> None:
     with pytest.raises(AxesError, match="expected masks of the movie's shape"):
         judge_movie(sample.movie, image_from_array(sample.masks.data[:, :60], "TYX"), overlap_then_distance)
+
+
+def test_a_long_movie_of_clear_links_keeps_no_decision_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def frames() -> Iterator[JudgedFrame]:
+        place, box = np.array([[5.0, 5.0]]), np.array([[[5, 5], [6, 6]]])
+        yield JudgedFrame(np.array([1]), place, box)
+        for index in range(1, 80):
+            gap = np.arange(min(index, 2))
+            one = np.zeros_like(gap)
+            candidates = Candidates(index, gap, one, one, one - 1, np.empty((0, len(gap)), np.float32))
+            yield JudgedFrame(np.array([1]), place, box, candidates, np.full((2, len(gap)), 5.0, np.float32) - gap)
+
+    kept: list[int] = []
+    original = linker._settle
+
+    def noted(choices: linker.Choices, open_from: int) -> tuple[linker.Choices, linker.Choices]:
+        settled, rest = original(choices, open_from)
+        kept.append(len(rest))
+        return settled, rest
+
+    monkeypatch.setattr(linker, "_settle", noted)
+    lineage = link(JudgedMovie((80, 10, 10), frames(), gap=1), PLAIN, window=4)
+    assert lineage.table.tolist() == [[1, 0, 79, 0]]
+    assert max(kept) <= 4

@@ -1,0 +1,71 @@
+"""How seconds grow with pixels, for labels and predicted stains, and with voxels: the fitted exponent."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cytoray_analysis.bundle import BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
+from cytoray_analysis.images import image_from_array
+from cytoray_analysis.networks import build_network
+from cytoray_analysis.predictor import Predictor
+
+ROUNDS = 3
+PLANES = ((1024, 1024), (1448, 1448), (2048, 2048), (2896, 2896), (4096, 4096))
+VOLUMES = ((32, 192, 192), (32, 256, 256), (64, 256, 256), (64, 384, 384), (64, 512, 512))
+
+
+def predictor_of(folder: Path, task: str, dimensions: int, outputs: int) -> Predictor:
+    """Write a bundle with random weights."""
+    torch.manual_seed(0)
+    widths = [32, 64, 128, 256, 256] if dimensions == 2 else [32, 64, 128]
+    arguments = {"dimensions": dimensions, "inputs": 1, "outputs": outputs, "widths": widths}
+    spec = BundleSpec(
+        name="random",
+        task=TaskChoice(name=task, arguments={"dimensions": dimensions}),
+        input=ModelInput(axes="CYX" if dimensions == 2 else "CZYX"),
+        network=NetworkChoice(name="unet", arguments=arguments),
+        decode={"reach": 16.0} if task == "segmentation" else {},
+    )
+    weights = build_network("unet", arguments).state_dict()
+    blank = np.zeros((1, *(64,) * dimensions), np.float32)
+    return Predictor(write_bundle(folder / f"{task}{dimensions}", spec, weights, test_input=blank, card="#\n"))
+
+
+def exponent(predictor: Predictor, shapes: tuple[tuple[int, ...], ...]) -> tuple[float, list[float]]:
+    """Fit seconds = a · size ** b over the shapes, and return b and the medians."""
+    images = [
+        image_from_array(np.random.default_rng(0).integers(0, 4000, shape).astype(np.uint16), "ZYX"[-len(shape) :])
+        for shape in shapes
+    ]
+    predictor.predict(images[0])
+    taken: list[list[float]] = [[] for _ in shapes]
+    for _ in range(ROUNDS):
+        for place, image in enumerate(images):
+            start = time.perf_counter()
+            predictor.predict(image)
+            taken[place].append(time.perf_counter() - start)
+    medians = [statistics.median(times) for times in taken]
+    sizes = [float(np.prod(shape)) for shape in shapes]
+    return float(np.polyfit(np.log(sizes), np.log(medians), 1)[0]), medians
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="cytoray-") as scratch:
+        for name, task, dimensions, outputs, shapes in (
+            ("segmentation, pixels", "segmentation", 2, 3, PLANES),
+            ("label-free prediction, pixels", "label_free", 2, 1, PLANES),
+            ("segmentation, voxels", "segmentation", 3, 4, VOLUMES),
+        ):
+            power, medians = exponent(predictor_of(Path(scratch), task, dimensions, outputs), shapes)
+            seconds = ", ".join(f"{value:.2f}" for value in medians)
+            print(f"{name}: exponent {power:.3f} (wanted at most 1.05); seconds {seconds}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
