@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,19 +15,19 @@ from torch import Tensor
 from cytoray_analysis.tasks import TASKS, Task, get_task
 
 
-class TaskConformance:
+class TaskConformance(ABC):
     """Give a name, arguments, a batch of truths with something unknown in it, and an item with a perfect answer."""
 
     name: str
     arguments: ClassVar[dict[str, Any]]
 
+    @abstractmethod
     def truths(self) -> Tensor:
         """Return a batch as ``encode`` takes it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unknown(self) -> Tensor:
         """Return the same batch with everything unknown."""
-        raise NotImplementedError
 
     def outputs(self, truths: Tensor) -> Tensor:
         """Return random outputs of a network for the batch."""
@@ -34,9 +35,9 @@ class TaskConformance:
         generator = torch.Generator().manual_seed(0)
         return torch.randn(len(truths), self.task().output.channels, *spatial, generator=generator)
 
+    @abstractmethod
     def items(self) -> tuple[list[Any], list[Any]]:
         """Return perfect answers and their truths, as ``score`` takes them."""
-        raise NotImplementedError
 
     def task(self) -> Task:
         """Build the task as a bundle does."""

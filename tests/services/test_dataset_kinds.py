@@ -9,7 +9,7 @@ import pytest
 
 from cytoray_analysis.cells import Cells
 from cytoray_analysis.errors import DatasetError
-from cytoray_analysis.images import image_from_array, write_image, write_labels
+from cytoray_analysis.images import image_from_array, read_image, write_image, write_labels
 from cytoray_services.datasets import Dataset, Item, join_datasets, open_dataset, read_labelled, task_arguments
 
 NOISE = np.random.default_rng(0)
@@ -87,7 +87,9 @@ def test_targets_are_measured_on_the_training_split(tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path)
     arguments = task_arguments(dataset)
     assert arguments["offset"][0] == pytest.approx(50, abs=5)
-    assert 1 / arguments["scale"][0] == pytest.approx(100 / 12**0.5, rel=0.1)
+    assert 1 / arguments["scale"][0] == pytest.approx(100 / 12**0.5, rel=0.1)  # of a uniform distribution up to 100
+    stain = read_image(tmp_path / "a-stain.tif").read()
+    assert (arguments["offset"][0], 1 / arguments["scale"][0]) == pytest.approx((stain.mean(), stain.std()), rel=1e-4)
     truth = read_labelled(dataset, dataset.images[1], arguments).truth
     assert (truth.shape, truth.dtype) == ((1, 40, 50), np.float32)
 

@@ -5,6 +5,7 @@ The trunk's weights can come from elsewhere, be held still, or learn at a lower 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn
 BATCH_NORM: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Module, ABC):
     """A network that maps the window around a cell to one logit per class.
 
     Attributes
@@ -53,17 +54,17 @@ class Classifier(nn.Module):
         """No pixel along each axis: a window is answered as a whole."""
         return (0,) * self.dimensions
 
+    @abstractmethod
     def bytes_per_pixel(self, item: int) -> int:
         """Peak memory of inference per input pixel, in bytes, for features of `item` bytes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def features(self, window: Tensor) -> Tensor:
         """Map windows (B, inputs, spatial…) to the trunk's feature maps (B, K, coarser spatial…)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def classify(self, features: Tensor) -> Tensor:
         """Map feature maps to logits (B, outputs)."""
-        raise NotImplementedError
 
     def forward(self, window: Tensor) -> Tensor:
         """Map windows (B, inputs, spatial…) to logits (B, outputs)."""

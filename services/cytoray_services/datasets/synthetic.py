@@ -8,7 +8,6 @@ ideas of Lehmussola et al., IEEE Trans Med Imaging 26, 1010 (2007), and Svoboda 
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import Literal
 
 import numpy as np
 
-from cytoray_analysis.errors import DatasetError, RequestError
+from cytoray_analysis.errors import RequestError
 from cytoray_analysis.images import image_from_array, write_image, write_labels
 from cytoray_services.datasets.dataset import Dataset
-from cytoray_services.datasets.manifest import MANIFEST, open_dataset
+from cytoray_services.datasets.manifest import open_dataset
+from cytoray_services.datasets.synthetic_folder import new_folder, split_of, write_manifest
 
 _HARMONICS = np.arange(2, 6)
 _LEAST_PIXELS = 16
@@ -74,13 +74,7 @@ def make_segmentation(
             f"expected at least 1 image of at least 32 × 32, a seed of at least 0 and a share of 0 to 1, "
             f"got {images} of {shape[0]} × {shape[1]}, seed {seed}, share {transmitted}"
         )
-    root = Path(folder)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())) and not overwrite:
-        raise DatasetError(
-            f"{root} is there already and holds something",
-            field="folder",
-            hint="name another folder, or overwrite it",
-        )
+    root = new_folder(folder, overwrite=overwrite)
     rows = []
     for index in range(images):
         rng = np.random.default_rng([seed, index])
@@ -90,11 +84,9 @@ def make_segmentation(
         name = f"{index:04d}.tif"
         write_image(root / "images" / name, image_from_array(stored, "YX"))
         write_labels(root / "masks" / name, labels)
-        last_of_few = images < 4 and index == images - 1 > 0
-        split = "val" if index % 4 == 3 or last_of_few else "train"
         kind = "transmitted" if dark else "fluo"
-        rows.append((f"images/{name}", f"masks/{name}", split, kind, int(labels.max())))
-    _write_manifest(root / MANIFEST, rows)
+        rows.append((f"images/{name}", f"masks/{name}", split_of(index, images), kind, int(labels.max())))
+    write_manifest(root, ("image", "mask", "split", "kind", "n_objects"), rows)
     return open_dataset(root)
 
 
@@ -340,12 +332,3 @@ def _wide_blur(field: np.ndarray, width: float) -> np.ndarray:
     small = field[:rows, :columns].reshape(rows // 4, 4, columns // 4, 4).mean(axis=(1, 3))
     wide = resize(gaussian_filter(small, width / 4), field.shape, order=1)  # type: ignore[no-untyped-call]
     return np.asarray(wide, np.float32)
-
-
-def _write_manifest(path: Path, rows: list[tuple[str, str, str, str, int]]) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("image", "mask", "split", "kind", "n_objects"))
-        writer.writerows(rows)
-    temporary.replace(path)

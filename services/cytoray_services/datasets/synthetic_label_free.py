@@ -7,16 +7,16 @@ cells' thickness, with opposite signs above and below, and the plane in focus sh
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
-from cytoray_analysis.errors import DatasetError, RequestError
+from cytoray_analysis.errors import RequestError
 from cytoray_analysis.images import image_from_array, write_image
 from cytoray_services.datasets.dataset import Dataset
-from cytoray_services.datasets.manifest import MANIFEST, open_dataset
+from cytoray_services.datasets.manifest import open_dataset
 from cytoray_services.datasets.synthetic import draw_field
+from cytoray_services.datasets.synthetic_folder import new_folder, split_of, write_manifest
 
 CHANNELS = ("body", "nucleus")
 _CAMERA_OFFSET = 100.0
@@ -76,13 +76,7 @@ def make_label_free(
         )
     if volume and planes < 2:
         raise RequestError(f"expected at least 2 planes for a volume, got {planes}", field="planes")
-    root = Path(folder)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())) and not overwrite:
-        raise DatasetError(
-            f"{root} is there already and holds something",
-            field="folder",
-            hint="name another folder, or overwrite it",
-        )
+    root = new_folder(folder, overwrite=overwrite)
     rows = []
     for index in range(images):
         light, stain = draw_pair(np.random.default_rng([seed, index]), shape, planes=planes, volume=volume)
@@ -92,9 +86,8 @@ def make_label_free(
         seen = stain[0] if channels == 1 else stain
         axes = ("" if channels == 1 else "C") + ("ZYX" if volume else "YX")
         write_image(root / "targets" / name, image_from_array(seen, axes))
-        last_of_few = images < 4 and index == images - 1 > 0
-        rows.append((f"inputs/{name}", f"targets/{name}", "val" if index % 4 == 3 or last_of_few else "train"))
-    _write_manifest(root / MANIFEST, rows)
+        rows.append((f"inputs/{name}", f"targets/{name}", split_of(index, images)))
+    write_manifest(root, ("input", "target", "split"), rows)
     return open_dataset(root, truth="image")
 
 
@@ -196,12 +189,3 @@ def _camera(
 ) -> np.ndarray:
     noisy = seen + rng.normal(0.0, noise, seen.shape)
     return np.asarray(np.clip(np.round(noisy * gain + offset), 0, 65535), np.uint16)
-
-
-def _write_manifest(path: Path, rows: list[tuple[str, str, str]]) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("input", "target", "split"))
-        writer.writerows(rows)
-    temporary.replace(path)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cytoray_analysis.errors import DatasetError, RequestError
+from cytoray_analysis.errors import RequestError
 from cytoray_analysis.images import image_from_array, write_image, write_labels
 from cytoray_analysis.tracking.ctc import write_text
 from cytoray_services.datasets.dataset import Dataset
 from cytoray_services.datasets.manifest import open_dataset
 from cytoray_services.datasets.synthetic_cells import Cell, World, draw_movie, draw_world
+from cytoray_services.datasets.synthetic_folder import new_folder
 
 
 def make_tracking(
@@ -59,13 +60,7 @@ def make_tracking(
             f"expected 1 to 99 movies of 2 to 1000 frames of at least 64 × 64 and a seed of at least 0, "
             f"got {movies} of {frames} of {shape[0]} × {shape[1]}, seed {seed}"
         )
-    root = Path(folder)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())) and not overwrite:
-        raise DatasetError(
-            f"{root} is there already and holds something",
-            field="folder",
-            hint="name another folder, or overwrite it",
-        )
+    root = new_folder(folder, overwrite=overwrite)
     for index in range(movies):
         _write_movie(root, f"{index + 1:02d}", np.random.default_rng([seed, index]), shape, frames)
     return open_dataset(root)
