@@ -12,7 +12,7 @@ from typing import Any
 from cytoray_analysis.downstream import downstream_agreement
 from cytoray_analysis.errors import CytorayError, DatasetError, RequestError
 from cytoray_analysis.images import image_from_array
-from cytoray_analysis.inference.links import segmented_frames
+from cytoray_analysis.inference.objects import find_objects
 from cytoray_analysis.predictor import Prediction, Predictor
 from cytoray_services.datasets import Dataset, Item, Labelled, read_labelled
 
@@ -126,7 +126,7 @@ def evaluate(
             first = labelled.items[0]
             if isinstance(prediction, CytorayError):
                 raise _naming(prediction, first.image)
-            _require_same_shape(prediction, labelled)
+            _require_same_shape(prediction, labelled, len(predictor.bundle.spec.input.spatial_axes))
             metrics = task.score([scored(prediction)], [labelled.truth])
             scores.append(ItemScore(labelled, _group(first, by), prediction, metrics))
         if progress:
@@ -147,10 +147,6 @@ def evaluate(
 def scored(prediction: Prediction) -> Any:
     """Return what a task scores of an answer: the probabilities of classes, else the answer itself."""
     return getattr(prediction.answer, "probabilities", prediction.answer)
-
-
-def _segment_frames(segment: Predictor, labelled: Labelled) -> Any:
-    return segmented_frames(labelled.image, segment)
 
 
 def _agreement(segment: Predictor, scores: Sequence[ItemScore]) -> dict[str, float]:
@@ -175,7 +171,7 @@ _SEGMENTED: dict[str, Callable[[Predictor, Labelled], Any]] = {
     "labels": _refuse_segmentation,
     "class": _refuse_segmentation,
     "image": lambda segment, labelled: labelled.objects,
-    "lineage": _segment_frames,
+    "lineage": lambda segment, labelled: find_objects(labelled.image, segment),
 }
 _DOWNSTREAM: dict[str, Callable[[Predictor, Sequence[ItemScore]], dict[str, float]]] = {
     "image": _agreement,
@@ -201,10 +197,9 @@ def _batches(
         yield batch
 
 
-def _require_same_shape(prediction: Prediction, labelled: Labelled) -> None:
-    """Refuse a truth per pixel that has other pixels than the answer."""
+def _require_same_shape(prediction: Prediction, labelled: Labelled, dimensions: int) -> None:
+    """Refuse a truth per pixel that has other pixels than the answer, which may be a plane of a stack."""
     answer, truth = getattr(prediction.answer, "shape", None), getattr(labelled.truth, "shape", None)
-    dimensions = len(labelled.image.spatial_shape)
     if answer is None or truth is None or answer[-dimensions:] == truth[-dimensions:]:
         return
     path = labelled.items[0].truth

@@ -19,6 +19,7 @@ from rich.progress import Progress
 
 from cytoray_analysis.errors import MissingFileError, RequestError
 from cytoray_analysis.images import Image
+from cytoray_analysis.inference.objects import find_objects, require_labels
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.tasks import TruthKind
 from cytoray_services.registry import load_bundle
@@ -37,7 +38,6 @@ from cytoray_serving.inputs import (
     require_objects_fit,
     rows_of_csv,
 )
-from cytoray_serving.segmentation import find_objects, require_labels
 
 ZARR = "zarr"
 _IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".czi", ".nd2", ".lif")

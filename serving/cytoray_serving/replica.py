@@ -26,6 +26,7 @@ from cytoray_analysis.devices import Precision
 from cytoray_analysis.errors import CytorayError, InputError
 from cytoray_analysis.images import Image
 from cytoray_analysis.images.reader import Limits, read_image
+from cytoray_analysis.inference.objects import find_objects
 from cytoray_analysis.predictor import MEMORY_BUDGET, ModelIdentity, Predictor
 from cytoray_services.registry import Registry, load_bundle, parse_reference
 from cytoray_serving.answers import FORMS, Answered, choose_form
@@ -33,7 +34,7 @@ from cytoray_serving.batching import BatchQueue
 from cytoray_serving.exchange import Answer, Question
 from cytoray_serving.inputs import boxes_of_json, in_model_axes, label_pixels, require_objects_fit
 from cytoray_serving.schema import ModelStatus
-from cytoray_serving.segmentation import Segmenters, find_objects
+from cytoray_serving.segmentation import Segmenters
 
 if TYPE_CHECKING:
     from cytoray_analysis.bundle import Bundle

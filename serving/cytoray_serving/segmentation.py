@@ -2,68 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cytoray_analysis.bundle import Bundle
-from cytoray_analysis.errors import PlatformError, RequestError
-from cytoray_analysis.images import Image
-from cytoray_analysis.inference.links import segmented_frames
+from cytoray_analysis.errors import PlatformError
+from cytoray_analysis.inference.objects import require_labels
 from cytoray_analysis.predictor import Predictor
-from cytoray_analysis.tracking.frames import frame_of
 from cytoray_services.registry import ModelVersion, Registry, load_bundle
 from cytoray_services.settings import Settings
 
 _KEPT = 2  # models, the last ones that were named
-
-
-def require_labels(segmenter: Predictor, reference: str) -> None:
-    """Raise :class:`RequestError` unless a model's answers are labels."""
-    kind = segmenter.task.output.truth
-    if kind != "labels":
-        raise RequestError(
-            f"expected a segmentation model, got {reference}, whose answers are of the kind {kind!r}",
-            field="segmentation",
-            hint="name a model that was trained for segmentation",
-        )
-
-
-def find_objects(
-    image: Image, segmenter: Predictor, *, progress: Callable[[int, int], None] | None = None
-) -> NDArray[np.integer[Any]]:
-    """Return the label image of an image, or of every frame of a movie (T, spatial…).
-
-    The masks of a movie lie in a file that vanishes with them: they are gone through twice, and need not fit into
-    memory.
-
-    Parameters
-    ----------
-    progress
-        Called with frames done and frames in all.
-
-    Raises
-    ------
-    ImageError
-        The segmentation model does not take such an image.
-    """
-    if "T" not in image.axes:
-        labels: NDArray[np.integer[Any]] = segmenter.predict(image).answer
-        return labels
-    frames = segmented_frames(image, segmenter)
-    with tempfile.TemporaryFile(prefix="cytoray-masks-") as file:
-        masks: NDArray[np.integer[Any]] = np.memmap(file, np.int32, mode="w+", shape=frames.shape)
-    for index in range(len(masks)):
-        masks[index] = frame_of(frames, index)
-        if progress:
-            progress(index + 1, len(masks))
-    return masks
 
 
 @dataclass(frozen=True)

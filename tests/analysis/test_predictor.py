@@ -50,10 +50,11 @@ def picture(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.uint16]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_answer_does_not_depend_on_the_tile_size(bundle: Bundle, precision: Precision) -> None:
     image = image_from_array(picture((263, 341)), "YX")
-    whole = Predictor(bundle, precision=precision).predict(image)
+    # One thread: how many share a convolution decides how it is summed, and random weights magnify that a thousandfold.
+    whole = Predictor(bundle, precision=precision, threads=1).predict(image)
     assert whole.objects > 20
     for budget in (2**23, 2**21):
-        tiled = Predictor(bundle, precision=precision, memory_budget=budget).predict(image)
+        tiled = Predictor(bundle, precision=precision, memory_budget=budget, threads=1).predict(image)
         # In fp32, tiles of another size may be summed up in another order, and a pixel be rounded over an edge.
         assert np.count_nonzero(tiled.answer != whole.answer) <= (0 if precision == "bf16" else 4)
         assert tiled.objects == whole.objects

@@ -285,3 +285,26 @@ def test_an_empty_registry_says_so(registry_home: Path, capsys: pytest.CaptureFi
     assert run("models", "list") == 0
     assert "no models yet" in capsys.readouterr().out
     assert run("models", "rollback", "cells") == 2
+
+
+def test_a_stack_that_is_predicted_to_a_plane_is_scored_with_its_uncertainty(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    (tmp_path / "data" / "inputs").mkdir(parents=True)
+    (tmp_path / "data" / "targets").mkdir()
+    stack = image_from_array(noise.integers(0, 200, (3, 32, 40)).astype(np.uint8), "ZYX")
+    write_image(tmp_path / "data" / "inputs" / "a.tif", stack)
+    plane = image_from_array(noise.integers(0, 200, (32, 40)).astype(np.uint8), "YX")
+    write_image(tmp_path / "data" / "targets" / "a.tif", plane)
+    network = NetworkChoice(name="unet", arguments={"inputs": 3, "outputs": 2, "widths": [4, 8]})
+    spec = BundleSpec(
+        name="stain",
+        task=TaskChoice(name="label_free", arguments={"uncertainty": True}),
+        input=ModelInput(planes=3),
+        network=network,
+    )
+    weights = build_network(network.name, network.arguments).state_dict()
+    folder = tmp_path / "stain"
+    stain = write_bundle(folder, spec, weights, test_input=np.zeros((3, 16, 16), np.float32), card="#\n")
+    evaluation = evaluate(Predictor(stain), open_dataset(tmp_path / "data"))
+    assert evaluation.items[0].prediction.answer.shape == (2, 32, 40)
+    assert -1 <= evaluation.metrics["pearson"] <= 1

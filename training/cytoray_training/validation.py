@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, distributed
 
 from cytoray_analysis.bundle import write_bundle
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.datasets import read_labelled
 from cytoray_services.evaluation import scored
-from cytoray_training.batches import test_input
 from cytoray_training.cache import Cache
 from cytoray_training.engine import rank, world_size
 from cytoray_training.plan import Plan
@@ -56,7 +56,8 @@ def predictor_for(
 ) -> Predictor:
     """Make a predictor of weights in training, through a bundle in `folder`."""
     spec = plan.bundle_spec(cache.statistics)
-    bundle = write_bundle(folder, spec, weights, test_input=test_input(plan, cache), card="In training.\n")
+    blank = np.zeros((plan.examples.inputs(plan.model_input), *plan.crop), np.float32)
+    bundle = write_bundle(folder, spec, weights, test_input=blank, card="In training.\n")
     precision = plan.recipe.training.precision
     return Predictor(bundle, device=device, precision=None if precision == "auto" else precision)
 

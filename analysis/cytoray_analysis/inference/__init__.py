@@ -5,9 +5,9 @@ from __future__ import annotations
 from cytoray_analysis.inference.cells import CellInference
 from cytoray_analysis.inference.links import LinkInference
 from cytoray_analysis.inference.pixels import PixelInference
-from cytoray_analysis.inference.protocol import Inference, Outcome, Outputs
+from cytoray_analysis.inference.protocol import Inference, Outcome
 from cytoray_analysis.inference.runner import NetworkRunner
 
 INFERENCE: dict[str, type[Inference]] = {"pixel": PixelInference, "cell": CellInference, "link": LinkInference}
 
-__all__ = ["INFERENCE", "Inference", "NetworkRunner", "Outcome", "Outputs"]
+__all__ = ["INFERENCE", "Inference", "NetworkRunner", "Outcome"]

@@ -16,7 +16,7 @@ from cytoray_analysis.cells import Cells, cells_from_labels, read_window, whole_
 from cytoray_analysis.devices import Precision
 from cytoray_analysis.errors import CytorayError, ImageError, RequestError
 from cytoray_analysis.images import Image
-from cytoray_analysis.inference.protocol import Outcome, Seconds
+from cytoray_analysis.inference.protocol import Outcome, Seconds, one_by_one
 from cytoray_analysis.inference.runner import NetworkRunner
 from cytoray_analysis.model_input import NetworkImage, blank_image, prepare
 from cytoray_analysis.tasks import Classes, Task
@@ -64,13 +64,7 @@ class CellInference:
 
     def answer_batch(self, images: Sequence[Image], objects: Sequence[Any]) -> list[Outcome | CytorayError]:
         """Answer for several images, one after the other: the cells of one fill a batch."""
-        results: list[Outcome | CytorayError] = []
-        for image, own in zip(images, objects, strict=True):
-            try:
-                results.append(self.answer(image, own))
-            except CytorayError as error:
-                results.append(error)
-        return results
+        return one_by_one(self.answer, images, objects)
 
     def outputs(self, image: Image, objects: Any) -> NDArray[np.float32]:
         """Return (N, K) logits of the cells of an image."""

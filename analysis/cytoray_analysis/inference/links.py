@@ -14,7 +14,7 @@ from cytoray_analysis.bundle import BundleSpec
 from cytoray_analysis.devices import Precision
 from cytoray_analysis.errors import CytorayError, RequestError
 from cytoray_analysis.images import Image, image_from_array
-from cytoray_analysis.inference.protocol import Outcome, Seconds
+from cytoray_analysis.inference.protocol import Outcome, Seconds, one_by_one
 from cytoray_analysis.inference.runner import NetworkRunner
 from cytoray_analysis.tasks import Task
 from cytoray_analysis.tracking.frames import FrameStack, as_movie, frame_of
@@ -59,13 +59,7 @@ class LinkInference:
 
     def answer_batch(self, images: Sequence[Image], objects: Sequence[Any]) -> list[Outcome | CytorayError]:
         """Answer for several movies, one after the other."""
-        results: list[Outcome | CytorayError] = []
-        for image, own in zip(images, objects, strict=True):
-            try:
-                results.append(self.answer(image, own))
-            except CytorayError as error:
-                results.append(error)
-        return results
+        return one_by_one(self.answer, images, objects)
 
     def outputs(self, image: Image, objects: Any) -> JudgedMovie:
         """Return the judged candidates of a movie."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -43,12 +43,17 @@ class Outcome:
     confidence: NDArray[np.float32] | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Outputs:
-    """What the network gave for one item, as the task decodes it, and the shape that answers come back in."""
-
-    values: Any
-    context: Any = None
+def one_by_one(
+    answer: Callable[[Image, Any], Outcome], images: Sequence[Image], objects: Sequence[Any]
+) -> list[Outcome | CytorayError]:
+    """Answer for several images, one after the other; an entry is the error that this image alone caused."""
+    results: list[Outcome | CytorayError] = []
+    for image, own in zip(images, objects, strict=True):
+        try:
+            results.append(answer(image, own))
+        except CytorayError as error:
+            results.append(error)
+    return results
 
 
 class Inference(Protocol):

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, jaccard_score, precision_recall_fscore_support
 
+from cytoray_analysis.tasks.calibration import binned_calibration_error
+
 PER_CLASS = ("precision", "recall", "f1", "jaccard")
 
 
@@ -74,14 +76,10 @@ def count_confusions(
 
 
 def calibration_error(probabilities: NDArray[np.floating], truth: NDArray[np.integer], *, bins: int = 15) -> float:
-    """Return the expected calibration error of the most probable class (Guo et al., ICML 2017, arXiv:1706.04599).
+    """Return the expected calibration error of the most probable class.
 
-    Cells are put into `bins` equal bins of their highest probability; the error is the difference of mean probability
-    and share of right answers per bin, weighted by the cells in it. 0 is best, and said where there is no cell.
+    See :func:`~cytoray_analysis.tasks.calibration.binned_calibration_error`; 0 where there is no cell.
     """
     if not len(truth):
         return 0.0
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    right = probabilities.argmax(axis=1) == truth
-    number = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    return float(np.abs(np.bincount(number, weights=confidence - right, minlength=bins)).sum() / len(truth))
+    return binned_calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth, bins)

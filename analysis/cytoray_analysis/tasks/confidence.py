@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logit
 
+from cytoray_analysis.tasks.calibration import binned_calibration_error
 from cytoray_analysis.tasks.instance_scores import overlap
 
 _SLOPES, _OFFSETS = (0.05, 50.0), (-50.0, 50.0)
@@ -95,14 +96,10 @@ def expected_calibration_error(
 ) -> float:
     """Return how far confidence lies from the share of objects that match, over equal bins of confidence.
 
-    The difference is weighted by the objects in a bin (Guo et al., ICML 2017); 0 is best, and said of no object.
-    Parameters are those of :func:`fit_confidence`.
+    Parameters are those of :func:`fit_confidence`; see
+    :func:`~cytoray_analysis.tasks.calibration.binned_calibration_error`.
     """
-    sure, right = _pooled(confidences), _pooled(matched)
-    if not len(sure):
-        return 0.0
-    number = np.minimum((sure * bins).astype(np.int64), bins - 1)
-    return float(np.abs(np.bincount(number, weights=sure - right)).sum() / len(sure))
+    return binned_calibration_error(_pooled(confidences), _pooled(matched), bins)
 
 
 def _pooled(items: Sequence[NDArray[Any]]) -> NDArray[np.float64]:

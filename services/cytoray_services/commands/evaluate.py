@@ -51,6 +51,7 @@ def evaluate(
     """Score a model on a data set."""
     conditions = [_condition(text) for text in where or ()]
 
+    from cytoray_analysis.inference.objects import require_labels
     from cytoray_analysis.predictor import Predictor
     from cytoray_services.datasets import open_dataset
     from cytoray_services.evaluation import evaluate as evaluate_model
@@ -63,7 +64,10 @@ def evaluate(
     chosen = whole.split(split)
     for name, glob in conditions:
         chosen = chosen.where(name, glob)
-    segment = None if segmentation is None else Predictor(load_bundle(segmentation, settings)[0], device=device)
+    segment = None
+    if segmentation is not None:
+        segment = Predictor(load_bundle(segmentation, settings)[0], device=device)
+        require_labels(segment, segmentation)
     with _progress_bar() as progress:
         evaluation = evaluate_model(predictor, chosen, by=by, segment=segment, progress=progress)
     answer: dict[str, Any] = {
