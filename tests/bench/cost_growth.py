@@ -1,8 +1,11 @@
-"""How seconds grow with pixels, for labels and predicted stains, and with voxels: the fitted exponent."""
+"""How seconds and peak memory grow with pixels, for labels and predicted stains, and with voxels: fitted exponents."""
 
 from __future__ import annotations
 
+import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -11,7 +14,7 @@ import numpy as np
 import torch
 
 from cytoray_analysis.bundle import BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
-from cytoray_analysis.images import image_from_array
+from cytoray_analysis.images import Image, image_from_array
 from cytoray_analysis.networks import build_network
 from cytoray_analysis.predictor import Predictor
 
@@ -39,10 +42,7 @@ def predictor_of(folder: Path, task: str, dimensions: int, outputs: int) -> Pred
 
 def exponent(predictor: Predictor, shapes: tuple[tuple[int, ...], ...]) -> tuple[float, list[float]]:
     """Fit seconds = a · size ** b over the shapes, and return b and the medians."""
-    images = [
-        image_from_array(np.random.default_rng(0).integers(0, 4000, shape).astype(np.uint16), "ZYX"[-len(shape) :])
-        for shape in shapes
-    ]
+    images = [noise(shape) for shape in shapes]
     predictor.predict(images[0])
     taken: list[list[float]] = [[] for _ in shapes]
     for _ in range(ROUNDS):
@@ -51,11 +51,41 @@ def exponent(predictor: Predictor, shapes: tuple[tuple[int, ...], ...]) -> tuple
             predictor.predict(image)
             taken[place].append(time.perf_counter() - start)
     medians = [statistics.median(times) for times in taken]
+    return growth(shapes, medians), medians
+
+
+def growth(shapes: tuple[tuple[int, ...], ...], values: list[float]) -> float:
+    """Return the exponent b of value = a · size ** b."""
     sizes = [float(np.prod(shape)) for shape in shapes]
-    return float(np.polyfit(np.log(sizes), np.log(medians), 1)[0]), medians
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
+def noise(shape: tuple[int, ...]) -> Image:
+    """Return an image of random pixels."""
+    return image_from_array(np.random.default_rng(0).integers(0, 4000, shape).astype(np.uint16), "ZYX"[-len(shape) :])
+
+
+def peak_megabytes(task: str, dimensions: int, outputs: int, shape: tuple[int, ...]) -> float:
+    """Predict one image in a process of its own, and return that process's peak resident memory."""
+    question = json.dumps([task, dimensions, outputs, shape])
+    done = subprocess.run([sys.executable, __file__, question], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def answer_peak(question: str) -> None:
+    """Be that process."""
+    task, dimensions, outputs, shape = json.loads(question)
+    with tempfile.TemporaryDirectory(prefix="cytoray-") as scratch:
+        predictor_of(Path(scratch), task, dimensions, outputs).predict(noise(tuple(shape)))
+    # Of this program alone: getrusage would count what the parent had when it was forked.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    print(next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def main() -> None:
+    if len(sys.argv) > 1:
+        answer_peak(sys.argv[1])
+        return
     with tempfile.TemporaryDirectory(prefix="cytoray-") as scratch:
         for name, task, dimensions, outputs, shapes in (
             ("segmentation, pixels", "segmentation", 2, 3, PLANES),
@@ -65,6 +95,9 @@ def main() -> None:
             power, medians = exponent(predictor_of(Path(scratch), task, dimensions, outputs), shapes)
             seconds = ", ".join(f"{value:.2f}" for value in medians)
             print(f"{name}: exponent {power:.3f} (wanted at most 1.05); seconds {seconds}", flush=True)
+            peaks = [peak_megabytes(task, dimensions, outputs, shape) for shape in shapes]
+            megabytes = ", ".join(f"{value:.0f}" for value in peaks)
+            print(f"  peak memory: exponent {growth(shapes, peaks):.3f}; MB {megabytes}", flush=True)
 
 
 if __name__ == "__main__":
