@@ -104,27 +104,34 @@ def core_for_budget(
 ) -> tuple[int, ...]:
     """Return the core size whose tiles, with their halo, hold at most about `pixels`.
 
-    The whole image when it fits; else a square (or cube) as large as the budget allows, but never narrower
-    than the halo: a budget below that would spend nearly all work on halos, and is exceeded instead.
+    The whole image when it fits. Else axes are split again and again, each time the one whose split takes most from
+    the tiles for the least that halos add. A core is never narrower than the halo: a budget below that would spend
+    nearly all work on halos, and is exceeded instead.
     """
-    if math.prod(shape) <= pixels:
-        return shape
     halos, strides = per_axis(halo, len(shape)), per_axis(stride, len(shape))
-    open_axes = list(range(len(shape)))
-    side, taken = 0, 1
-    while open_axes:
-        side = int((pixels / taken) ** (1 / len(open_axes)))
-        short = [axis for axis in open_axes if shape[axis] <= side]
-        if not short:
+    parts = [1] * len(shape)
+    most = [max(1, length // max(width, cell)) for length, width, cell in zip(shape, halos, strides, strict=True)]
+
+    def core(axis: int, count: int) -> int:
+        return min(round_up(-(-shape[axis] // count), strides[axis]), shape[axis])
+
+    def read(axis: int, count: int) -> int:
+        return min(core(axis, count) + min(count - 1, 2) * halos[axis], shape[axis])
+
+    def price(axis: int) -> float:
+        """Return the growth of all work per shrinking of a tile, both as logarithms."""
+        now, then = parts[axis], parts[axis] + 1
+        work = [shape[axis] + 2 * halos[axis] * (count - 1) for count in (now, then)]
+        shrinking = math.log(read(axis, now) / read(axis, then))
+        return math.log(work[1] / work[0]) / shrinking if shrinking > 0 else math.inf
+
+    while math.prod(read(axis, count) for axis, count in enumerate(parts)) > pixels:
+        axes = [axis for axis, count in enumerate(parts) if count < most[axis]]
+        if not axes:
             break
-        for axis in short:  # an axis shorter than the square leaves its share to the others
-            taken *= shape[axis]
-            open_axes.remove(axis)
-    core = list(shape)
-    for axis in open_axes:
-        width = max(side - 2 * halos[axis], halos[axis], strides[axis]) // strides[axis] * strides[axis]
-        core[axis] = min(width, shape[axis])
-    return tuple(core)
+        # The longest among equals, so that images without halo are cut into squares.
+        parts[min(axes, key=lambda axis: (price(axis), -core(axis, parts[axis])))] += 1
+    return tuple(core(axis, count) for axis, count in enumerate(parts))
 
 
 def round_up(size: int, stride: int) -> int:

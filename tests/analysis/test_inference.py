@@ -140,7 +140,7 @@ class TestImages:
         image = image_from_array(NOISE.integers(0, 4000, shape).astype(np.uint16), bundle.spec.input.spatial_axes)
         whole = Predictor(bundle, precision="fp32").predict(image)
         assert (whole.kind, whole.answer.shape, whole.objects) == ("image", (1, *shape), 0)
-        tiled = Predictor(bundle, precision="fp32", memory_budget=2**21 if dimensions == 2 else 2**22)
+        tiled = Predictor(bundle, precision="fp32", memory_budget=2**20 if dimensions == 2 else 2**22)
         assert isinstance(tiled.inference, PixelInference)
         assert tiled.inference.tile_core(shape) != shape
         np.testing.assert_allclose(tiled.predict(image).answer, whole.answer, rtol=1e-5, atol=1e-3)

@@ -43,10 +43,19 @@ def test_a_tile_keeps_to_the_budget_unless_the_halo_alone_exceeds_it(
     core = core_for_budget(shape, halo, pixels)
     assert all(1 <= side <= length for side, length in zip(core, shape, strict=True))
     read = [min(side + 2 * halo, length) for side, length in zip(core, shape, strict=True)]
-    narrow = min(core) <= max(halo, 1)
+    narrow = all(side < 2 * max(halo, 1) or side == length for side, length in zip(core, shape, strict=True))
     assert math.prod(read) <= pixels or narrow
     if math.prod(shape) <= pixels:
         assert core == shape
+
+
+def test_an_image_just_over_the_budget_is_cut_once() -> None:
+    assert core_for_budget((4096, 4096), 224, 10_000_000, stride=32) == (2048, 4096)
+
+
+def test_a_large_image_is_cut_into_about_squares() -> None:
+    core = core_for_budget((20_000, 30_000), 224, 10_000_000, stride=32)
+    assert max(core) / min(core) < 1.3
 
 
 def test_extent_is_the_shape_of_a_region() -> None:

@@ -7,9 +7,10 @@ image was cut.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,12 +22,13 @@ from cytoray_analysis.devices import Precision
 from cytoray_analysis.errors import CytorayError, RequestError
 from cytoray_analysis.images import Image, create_zarr
 from cytoray_analysis.images.resample import resample_image_to, resample_labels
+from cytoray_analysis.inference.dense_outputs import dense_outputs
 from cytoray_analysis.inference.protocol import Outcome, Seconds
 from cytoray_analysis.inference.runner import NetworkRunner
 from cytoray_analysis.model_input import NetworkImage, blank_image, prepare
 from cytoray_analysis.numbering import Numbering
 from cytoray_analysis.tasks import Block, Decoded, Task
-from cytoray_analysis.tiles import Region, core_for_budget, extent, per_axis, round_up, tile_region, whole, within
+from cytoray_analysis.tiles import Tile, core_for_budget, per_axis, round_up, tile_region, whole
 
 ZARR_CHUNK = 1024  # pixels along Y and X
 ZARR_PLANES = 16  # along Z
@@ -91,7 +93,7 @@ class PixelInference:
         """Return the network's dense outputs for an image, (channels, spatial…) float32, before decoding."""
         _require_none(objects)
         source = prepare(image, self.spec.input)
-        return self._outputs(source, whole(source.shape), {"read": 0.0, "network": 0.0})
+        return self._outputs(source, {"read": 0.0, "network": 0.0})
 
     def store(self, image: Image, path: Path, progress: Progress | None) -> tuple[tuple[int, ...], int, Seconds]:
         """Answer block by block into an OME-Zarr, which must not exist: spatial shape, objects, seconds."""
@@ -112,7 +114,7 @@ class PixelInference:
                 pixel_size=image.pixel_size,
             )
 
-        numbering, _ = self._fill(source, create, seconds, progress)
+        numbering, _ = self._fill(source, create, seconds, progress, path.parent)
         return source.shape, numbering.count, seconds
 
     def warm_up(self) -> None:
@@ -128,18 +130,18 @@ class PixelInference:
         return max(self.memory_budget // self.runner.bytes_per_pixel, 1)
 
     def block_pixels(self) -> int:
-        """Pixels whose dense outputs (float32) and decoding take at most a third of the budget."""
-        return max(self.memory_budget // 3 // (self.task.output.channels * 4 + 24), 1)
+        """Pixels whose dense outputs (float32) and decoding take at most half of the budget."""
+        return max(self.memory_budget // 2 // (self.task.output.channels * 4 + 24), 1)
 
     def _answer(self, source: NetworkImage, seconds: Seconds) -> Outcome:
         if math.prod(source.shape) <= self.block_pixels():
-            outputs = self._outputs(source, whole(source.shape), seconds)
+            outputs = self._outputs(source, seconds)
             return self._outcome(source, self._decode(outputs, seconds), seconds)
 
         def create(channels: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
             return np.zeros((*channels, *source.shape), dtype)
 
-        numbering, answer = self._fill(source, create, seconds, None)
+        numbering, answer = self._fill(source, create, seconds, None, None)
         return self._outcome(source, Decoded(answer, None, numbering.confidence()), seconds)
 
     def _outcome(self, source: NetworkImage, decoded: Decoded, seconds: Seconds) -> Outcome:
@@ -173,27 +175,38 @@ class PixelInference:
         create: Callable[[tuple[int, ...], np.dtype[Any]], Any],
         seconds: Seconds,
         progress: Progress | None,
+        folder: Path | None,
     ) -> tuple[Numbering, Any]:
         """Make the answer block by block; `create` gives the place for it, once its channels and type are known."""
-        # A block and both its borders fit into one tile, so that nothing but borders is computed twice.
-        pixels = min(self.block_pixels(), self.tile_pixels())
-        border = tuple(margin + halo for margin, halo in zip(self.margin, self.halo, strict=True))
-        core = core_for_budget(source.shape, border, pixels, stride=self.stride)
+        core = core_for_budget(source.shape, self.margin, self.block_pixels(), stride=self.stride)
         blocks = list(tile_region(whole(source.shape), source.shape, core, self.margin, stride=self.stride))
-        numbering, target = Numbering(), None
-        for done, block in enumerate(blocks):
-            outputs = self._outputs(source, block.outer, seconds)
-            place = Block(tuple(part.start for part in block.outer), source.shape)
-            decoded = self._decode(outputs, seconds, place)
-            del outputs
-            start = time.perf_counter()
-            values = decoded.values[(Ellipsis, *block.inner)]
-            if target is None:
-                target = create(values.shape[: values.ndim - len(source.shape)], values.dtype)
-            target[(Ellipsis, *block.core)] = numbering.number(values, decoded.identities, decoded.confidence)
-            seconds["write"] = seconds.get("write", 0.0) + time.perf_counter() - start
+        tiles = list(self._tiles(source.shape))
+        done = itertools.count(1)
+
+        def advance() -> None:
             if progress:
-                progress(done + 1, len(blocks))
+                progress(next(done), len(tiles) + len(blocks))
+
+        numbering, target = Numbering(), None
+        place = (self.task.output.channels, *source.shape)
+        with dense_outputs(place, in_memory=self.memory_budget // 4, folder=folder) as view:
+            for tile in tiles:
+                view()[(slice(None), *tile.core)] = self._tile_outputs(source, tile, seconds)
+                advance()
+            for block in blocks:
+                start = time.perf_counter()
+                outputs = np.array(view()[(slice(None), *block.outer)])
+                seconds["read"] += time.perf_counter() - start
+                position = Block(tuple(part.start for part in block.outer), source.shape)
+                decoded = self._decode(outputs, seconds, position)
+                del outputs
+                start = time.perf_counter()
+                values = decoded.values[(Ellipsis, *block.inner)]
+                if target is None:
+                    target = create(values.shape[: values.ndim - len(source.shape)], values.dtype)
+                target[(Ellipsis, *block.core)] = numbering.number(values, decoded.identities, decoded.confidence)
+                seconds["write"] = seconds.get("write", 0.0) + time.perf_counter() - start
+                advance()
         start = time.perf_counter()
         ranks = numbering.ranks()
         if ranks is not None and target is not None:
@@ -208,27 +221,28 @@ class PixelInference:
         seconds["decode"] += time.perf_counter() - start
         return decoded
 
-    def _outputs(self, source: NetworkImage, region: Region, seconds: Seconds) -> NDArray[np.float32]:
-        """Run the network over a region, tile by tile."""
-        core = self.tile_core(extent(region))
-        outputs: NDArray[np.float32] | None = None
-        for tile in tile_region(region, source.shape, core, self.halo, stride=self.stride):
-            start = time.perf_counter()
-            # One tile that is the whole image needs no halo, and no copy.
-            alone = tile.core == whole(source.shape)
-            pixels = source.read(tile.outer)
-            read = time.perf_counter()
-            answer: NDArray[np.float32] = self.runner.forward_padded(pixels[None])[0]
-            seconds["read"] += read - start
-            seconds["network"] += time.perf_counter() - read
-            if alone:
-                return answer
-            if outputs is None:
-                outputs = np.empty((len(answer), *extent(region)), np.float32)
-            outputs[(slice(None), *within(tile.core, region))] = answer[(slice(None), *tile.inner)]
-        if outputs is None:
-            raise ValueError(f"region {region} holds no pixel")
+    def _outputs(self, source: NetworkImage, seconds: Seconds) -> NDArray[np.float32]:
+        """Run the network over an image, tile by tile."""
+        tiles = list(self._tiles(source.shape))
+        if len(tiles) == 1:
+            return self._tile_outputs(source, tiles[0], seconds)
+        outputs = np.empty((self.task.output.channels, *source.shape), np.float32)
+        for tile in tiles:
+            outputs[(slice(None), *tile.core)] = self._tile_outputs(source, tile, seconds)
         return outputs
+
+    def _tiles(self, shape: tuple[int, ...]) -> Iterator[Tile]:
+        return tile_region(whole(shape), shape, self.tile_core(shape), self.halo, stride=self.stride)
+
+    def _tile_outputs(self, source: NetworkImage, tile: Tile, seconds: Seconds) -> NDArray[np.float32]:
+        """Return the outputs of a tile's core."""
+        start = time.perf_counter()
+        pixels = source.read(tile.outer)
+        read = time.perf_counter()
+        answer: NDArray[np.float32] = self.runner.forward_padded(pixels[None])[0]
+        seconds["read"] += read - start
+        seconds["network"] += time.perf_counter() - read
+        return answer[(slice(None), *tile.inner)]
 
 
 def _require_none(objects: Any) -> None:

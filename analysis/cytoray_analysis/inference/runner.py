@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from cytoray_analysis.bundle import Bundle
-from cytoray_analysis.devices import Precision, choose_device, choose_precision
+from cytoray_analysis.devices import Precision, choose_device, choose_precision, keep_freed_memory
 from cytoray_analysis.networks import dense, fuse_batch_norm
 from cytoray_analysis.tiles import per_axis
 
@@ -34,6 +34,8 @@ class NetworkRunner:
 
     def __init__(self, bundle: Bundle, device: str | None, precision: Precision | None) -> None:
         self.device = choose_device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.precision: Precision = precision or choose_precision(self.device)
         self.type = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self.dimensions = len(bundle.spec.input.spatial_axes)

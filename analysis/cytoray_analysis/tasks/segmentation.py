@@ -22,6 +22,8 @@ from cytoray_analysis.tasks.instance_scores import Overlap, overlap, score_insta
 from cytoray_analysis.tasks.object_errors import count_errors
 from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Parameters, TruthKind
 
+SMALL = 64.0  # pixels of an object that weighs as a small one
+
 
 class InstanceSegmentation:
     """Label every object in images (``dimensions=2``) or volumes (``dimensions=3``).
@@ -34,6 +36,8 @@ class InstanceSegmentation:
         Pixels that one unit of the offset channels stands for; keeps outputs near one.
     boundary_weight
         How much more a pixel on an object's boundary weighs in the foreground loss.
+    small_weight
+        How much more a pixel of a small object (of up to 64 pixels; a larger one in proportion less) weighs there.
     reach
         Farthest that a pixel may lie from its object's centre along an axis, in pixels. Larger objects fall apart;
         a larger reach costs wider margins where an image is decoded in blocks.
@@ -55,6 +59,7 @@ class InstanceSegmentation:
         dimensions: int = 2,
         offset_unit: float = 16.0,
         boundary_weight: float = 1.0,
+        small_weight: float = 0.0,
         reach: int = 64,
         anisotropy: float = 1.0,
     ) -> None:
@@ -66,6 +71,7 @@ class InstanceSegmentation:
         self.dimensions = dimensions
         self.offset_unit = offset_unit
         self.boundary_weight = boundary_weight
+        self.small_weight = small_weight
         self.anisotropy = anisotropy
         # Pixels along Y and X that a pixel along each axis stands for.
         self._lengths = (anisotropy, 1.0, 1.0)[-dimensions:]
@@ -100,8 +106,8 @@ class InstanceSegmentation:
         -------
         Tensor
             (B, 3 + dimensions, spatial…) float32: foreground 0 or 1; its weight (0 where unknown, more on
-            boundaries); weight of the offsets (0 outside objects, less per pixel in large ones, so that small
-            objects count); offset to the centre of mass per spatial axis, in pixels along Y and X.
+            boundaries and in small objects); weight of the offsets (0 outside objects, less per pixel in large ones, so
+            that small objects count); offset to the centre of mass per spatial axis, in pixels along Y and X.
         """
         known = truth >= 0
         labels = truth.clamp(min=0)
@@ -119,8 +125,10 @@ class InstanceSegmentation:
             centre = torch.zeros_like(area).index_add_(0, index, position) / area
             offsets.append((centre[index] - position).view(labels.shape) * self._lengths[axis])
         foreground = (labels > 0).float()
-        weight = known * (1 + self.boundary_weight * _boundary(labels))
-        per_object = foreground * known / area[index].view(labels.shape).sqrt().clamp(min=4)
+        area_here = area[index].view(labels.shape)
+        small = foreground * (SMALL / area_here).clamp(max=1)
+        weight = known * (1 + self.boundary_weight * _boundary(labels) + self.small_weight * small)
+        per_object = foreground * known / area_here.sqrt().clamp(min=4)
         return torch.stack((foreground, weight, per_object, *offsets), dim=1)
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
