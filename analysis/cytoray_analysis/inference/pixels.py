@@ -130,8 +130,8 @@ class PixelInference:
         return max(self.memory_budget // self.runner.bytes_per_pixel, 1)
 
     def block_pixels(self) -> int:
-        """Pixels whose dense outputs (float32) and decoding take at most half of the budget."""
-        return max(self.memory_budget // 2 // (self.task.output.channels * 4 + 24), 1)
+        """Pixels whose dense outputs (float32) and decoding take at most three quarters of the budget."""
+        return max(self.memory_budget * 3 // 4 // (self.task.output.channels * 4 + 24), 1)
 
     def _answer(self, source: NetworkImage, seconds: Seconds) -> Outcome:
         if math.prod(source.shape) <= self.block_pixels():
