@@ -14,6 +14,7 @@ from cytoray_analysis.errors import BundleError
 from cytoray_analysis.networks.cnn import CNN
 from cytoray_analysis.networks.fusion import fuse_batch_norm
 from cytoray_analysis.networks.linear import LinearClassifier
+from cytoray_analysis.networks.onnx_network import OnnxNetwork
 from cytoray_analysis.networks.pair_network import PairNetwork
 from cytoray_analysis.networks.pretrained import PretrainedTrunk
 from cytoray_analysis.networks.resnet import ResNet, UNetEncoder
@@ -39,6 +40,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "unet_encoder": UNetEncoder,
     "pretrained": PretrainedTrunk,
     "pair": PairNetwork,
+    "onnx": OnnxNetwork,
 }
 
 

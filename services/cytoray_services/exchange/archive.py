@@ -1,0 +1,144 @@
+"""ZIP archives: written the same way every time, and unpacked without trust."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from cytoray_analysis.errors import BundleError, RequestError
+
+MOST_BYTES = 8 * 2**30  # of an unpacked archive
+MOST_FILES = 1000
+# The best that DEFLATE reaches is about 1032 to 1; weights hardly shrink at all.
+MOST_EXPANSION = 200
+_SMALL = 2**24  # bytes whose expansion is nobody's trouble
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a ZIP archive can name
+_CHUNK = 2**20
+_DRIVE = re.compile(r"^[A-Za-z]:")
+
+
+def write_archive(folder: Path, target: Path) -> None:
+    """Pack the files of a folder: sorted names, fixed times and modes, so that the same files give the same bytes.
+
+    Parameters
+    ----------
+    folder
+        What to pack; its own name is not part of the names inside.
+    target
+        The archive; replaced when it exists, in one step.
+    """
+    with appears_whole(target) as draft, zipfile.ZipFile(draft, "w") as archive:
+        for path in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
+            entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), _EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.create_system = 3  # Unix, wherever this runs
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            with path.open("rb") as source, archive.open(entry, "w", force_zip64=True) as packed:
+                shutil.copyfileobj(source, packed, _CHUNK)
+
+
+def unpack_archive(source: Path, folder: Path) -> None:
+    """Unpack an archive that anybody may have made into an empty folder.
+
+    Parameters
+    ----------
+    source
+        The archive.
+    folder
+        Where its files go; it exists.
+
+    Raises
+    ------
+    BundleError
+        It is no ZIP archive or damaged, a name leads out of the folder, an entry is a link, or its files are so many
+        or so large that unpacking them would fill the disk.
+    """
+    try:
+        with zipfile.ZipFile(source) as archive:
+            entries = archive.infolist()
+            _refuse_too_much(source, entries)
+            for entry in entries:
+                _refuse_name(source, entry)
+            left = MOST_BYTES
+            for entry in entries:
+                if not entry.is_dir():
+                    left -= _unpack(archive, entry, folder)
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, UnicodeDecodeError, RuntimeError) as error:
+        raise BundleError(
+            f"{source} is not a ZIP archive that can be read: {error}",
+            field=str(source),
+            hint="expected a bundle folder, a ZIP of one, or a BioImage Model Zoo package",
+        ) from error
+
+
+def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> int:
+    target = folder / PurePosixPath(entry.filename)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with archive.open(entry) as packed, target.open("xb") as file:
+        while chunk := packed.read(_CHUNK):
+            written += len(chunk)
+            if written > entry.file_size:  # the archive's own list of sizes has lied
+                raise zipfile.BadZipFile(f"{entry.filename} is larger than the archive says")
+            file.write(chunk)
+    return written
+
+
+def _refuse_too_much(source: Path, entries: list[zipfile.ZipInfo]) -> None:
+    total = sum(entry.file_size for entry in entries)
+    packed = max(sum(entry.compress_size for entry in entries), 1)
+    if len(entries) > MOST_FILES or total > MOST_BYTES or (total > _SMALL and total > MOST_EXPANSION * packed):
+        raise BundleError(
+            f"{source}: expected at most {MOST_FILES} files, {MOST_BYTES // 2**30} GiB and {MOST_EXPANSION} times the "
+            f"archive's size, got {len(entries)} files of {total / 2**20:.0f} MiB, {total / packed:.0f} times its size",
+            field=str(source),
+            hint="an archive like this can fill a disk; unpack it yourself if you trust it, and import the folder",
+        )
+
+
+def _refuse_name(source: Path, entry: zipfile.ZipInfo) -> None:
+    name, mode = entry.filename, entry.external_attr >> 16
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or _DRIVE.match(name) or "\0" in name:
+        raise BundleError(
+            f"{source} holds {name!r}, a name that leads out of its folder",
+            field=str(source),
+            hint="such archives are made to overwrite other files; do not unpack it",
+        )
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise BundleError(
+            f"{source}: {name!r} is a link or a device", field=str(source), hint="only files are unpacked"
+        )
+    if entry.flag_bits & 1:
+        raise BundleError(f"{source}: {name!r} is encrypted", field=str(source), hint="pack it without a password")
+
+
+@contextmanager
+def appears_whole(target: Path) -> Iterator[Path]:
+    """Give a path to write to that becomes `target`, a file or a folder, when all went well; else nothing is left.
+
+    Raises
+    ------
+    RequestError
+        `target` is a folder that is not empty.
+    """
+    if target.is_dir() and any(target.iterdir()):
+        raise RequestError(
+            f"expected a new or an empty folder, got {target}", field="--to", hint="name another, or remove it first"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    draft = home / target.name
+    try:
+        yield draft
+        if draft.is_dir() and target.is_dir():
+            target.rmdir()
+        draft.replace(target)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)

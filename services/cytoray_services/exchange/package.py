@@ -1,0 +1,278 @@
+"""Export to a BioImage Model Zoo package: weights as ONNX, and the bundle itself as an attachment.
+
+Other tools run the ONNX weights by the description alone; Cytoray takes the attached bundle back, byte for byte.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cytoray_analysis.bundle import CARD, TEST_INPUT, Bundle
+from cytoray_analysis.errors import BundleError, RequestError
+from cytoray_analysis.networks import DenseNetwork, dense
+from cytoray_analysis.tiles import per_axis
+from cytoray_services.exchange.archive import appears_whole, write_archive
+from cytoray_services.exchange.description import (
+    Credits,
+    apply,
+    input_tensor,
+    output_channels,
+    output_tensor,
+    postprocessing,
+    preprocessing,
+    stated_halo,
+    unsaid,
+)
+from cytoray_services.exchange.onnx_export import OnnxFacts, export_onnx
+
+DESCRIPTION = "bioimageio.yaml"
+BUNDLE = "cytoray_bundle.zip"
+WEIGHTS, INPUT, OUTPUT, COVER, DOCUMENTATION = (
+    "weights.onnx",
+    "test_input.npy",
+    "test_output.npy",
+    "cover.png",
+    "README.md",
+)
+_VISIBLE = 1e-3  # outputs of a blank test input say nothing, and the format refuses them
+
+
+@dataclass(frozen=True)
+class PackageFacts:
+    """What was written.
+
+    Attributes
+    ----------
+    path
+        The folder or the archive.
+    format_version
+        Of the model description.
+    onnx
+        What the check of the weights found.
+    """
+
+    path: Path
+    format_version: str
+    onnx: OnnxFacts
+
+
+def export_bundle(bundle: Bundle, target: Path) -> Path:
+    """Write the bundle as a ZIP archive: the same bundle gives the same bytes, wherever and whenever.
+
+    Raises
+    ------
+    BundleError
+        The bundle fails its self-test.
+    """
+    bundle.self_test()
+    write_archive(bundle.folder, target)
+    return target
+
+
+def export_package(bundle: Bundle, target: Path, named: Credits, *, reference: str | None = None) -> PackageFacts:
+    """Write a package that ``bioimageio.spec`` has validated.
+
+    Parameters
+    ----------
+    target
+        A folder, or an archive where the name ends in ``.zip``.
+    named
+        Who made the model, and on which terms.
+    reference
+        Name and version in the registry.
+
+    Raises
+    ------
+    RequestError
+        The model answers for movies, or its network cannot be written as ONNX.
+    BundleError
+        The ONNX weights answer otherwise than the bundle, or the package is not valid; nothing is left behind.
+    """
+    if "T" in bundle.spec.input.axes:
+        raise RequestError(
+            f"expected a model that answers for images or cells, got one for {bundle.spec.task.name}",
+            field="format",
+            hint="the Model Zoo has no words for links between objects; export the bundle itself: --format bundle",
+        )
+    with tempfile.TemporaryDirectory(prefix="cytoray-export-") as scratch:
+        folder = Path(scratch, "package")
+        folder.mkdir()
+        onnx = export_onnx(bundle, folder / WEIGHTS, reference=reference)
+        write_archive(bundle.folder, folder / BUNDLE)
+        _write_tests(bundle, folder)
+        (folder / DOCUMENTATION).write_text(_documentation(bundle, onnx), encoding="utf-8")
+        version = _write_description(bundle, folder, named, onnx)
+        validate(folder)
+        if target.suffix == ".zip":
+            write_archive(folder, target)
+        else:
+            with appears_whole(target) as draft:
+                shutil.copytree(folder, draft)
+    return PackageFacts(target, version, onnx)
+
+
+def validate(folder: Path) -> None:
+    """Have ``bioimageio.spec`` check a package, files and hashes included, without asking the network.
+
+    Raises
+    ------
+    BundleError
+        It is not valid; the message says where.
+    """
+    from bioimageio.spec import InvalidDescr, ValidationContext, load_description
+
+    with ValidationContext(perform_io_checks=True, log_warnings=False, progressbar=False):
+        found = load_description(folder / DESCRIPTION)
+    if isinstance(found, InvalidDescr):
+        raise BundleError(
+            f"bioimageio.spec refuses the package: {found.get_reason()}",
+            field=DESCRIPTION,
+            hint="nothing was written; see the field that it names",
+        )
+
+
+def _write_description(bundle: Bundle, folder: Path, named: Credits, onnx: OnnxFacts) -> str:
+    from bioimageio.spec import ValidationContext, save_bioimageio_yaml_only
+    from bioimageio.spec.model import v0_5
+    from pydantic import ValidationError
+
+    spec, network = bundle.spec, dense(bundle.network())
+    with ValidationContext(root=folder, perform_io_checks=True, log_warnings=False, progressbar=False):
+        try:
+            described = v0_5.ModelDescr(
+                name=f"Cytoray {spec.name}",
+                description=f"{spec.task.name.replace('_', ' ')} on {spec.input.axes} images, trained with Cytoray.",
+                authors=[v0_5.Author(name=name) for name in named.authors],
+                license=named.licence,
+                cite=[v0_5.CiteEntry(text=f"doi:{doi}", doi=v0_5.Doi(doi)) for doi in named.cite],
+                documentation=_file(DOCUMENTATION),
+                covers=[_file(COVER)],
+                attachments=[_file(BUNDLE)],
+                inputs=[input_tensor(spec, network, _file(INPUT))],
+                outputs=[output_tensor(spec, network, _file(OUTPUT))],
+                tags=_tags(bundle),
+                weights=v0_5.WeightsDescr(
+                    onnx=v0_5.OnnxWeightsDescr(source=_file(WEIGHTS).source, opset_version=onnx.opset)
+                ),
+                config=v0_5.Config(
+                    bioimageio=v0_5.BioimageioConfig(reproducibility_tolerance=_tolerance(folder)),
+                    cytoray={"digest": bundle.digest, "bundle": BUNDLE, "task": spec.task.name},
+                ),
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise BundleError(
+                f"the Model Zoo's format refuses {place}: {first['msg']}",
+                field=place,
+                hint="a licence is an identifier of https://spdx.org/licenses, a citation a DOI such as 10.1038/…",
+            ) from error
+        save_bioimageio_yaml_only(described, file=folder / DESCRIPTION)
+    return str(described.format_version)
+
+
+def _tolerance(folder: Path) -> list[Any]:
+    """Say how exactly others must reproduce the test output; the format allows a hundredth of its largest value."""
+    from bioimageio.spec.model import v0_5
+
+    largest = float(np.load(folder / OUTPUT, allow_pickle=False).max())
+    if largest <= 0:
+        return []
+    return [v0_5.ReproducibilityTolerance(absolute_tolerance=min(1e-3, 0.009 * largest))]
+
+
+def _file(name: str) -> Any:
+    from bioimageio.spec.common import FileDescr, RelativeFilePath
+
+    return FileDescr(source=RelativeFilePath(name))
+
+
+def _tags(bundle: Bundle) -> list[str]:
+    spec = bundle.spec
+    task = {"segmentation": "instance-segmentation", "semantic_segmentation": "semantic-segmentation"}
+    return [
+        f"{len(spec.input.spatial_axes)}d",
+        task.get(spec.task.name, spec.task.name.replace("_", "-")),
+        "pytorch",
+        spec.network.name,
+        "cytoray",
+    ]
+
+
+def _write_tests(bundle: Bundle, folder: Path) -> None:
+    """Write test tensors as the format wants them: an image before preprocessing, an answer after postprocessing."""
+    scaled = np.load(bundle.folder / TEST_INPUT, allow_pickle=False).astype(np.float32)
+    if float(np.ptp(scaled)) < _VISIBLE:
+        scaled = np.random.default_rng(0).random(scaled.shape, dtype=np.float32)
+    network = bundle.network()
+    scaled = _grown(scaled, [2 * width for width in stated_halo(bundle.spec.input, dense(network))], dense(network))
+    with torch.inference_mode():
+        answer = network(torch.from_numpy(apply(preprocessing(bundle.spec.input), scaled))[None])[0].numpy()
+    answer = apply(postprocessing(bundle.spec), answer)
+    np.save(folder / INPUT, scaled[None], allow_pickle=False)
+    np.save(folder / OUTPUT, answer[None], allow_pickle=False)
+    _draw_cover(scaled, answer, output_channels(bundle.spec), folder / COVER)
+
+
+def _grown(pixels: NDArray[np.float32], margins: list[int], network: DenseNetwork) -> NDArray[np.float32]:
+    """Mirror a test input until it is as large as the description's smallest one."""
+    steps = per_axis(network.stride, len(margins))
+    missing = [
+        (0, max(margin + step - side, 0)) for margin, step, side in zip(margins, steps, pixels.shape[1:], strict=True)
+    ]
+    return np.pad(pixels, [(0, 0), *missing], mode="symmetric")
+
+
+def _draw_cover(image: NDArray[np.float32], answer: NDArray[np.float32], names: tuple[str, ...], path: Path) -> None:
+    """Draw the test input beside what the network answers to it, twice as wide as high."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3), dpi=100)
+    left, right = figure.subplots(1, 2)
+    figure.subplots_adjust(0.02, 0.02, 0.98, 0.9, wspace=0.04)
+    left.imshow(_flat(image[0]), cmap="gray")
+    left.set_title("input", fontsize=9)
+    if answer.ndim == 1:
+        right.barh(range(len(answer)), answer)
+        for place, name in enumerate(names):
+            right.text(float(min(answer.min(), 0)), place, f" {name}", va="center", fontsize=8)
+        right.set_title("logits", fontsize=9)
+    else:
+        strongest = int(np.argmax([np.ptp(channel) for channel in answer]))
+        right.imshow(_flat(answer[strongest]), cmap="viridis")
+        right.set_title(names[strongest], fontsize=9)
+    for axes in (left, right):
+        axes.set_axis_off()
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _flat(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Project a volume along Z."""
+    return pixels.max(axis=0) if pixels.ndim == 3 else pixels
+
+
+def _documentation(bundle: Bundle, onnx: OnnxFacts) -> str:
+    card = (bundle.folder / CARD).read_text(encoding="utf-8").rstrip()
+    gaps = "\n".join(f"- {line}" for line in unsaid(bundle.spec, dense(bundle.network())))
+    shapes = ", ".join(" × ".join(map(str, shape)) for shape in onnx.shapes)
+    return f"""{card}
+
+## What this description cannot say
+
+{gaps}
+- Cytoray does all of this by itself: `cytoray models import` takes the attached `{BUNDLE}`, which is the very
+  model that was exported (SHA-256 of specification and weights: `{bundle.digest}`).
+
+## Validation
+
+The ONNX weights (opset {onnx.opset}) were compared with the network that they come from, on inputs of {shapes}
+(batch × channels × sides): the largest difference was {onnx.deviation:.1e} of the range of the outputs.
+"""

@@ -1,0 +1,109 @@
+"""``cytoray models export`` and ``import``: out of a registry and into one, and what was allowed stays on record."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cytoray_analysis.bundle import Bundle
+from cytoray_services.commands.root import main
+from cytoray_services.registry import Registry
+from cytoray_services.settings import load_settings
+
+CREDITS = ["--author", "Ada Lovelace", "--licence", "MIT"]
+
+
+@pytest.fixture
+def cytoray(registry_home: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, dict[str, Any]]]:
+    def run(*words: str) -> tuple[int, dict[str, Any]]:
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--json"])
+        return int(ended.value.code or 0), json.loads(capfd.readouterr().out)
+
+    return run
+
+
+Command = Callable[..., tuple[int, dict[str, Any]]]
+
+
+def test_a_model_leaves_as_each_format_and_comes_back_as_the_same_bundle(
+    cytoray: Command, bundle_of: Callable[[str], Bundle], tmp_path: Path
+) -> None:
+    bundle = bundle_of("unet")
+    status, first = cytoray("models", "import", str(bundle.folder), "--name", "nuclei")
+    assert (status, first["model"], first["version"], first["digest"]) == (0, "nuclei", "1", bundle.digest)
+    assert first["aliases"] == ["candidate"]
+
+    status, onnx = cytoray("models", "export", "nuclei/1", "--to", str(tmp_path / "out"), "--format", "onnx")
+    assert (status, onnx["model"], onnx["path"]) == (0, "nuclei/1", str(tmp_path / "out" / "unet.onnx"))
+    assert onnx["deviation"] < 1e-4
+    for words in (["--format", "bundle"], CREDITS):
+        archive = str(tmp_path / f"{words[0]}{words[1]}.zip".replace(" ", ""))
+        status, exported = cytoray("models", "export", "nuclei@candidate", "--to", archive, *words)
+        assert (status, exported["path"], exported["digest"]) == (0, archive, bundle.digest)
+        status, back = cytoray("models", "import", archive, "--name", "back")
+        assert (status, back["digest"]) == (0, bundle.digest)
+    assert [version.version for version in Registry.open(load_settings()).versions("back")] == ["2", "1"]
+
+
+def test_foreign_code_needs_a_yes_that_the_version_keeps(
+    cytoray: Command, bundle_of: Callable[[str], Bundle], tmp_path: Path
+) -> None:
+    import yaml
+
+    bundle = bundle_of("labelfree")
+    assert cytoray("models", "export", str(bundle.folder), "--to", str(tmp_path / "package"), *CREDITS)[0] == 0
+    folder = tmp_path / "package"
+    document = yaml.safe_load((folder / "bioimageio.yaml").read_text())
+    del document["config"], document["attachments"]  # what makes it ours
+    document["outputs"][0]["postprocessing"] = []
+    pixels = torch.zeros(1, 1, 24, 24)
+    torch.jit.trace(bundle.network(), pixels).save(str(folder / "weights.pt"))  # type: ignore[no-untyped-call]
+    document["weights"] = {"torchscript": {"source": "weights.pt", "pytorch_version": torch.__version__.split("+")[0]}}
+    answer = expected_answer(bundle, folder, document)
+    del answer["sha256"]
+    (folder / "bioimageio.yaml").write_text(yaml.safe_dump(document))
+
+    status, refused = cytoray("models", "import", str(folder), "--name", "foreign")
+    assert (status, refused["error"]) == (2, "RequestError")
+    assert "--allow-code" in refused["hint"]
+    status, allowed = cytoray("models", "import", str(folder), "--name", "foreign", "--allow-code")
+    assert (status, allowed["origin"]) == (0, "foreign package")
+    kept = Registry.open(load_settings()).resolve("foreign/1").tags
+    assert "@" in kept["import.code_allowed_by"]
+    assert kept["import.code"].startswith("torchscript weights.pt sha256 ")
+    assert kept["import.code_allowed_at"] == allowed["tags"]["import.code_allowed_at"]
+
+
+def expected_answer(bundle: Bundle, folder: Path, document: dict[str, Any]) -> dict[str, Any]:
+    """Store as test output what the network itself gives, without the step that was taken away."""
+    import numpy as np
+
+    kwargs = next(step for step in document["inputs"][0]["preprocessing"] if step["id"] == "scale_linear")["kwargs"]
+    pixels = np.load(folder / "test_input.npy") * kwargs["gain"][0] + kwargs["offset"][0]
+    with torch.inference_mode():
+        np.save(folder / "test_output.npy", bundle.network()(torch.from_numpy(pixels.astype(np.float32))).numpy())
+    tensor: dict[str, Any] = document["outputs"][0]["test_tensor"]
+    return tensor
+
+
+def test_a_planted_archive_ends_with_status_two_and_registers_nothing(cytoray: Command, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr("../bundle.yaml", "format: 1")
+    status, refused = cytoray("models", "import", str(tmp_path / "bad.zip"))
+    assert (status, refused["error"]) == (2, "BundleError")
+    assert Registry.open(load_settings()).list() == ()
+
+
+def test_a_package_without_an_author_is_refused(
+    cytoray: Command, bundle_of: Callable[[str], Bundle], tmp_path: Path
+) -> None:
+    status, refused = cytoray("models", "export", str(bundle_of("unet").folder), "--to", str(tmp_path / "out"))
+    assert (status, refused["field"]) == (2, "--author")
+    assert not (tmp_path / "out").exists()
