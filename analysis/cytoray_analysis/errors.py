@@ -53,9 +53,9 @@ class CytorayError(Exception):
         # Errors cross process borders inside Ray; keyword arguments would be lost by the default.
         return _rebuild, (type(self), self.message, self.field, self.hint)
 
-    def describe(self) -> dict[str, str]:
+    def describe(self) -> dict[str, Any]:
         """Return the error as a JSON object: ``{error, message, field?, hint?}``."""
-        body = {"error": type(self).__name__, "message": self.message}
+        body: dict[str, Any] = {"error": type(self).__name__, "message": self.message}
         if self.field is not None:
             body["field"] = self.field
         if self.hint is not None:

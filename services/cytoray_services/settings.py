@@ -1,11 +1,14 @@
 """Where this installation keeps its state, and which registry it talks to.
 
-Two environment variables, read in one place:
+Three environment variables, read in one place:
 
 ``CYTORAY_HOME``
     The folder for everything that Cytoray keeps; default ``.cytoray`` in the working directory.
 ``MLFLOW_TRACKING_URI``
     The MLflow server that is the registry; default a SQLite file under the home folder.
+``CYTORAY_ARTIFACTS``
+    Where new experiments keep their files when the registry is a database, such as ``s3://bucket/models``; default a
+    folder under the home folder. A server keeps its own.
 """
 
 from __future__ import annotations
@@ -30,16 +33,19 @@ class Settings(BaseModel):
         Absolute path of the state folder. It need not exist yet; whoever writes there creates it.
     tracking_uri
         Address of the MLflow tracking server and registry.
+    artifacts_uri
+        Where files of runs go that no server keeps; None for :attr:`artifacts`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     home: Path
     tracking_uri: str
+    artifacts_uri: str | None = None
 
     @property
     def artifacts(self) -> Path:
-        """Folder of run artifacts; used only by the SQLite registry, since a server keeps its own."""
+        """Folder of run artifacts; used only without `artifacts_uri`, and by no server, since that keeps its own."""
         return self.home / "artifacts"
 
     @property
@@ -74,7 +80,11 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
             field="CYTORAY_HOME",
             hint="set CYTORAY_HOME to another path or move that file away",
         )
-    return Settings(home=home, tracking_uri=variables.get("MLFLOW_TRACKING_URI") or _local_tracking_uri(home))
+    return Settings(
+        home=home,
+        tracking_uri=variables.get("MLFLOW_TRACKING_URI") or _local_tracking_uri(home),
+        artifacts_uri=variables.get("CYTORAY_ARTIFACTS") or None,
+    )
 
 
 def _local_tracking_uri(home: Path) -> str:

@@ -248,13 +248,19 @@ def test_a_mistake_gets_status_2_and_names_the_field(
     assert json.loads(capsys.readouterr().out)["field"] == field
 
 
-def test_models_are_promoted_and_rolled_back(registered: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+# What a network without training was trained on is unknown, so it takes force.
+FORCE = ("--force", "--reason", "better")
+
+
+def test_models_are_promoted_and_rolled_back(
+    registered: Registry, self_made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def answer(*words: str) -> dict[str, object]:
         assert run("models", *words, "--json") == 0
         return dict(json.loads(capsys.readouterr().out))
 
-    assert answer("promote", "cells/1")["version"] == "1"
-    promoted = answer("promote", "cells", "--reason", "better")
+    assert answer("promote", "cells/1", "--on", str(self_made), *FORCE)["version"] == "1"
+    promoted = answer("promote", "cells", *FORCE)
     assert (promoted["version"], promoted["alias"]) == ("2", "champion")
     assert answer("rollback", "cells")["version"] == "1"
     shown = answer("show", "cells@champion")
@@ -270,8 +276,8 @@ def test_models_are_promoted_and_rolled_back(registered: Registry, capsys: pytes
     assert [version["version"] for version in listed[0]["versions"]] == ["2", "1"]
 
 
-def test_people_get_tables(registered: Registry, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("models", "promote", "cells") == 0
+def test_people_get_tables(registered: Registry, self_made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("models", "promote", "cells", "--on", str(self_made), *FORCE) == 0
     assert "cells@champion is now cells/2" in capsys.readouterr().out
     assert run("models", "list") == 0
     assert "cells/1" in capsys.readouterr().out

@@ -27,6 +27,7 @@ from cytoray_analysis.errors import (
 from cytoray_analysis.networks import build_network
 from cytoray_services.registry import ModelVersion, Registry, load_bundle
 from cytoray_services.settings import Settings
+from registry_stores import STORES, Store, free_port, local, open_store
 
 NETWORK = NetworkChoice(name="unet", arguments={"inputs": 1, "outputs": 4, "widths": [4, 8]})
 
@@ -38,13 +39,9 @@ def make_bundle(folder: Path, name: str = "cells", **provenance: object) -> Path
     return folder
 
 
-def local(home: Path) -> Settings:
-    return Settings(home=home, tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
-
-
 @pytest.fixture
-def registry(registry_home: Path) -> Registry:
-    return Registry.open(local(registry_home))
+def registry(store: Store) -> Registry:
+    return Registry.open(store.settings)
 
 
 @pytest.fixture
@@ -191,20 +188,19 @@ def test_promoting_an_unknown_version_moves_nothing(registry: Registry, bundle: 
 # Fetching
 
 
-def test_a_fetched_bundle_needs_no_registry(registry: Registry, bundle: Path, registry_home: Path) -> None:
+def test_a_fetched_bundle_needs_no_registry(store: Store, registry: Registry, bundle: Path) -> None:
     version = registry.register(bundle, "cells")
     folder = registry.fetch(version)
-    shutil.rmtree(registry_home / "artifacts")
-    nowhere = Settings(home=registry_home, tracking_uri=f"http://127.0.0.1:{free_port()}")
+    store.files.clear()
+    nowhere = Settings(home=store.settings.home, tracking_uri=f"http://127.0.0.1:{free_port()}")
     assert Registry.open(nowhere).fetch(version) == folder
 
 
-def test_files_that_were_changed_in_the_store_are_refused(
-    registry: Registry, bundle: Path, registry_home: Path
-) -> None:
+def test_files_that_were_changed_in_the_store_are_refused(store: Store, registry: Registry, bundle: Path) -> None:
     version = registry.register(bundle, "cells")
-    (stored,) = (registry_home / "artifacts").rglob("weights.safetensors")
-    shutil.copy(make_bundle(registry_home.parent / "other") / "weights.safetensors", stored)
+    (stored,) = (name for name in store.files.names() if name.endswith("weights.safetensors"))
+    other = make_bundle(store.settings.home.parent / "other")
+    store.files.replace(stored, (other / "weights.safetensors").read_bytes())
     with pytest.raises(BundleError, match=r"expected the files of cells/1"):
         registry.fetch(version)
     assert list(registry.settings.models.iterdir()) == []
@@ -249,11 +245,10 @@ def read_run(settings: Settings, run_id: str) -> dict[str, object]:
         "params": run.data.params,
         "tags": run.data.tags,
         "loss": [(metric.step, metric.value) for metric in client.get_metric_history(run_id, "loss")],
-        "files": sorted(Path(run.info.artifact_uri.removeprefix("file://")).rglob("*")),
     }
 
 
-def test_a_run_records_numbers_parameters_and_files(registry: Registry, tmp_path: Path) -> None:
+def test_a_run_records_numbers_parameters_and_files(store: Store, registry: Registry, tmp_path: Path) -> None:
     picture = tmp_path / "curve.png"
     picture.write_bytes(b"png")
     with registry.start_run("cells", "first", {"training": {"epochs": 3}}, {"git": "f00"}) as run:
@@ -267,10 +262,9 @@ def test_a_run_records_numbers_parameters_and_files(registry: Registry, tmp_path
     assert seen["status"] == "FINISHED"
     assert seen["params"] == {"training.epochs": "3"}
     assert seen["loss"] == [(step, 1 / (step + 1)) for step in range(5)]
-    files = seen["files"]
-    assert isinstance(files, list)
-    assert {file.name for file in files if file.is_file()} == {"curve.png", "README.md"}
-    assert all(registry.settings.artifacts in file.parents for file in files)
+    assert {Path(name).name for name in store.files.names()} == {"curve.png", "README.md"}
+    assert run.read_text("cards/README.md") == "# Card\n"
+    assert run.read_text("cards/missing.md") is None
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
@@ -324,12 +318,6 @@ def test_metrics_wait_while_mlflow_is_away(
 # The platform underneath
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.parametrize("scheme", ["http", "https", "postgresql"])
 def test_a_silent_mlflow_is_noticed_within_seconds(tmp_path: Path, scheme: str) -> None:
     uri = f"{scheme}://user:secret@127.0.0.1:{free_port()}/mlflow"
@@ -356,20 +344,19 @@ class SharedRegistry:
     registry: Registry
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> SharedRegistry:
+@pytest.fixture(scope="module", params=STORES)
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SharedRegistry:
     home, folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("working-directory")
+    store = open_store(request, home)
     bundle = make_bundle(tmp_path_factory.mktemp("bundles") / "bundle")
     script = textwrap.dedent(
         f"""
         import os, sys
-        from pathlib import Path
         from cytoray_services.registry import Registry
         from cytoray_services.settings import Settings
         assert "mlflow" not in sys.modules
         before = dict(os.environ)
-        home = Path({str(home)!r})
-        registry = Registry.open(Settings(home=home, tracking_uri=f"sqlite:///{{home / 'mlflow.db'}}"))
+        registry = Registry.open(Settings.model_validate({store.settings.model_dump(mode="json")!r}))
         for turn in range(5):
             with registry.start_run("cells", f"run {{turn}}") as run:
                 version = registry.register({str(bundle)!r}, "cells", run_id=run.run_id)
@@ -384,13 +371,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> SharedRegistry:
     )
     command = [sys.executable, "-c", script]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    environment |= store.environment
 
     def run(_: int) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
     with ThreadPoolExecutor() as pool:
         processes = list(pool.map(run, range(2)))
-    return SharedRegistry(processes, folder, Registry.open(local(home)))
+    return SharedRegistry(processes, folder, Registry.open(store.settings))
 
 
 def test_two_processes_that_share_a_new_registry_lose_nothing(shared: SharedRegistry) -> None:

@@ -1,4 +1,4 @@
-"""Settings come from two environment variables and from nothing else."""
+"""Settings come from three environment variables and from nothing else."""
 
 from __future__ import annotations
 

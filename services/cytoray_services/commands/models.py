@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cytoray_analysis.errors import RequestError
+from cytoray_services.commands.exchange import export_model, import_model
+from cytoray_services.commands.lineage import show_lineage
 from cytoray_services.commands.output import JsonOption, print_json
+from cytoray_services.commands.promote import promote
 from cytoray_services.settings import load_settings
 
 if TYPE_CHECKING:
@@ -20,9 +25,22 @@ ALIAS = typer.Option("--alias", help="The alias to move; endpoints serve the cha
 REASON = typer.Option("--reason", help="Why; kept in the history.")
 
 
+app.command("promote")(promote)
+app.command("export")(export_model)
+app.command("import")(import_model)
+
+
 @app.command("list")
-def list_models(json: JsonOption = False) -> None:
+def list_models(
+    data: Annotated[
+        str | None, typer.Option(metavar="FOLDER|HASH", help="Only versions that saw this data set, or a part of it.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
     """List all models, newest version first."""
+    if data is not None:
+        _list_by_data(data, json)
+        return
     models = _registry().list()
     if json:
         print_json({"models": [_model_facts(model) for model in models]})
@@ -31,32 +49,35 @@ def list_models(json: JsonOption = False) -> None:
 
 
 @app.command("show")
-def show(model: Annotated[str, MODEL], json: JsonOption = False) -> None:
-    """Show one version: aliases, scores, run, digest, where it comes from, and the history of its model."""
-    registry = _registry()
-    version = registry.resolve(model)
-    history = registry.history(version.name)
-    if json:
-        print_json({**_version_facts(version), "history": history})
-    else:
-        _print_version(version, history)
-
-
-@app.command("promote")
-def promote(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME (its candidate), NAME@ALIAS or NAME/VERSION.")],
-    alias: Annotated[str, ALIAS] = "champion",
-    reason: Annotated[str, REASON] = "",
+def show(
+    model: Annotated[str | None, MODEL] = None,
+    digest: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="Instead of MODEL: the version whose answers carry this.")
+    ] = None,
+    lineage: Annotated[
+        bool, typer.Option("--lineage", help="Data, recipe, code and weights that it comes from.")
+    ] = False,
+    picture: Annotated[Path | None, typer.Option(metavar="FILE.png", help="With --lineage: draw it, too.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Make a version the champion, or give it another alias."""
-    from cytoray_services.registry import CANDIDATE, parse_reference
-
-    wanted = parse_reference(model)
-    by_name = wanted.alias is None and wanted.version is None
+    """Show one version: aliases, scores, run, digest, where it comes from, and the history of its model."""
+    if (model is None) == (digest is None):
+        raise RequestError("expected MODEL or --digest, one of them", field="model", hint="see: cytoray models list")
     registry = _registry()
-    version = registry.resolve(f"{wanted.name}@{CANDIDATE}" if by_name else model)
-    _answer_move(registry.promote(version.name, version.version, alias, reason=reason), alias, json)
+    if digest is not None:
+        from cytoray_services.promotion.lineage import find_answering
+
+        version = find_answering(registry, digest)
+    else:
+        version = registry.resolve(model or "")
+    if lineage or picture is not None:
+        show_lineage(registry, version, picture, json)
+        return
+    history = registry.history(version.name)
+    if json:
+        print_json({**version_facts(version), "history": history})
+    else:
+        _print_version(version, history)
 
 
 @app.command("rollback")
@@ -76,14 +97,35 @@ def _registry() -> Registry:
     return Registry.open(load_settings())
 
 
+def _list_by_data(data: str, json: bool) -> None:
+    from cytoray_services.datasets import open_dataset
+    from cytoray_services.promotion.lineage import versions_that_saw
+
+    found = versions_that_saw(_registry(), open_dataset(data) if Path(data).is_dir() else data)
+    if json:
+        print_json(
+            {
+                "data": data,
+                "versions": [{**version_facts(one.version), "whole": one.whole, "images": one.images} for one in found],
+            }
+        )
+        return
+    for one in found:
+        images = ", ".join(f"{count} images for {split}" for split, count in one.images.items())
+        typer.echo(f"{one.version.reference}  {'the whole' if one.whole else 'a part'}{images and ': '}{images}")
+    if not found:
+        typer.echo("No registered version is known to have seen it.")
+
+
 def _answer_move(version: ModelVersion, alias: str, json: bool) -> None:
     if json:
-        print_json({**_version_facts(version), "alias": alias})
+        print_json({**version_facts(version), "alias": alias})
     else:
         typer.echo(f"{version.name}@{alias} is now {version.reference} ({version.digest[:12]})")
 
 
-def _version_facts(version: ModelVersion) -> dict[str, Any]:
+def version_facts(version: ModelVersion) -> dict[str, Any]:
+    """Return what ``--json`` says about a version."""
     return {
         "model": version.name,
         "version": version.version,
@@ -101,7 +143,7 @@ def _model_facts(model: RegisteredModel) -> dict[str, Any]:
     return {
         "model": model.name,
         "aliases": model.aliases,
-        "versions": [_version_facts(version) for version in model.versions],
+        "versions": [version_facts(version) for version in model.versions],
     }
 
 
@@ -145,7 +187,8 @@ def _print_version(version: ModelVersion, history: tuple[AliasMove, ...]) -> Non
         facts.add_row(Text(key, "bold"), Text(value))
     moves = Table("when", "who", "alias", "from", "to", "how", "why", box=None, pad_edge=False)
     for move in history:
-        words = (move.who, move.alias, move.before or "–", move.after, move.action, move.reason)
+        how = f"{move.action}, forced" if move.forced else move.action
+        words = (move.who, move.alias, move.before or "–", move.after, how, move.reason)
         moves.add_row(Text(f"{move.when.astimezone():%Y-%m-%d %H:%M:%S}"), *map(Text, words))
     console = Console()
     console.print(facts)

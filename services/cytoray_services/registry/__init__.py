@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cytoray_services.registry.run import Run
+from cytoray_services.registry.kept_run import KEPT, KeptRun
+from cytoray_services.registry.run import Run, whoami
 from cytoray_services.registry.store import Registry, load_bundle
 from cytoray_services.registry.versions import (
     CANDIDATE,
@@ -17,7 +18,9 @@ from cytoray_services.registry.versions import (
 __all__ = [
     "CANDIDATE",
     "CHAMPION",
+    "KEPT",
     "AliasMove",
+    "KeptRun",
     "ModelVersion",
     "Reference",
     "RegisteredModel",
@@ -25,4 +28,5 @@ __all__ = [
     "Run",
     "load_bundle",
     "parse_reference",
+    "whoami",
 ]

@@ -64,6 +64,8 @@ class Connection:
         """Return where a new experiment keeps its files; None leaves the choice to the server."""
         if urlsplit(self.uri).scheme in ("http", "https", "databricks"):
             return None
+        if self.settings.artifacts_uri is not None:
+            return f"{self.settings.artifacts_uri.rstrip('/')}/{experiment}"
         return (self.settings.artifacts / experiment).as_uri()
 
     @property

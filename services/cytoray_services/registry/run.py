@@ -10,13 +10,13 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from cytoray_analysis.errors import MissingFileError, PlatformError
-from cytoray_services.registry.connection import Connection
+from cytoray_services.registry.connection import Connection, default_environment
 from cytoray_services.registry.versions import flatten, metric_name
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,11 @@ class Run:
         self._waiting: list[tuple[str, float, int, int]] = []  # name, value, milliseconds, step
         self._sent = 0.0
 
+    @property
+    def kept(self) -> bool:
+        """Whether there is something that MLflow does not know; see :class:`KeptRun`."""
+        return False
+
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record numbers of one step.
 
@@ -63,6 +68,11 @@ class Run:
             self.flush()
         except PlatformError as error:
             logger.warning("%s; %d metrics are kept until it does", error.message, len(self._waiting))
+
+    def log_entries(self, entries: Sequence[Sequence[Any]]) -> None:
+        """Record numbers that were taken earlier: (name, value, milliseconds since 1970, step) each."""
+        self._waiting += [(name, value, milliseconds, step) for name, value, milliseconds, step in entries]
+        self.flush()
 
     def flush(self) -> None:
         """Send the metrics that wait.
@@ -127,6 +137,25 @@ class Run:
     def log_text(self, text: str, path: str) -> None:
         """Store text as the UTF-8 file `path` of the run."""
         self.log_bytes(text.encode(), path)
+
+    def read_text(self, path: str) -> str | None:
+        """Return the UTF-8 file `path` of the run; None where it has no such file.
+
+        Raises
+        ------
+        PlatformError
+            MLflow does not answer.
+        """
+        folder = str(PurePosixPath(path).parent)
+        with self._connection.client() as client:
+            files = client.list_artifacts(self.run_id, None if folder == "." else folder)
+            if path not in {file.path for file in files}:
+                return None
+            with (
+                tempfile.TemporaryDirectory(prefix="cytoray-") as scratch,
+                default_environment(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false"),
+            ):
+                return Path(client.download_artifacts(self.run_id, path, scratch)).read_text(encoding="utf-8")
 
     def end(self, status: Status = "FINISHED") -> None:
         """Send what waits and close the run.

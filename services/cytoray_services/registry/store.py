@@ -11,10 +11,13 @@ import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from cytoray_analysis.errors import BundleError, RequestError
+from cytoray_analysis.errors import BundleError, PlatformError, RequestError
+from cytoray_services.registry.aliases import ANY, AliasRequest, overtaken
+from cytoray_services.registry.claim import claim
 from cytoray_services.registry.connection import Connection, default_environment
+from cytoray_services.registry.kept_run import KeptRun, deliver, has_kept
 from cytoray_services.registry.queries import (
     aliases_of,
     experiment_id,
@@ -35,6 +38,7 @@ from cytoray_services.registry.versions import (
     Reference,
     RegisteredModel,
     check_name,
+    check_reason,
     moves_from_tags,
     parse_reference,
     tags_of,
@@ -43,6 +47,8 @@ from cytoray_services.registry.versions import (
 from cytoray_services.settings import Settings
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from cytoray_analysis.bundle import Bundle
 
 logger = logging.getLogger(__name__)
@@ -79,6 +85,7 @@ class Registry:
         tags: Mapping[str, Any] | None = None,
         *,
         run_id: str | None = None,
+        keep: Path | None = None,
     ) -> Run:
         """Start a run, or resume one.
 
@@ -92,22 +99,42 @@ class Registry:
             What it was started with, and facts about it; nested mappings get dotted names.
         run_id
             The run to resume. Its known parameters keep their values.
+        keep
+            A folder for what MLflow does not take while it does not answer; what an earlier start left there is
+            brought to MLflow first. None: not to answer is an error.
 
         Raises
         ------
         ModelNotFoundError
             There is no run `run_id`.
+        PlatformError
+            MLflow does not answer, and there is no `keep`.
         """
+        start = {"experiment": experiment, "name": name, "params": dict(params or {}), "tags": dict(tags or {})}
+        if keep is None:
+            return self._begun(Run(self._connection, self._running(experiment, name, run_id)), start)
+        try:
+            if has_kept(keep):
+                run_id = deliver(self, keep)[0]
+            return self._begun(KeptRun(self._connection, self._running(experiment, name, run_id), keep, start), start)
+        except PlatformError as error:
+            logger.warning("%s; the run's record is kept in %s until then", error.message, keep)
+            return KeptRun(self._connection, run_id or "", keep, start, beginning=True)
+
+    def _running(self, experiment: str, name: str, run_id: str | None) -> str:
+        """Make a run, or have one running again."""
         with self._connection.client() as client:
-            if run_id is None:
-                group = experiment_id(client, experiment, self._connection.artifact_location(experiment))
-                created = client.create_run(group, run_name=name, tags={"mlflow.user": whoami()})
-                run_id = str(created.info.run_id)
-            else:
+            if run_id is not None:
                 client.update_run(run_id, status="RUNNING")
-        run = Run(self._connection, run_id)
-        run.log_params(params or {})
-        run.set_tags(tags or {})
+                return run_id
+            group = experiment_id(client, experiment, self._connection.artifact_location(experiment))
+            created = client.create_run(group, run_name=name, tags={"mlflow.user": whoami()})
+            return str(created.info.run_id)
+
+    @staticmethod
+    def _begun(run: Run, start: Mapping[str, Any]) -> Run:
+        run.log_params(start["params"])
+        run.set_tags(start["tags"])
         return run
 
     def register(
@@ -163,7 +190,12 @@ class Registry:
         else:
             with self.start_run(EXPERIMENT_WITHOUT_TRAINING, f"{name} {bundle.digest[:12]}", tags=facts) as run:
                 version = self._register(bundle, name, run.run_id, labels)
-        return version if alias is None else self.promote(name, version.version, alias)
+        if alias is None:
+            return version
+        # Nobody decides anything here: the newest has the alias, so nobody's word is asked for and none is recorded
+        # but the move itself.
+        with self._connection.client() as client:
+            return self._point(client, name, version.version, AliasRequest(alias))
 
     def _register(self, bundle: Bundle, name: str, run_id: str, tags: dict[str, str]) -> ModelVersion:
         from mlflow.exceptions import MlflowException
@@ -250,15 +282,37 @@ class Registry:
             shutil.rmtree(draft, ignore_errors=True)
         return target
 
-    def promote(self, name: str, version: str, alias: str = CHAMPION, *, reason: str = "") -> ModelVersion:
+    def promote(
+        self,
+        name: str,
+        version: str,
+        alias: str = CHAMPION,
+        *,
+        expected: str | None = ANY,
+        reason: str = "",
+        forced: bool = False,
+        report: str = "",
+    ) -> ModelVersion:
         """Let an alias point to a version, and record who did it and when.
+
+        Of several that do so at once each has its turn, whichever machines they are on.
+
+        Parameters
+        ----------
+        expected
+            The version that the alias must still have, None for none; any by default.
+        reason, forced, report
+            For the record: see :class:`~cytoray_services.registry.versions.AliasMove`.
 
         Raises
         ------
         ModelNotFoundError
             There is no such version.
+        RequestError
+            The alias has another version than `expected`; the message says who gave it that one.
         """
-        return self._move(name, version, alias, "promote", reason)
+        check_reason(reason)
+        return self._move(name, version, AliasRequest(alias, "promote", expected, reason, forced, report))
 
     def rollback(self, name: str, alias: str = CHAMPION, *, reason: str = "") -> ModelVersion:
         """Let an alias point to the version that it had before; doing it twice goes back two versions.
@@ -266,32 +320,42 @@ class Registry:
         Raises
         ------
         RequestError
-            The alias had no version before.
+            The alias had no version before, or another process moved it just now.
         """
+        check_reason(reason)
         with self._connection.client() as client:
-            aliases = aliases_of(client, name)
-            before = version_before(self.history(name), alias, aliases.get(alias))
+            current = aliases_of(client, name).get(alias)
+            before = version_before(self.history(name), alias, current)
         if before is None:
             raise RequestError(
                 f"{name}@{alias} had no version before, so there is nothing to go back to",
                 field="alias",
                 hint=f"choose a version: cytoray models promote {name}/VERSION --alias {alias}",
             )
-        return self._move(name, before, alias, "rollback", reason)
+        return self._move(name, before, AliasRequest(alias, "rollback", current, reason))
 
-    def _move(
-        self, name: str, version: str, alias: str, action: Literal["promote", "rollback"], reason: str
-    ) -> ModelVersion:
+    def _move(self, name: str, version: str, request: AliasRequest) -> ModelVersion:
         with self._connection.client() as client:
-            aliases = aliases_of(client, name)
-            found = find_version(client, name, version)
-            if found is None:
-                raise no_such_version(client, Reference(name, version=version), aliases)
-            if aliases.get(alias) != version:
-                client.set_registered_model_alias(name, alias, version)
-                move = AliasMove(alias, action, aliases.get(alias), version, whoami(), datetime.now(UTC), reason)
-                client.set_registered_model_tag(name, *move.to_tag())
-            return model_version(found, aliases | {alias: version})
+            aliases_of(client, name)  # there is such a model
+            with claim(client, name, request.alias, self._connection.artifact_location("claims")):
+                return self._point(client, name, version, request)
+
+    def _point(self, client: MlflowClient, name: str, version: str, request: AliasRequest) -> ModelVersion:
+        alias, aliases = request.alias, aliases_of(client, name)
+        found = find_version(client, name, version)
+        if found is None:
+            raise no_such_version(client, Reference(name, version=version), aliases)
+        current = aliases.get(alias)
+        if request.expected not in (ANY, current):
+            raise overtaken(name, request, current, self.history(name))
+        if current != version:
+            client.set_registered_model_alias(name, alias, version)
+            when = datetime.now(UTC)
+            move = AliasMove(
+                alias, request.action, current, version, whoami(), when, request.reason, request.forced, request.report
+            )
+            client.set_registered_model_tag(name, *move.to_tag())
+        return model_version(found, aliases | {alias: version})
 
     def history(self, name: str) -> tuple[AliasMove, ...]:
         """Return all moves of the aliases of a model, oldest first."""
@@ -299,11 +363,33 @@ class Registry:
             aliases_of(client, name)
             return moves_from_tags(client.get_registered_model(name).tags)
 
+    def run(self, run_id: str) -> Run:
+        """Return a run to write to, as it is: neither resumed nor ended."""
+        return Run(self._connection, run_id)
+
+    def note(self, name: str, notes: Mapping[str, str]) -> None:
+        """Set tags of a model, all versions alike."""
+        with self._connection.client() as client:
+            aliases_of(client, name)
+            for key, value in notes.items():
+                client.set_registered_model_tag(name, key, value)
+
+    def notes(self, name: str) -> dict[str, str]:
+        """Return the tags of a model, its history among them."""
+        with self._connection.client() as client:
+            aliases_of(client, name)
+            return dict(client.get_registered_model(name).tags)
+
     def versions(self, name: str) -> tuple[ModelVersion, ...]:
         """Return all versions of a model, newest first."""
         with self._connection.client() as client:
             aliases = aliases_of(client, name)
             return tuple(model_version(found, aliases) for found in search_versions(client, name))
+
+    def find_digest(self, digest: str) -> tuple[ModelVersion, ...]:
+        """Return all versions whose digest begins with `digest`."""
+        everyone = (version for model in self.list() for version in model.versions)
+        return tuple(version for version in everyone if version.digest.startswith(digest))
 
     def list(self) -> tuple[RegisteredModel, ...]:
         """Return all models that Cytoray registered, by name; a shared MLflow may hold others too."""

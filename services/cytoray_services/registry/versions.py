@@ -26,6 +26,8 @@ _REFERENCE = re.compile(rf"(?P<name>{NAME.pattern})(?:@(?P<alias>[A-Za-z][\w-]*)
 _METRIC_TAG = "metric."
 _MOVE_TAG = "alias_history."
 
+LONGEST_REASON = 2000  # characters; MLflow keeps up to 5000 of a whole record
+
 
 @dataclass(frozen=True)
 class ModelVersion:
@@ -78,7 +80,17 @@ class RegisteredModel:
 
 @dataclass(frozen=True)
 class AliasMove:
-    """Who moved an alias, when, from which version to which; `before` is None for the first move."""
+    """Who moved an alias, when, from which version to which, and why.
+
+    Attributes
+    ----------
+    before
+        None for the first move.
+    forced
+        Whether it was moved although a check had failed.
+    report
+        Where the report of the checks lies: a folder of the run that `after` came from; empty without checks.
+    """
 
     alias: str
     action: Literal["promote", "rollback"]
@@ -87,6 +99,8 @@ class AliasMove:
     who: str
     when: datetime
     reason: str = ""
+    forced: bool = False
+    report: str = ""
 
     def to_tag(self) -> tuple[str, str]:
         """Return key and value of the tag that records this move.
@@ -133,6 +147,16 @@ def check_name(name: str) -> None:
             f"expected the name of a model, got {name!r}",
             field="name",
             hint="use up to 64 small letters, digits, - and _, beginning with a letter or digit",
+        )
+
+
+def check_reason(reason: str) -> None:
+    """Raise RequestError unless `reason` fits into a record."""
+    if len(reason) > LONGEST_REASON:
+        raise RequestError(
+            f"expected a reason of at most {LONGEST_REASON} characters, got {len(reason)}",
+            field="reason",
+            hint="say it shorter",
         )
 
 

@@ -1,0 +1,137 @@
+"""``cytoray models promote``: through the gate, and what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cytoray_analysis.errors import RequestError
+from cytoray_services.commands.columns import ColumnOption, parse_columns
+from cytoray_services.commands.output import JsonOption, print_json
+from cytoray_services.settings import load_settings
+
+if TYPE_CHECKING:
+    from cytoray_services.promotion.checks import Check
+    from cytoray_services.promotion.frozen_set import FrozenSet
+    from cytoray_services.registry import ModelVersion, Registry
+
+CHAMPION = "champion"
+
+
+def promote(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME (its candidate), NAME@ALIAS or NAME/VERSION.")],
+    on: Annotated[
+        Path | None, typer.Option(metavar="DATASET", help="Freeze this data set to judge by; recorded at first use.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="With --on: which part of it.")] = "val",
+    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="With --on: subgroups that must not lose.")] = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="With --on: images that belong together, such as patient.")
+    ] = None,
+    column: ColumnOption = None,
+    replace_set: Annotated[
+        bool, typer.Option("--replace-set", help="With --on: judge by another set from now on; needs --reason.")
+    ] = False,
+    tolerance: Annotated[float, typer.Option(min=0, max=1, help="How much a subgroup may lose.")] = 0.02,
+    alias: Annotated[
+        str, typer.Option("--alias", help="The alias to move; only the champion has to pass the gate.")
+    ] = CHAMPION,
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the history.")] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote in spite of failed checks; recorded, and needs --reason.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Make a version the champion, if it is better and nothing speaks against it."""
+    from cytoray_services.registry import CANDIDATE, Registry, parse_reference
+
+    wanted = parse_reference(model)
+    by_name = wanted.alias is None and wanted.version is None
+    registry = Registry.open(load_settings())
+    version = registry.resolve(f"{wanted.name}@{CANDIDATE}" if by_name else model)
+    if on is None and (by is not None or group is not None or column or replace_set):
+        raise RequestError("expected --on with --by, --group, --column and --replace-set", field="on", hint="add --on")
+    if alias != CHAMPION:
+        _answer(registry.promote(version.name, version.version, alias, reason=reason), alias, (), None, json)
+        return
+    _through_the_gate(
+        registry,
+        version,
+        given=None if on is None else _freeze(version, on, split, by, group, parse_columns(column)),
+        replacing=replace_set,
+        tolerance=tolerance,
+        force=force,
+        reason=reason,
+        json=json,
+    )
+
+
+def _freeze(
+    version: ModelVersion, on: Path, split: str, by: str | None, group: str | None, columns: dict[str, str]
+) -> FrozenSet:
+    from cytoray_analysis.tasks import truth_of
+    from cytoray_services.promotion.data_source import DataSource
+    from cytoray_services.promotion.frozen_set import freeze
+
+    source = DataSource((on.expanduser().absolute(),), truth_of(version.tags["task"]), columns=columns)
+    return freeze(source, split, by=by, group=group)
+
+
+def _through_the_gate(registry: Registry, version: ModelVersion, *, json: bool, **wish: Any) -> None:
+    from cytoray_services.promotion.gate import PromotionRefusedError, Wish
+    from cytoray_services.promotion.gate import promote as promote_version
+
+    with _progress() as progress:
+        try:
+            done = promote_version(registry, version, Wish(alias=CHAMPION, **wish), progress=progress)
+        except PromotionRefusedError as refusal:
+            if not json:
+                _print_checks(refusal.checks)
+            raise
+    facts = {"forced": done.forced, "report": done.report or None}
+    _answer(done.version, CHAMPION, done.checks, facts, json)
+
+
+def _answer(
+    version: ModelVersion, alias: str, checks: tuple[Check, ...], facts: dict[str, Any] | None, json: bool
+) -> None:
+    from cytoray_services.commands.models import version_facts
+
+    if json:
+        more = {} if facts is None else {**facts, "checks": checks}
+        print_json({**version_facts(version), "alias": alias, **more})
+        return
+    _print_checks(checks)
+    forced = ", by force" if facts and facts["forced"] else ""
+    typer.echo(f"{version.name}@{alias} is now {version.reference} ({version.digest[:12]}){forced}")
+
+
+def _print_checks(checks: tuple[Check, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not checks:
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for check in checks:
+        verdict = Text("passed", "green") if check.passed else Text("failed", "bold red")
+        table.add_row(Text(check.name), verdict, Text(check.reason))
+    Console().print(table)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Say on standard error what is done, while it is done; nothing when that is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with console.status("opening the registry") as status:
+        yield lambda stage: status.update(stage)

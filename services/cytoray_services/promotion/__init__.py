@@ -1,0 +1,1 @@
+"""Promotion: a candidate becomes the champion through a gate, on images that are frozen."""

@@ -1,0 +1,62 @@
+"""What the gate found, for programs, for people, and as a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cytoray_services.promotion.checks import Check
+from cytoray_services.promotion.resampling import Comparison
+
+
+def checks_as_json(facts: Mapping[str, Any], checks: Sequence[Check]) -> str:
+    """Return the whole report as JSON."""
+    return json.dumps({**facts, "checks": [describe(check) for check in checks]}, indent=1, default=str)
+
+
+def describe(check: Check) -> dict[str, Any]:
+    """Return one check as JSON can say it."""
+    return {"name": check.name, "passed": check.passed, "reason": check.reason, "figures": dict(check.figures)}
+
+
+def checks_as_markdown(facts: Mapping[str, Any], checks: Sequence[Check]) -> str:
+    """Return the report for people."""
+    lines = [f"# {facts['model']} for `{facts['alias']}`", ""]
+    lines += [f"- {name}: {value}" for name, value in facts.items() if name not in ("model", "alias")]
+    lines += ["", "| check | | found |", "|---|---|---|"]
+    lines += [f"| {one.name} | {'passed' if one.passed else '**failed**'} | {_cell(one.reason)} |" for one in checks]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "/").replace("\n", " ")
+
+
+def draw_comparison(comparison: Comparison, candidate: str, champion: str) -> bytes:
+    """Draw how the difference between candidate and champion is distributed over resamples, PNG."""
+    from cytoray_analysis.pictures import figure_png, new_figure
+
+    figure = new_figure(width=7.0, height=3.8)
+    axes = figure.add_subplot()
+    differences = comparison.differences
+    span = float(np.abs(differences).max()) or 1.0
+    bins = np.linspace(-span, span, 61)
+    for chosen, colour, label in (
+        (differences > 0, "#1b7f79", f"{candidate} better"),
+        (differences <= 0, "#c4622d", f"not better: {comparison.probability:.2g} of all"),
+    ):
+        axes.hist(differences[chosen], bins=bins, color=colour, label=label)
+    axes.axvline(0, color="black", linewidth=1)
+    axes.axvline(comparison.candidate - comparison.champion, color="black", linestyle="--", linewidth=1, label="found")
+    axes.set_xlabel(f"{comparison.metric} of {candidate} minus that of {champion}")
+    axes.set_ylabel("resamples")
+    verdict = "better by more than chance" if comparison.better else "not better by more than chance"
+    drawn = f"{comparison.images} images"
+    if comparison.groups != comparison.images:
+        drawn += f" in {comparison.groups} groups"
+    axes.set_title(f"{verdict}; {drawn}, at most {comparison.level:.2g} may be on the left", fontsize=10)
+    axes.legend(fontsize=8, frameon=False)
+    return figure_png(figure)

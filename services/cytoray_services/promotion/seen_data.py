@@ -1,0 +1,114 @@
+"""What a model has seen: a digest of every image that it was trained on or chosen by, kept in its run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cytoray_analysis.images import Image, read_image
+from cytoray_analysis.tracking.ctc import read_movie
+from cytoray_services.datasets import Dataset, Item, hash_dataset, open_dataset
+from cytoray_services.promotion.data_source import DataSource
+from cytoray_services.registry import Run
+
+SEEN = "data/seen.json"  # where it lies in a run
+
+
+@dataclass(frozen=True)
+class SeenData:
+    """The data of one training.
+
+    Attributes
+    ----------
+    source
+        Where they were.
+    digest
+        Content hash of what was used of them.
+    folders
+        Content hash of each whole folder, as ``cytoray data hash`` prints it.
+    images
+        Digests of the images, by split; see :func:`image_digests`.
+    """
+
+    source: DataSource
+    digest: str
+    folders: dict[str, str]
+    images: dict[str, frozenset[str]]
+
+    def to_json(self) -> str:
+        """Return the text that the run keeps."""
+        images = {split: sorted(digests) for split, digests in self.images.items()}
+        record = {"source": self.source.to_record(), "digest": self.digest, "folders": self.folders, "images": images}
+        return json.dumps(record, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> SeenData:
+        """Read what :meth:`to_json` wrote."""
+        record = json.loads(text)
+        images = {split: frozenset(digests) for split, digests in record["images"].items()}
+        return cls(DataSource.from_record(record["source"]), record["digest"], record["folders"], images)
+
+
+def record_seen_data(run: Run, source: DataSource, dataset: Dataset, digest: str) -> SeenData:
+    """Write into a run what its training has seen.
+
+    Parameters
+    ----------
+    source
+        Where `dataset` was opened from.
+    dataset, digest
+        What was used, and its content hash.
+    """
+    columns = dict(source.columns) or None
+    folders = {
+        str(root): hash_dataset(open_dataset(root, columns=columns, truth=source.truth))
+        for root in (*source.roots, *source.validation)
+    }
+    images = {name: frozenset(image_digests(dataset.split(name))) for name in dataset.splits}
+    seen = SeenData(source, digest, folders, images)
+    run.log_text(seen.to_json(), SEEN)
+    return seen
+
+
+def read_seen_data(run: Run) -> SeenData | None:
+    """Return what the training of a run has seen; None where nothing is recorded about it."""
+    text = run.read_text(SEEN)
+    return None if text is None else SeenData.from_json(text)
+
+
+def image_digests(dataset: Dataset) -> dict[str, Path]:
+    """Return a digest of the pixels of every image, and the file that has them.
+
+    Pixels are compared, not files, so that a copy in another format is still the same image; as float32, which is
+    exact for 8 and 16 bits, so that neither the type counts; without axes of length one. The cells of an image are
+    told apart by their boxes, the frames of a movie are images of their own.
+    """
+    found: dict[str, Path] = {}
+    for items in dataset.images:
+        for digest in _digests(dataset, items):
+            found.setdefault(digest, items[0].image)
+    return found
+
+
+def _digests(dataset: Dataset, items: tuple[Item, ...]) -> Iterator[str]:
+    path = items[0].image
+    if dataset.truth_kind == "lineage":
+        movie = read_movie(path)
+        for frame in range(movie.shape[0]):
+            yield _pixel_digest(movie, frame)
+        return
+    digest = _pixel_digest(read_image(path))
+    for item in items:
+        yield digest if item.box is None else hashlib.sha256(f"{digest} {item.box}".encode()).hexdigest()
+
+
+def _pixel_digest(image: Image, frame: int | None = None) -> str:
+    whole = (slice(None),) * len(image.shape)
+    pixels = image.read(whole if frame is None else (slice(frame, frame + 1), *whole[1:])).squeeze()
+    values = np.ascontiguousarray(pixels, dtype="<f4")
+    return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()

@@ -1,0 +1,180 @@
+"""A run that is kept in a folder while MLflow does not answer, and brought to MLflow later.
+
+A training takes hours; its record keeper may be away for minutes. What cannot be written down there is kept here, in
+order, and nothing of it is lost or written twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cytoray_analysis.errors import MissingFileError, PlatformError
+from cytoray_services.registry.connection import Connection
+from cytoray_services.registry.run import Run, Status
+
+if TYPE_CHECKING:
+    from cytoray_services.registry.store import Registry
+
+logger = logging.getLogger(__name__)
+
+KEPT = "kept-record"  # the folder, beside the bundle of its training
+_START, _CALLS, _DONE, _MODEL = "start.json", "calls.jsonl", "done.json", "model.json"
+
+
+class KeptRun(Run):
+    """A run that writes to a folder what MLflow does not take.
+
+    From the first call that fails on, all calls are kept, so that their order stays.
+
+    Parameters
+    ----------
+    connection
+        Where the run is, or will be.
+    run_id
+        Empty where MLflow did not even answer when the run was to start.
+    folder
+        Where calls are kept; made when it is needed.
+    start
+        What :meth:`Registry.start_run` was asked for.
+    beginning
+        Whether that, too, is still to be told to MLflow.
+    """
+
+    def __init__(
+        self, connection: Connection, run_id: str, folder: Path, start: Mapping[str, Any], *, beginning: bool = False
+    ) -> None:
+        super().__init__(connection, run_id)
+        self._folder, self._start = folder, start
+        if beginning:
+            self._begin()
+
+    @property
+    def kept(self) -> bool:
+        """Whether there is something that MLflow does not know yet."""
+        return has_kept(self._folder)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record parameters, there or here; see :meth:`Run.log_params`."""
+        if self.kept or not self._tried(lambda: Run.log_params(self, params)):
+            self._keep("log_params", dict(params))
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags, there or here; see :meth:`Run.set_tags`."""
+        if self.kept or not self._tried(lambda: Run.set_tags(self, tags)):
+            self._keep("set_tags", dict(tags))
+
+    def log_file(self, path: str | Path, folder: str = "") -> None:
+        """Copy a file into a folder of the run, there or here; see :meth:`Run.log_file`."""
+        if not self.kept and self._tried(lambda: Run.log_file(self, path, folder)):
+            return
+        if not Path(path).is_file():
+            raise MissingFileError(f"there is no file {path}", field=str(path))
+        self._begin()
+        place = self._folder / "files" / f"{len(_lines(self._folder)):06d}"
+        place.mkdir(parents=True)
+        shutil.copy(path, place)
+        self._keep("log_file", str((place / Path(path).name).relative_to(self._folder)), folder)
+
+    def flush(self) -> None:
+        """Send the metrics that wait, or keep them."""
+        if self._waiting and (self.kept or not self._tried(lambda: Run.flush(self))):
+            self._keep("log_entries", self._waiting)
+            self._waiting = []
+
+    def read_text(self, path: str) -> str | None:
+        """Return a file of the run, as far as MLflow has it; see :meth:`Run.read_text`."""
+        return None if self.kept else super().read_text(path)
+
+    def end(self, status: Status = "FINISHED") -> None:
+        """Close the run, there or here; see :meth:`Run.end`."""
+        self.flush()
+        if self.kept or not self._tried(lambda: Run.end(self, status)):
+            self._keep("end", status)
+
+    def keep_registration(self, name: str, metrics: Mapping[str, float]) -> None:
+        """Remember under which name and with which scores the bundle of this run is to be registered."""
+        self._begin()
+        _write(self._folder / _MODEL, {"name": name, "metrics": dict(metrics)})
+
+    def _tried(self, call: Any) -> bool:
+        try:
+            call()
+        except PlatformError as error:
+            logger.warning("%s; the run's record is kept in %s until then", error.message, self._folder)
+            return False
+        return True
+
+    def _begin(self) -> None:
+        if not self.kept:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _write(self._folder / _START, {**self._start, "run_id": self.run_id or None})
+
+    def _keep(self, call: str, *arguments: Any) -> None:
+        self._begin()
+        with (self._folder / _CALLS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"call": call, "arguments": arguments}, default=str) + "\n")
+
+
+def has_kept(folder: Path) -> bool:
+    """Tell whether a folder holds a run that MLflow does not know whole."""
+    return (folder / _START).is_file()
+
+
+def deliver(registry: Registry, folder: Path) -> tuple[str, dict[str, Any]]:
+    """Bring a kept run to MLflow, and remove its folder.
+
+    Interrupted, it goes on after the last call that MLflow took when it is called again.
+
+    Returns
+    -------
+    run_id
+        Of the run, as MLflow has it now.
+    model
+        ``{name, metrics}`` of the bundle that was to be registered; empty if none was.
+
+    Raises
+    ------
+    PlatformError
+        MLflow does not answer; what was not delivered stays.
+    """
+    start = json.loads((folder / _START).read_text(encoding="utf-8"))
+    run = registry.start_run(**start)
+    _write(folder / _START, {**start, "run_id": run.run_id})
+    done = json.loads((folder / _DONE).read_text(encoding="utf-8")) if (folder / _DONE).is_file() else 0
+    ended = False
+    for number, line in enumerate(_lines(folder)):
+        entry = json.loads(line)
+        ended = entry["call"] == "end"
+        if number < done and not ended:
+            continue
+        arguments = entry["arguments"]
+        if entry["call"] == "log_file":
+            arguments[0] = folder / arguments[0]
+        getattr(run, entry["call"])(*arguments)
+        _write(folder / _DONE, number + 1)
+    if not ended:
+        run.flush()
+    model = folder / _MODEL
+    wanted = json.loads(model.read_text(encoding="utf-8")) if model.is_file() else {}
+    shutil.rmtree(folder)
+    return run.run_id, wanted
+
+
+def _lines(folder: Path) -> list[str]:
+    calls = folder / _CALLS
+    if not calls.is_file():
+        return []
+    # A line without its end was being written when the process died.
+    lines = calls.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line for line in lines if line.endswith("\n")]
+
+
+def _write(path: Path, content: Any) -> None:
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(content, default=str), encoding="utf-8")
+    draft.replace(path)
