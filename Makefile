@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-EXTRAS := train,serve,cluster,dev
+EXTRAS := train,serve,cluster,exchange,postgresql,s3,dev
 DATA ?=
 
 # DeepSpeed would otherwise compile its kernels while it is installed; it builds what it uses on first use.

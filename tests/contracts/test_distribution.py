@@ -113,4 +113,5 @@ def test_the_base_install_has_no_reader_under_the_gpl() -> None:
 
 
 def test_every_extra_of_the_design_exists() -> None:
-    assert set(project()["optional-dependencies"]) == {"train", "serve", "cluster", "formats", "dev"}
+    extras = {"train", "serve", "cluster", "exchange", "postgresql", "s3", "formats", "dev"}
+    assert set(project()["optional-dependencies"]) == extras

@@ -96,8 +96,8 @@ def test_a_gradient_that_is_no_number_stops_the_training_and_names_the_step(
 
     def loss(self: InstanceSegmentation, outputs: Tensor, target: Tensor) -> Tensor:
         nonlocal calls
-        calls += 1
-        return sane(self, outputs, target) * (float("nan") if calls == 6 else 1.0)
+        calls += torch.is_grad_enabled()  # a step that is looked into computes its loss once more
+        return sane(self, outputs, target) * (float("nan") if calls == 6 and torch.is_grad_enabled() else 1.0)
 
     monkeypatch.setattr(InstanceSegmentation, "loss", loss)
     with pytest.raises(TrainingError, match=r"step 5 .*epoch 1.*nan"):

@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
 
@@ -38,6 +38,15 @@ class Draw:
     chance: tuple[float, ...]
 
 
+@dataclass
+class Preparing:
+    """Seconds spent preparing batches: pixels and truth read, warped and varied, turned into the loss's target."""
+
+    read: float = 0.0
+    augment: float = 0.0
+    encode: float = 0.0
+
+
 @dataclass(frozen=True)
 class Sampler:
     """Draws augmented crops from the training split.
@@ -64,6 +73,8 @@ class Sampler:
         0 draws classes as often as they are, 1 every class equally often.
     rank, world
         This worker among all.
+    spent
+        Counts where the time goes.
     """
 
     cache: Cache
@@ -77,6 +88,7 @@ class Sampler:
     balance: float = 0.0
     rank: int = 0
     world: int = 1
+    spent: Preparing = field(default_factory=Preparing, compare=False)
 
     @cached_property
     def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
@@ -110,6 +122,7 @@ class Sampler:
         return [self._pass(draws[start : start + size], (self.seed, step, start)) for start in starts]
 
     def _pass(self, draws: list[Draw], seed: tuple[int, int, int]) -> Pass:
+        began = time.perf_counter()
         windows = [
             self.examples.window(
                 self.cache.pixels(draw.example),
@@ -123,11 +136,18 @@ class Sampler:
         ]
         images = torch.from_numpy(np.stack([window[0] for window in windows]))
         truth = torch.from_numpy(np.stack([window[1] for window in windows]))
+        read = time.perf_counter()
         words = np.random.SeedSequence(seed).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(words[0]) % 2**63)
         images, truth = self.examples.vary(images, truth, self.crop, self.augmentation, generator)
         layout = _LAYOUTS.get(images.ndim, torch.contiguous_format)
-        return images.contiguous(memory_format=layout), self.encode(truth)
+        images = images.contiguous(memory_format=layout)
+        varied = time.perf_counter()
+        target = self.encode(truth)
+        self.spent.read += read - began
+        self.spent.augment += varied - read
+        self.spent.encode += time.perf_counter() - varied
+        return images, target
 
 
 def test_input(plan: Plan, cache: Cache) -> NDArray[np.float32]:

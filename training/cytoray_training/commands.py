@@ -31,5 +31,64 @@ def train(
         print_json(outcome)
         return
     scores = "  ".join(f"{name} {value:.3f}" for name, value in outcome["metrics"].items())
+    standing = f"version {outcome['version']} (candidate)" if outcome["version"] else "not registered yet"
+    typer.echo(f"{outcome['model']} {standing}, {outcome['seconds']:.0f} s\n{scores}")
+    typer.echo(f"bundle: {outcome['bundle']}\nrun: {outcome['run_id'] or 'kept beside the bundle'}")
+
+
+def tune(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, with a section tune.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, such as tune.trials=10."),
+    ] = None,
+    on: Annotated[str, typer.Option(metavar="local|ADDRESS", help="The Ray cluster to train on.")] = "local",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, even if this search was interrupted.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Search for a better recipe and register its model as candidate. An interrupted search goes on."""
+    from cytoray_services.settings import load_settings
+    from cytoray_training.recipe import load_recipe
+    from cytoray_training.search.search import run_search
+
+    outcome = run_search(load_recipe(recipe, overrides or ()), load_settings(), on=on, fresh=fresh)
+    if json:
+        print_json(outcome)
+        return
+    best, trials = outcome["best"], outcome["trials"]
+    stopped = sum(trial["state"] == "stopped" for trial in trials)
+    scores = "  ".join(f"{name} {value:.3f}" for name, value in outcome["metrics"].items())
     typer.echo(f"{outcome['model']} version {outcome['version']} (candidate), {outcome['seconds']:.0f} s\n{scores}")
-    typer.echo(f"bundle: {outcome['bundle']}\nrun: {outcome['run_id']}")
+    typer.echo(f"best of {len(trials)} trials, {stopped} stopped early: {best['name']}")
+    typer.echo("\n".join(f"  {path}: {value}" for path, value in best["values"].items()) or "  the recipe as it is")
+    typer.echo(f"report: {outcome['report']}\nbundle: {outcome['bundle']}\nrun: {outcome['run_id']}")
+
+
+def learning_curve(
+    recipe: Annotated[Path, typer.Argument(help="The recipe.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, such as training.epochs=10."),
+    ] = None,
+    shares: Annotated[str, typer.Option(help="Shares of the labels to train at.")] = "0.05,0.1,0.25,0.5,1",
+    on: Annotated[str, typer.Option(metavar="local|ADDRESS", help="The Ray cluster to train on.")] = "local",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, even if this was interrupted.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train at growing shares of the labels, and tell whether more labels would help. Goes on when interrupted."""
+    from cytoray_analysis.errors import RequestError
+    from cytoray_services.settings import load_settings
+    from cytoray_training.recipe import load_recipe
+    from cytoray_training.search.learning_curve import run_curve
+
+    try:
+        chosen = [float(word) for word in shares.split(",")]
+    except ValueError as error:
+        raise RequestError(f"expected numbers with commas between them, got {shares!r}", field="--shares") from error
+    outcome = run_curve(load_recipe(recipe, overrides or ()), load_settings(), shares=chosen, on=on, fresh=fresh)
+    if json:
+        print_json(outcome)
+        return
+    for point in outcome["points"]:
+        typer.echo(f"{point['labels']:8d} labels  {outcome['metric']} {point['metrics'][outcome['metric']]:.3f}")
+    typer.echo(f"more labels? {outcome['verdict']}\nreport: {outcome['report']}\nrun: {outcome['run_id']}")

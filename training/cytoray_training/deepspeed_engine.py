@@ -8,6 +8,7 @@ known here only.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,6 @@ from cytoray_training.engine import (
     Loss,
     State,
     Trunk,
-    autocast_dtype,
     build_optimizer,
     moments_of,
     rank,
@@ -55,19 +55,23 @@ class DeepSpeedEngine(Engine):
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=self.network,
             optimizer=build_optimizer(self.network, training, trunk),
-            config=_configuration(training, crops, self.network, autocast_dtype(training.precision, device)),
+            config=_configuration(training, crops, self.network, self.precision),
         )
 
     def _update(self, passes: Sequence[tuple[Tensor, Tensor]], learning_rate: float) -> tuple[list[Tensor], float]:
         set_learning_rate(self._optimizer.param_groups, learning_rate)
-        losses = []
+        losses: list[Tensor] = []
         norm = 0.0
         for index, (images, target) in enumerate(passes):
             loss = self.loss(self._engine(images).float(), target)
+            if not _finite_everywhere(loss):  # the weights stay, so that it can be found out where it began
+                return [*losses, loss.detach()], math.nan
             self._engine.backward(loss)  # divides by the number of passes
             if self._stage == 0 and index == len(passes) - 1:
                 # DeepSpeed clips here too, but keeps the norm to itself.
                 norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip))
+                if not math.isfinite(norm):
+                    return [*losses, loss.detach()], norm
             self._engine.step()  # acts after the last pass only
             losses.append(loss.detach())
         return losses, norm if self._stage == 0 else float(self._engine.get_global_grad_norm())
@@ -143,6 +147,14 @@ class DeepSpeedEngine(Engine):
     def _parameter(self, name: str) -> Any:
         """Return the parameter of that name, with what DeepSpeed has hung on it; None for a buffer."""
         return dict(self.network.named_parameters()).get(name)
+
+
+def _finite_everywhere(loss: Tensor) -> bool:
+    """Whether the loss of every worker is a number: all take the step, or none."""
+    finite = torch.isfinite(loss.detach()).float()
+    if world_size() > 1:
+        distributed.all_reduce(finite, distributed.ReduceOp.MIN)
+    return bool(finite)
 
 
 def _deepspeed(device: torch.device) -> Any:

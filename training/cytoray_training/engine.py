@@ -8,6 +8,7 @@ continued by any other.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -83,6 +84,7 @@ class Engine(ABC):
         self.loss = loss
         self.training = training
         self.device = device
+        self.precision = autocast_dtype(training.precision, device)
         self.steps = 0
         self._average: list[Tensor] = []
 
@@ -90,9 +92,32 @@ class Engine(ABC):
         """Take one optimizer step from ``training.accumulate`` passes of (images, target), each on this device."""
         self.network.train()
         losses, norm = self._update(passes, learning_rate)
-        self.steps += 1
-        self._update_average()
+        if math.isfinite(norm):  # else this was the last step, and the average is still good
+            self.steps += 1
+            self._update_average()
         return Step(float(torch.stack(losses).mean()), float(norm))
+
+    @torch.no_grad()
+    def loss_of(self, passes: Sequence[tuple[Tensor, Tensor]]) -> float:
+        """Return this worker's mean loss as in training, and leave no trace. Every worker must call it."""
+        buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
+        self.network.train()
+        losses = []
+        for images, target in passes:
+            with self._autocast():
+                outputs = self.network(images)
+            losses.append(self.loss(outputs.float(), target))
+        for buffer, before in buffers:  # batch norms have counted these crops already
+            buffer.copy_(before)
+        return float(torch.stack(losses).mean())
+
+    def local_weights(self) -> list[tuple[str, Tensor]]:
+        """Return this worker's part of each parameter, which steps change in place."""
+        return [(name, self._local(parameter)) for name, parameter in self.network.named_parameters()]
+
+    def _autocast(self) -> torch.autocast:
+        dtype = self.precision
+        return torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
     def state(self) -> State:
         """Return everything that training goes on from, full fp32 on the CPU. Every worker must call it."""
@@ -189,7 +214,6 @@ class TorchEngine(Engine):
         self, network: nn.Module, loss: Loss, training: Training, device: torch.device, trunk: Trunk = WHOLE
     ) -> None:
         super().__init__(network, loss, training, device, trunk)
-        self._precision = autocast_dtype(training.precision, device)
         self._optimizer = build_optimizer(self.network, training, trunk)
         self._parallel: nn.Module = self.network
         if world_size() > 1:
@@ -201,18 +225,17 @@ class TorchEngine(Engine):
         losses = []
         for index, (images, target) in enumerate(passes):
             with self._silent(index < len(passes) - 1):
-                with torch.autocast(
-                    self.device.type, self._precision or torch.bfloat16, enabled=self._precision is not None
-                ):
+                with self._autocast():
                     outputs = self._parallel(images)
                 loss = self.loss(outputs.float(), target)
                 (loss / len(passes)).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip)
+        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip))
         set_learning_rate(self._optimizer.param_groups, learning_rate)
-        self._optimizer.step()
+        if math.isfinite(norm):  # else the weights stay, so that it can be found out where it began
+            self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return losses, float(norm)
+        return losses, norm
 
     def _silent(self, more_to_come: bool) -> AbstractContextManager[None]:
         """Hold the exchange of gradients back until the last pass."""

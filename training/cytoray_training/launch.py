@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from cytoray_analysis.errors import CytorayError, PlatformError, RequestError, TrainingError
-from cytoray_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cytoray_training.checkpoint import Checkpoint, Journal, load_checkpoint, load_journal, save_checkpoint
 from cytoray_training.plan import Plan
+from cytoray_training.recipe import Scale
 from cytoray_training.reporter import PROGRESS, append_progress
 
 FAILURE = "failure.json"
+START = "start"  # a checkpoint that a run goes on from before it has one of its own
 LOCAL = "local"
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 _OBJECT_STORE = 2**28
@@ -52,7 +54,7 @@ def launch(plan: Plan, folder: Path, *, on: str = LOCAL, listen: Listener | None
     if finished is not None and finished.journal.finished:
         return finished
     (folder / FAILURE).unlink(missing_ok=True)
-    with _cluster(plan, on), _listening(folder / PROGRESS, listen):
+    with cluster(plan.recipe.scale, on), _listening(folder / PROGRESS, listen):
         _fit(plan, folder)
     checkpoint = newest_checkpoint(folder)
     if checkpoint is None:
@@ -62,16 +64,25 @@ def launch(plan: Plan, folder: Path, *, on: str = LOCAL, listen: Listener | None
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
     """Return the newest complete checkpoint of a run's folder, without starting Ray."""
+    place = newest_place(folder)
+    return load_checkpoint(place) if place else None
+
+
+def newest_journal(folder: Path) -> Journal | None:
+    """Return where a run stands by its newest complete checkpoint, without reading weights."""
+    place = newest_place(folder)
+    return load_journal(place) if place else None
+
+
+def newest_place(folder: Path) -> Path | None:
+    """Return the folder of a run's newest complete checkpoint; None before the first."""
     if not (folder / _SNAPSHOT).is_file():
         return None
     from ray.train import Result
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)  # it explains at length that there are checkpoints
     checkpoint = Result.from_path(str(folder)).checkpoint
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as place:
-        return load_checkpoint(Path(place))
+    return None if checkpoint is None else Path(checkpoint.path)
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,8 @@ class _RayReporter:
 
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
-            return None
+            start = self.folder / START
+            return load_checkpoint(start) if start.is_dir() else None
         with checkpoint.as_directory() as place:
             return load_checkpoint(Path(place))
 
@@ -103,7 +115,7 @@ class _RayReporter:
                 dict(metrics), checkpoint=ray.train.Checkpoint.from_directory(str(place)), checkpoint_dir_name=name
             )
 
-    def progress(self, facts: Mapping[str, float | str]) -> None:
+    def progress(self, facts: Mapping[str, Any]) -> None:
         append_progress(self.folder / PROGRESS, facts)
 
 
@@ -179,11 +191,27 @@ def _raise_failure(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _cluster(plan: Plan, on: str) -> Iterator[None]:
-    """Be connected to a Ray cluster: a local one that ends with this context, or the one at an address."""
+def cluster(scale: Scale, on: str, *, trainings: int = 1) -> Iterator[None]:
+    """Be connected to a Ray cluster: a local one that ends with this context, or the one at an address.
+
+    Inside another such context, as each of several trainings is, it is the outer one.
+
+    Parameters
+    ----------
+    scale
+        Of one training; a cluster that can never give it is refused.
+    on
+        ``local`` or an address.
+    trainings
+        How many such trainings a local cluster offers room for at a time.
+
+    Raises
+    ------
+    PlatformError, RequestError
+        There is no cluster at the address, or it is too small.
+    """
     import ray
 
-    scale = plan.recipe.scale
     if ray.is_initialized():  # by the caller, as a search does
         _require(scale.workers, scale.cpus_per_worker, scale.gpus_per_worker)
         yield
@@ -191,7 +219,7 @@ def _cluster(plan: Plan, on: str) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if on == LOCAL:
         ray.init(
-            num_cpus=max(os.cpu_count() or 1, scale.workers * scale.cpus_per_worker),
+            num_cpus=max(os.cpu_count() or 1, trainings * scale.workers * scale.cpus_per_worker),
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE,
             **quiet,

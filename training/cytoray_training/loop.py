@@ -9,15 +9,19 @@ import math
 import time
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import NoReturn
 
 import torch
 from torch import Tensor, distributed
 
 from cytoray_analysis.errors import RecipeError, TrainingError
 from cytoray_analysis.networks import build_network
-from cytoray_training.batches import Prefetcher, Sampler
+from cytoray_training.batches import Prefetcher, Preparing, Sampler
 from cytoray_training.cache import Cache, open_cache
 from cytoray_training.checkpoint import Checkpoint, Journal
+from cytoray_training.diagnosis.facts import Failure, Spent, Validation
+from cytoray_training.diagnosis.origin import find_origin
+from cytoray_training.diagnosis.record import Record
 from cytoray_training.engine import WHOLE, Engine, Step, build_engine, rank, world_size
 from cytoray_training.plan import Plan
 from cytoray_training.reporter import Reporter
@@ -70,15 +74,7 @@ class _Tally:
     start: float = field(default_factory=time.perf_counter)
     crops: int = 0
     waited: float = 0.0
-    steps: int = 0
-    loss: float = 0.0
-    gradient_norm: float = 0.0
-
-    def add(self, step: Step, crops: int) -> None:
-        self.crops += crops
-        self.steps += 1
-        self.loss += step.loss
-        self.gradient_norm += step.gradient_norm
+    network: float = 0.0
 
 
 class _Training:
@@ -93,14 +89,17 @@ class _Training:
         self.best: dict[str, Tensor] | None = checkpoint.best if checkpoint else None
         self.engine = _engine(plan, device, checkpoint)
         self.done = self._progress()
+        self.record = Record(plan, reporter)
+        self.sampler = self._sampler()
 
     def run(self) -> Journal:
         per_epoch, total = self.settings.steps_per_epoch, self.settings.total_steps
         finished = self.journal.finished
-        with Prefetcher(self._sampler(), range(self.journal.step, total)) as prepared:
+        with Prefetcher(self.sampler, range(self.journal.step, total)) as prepared:
             batches = iter(prepared)
             while not finished:
                 tally = _Tally()
+                prepared_before = replace(self.sampler.spent)
                 waited_before = prepared.waited
                 remaining = (self.journal.epoch + 1) * per_epoch - self.journal.step
                 for passes in islice(batches, remaining):
@@ -108,22 +107,25 @@ class _Training:
                     if self.done >= 1.0:
                         break
                 tally.waited = prepared.waited - waited_before
-                finished = self._end_epoch(tally)
+                finished = self._end_epoch(tally, prepared_before)
         return self.journal
 
     def _step(self, passes: list[tuple[Tensor, Tensor]], tally: _Tally) -> None:
         rate = learning_rate_at(self.done, self.settings.learning_rate, self.settings.warmup)
         # Dropout and the like draw from here; so nothing random depends on where the training was interrupted.
-        torch.manual_seed((self.settings.seed << 32) + self.journal.step * world_size() + rank())
-        step = self.engine.step([(x.to(self.device), y.to(self.device)) for x, y in passes], rate)
+        seed = (self.settings.seed << 32) + self.journal.step * world_size() + rank()
+        torch.manual_seed(seed)
+        began = time.perf_counter()
+        on_device = [(x.to(self.device), y.to(self.device)) for x, y in passes]
+        if self.journal.step % self.record.period:
+            step = self.engine.step(on_device, rate)
+        else:
+            step = self.record.probed_step(self.engine, on_device, rate, self.journal.step, seed)
+        tally.network += time.perf_counter() - began
         if not math.isfinite(step.gradient_norm):
-            raise TrainingError(
-                f"step {self.journal.step} (epoch {self.journal.epoch}): the gradient is {step.gradient_norm}, "
-                f"the loss {step.loss}",
-                field="training.learning_rate",
-                hint="lower training.learning_rate or training.gradient_clip, or use precision: fp32",
-            )
-        tally.add(step, self.settings.batch_size)
+            self._fail(step, on_device, seed)
+        tally.crops += self.settings.batch_size
+        self.record.step(self.journal.step, step, rate)
         sums = _added(self.journal.sums, {"loss": step.loss, "gradient_norm": step.gradient_norm, "steps": 1.0})
         self.journal = replace(self.journal, step=self.journal.step + 1, sums=sums)
         self.done = self._progress()
@@ -132,9 +134,22 @@ class _Training:
         if every and self.journal.step % every == 0 and self.journal.step % self.settings.steps_per_epoch:
             self._save({"loss": step.loss})
 
-    def _end_epoch(self, tally: _Tally) -> bool:
+    def _fail(self, step: Step, passes: list[tuple[Tensor, Tensor]], seed: int) -> NoReturn:
+        """Find out where numbers stopped being numbers, write it down, and end the training."""
+        torch.manual_seed(seed)
+        what, layer = find_origin(self.engine.network, self.engine.loss, passes, self.engine.precision)
+        self.record.failure(Failure(self.journal.step, self.journal.epoch, step.loss, step.gradient_norm, what, layer))
+        raise TrainingError(
+            f"step {self.journal.step} (epoch {self.journal.epoch}): the gradient is {step.gradient_norm}, "
+            f"the loss {step.loss}" + (f"; it began in {layer} ({what})" if layer else ""),
+            field="training.learning_rate",
+            hint="lower training.learning_rate or training.gradient_clip, or use precision: fp32",
+        )
+
+    def _end_epoch(self, tally: _Tally, prepared_before: Preparing) -> bool:
         """Validate when it is time, save, and return whether the training has ended."""
-        seconds = time.perf_counter() - tally.start
+        ended = time.perf_counter()
+        seconds = ended - tally.start
         self._share_sums()
         settings, journal = self.settings, self.journal
         last = self.done >= 1.0
@@ -147,14 +162,29 @@ class _Training:
         stale, best = journal.stale, journal.best
         if last or (journal.epoch + 1) % settings.validate_every == 0:
             average = self.engine.average()
-            scores = validate(self.plan, self.cache, average, str(self.device))
+            scores, training_scores = validate(self.plan, self.cache, average, str(self.device))
             metrics |= scores
-            score = scores[self._metric(scores)]
-            before = best[self._metric(scores)] if best else -math.inf
+            metric = self._metric(scores)
+            score = scores[metric]
+            known = None if training_scores is None else training_scores[metric]
+            self.record.validation(Validation(journal.epoch, score, known))
+            before = best[metric] if best else -math.inf
             stale = 0 if score > before else stale + 1
             if score >= before:  # of equals the later, which has seen more
                 self.best, best = average, {**scores, "epoch": float(journal.epoch)}
         metrics |= {"epoch": float(journal.epoch), "elapsed": self._elapsed()}
+        prepared = self.sampler.spent
+        self.record.spent(
+            Spent(
+                journal.epoch,
+                waited=tally.waited,
+                network=tally.network,
+                read=prepared.read - prepared_before.read,
+                augment=prepared.augment - prepared_before.augment,
+                encode=prepared.encode - prepared_before.encode,
+                validation=time.perf_counter() - ended,
+            )
+        )
         patience = settings.early_stopping
         self.journal = replace(
             journal,
@@ -171,6 +201,7 @@ class _Training:
         return self.journal.finished
 
     def _save(self, metrics: dict[str, float]) -> None:
+        self.record.flush()
         self._share_sums()
         self.journal = replace(self.journal, elapsed=self._elapsed())
         state = self.engine.state()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cytoray_analysis.bundle import BundleSpec, ModelInput, NetworkChoice, TaskChoice
+from cytoray_analysis.errors import RecipeError
 from cytoray_analysis.examples import EXAMPLES, Examples
 from cytoray_analysis.images import IntensityStatistics
 from cytoray_analysis.networks import NETWORKS
@@ -75,9 +76,22 @@ class Plan:
 
     @property
     def crop(self) -> tuple[int, ...]:
-        """Sides of a crop, in pixels (or its length in candidate links)."""
-        size = self.recipe.training.crop_size
-        return per_axis(size, self.examples.dimensions(len(self.recipe.data.axes)))
+        """Sides of a crop, in pixels (or its length in candidate links).
+
+        Raises
+        ------
+        RecipeError
+            The recipe gives another number of sides.
+        """
+        size, axes = self.recipe.training.crop_size, self.recipe.data.axes
+        dimensions = self.examples.dimensions(len(axes))
+        if isinstance(size, tuple) and len(size) != dimensions:
+            raise RecipeError(
+                f"expected {dimensions} sides of a crop for the axes {axes}, got {list(size)}",
+                field="training.crop_size",
+                hint=f"give {dimensions} sides, or one for all axes",
+            )
+        return per_axis(size, dimensions)
 
     @property
     def network(self) -> NetworkChoice:

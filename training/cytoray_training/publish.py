@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import subprocess
 import tempfile
@@ -15,7 +16,7 @@ import yaml
 from torch import Tensor
 
 from cytoray_analysis.bundle import Bundle, write_bundle
-from cytoray_analysis.errors import TrainingError
+from cytoray_analysis.errors import PlatformError, TrainingError
 from cytoray_analysis.pictures import training_curves
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.tasks import fit_decode
@@ -23,22 +24,27 @@ from cytoray_services.datasets import read_labelled
 from cytoray_services.evaluation import Evaluation, evaluate
 from cytoray_services.evaluation_pictures import evaluation_pictures
 from cytoray_services.model_card import model_card
-from cytoray_services.registry import ModelVersion, Registry, Run
+from cytoray_services.promotion.data_source import DataSource
+from cytoray_services.promotion.seen_data import record_seen_data
+from cytoray_services.registry import KeptRun, ModelVersion, Registry, Run
 from cytoray_training.batches import test_input
 from cytoray_training.cache import Cache, open_cache
 from cytoray_training.checkpoint import Checkpoint
+from cytoray_training.diagnosis.diagnose import conclude
 from cytoray_training.plan import Plan
 from cytoray_training.recipe import recipe_hash
 from cytoray_training.validation import predictor_for
+
+logger = logging.getLogger(__name__)
 
 FITTING_PIXELS = 2**22
 
 
 @dataclass(frozen=True)
 class Published:
-    """A trained model in the registry."""
+    """A trained model, and its place in the registry; None while that does not answer."""
 
-    version: ModelVersion
+    version: ModelVersion | None
     bundle: Bundle
     metrics: dict[str, float]
 
@@ -57,13 +63,30 @@ def publish(plan: Plan, checkpoint: Checkpoint, folder: Path, run: Run, registry
     run
         The MLflow run of the training.
     registry
-        Where the model is registered, under its recipe's name, with the alias ``candidate``.
+        Where the model is registered, under its recipe's name, with the alias ``candidate``. Where it does not answer
+        and `run` is one that is kept, the bundle stays in `folder`, to be imported later.
 
     Raises
     ------
     TrainingError
         The training never came to a validation.
     """
+    bundle, metrics = bundled(plan, checkpoint, folder, run)
+    name = plan.recipe.model.name
+    try:
+        if run.kept:  # a version needs its run
+            raise PlatformError("MLflow did not answer during this training")
+        return Published(registry.register(bundle.folder, name, run_id=run.run_id, metrics=metrics), bundle, metrics)
+    except PlatformError as error:
+        if not isinstance(run, KeptRun):
+            raise
+        run.keep_registration(name, metrics)
+        logger.warning("%s; register it later with: cytoray models import %s", error.message, bundle.folder)
+        return Published(None, bundle, metrics)
+
+
+def bundled(plan: Plan, checkpoint: Checkpoint, folder: Path, run: Run) -> tuple[Bundle, dict[str, float]]:
+    """Make the bundle of :func:`publish` and its scores on the validation data, without registering it."""
     if checkpoint.best is None:
         raise TrainingError("the training ended before its first validation, so that there are no best weights")
     cache = open_cache(plan.home, plan.dataset, plan.dataset_hash, plan.model_input, plan.chosen_task)
@@ -77,8 +100,8 @@ def publish(plan: Plan, checkpoint: Checkpoint, folder: Path, run: Run, registry
     card = model_card(spec, evaluation.metrics, data={names: plan.dataset_hash})
     bundle = write_bundle(folder / "bundle", spec, checkpoint.best, test_input=inputs, card=card)
     _record(run, plan, checkpoint, evaluation, card)
-    registered = registry.register(bundle.folder, plan.recipe.model.name, run_id=run.run_id, metrics=evaluation.metrics)
-    return Published(registered, bundle, evaluation.metrics)
+    conclude(plan, Predictor(bundle), evaluation, folder, run)
+    return bundle, evaluation.metrics
 
 
 def fit(plan: Plan, cache: Cache, weights: dict[str, Tensor]) -> dict[str, float]:
@@ -96,7 +119,7 @@ def fit(plan: Plan, cache: Cache, weights: dict[str, Tensor]) -> dict[str, float
 def provenance(plan: Plan, checkpoint: Checkpoint, run_id: str) -> dict[str, Any]:
     """Return where a model comes from."""
     return {
-        "run": run_id,
+        **({"run": run_id} if run_id else {}),
         "recipe": recipe_hash(plan.recipe),
         "data": plan.dataset_hash,
         "code": code_version(),
@@ -126,6 +149,9 @@ def _record(run: Run, plan: Plan, checkpoint: Checkpoint, evaluation: Evaluation
     recipe = yaml.safe_dump(plan.recipe.model_dump(mode="json"), sort_keys=False)
     run.log_text(recipe, "recipe.yaml")
     run.log_text(card, "README.md")
+    data = plan.recipe.data
+    source = DataSource(data.roots, plan.dataset.truth_kind, data.validation_roots, data.columns, data.where)
+    record_seen_data(run, source, plan.dataset, plan.dataset_hash)
     drawn = {"epoch", "loss", "learning_rate", *evaluation.metrics}
     curves = training_curves([{name: epoch[name] for name in epoch if name in drawn} for epoch in history])
     run.log_bytes(curves, "pictures/curves.png")

@@ -60,7 +60,13 @@ class Data(_Section):
     channels: Literal["rgb", "grey"] | tuple[str, ...] = "grey"
     grey_as_rgb: bool = Field(True, description="repeat a single channel where the model takes three")
     pixel_size: float | None = Field(None, gt=0, description="micrometres per pixel that images are resampled to")
+    agreement: float | None = Field(
+        None, gt=0, le=1, description="score of annotators against each other; null: unknown"
+    )
     scaling: IntensityScaling = IntensityScaling()
+    folds: int | None = Field(None, ge=2, le=100, description="cross-validate with so many folds; null: not")
+    group: str | None = Field(None, description="column whose equal values never are on both sides of a fold")
+    stratify: str | None = Field(None, description="column spread evenly over the folds; null: the class, if any")
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -124,6 +130,46 @@ class Scale(_Section):
     max_failures: int = Field(3, ge=0, description="how often lost workers are replaced")
 
 
+class Halving(_Section):
+    """When a search gives a trial up: asynchronous successive halving (ASHA, arXiv:1810.05934)."""
+
+    grace: _Count | None = Field(None, description="epochs every trial gets; null: up to the first validation")
+    reduction: float = Field(3.0, gt=1, le=100, description="of so many trials one goes on; and rungs are so far apart")
+
+
+class Population(_Section):
+    """How a population of trainings learns from its best (population-based training, arXiv:1711.09846)."""
+
+    size: int = Field(4, ge=2, le=1000, description="members; later trials go on from one of them")
+    interval: _Count = Field(1, description="epochs after which a member compares itself with the others")
+    share: float = Field(0.25, gt=0, le=0.5, description="of members, how many are replaced by as many of the best")
+    factor: float = Field(1.2, gt=1, le=10, description="what a setting that is taken over is multiplied or divided by")
+
+
+class Tune(_Section):
+    """What a search tries. Not part of a run's identity: it shapes which recipes are trained, none of them."""
+
+    space: dict[str, dict[str, Any]] = Field(
+        min_length=1, description="field: {choice: […]}, {range: [low, high]} or {log_range: [low, high]}"
+    )
+    searcher: Literal["random", "optuna", "population"] = "optuna"
+    trials: _Count | None = Field(20, description="how many recipes are tried; null: as many as the hours allow")
+    hours: float | None = Field(None, gt=0, description="how long the search goes on; null: until all were tried")
+    concurrent: _Count = Field(1, description="trials at a time, each with scale.workers workers")
+    asha: Halving | None = Field(Halving(), description="when a trial is given up; null: never")
+    population: Population = Population()
+    refit: dict[str, Any] | None = Field(
+        None, description="train the best once more with these fields changed; null: take the best trial's weights"
+    )
+    seed: int = Field(0, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _some_budget(self) -> Tune:
+        if self.trials is None and self.hours is None:
+            raise RecipeError("expected a budget in trials, hours or both, got none", field="tune.trials")
+        return self
+
+
 class Recipe(_Section):
     """One training, completely described."""
 
@@ -132,6 +178,7 @@ class Recipe(_Section):
     augmentation: Augmentation = Augmentation()
     training: Training = Training()
     scale: Scale = Scale()
+    tune: Tune | None = Field(None, description="what cytoray tune tries; cytoray train does not look at it")
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Recipe:
@@ -196,12 +243,28 @@ def parse_recipe(content: Mapping[str, Any]) -> Recipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=places)})
 
 
+def changed_recipe(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with other values at dotted paths, validated like one that was read.
+
+    Raises
+    ------
+    RecipeError
+        See :func:`parse_recipe`.
+    """
+    content = recipe.model_dump(mode="json")
+    for path, value in values.items():
+        content = _with_value(content, path.split("."), value, path)
+    return parse_recipe(content)
+
+
 def recipe_hash(recipe: Recipe) -> str:
     """Return the sha256 of all that shapes the result.
 
-    Where the data lie (their content has its own hash) and how many workers there are do not count.
+    Where the data lie (their content has its own hash) and how many workers there are do not count; nor do a search,
+    folds and how far annotators agree, which tell what else is trained and how it is judged.
     """
-    content = recipe.model_dump(mode="json", exclude={"data": {"root", "validation"}, "scale": True})
+    elsewhere = {"root", "validation", "folds", "group", "stratify", "agreement"}
+    content = recipe.model_dump(mode="json", exclude={"data": elsewhere, "scale": True, "tune": True})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from cytoray_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
@@ -25,8 +25,8 @@ class Reporter(Protocol):
         """Keep a checkpoint, given by worker 0, with the metrics so far."""
         ...
 
-    def progress(self, facts: Mapping[str, float | str]) -> None:
-        """Tell how it goes, between checkpoints."""
+    def progress(self, facts: Mapping[str, Any]) -> None:
+        """Tell how it goes, between checkpoints: a ``stage``, and what belongs to it."""
         ...
 
 
@@ -49,7 +49,7 @@ class FolderReporter:
             for old in self._checkpoints()[:-2]:
                 shutil.rmtree(old)
 
-    def progress(self, facts: Mapping[str, float | str]) -> None:
+    def progress(self, facts: Mapping[str, Any]) -> None:
         """Append a line to the progress file."""
         append_progress(self.folder / PROGRESS, facts)
 
@@ -57,7 +57,7 @@ class FolderReporter:
         return sorted(self.folder.glob(f"{_PREFIX}*"))
 
 
-def append_progress(path: Path, facts: Mapping[str, float | str]) -> None:
+def append_progress(path: Path, facts: Mapping[str, Any]) -> None:
     """Append one line of JSON."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(dict(facts)) + "\n")

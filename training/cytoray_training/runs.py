@@ -22,7 +22,7 @@ class TrainingRun:
     Attributes
     ----------
     folder
-        ``home/runs/<model>-<identity>-<number>``.
+        ``home/runs/<model>-<identity>-<number>``, or of several trainings, ``home/studies/…``.
     run_id
         Of the MLflow run; None before it was made.
     finished
@@ -59,9 +59,14 @@ def claim_run(plan: Plan, *, fresh: bool) -> Iterator[TrainingRun]:
     TrainingError
         Another process is at it.
     """
-    parent = plan.home / "runs"
+    with claim_folder(plan.home / "runs", f"{plan.recipe.model.name}-{plan.identity[:12]}", fresh=fresh) as run:
+        yield run
+
+
+@contextmanager
+def claim_folder(parent: Path, stem: str, *, fresh: bool) -> Iterator[TrainingRun]:
+    """Hold the newest folder ``stem-number`` if it is unfinished, else a new one; see :func:`claim_run`."""
     parent.mkdir(parents=True, exist_ok=True)
-    stem = f"{plan.recipe.model.name}-{plan.identity[:12]}"
     numbers = sorted(int(folder.name.removeprefix(f"{stem}-")) for folder in parent.glob(f"{stem}-*"))
     newest = _read(parent / f"{stem}-{numbers[-1]}") if numbers else None
     if newest is None or newest.finished or fresh:

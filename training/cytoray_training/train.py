@@ -21,9 +21,11 @@ from cytoray_services.datasets import (
     open_dataset,
     task_arguments,
 )
-from cytoray_services.registry import Registry
+from cytoray_services.registry import KEPT, Registry, Run
 from cytoray_services.settings import Settings
-from cytoray_training.launch import launch
+from cytoray_training.diagnosis.diagnose import diagnosed_on_failure
+from cytoray_training.dimensions import require_fitting
+from cytoray_training.launch import Listener, launch
 from cytoray_training.plan import Plan
 from cytoray_training.progress_bar import ProgressBar
 from cytoray_training.publish import code_version, publish
@@ -35,10 +37,12 @@ from cytoray_training.transfer import find_start
 def run_training(recipe: Recipe, settings: Settings, *, on: str = "local", fresh: bool = False) -> dict[str, Any]:
     """Train as the recipe says, going on with an interrupted training, and register the model.
 
+    A recipe with ``data.folds`` is cross-validated first; see :func:`cytoray_training.search.folds.cross_validate`.
+
     Returns
     -------
     dict
-        ``{model, version, run_id, bundle, metrics, seconds}``.
+        ``{model, version, run_id, bundle, metrics, seconds}``, and ``cross_validation`` where there are folds.
 
     Raises
     ------
@@ -49,36 +53,46 @@ def run_training(recipe: Recipe, settings: Settings, *, on: str = "local", fresh
     """
     began = time.perf_counter()
     plan = make_plan(recipe, settings)
+    if recipe.data.folds is not None:
+        from cytoray_training.search.folds import cross_validate  # which itself trains with what is in this module
+
+        return cross_validate(plan, settings, on=on, fresh=fresh)
     registry = Registry.open(settings)
     with claim_run(plan, fresh=fresh) as training:
         run = registry.start_run(
             experiment=recipe.model.name,
             name=training.folder.name,
-            params=recipe.model_dump(mode="json"),
+            params=recipe.model_dump(mode="json", exclude={"tune": True}),
             tags={"recipe": recipe_hash(recipe), "data": plan.dataset_hash, "code": code_version()},
             run_id=training.run_id,
+            keep=training.folder / KEPT,
         )
-        with run, ProgressBar(recipe.training.epochs) as bar:
+        with run, diagnosed_on_failure(training.folder, run), ProgressBar(recipe.training.epochs) as bar:
             training = training.noting(run_id=run.run_id)
-
-            def listen(facts: Mapping[str, Any]) -> None:
-                bar.show(facts)
-                if facts["stage"] == "epoch":
-                    numbers = {name: value for name, value in facts.items() if name not in ("stage", "epoch")}
-                    run.log_metrics(numbers, step=int(facts["epoch"]))
-
-            checkpoint = launch(plan, training.folder, on=on, listen=listen)
+            checkpoint = launch(plan, training.folder, on=on, listen=listener(run, bar))
             bar.say("registering")
             published = publish(plan, checkpoint, training.folder, run, registry)
-            training.noting(finished=True)
+            training.noting(finished=published.version is not None)
     return {
         "model": recipe.model.name,
-        "version": published.version.version,
+        "version": published.version.version if published.version else None,
         "run_id": run.run_id,
         "bundle": str(published.bundle.folder),
         "metrics": published.metrics,
         "seconds": round(time.perf_counter() - began, 1),
     }
+
+
+def listener(run: Run, bar: ProgressBar) -> Listener:
+    """Return what shows the lines of a progress file and records the epochs among them."""
+
+    def listen(facts: Mapping[str, Any]) -> None:
+        bar.show(facts)
+        if facts["stage"] == "epoch":
+            numbers = {name: value for name, value in facts.items() if name not in ("stage", "epoch")}
+            run.log_metrics(numbers, step=int(facts["epoch"]))
+
+    return listen
 
 
 def make_plan(recipe: Recipe, settings: Settings) -> Plan:
@@ -102,7 +116,8 @@ def make_plan(recipe: Recipe, settings: Settings) -> Plan:
     dataset = dataset.share(recipe.training.label_share, seed=recipe.training.seed)
     start = None if recipe.model.start is None else find_start(recipe.model.start, recipe.model.network.name, settings)
     plan = Plan(recipe, dataset, hash_dataset(dataset), task_arguments(dataset), settings.home, start)
-    _require_whole_cells(plan)
+    require_fitting(plan)
+    require_whole_cells(plan)
     metrics = plan.task.score([], [])
     if recipe.training.metric is not None and recipe.training.metric not in metrics:
         raise RecipeError(
@@ -112,7 +127,7 @@ def make_plan(recipe: Recipe, settings: Settings) -> Plan:
     return plan
 
 
-def _require_whole_cells(plan: Plan) -> None:
+def require_whole_cells(plan: Plan) -> None:
     """Build the network, and refuse crops that it cannot take."""
     network = build_network(plan.network.name, plan.network.arguments)
     strides = per_axis(dense(network).stride, len(plan.crop))

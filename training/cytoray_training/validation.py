@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +12,48 @@ from torch import Tensor, distributed
 
 from cytoray_analysis.bundle import write_bundle
 from cytoray_analysis.predictor import Predictor
-from cytoray_services.datasets import read_labelled
+from cytoray_services.datasets import Dataset, Item, read_labelled
 from cytoray_services.evaluation import scored
 from cytoray_training.cache import Cache
 from cytoray_training.engine import rank, world_size
 from cytoray_training.plan import Plan
 
+Images = tuple[Item, ...]
+# Of so many validation images one training image is scored beside them, up to a few: what it costs stays small.
+_IMAGES_PER_SAMPLE, _LARGEST_SAMPLE = 4, 8
 
-def validate(plan: Plan, cache: Cache, weights: Mapping[str, Tensor], device: str) -> dict[str, float]:
+
+def validate(
+    plan: Plan, cache: Cache, weights: Mapping[str, Tensor], device: str
+) -> tuple[dict[str, float], dict[str, float] | None]:
     """Score weights on the validation images, which are divided among the workers. Every worker must call it.
 
     Returns
     -------
-    dict
-        The task's metrics, pooled over all images; the same on every worker.
+    tuple
+        The task's metrics, pooled over all validation images; and over a fixed few of the training images, None where
+        there are too few validation images for that to be cheap. The same on every worker.
     """
-    dataset = plan.dataset.split("val")
-    images = dataset.images
-    answers: dict[int, Any] = {}
-    truths: dict[int, Any] = {}
+    training, validation = plan.dataset.split("train"), plan.dataset.split("val")
+    known = evenly_chosen(training.images, min(len(validation.images) // _IMAGES_PER_SAMPLE, _LARGEST_SAMPLE))
     with tempfile.TemporaryDirectory(prefix="cytoray-validation-") as folder:
         predictor = predictor_for(plan, cache, weights, Path(folder) / "bundle", device)
-        for index in range(rank(), len(images), world_size()):
-            labelled = read_labelled(dataset, images[index], plan.chosen_task.arguments)
-            answers[index] = scored(predictor.predict(labelled.image, labelled.objects))
-            truths[index] = labelled.truth
+        scores = _score(plan, predictor, validation, validation.images)
+        return scores, _score(plan, predictor, training, known) if known else None
+
+
+def evenly_chosen(images: Sequence[Images], count: int) -> list[Images]:
+    """Return about `count` of the images, as far from each other as their order allows."""
+    return list(images[:: -(-len(images) // count)]) if count else []
+
+
+def _score(plan: Plan, predictor: Predictor, dataset: Dataset, images: Sequence[Images]) -> dict[str, float]:
+    answers: dict[int, Any] = {}
+    truths: dict[int, Any] = {}
+    for index in range(rank(), len(images), world_size()):
+        labelled = read_labelled(dataset, images[index], plan.chosen_task.arguments)
+        answers[index] = scored(predictor.predict(labelled.image, labelled.objects))
+        truths[index] = labelled.truth
     everything = _gathered(answers)
     found: list[dict[str, float] | None] = [None]
     if everything is not None:

@@ -1,0 +1,66 @@
+"""Layers that give nothing, and layers that give too much."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cytoray_training.diagnosis.facts import Facts, Layer
+from cytoray_training.diagnosis.findings.finding import Finding
+
+_DEAD = 0.5
+_EXPLODED = 1e3
+
+
+def dead_layers(facts: Facts) -> Finding | None:
+    """Tell of layers of which at least half the channels gave one number everywhere, throughout the last third."""
+    dead = {
+        name: float(np.min([layer.dead for layer in layers]))
+        for name, layers in _late(facts).items()
+        if min(layer.dead for layer in layers) >= _DEAD
+    }
+    if not dead:
+        return None
+    named = ", ".join(f"{name} ({share:.0%})" for name, share in list(dead.items())[:4])
+    evidence = (
+        f"{len(dead)} of {len(_late(facts))} layers have channels that give the same number for every pixel of every "
+        f"crop: {named}"
+    )
+    rate = facts.setting("training.learning_rate")
+    remedy = (
+        f"training.learning_rate: {rate / 10:g} (now {rate:g}), whose large steps can push units beyond where they "
+        "learn; if the channels were dead from the first step on, look at how the network begins, or take "
+        "model.network.arguments.widths narrower"
+    )
+    return Finding("dead-layers", "warning", evidence, remedy)
+
+
+def exploding_layers(facts: Facts) -> Finding | None:
+    """Tell of layers whose outputs are a thousand times what networks are made for."""
+    big = {
+        name: float(np.median([layer.rms for layer in layers]))
+        for name, layers in _late(facts).items()
+        if not np.median([layer.rms for layer in layers]) < _EXPLODED
+    }
+    if not big:
+        return None
+    first = next(iter(big))
+    largest = max(big, key=lambda name: big[name])
+    evidence = (
+        f"from {first} on, {len(big)} layers give outputs of more than {_EXPLODED:g}; the largest, {largest}, "
+        f"{big[largest]:.3g} (root mean square, late in the training)"
+    )
+    rate = facts.setting("training.learning_rate")
+    remedy = (
+        f"training.learning_rate: {rate / 10:g} (now {rate:g}), training.weight_decay: "
+        f"{max(10 * facts.setting('training.weight_decay'), 0.01):g}; and a norm after {first} if it has none"
+    )
+    return Finding("exploding-layers", "warning", evidence, remedy)
+
+
+def _late(facts: Facts) -> dict[str, list[Layer]]:
+    """Return each layer as the last third of the probes saw it."""
+    layers: dict[str, list[Layer]] = {}
+    for probe in facts.probes[-max(1, len(facts.probes) // 3) :]:
+        for layer in probe.layers:
+            layers.setdefault(layer.name, []).append(layer)
+    return layers

@@ -1,0 +1,124 @@
+"""Whether the learning rate was right, and the training held together."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoray_training.diagnosis.facts import Facts, Probe
+from cytoray_training.diagnosis.findings.finding import Finding
+
+_LEAST_STEPS = 16
+_LEAST_PROBES = 8
+_BACKWARDS = 0.3  # share of steps that made their own batch worse
+_REPLACED = 0.5  # relative change of weights in a single step
+_STANDSTILL = 0.002
+_CREEP = 1e-4  # relative change of weights per step
+_BLOWN_UP = 3.0
+
+
+def numbers_lost(facts: Facts) -> Finding | None:
+    """Tell where the training ended because something was no number any more."""
+    failure = facts.failure
+    if failure is None:
+        return None
+    places = {
+        "input": "the images themselves held what is no number",
+        "weights": f"the weights {failure.layer} were no numbers any more",
+        "output": f"the layer {failure.layer} was the first whose output was not finite, though what it got was",
+        "loss": "all layers were finite and the loss was not",
+        "gradient": f"going back, the gradient stopped being finite at {failure.layer or 'a layer not located'}",
+    }
+    evidence = (
+        f"step {failure.step} (epoch {failure.epoch + 1}): loss {failure.loss:g}, gradient norm "
+        f"{failure.gradient_norm:g}; {places[failure.what]}{_before(facts)}"
+    )
+    rate = facts.setting("training.learning_rate")
+    if failure.what == "input":
+        return Finding("not-finite", "error", evidence, "find the images with: cytoray data check")
+    layer = f"look at {failure.layer} in the network; " if failure.layer else ""
+    remedy = (
+        f"{layer}training.learning_rate: {rate / 10:g} (now {rate:g}), training.gradient_clip: "
+        f"{facts.setting('training.gradient_clip') / 10:g}, training.precision: fp32"
+    )
+    return Finding("not-finite", "error", evidence, remedy)
+
+
+def _before(facts: Facts) -> str:
+    norms = [norm for norm in facts.steps.gradient_norm[-10:] if np.isfinite(norm)]
+    return f"; the gradient norm of the {len(norms)} steps before was {np.median(norms):.3g}" if norms else ""
+
+
+def diverging(facts: Facts) -> Finding | None:
+    """Tell when the loss ended far above where it had been."""
+    loss = _finite(facts)
+    if len(loss) < _LEAST_STEPS:
+        return None
+    width = max(4, len(loss) // 16)
+    smooth = np.array([np.median(loss[place : place + width]) for place in range(len(loss) - width + 1)])
+    lowest = int(smooth.argmin())
+    if smooth[-1] <= _BLOWN_UP * max(smooth[lowest], 1e-12) or smooth[-1] <= smooth[0]:
+        return None
+    rate = facts.setting("training.learning_rate")
+    evidence = (
+        f"the loss had come down to {smooth[lowest]:.3g} by step {facts.steps.step[lowest]} and ended at "
+        f"{smooth[-1]:.3g}, above its beginning ({smooth[0]:.3g})"
+    )
+    return Finding("diverging", "error", evidence, f"training.learning_rate: {rate / 10:g} (now {rate:g})")
+
+
+def rate_too_high(facts: Facts) -> Finding | None:
+    """Tell when steps at the highest rates made the loss of their own batch worse, or replaced the weights.
+
+    A step along the gradient lowers the loss of its batch if it is short enough; when it does not, it was too long.
+    Norms hide long steps from the loss, but one that changes the weights by half of their size forgets the rest.
+    """
+    probes = _at_full_rate(facts)
+    if len(probes) < _LEAST_PROBES:
+        return None
+    gains = np.array([probe.gain for probe in probes])
+    backwards = float((gains < 0).mean())
+    longest = max(facts.probes, key=lambda probe: _update([probe]))
+    if backwards < _BACKWARDS and _update([longest]) < _REPLACED:
+        return None
+    rate = facts.setting("training.learning_rate")
+    evidence = (
+        f"{backwards:.0%} of {len(probes)} steps at the highest rates made the loss of their own batch worse; weights "
+        f"changed by {_update(probes):.1%} of their size a step, by {_update([longest]):.0%} in step {longest.step}"
+    )
+    remedy = f"training.learning_rate: {rate / 10:g} (now {rate:g}), or training.warmup: 0.1 if it is only the start"
+    return Finding("learning-rate-too-high", "warning", evidence, remedy)
+
+
+def rate_too_low(facts: Facts) -> Finding | None:
+    """Tell when weights hardly moved and each step gained next to nothing."""
+    probes = _at_full_rate(facts)
+    loss = _finite(facts)
+    if len(probes) < _LEAST_PROBES or len(loss) < _LEAST_STEPS:
+        return None
+    gain, update = float(np.median([probe.gain for probe in probes])), _update(probes)
+    if abs(gain) > _STANDSTILL or update > _CREEP:
+        return None
+    rate = facts.setting("training.learning_rate")
+    evidence = (
+        f"a step changed the weights by {update:.2g} of their size (1e-3 is usual) and the loss of its own batch by "
+        f"{gain:.2%} (median of {len(probes)}); the loss went from {loss[: len(loss) // 8].mean():.3g} to "
+        f"{loss[-(len(loss) // 8) :].mean():.3g}"
+    )
+    better = min(1.0, rate * min(max(1e-3 / max(update, 1e-12), 10.0), 1000.0))
+    return Finding("learning-rate-too-low", "warning", evidence, f"training.learning_rate: {better:.1g} (now {rate:g})")
+
+
+def _at_full_rate(facts: Facts) -> list[Probe]:
+    """Return the probes at half of the highest rate or more: neither warming up nor dying down."""
+    highest = max((probe.learning_rate for probe in facts.probes), default=0.0)
+    return [probe for probe in facts.probes if probe.learning_rate >= highest / 2 and np.isfinite(probe.gain)]
+
+
+def _update(probes: list[Probe]) -> float:
+    updates = [layer.update for probe in probes for layer in probe.layers if layer.update is not None]
+    return float(np.median(updates)) if updates else 0.0
+
+
+def _finite(facts: Facts) -> NDArray[np.float64]:
+    return np.array([loss for loss in facts.steps.loss if np.isfinite(loss)], dtype=float)

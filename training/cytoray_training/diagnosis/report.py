@@ -1,0 +1,138 @@
+"""A diagnosis as Markdown and as one page of HTML that needs nothing beside it.
+
+The page is built as a tree of elements, whose texts are escaped when it is written: names of files and classes come
+from whoever made the data.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+from cytoray_training.diagnosis.facts import Facts
+from cytoray_training.diagnosis.findings import Finding
+from cytoray_training.diagnosis.findings.intervals import score_interval
+
+CAPTIONS = {
+    "curves": "How the training went: loss and gradient norm of every step, scores of both splits",
+    "layers": "Each layer over time, first layer on top",
+    "scores": "Scores of single images with the best weights",
+    "time": "Where the time went; batches are prepared beside the network",
+    "disputed_labels": "Labels that the model disputes",
+}
+NOTHING = "Nothing was found that needs a remedy."
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
+section { border-left: 5px solid #888; padding: .2rem 1rem; margin: 1rem 0; background: #f7f7f7; }
+section.error { border-color: #c0392b; } section.warning { border-color: #e6a100; }
+section.note { border-color: #1b6ca8; }
+section h3 { margin: .4rem 0; font-size: 1rem; }
+section p { margin: .3rem 0; overflow-wrap: anywhere; }
+table { border-collapse: collapse; } td, th { padding: .15rem .8rem .15rem 0; text-align: left; }
+figure { margin: 1.5rem 0; } figcaption { color: #555; } img { max-width: 100%; height: auto; }
+"""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a report shows.
+
+    Attributes
+    ----------
+    title
+        Names the run.
+    facts, findings
+        What was recorded, and what was seen in it.
+    pictures
+        PNG files by name.
+    """
+
+    title: str
+    facts: Facts
+    findings: Sequence[Finding]
+    pictures: Mapping[str, bytes]
+
+
+def summary(facts: Facts) -> list[tuple[str, str]]:
+    """Return the figures that stand above all findings, as pairs of name and value."""
+    rows = [("task", str(facts.setting("model.task.name"))), ("network", str(facts.setting("model.network.name")))]
+    rows += [(f"images in {split}", str(count)) for split, count in facts.images.items()]
+    rows.append(("optimizer steps", str(len(facts.steps.step))))
+    if facts.validations:
+        rows.append((f"best {facts.metric} while training", f"{max(one.score for one in facts.validations):.3f}"))
+    interval = score_interval(facts.ending) if facts.ending is not None else None
+    if interval is not None:
+        rows.append((f"{facts.metric}, 95 % interval", f"{interval[0]:.3f} to {interval[1]:.3f}"))
+    if facts.agreement is not None:
+        rows.append(("annotators agree on", f"{facts.agreement:.3f}"))
+    if facts.failure is not None:
+        rows.append(("ended", f"in step {facts.failure.step}, not finite"))
+    return rows
+
+
+def markdown(content: Content) -> str:
+    """Write the report as Markdown; pictures are linked by name."""
+    lines = [f"# {_plain(content.title)}", ""]
+    lines += [
+        "| | |",
+        "|---|---|",
+        *(f"| {_plain(name)} | {_plain(value)} |" for name, value in summary(content.facts)),
+    ]
+    lines += ["", "## Findings", ""]
+    for finding in content.findings:
+        lines += [
+            f"### {finding.name} ({finding.severity})",
+            "",
+            f"- Seen: {_plain(finding.evidence)}",
+            f"- Remedy: {_plain(finding.remedy)}",
+            "",
+        ]
+    if not content.findings:
+        lines += [NOTHING, ""]
+    for name in content.pictures:
+        lines += [f"![{CAPTIONS[name]}]({name}.png)", "", f"*{CAPTIONS[name]}*", ""]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Take their meaning in Markdown and HTML from characters of a text."""
+    return re.sub(r"([\\`*_\[\]<>|#&])", r"\\\1", text).replace("\n", " ")
+
+
+def page(content: Content) -> str:
+    """Write the report as one HTML page with its pictures inside."""
+    root = ElementTree.Element("html", lang="en")
+    head = ElementTree.SubElement(root, "head")
+    ElementTree.SubElement(head, "meta", charset="utf-8")
+    ElementTree.SubElement(head, "meta", name="viewport", content="width=device-width, initial-scale=1")
+    _text(head, "title", content.title)
+    _text(head, "style", _STYLE)
+    body = ElementTree.SubElement(root, "body")
+    _text(body, "h1", content.title)
+    table = ElementTree.SubElement(body, "table")
+    for name, value in summary(content.facts):
+        row = ElementTree.SubElement(table, "tr")
+        _text(row, "th", name)
+        _text(row, "td", value)
+    _text(body, "h2", "Findings")
+    for finding in content.findings:
+        section = ElementTree.SubElement(body, "section", {"class": finding.severity})
+        _text(section, "h3", f"{finding.name} ({finding.severity})")
+        _text(section, "p", f"Seen: {finding.evidence}")
+        _text(section, "p", f"Remedy: {finding.remedy}")
+    if not content.findings:
+        _text(body, "p", NOTHING)
+    for name, png in content.pictures.items():
+        figure = ElementTree.SubElement(body, "figure")
+        source = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+        ElementTree.SubElement(figure, "img", src=source, alt=CAPTIONS[name])
+        _text(figure, "figcaption", CAPTIONS[name])
+    return "<!DOCTYPE html>\n" + ElementTree.tostring(root, encoding="unicode", method="html")
+
+
+def _text(parent: ElementTree.Element, tag: str, text: str) -> None:
+    ElementTree.SubElement(parent, tag).text = text

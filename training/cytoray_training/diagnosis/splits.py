@@ -1,0 +1,109 @@
+"""What the images of each split are like, and which images of two splits show the same.
+
+Features are few and plain, so that a difference can be said in words. Two images are twins when their fine structure
+(noise and texture, which no two exposures share) is the same up to brightness, turning and mirroring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from skimage.transform import resize
+
+from cytoray_analysis.images import Image
+from cytoray_services.datasets import Dataset, Item
+from cytoray_training.diagnosis.facts import Twin
+from cytoray_training.validation import evenly_chosen
+
+MOST_IMAGES = 256
+_THUMBNAIL = 64
+_ALIKE = 0.95
+
+Plane = NDArray[np.float32]
+
+
+def image_features(plane: Plane) -> dict[str, float]:
+    """Describe a plane (Y, X), the mean over channels, by a few numbers in its own units.
+
+    Returns
+    -------
+    dict
+        ``mean``, ``contrast`` (99th less 1st percentile), ``background`` (20th percentile), ``sharpness`` (share of the
+        contrast in fine structure), ``shape`` (share of the contrast in coarse structure).
+    """
+    low, back, high = np.percentile(plane, (1, 20, 99))
+    contrast = float(high - low)
+    smooth = gaussian_filter(plane, 1.0)
+    coarse = gaussian_filter(plane, 4.0)
+    unit = max(contrast, 1e-12)
+    return {
+        "mean": float(plane.mean()),
+        "contrast": contrast,
+        "background": float(back),
+        "sharpness": float((plane - smooth).std()) / unit,
+        "shape": float((smooth - coarse).std()) / unit,
+    }
+
+
+def object_features(truth: Any) -> dict[str, float]:
+    """Describe the objects of a label image: ``objects`` per 10,000 pixels, ``size`` in pixels; else nothing."""
+    if not isinstance(truth, np.ndarray) or truth.dtype.kind not in "iu" or truth.ndim < 2:
+        return {}
+    sizes = np.unique(truth[truth > 0], return_counts=True)[1]
+    return {"objects": 1e4 * len(sizes) / truth.size} | ({"size": float(np.median(sizes))} if len(sizes) else {})
+
+
+def chosen_images(dataset: Dataset, split: str) -> list[tuple[Item, ...]]:
+    """Return an evenly chosen few hundred images of a split."""
+    images = dataset.split(split).images if split in dataset.splits else []
+    return evenly_chosen(images, min(len(images), MOST_IMAGES))
+
+
+def middle_plane(image: Image) -> Plane:
+    """Return (Y, X) float32: the mean over channels of the plane in the middle of a volume or a movie."""
+    region = tuple(
+        slice(None) if axis in "CYX" else slice(size // 2, size // 2 + 1)
+        for axis, size in zip(image.axes, image.shape, strict=True)
+    )
+    pixels = image.read(region).astype(np.float32)
+    plane: Plane = pixels.reshape(-1, *pixels.shape[-2:]).mean(axis=0)
+    return plane
+
+
+def fine_structure(plane: Plane) -> NDArray[np.float32]:
+    """Return (64, 64): what is left of a plane without its coarse structure, of mean 0 and norm 1; 0 if nothing is."""
+    sides = (_THUMBNAIL, _THUMBNAIL)
+    small: Plane = resize(plane, sides, order=1, anti_aliasing=True, preserve_range=True)  # type: ignore[no-untyped-call]
+    detail = small - gaussian_filter(small, 2.0)
+    detail -= detail.mean()
+    norm = float(np.linalg.norm(detail))
+    # A field without anything in it resembles every other such field.
+    empty = norm <= 1e-6 * max(float(np.abs(small).max()), 1.0)
+    return np.zeros_like(detail, np.float32) if empty else (detail / norm).astype(np.float32)
+
+
+def find_twins(
+    train: Sequence[tuple[str, NDArray[np.float32]]], val: Sequence[tuple[str, NDArray[np.float32]]]
+) -> tuple[Twin, ...]:
+    """Find images of the validation split that a training image repeats, most similar first.
+
+    Parameters
+    ----------
+    train, val
+        File and :func:`fine_structure` of each image.
+    """
+    if not train or not val:
+        return ()
+    known = np.stack([detail.ravel() for _, detail in train])
+    twins = []
+    for name, detail in val:
+        views = [np.rot90(side, turns).ravel() for side in (detail, detail.T) for turns in range(4)]
+        similarity = (known @ np.stack(views).T).max(axis=1)
+        best = int(similarity.argmax())
+        if similarity[best] >= _ALIKE:
+            twins.append(Twin(train[best][0], name, float(min(similarity[best], 1.0))))
+    return tuple(sorted(twins, key=lambda twin: -twin.similarity))

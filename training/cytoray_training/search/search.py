@@ -1,0 +1,105 @@
+"""A search from end to end: trials, the best of them bundled and registered, a report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+from cytoray_analysis.errors import TrainingError
+from cytoray_services.settings import Settings
+from cytoray_training.launch import cluster
+from cytoray_training.recipe import Recipe, Tune, changed_recipe
+from cytoray_training.search.population import require_mutable
+from cytoray_training.search.report import write_report
+from cytoray_training.search.space import Space, parse_space
+from cytoray_training.search.study import Member, Study, open_study
+from cytoray_training.search.trials import Trials
+from cytoray_training.search.tuning import run_trials
+from cytoray_training.train import make_plan
+
+# More of the same is no other question.
+_BUDGET = {"trials", "hours", "concurrent"}
+FINAL = "final"
+
+
+def run_search(recipe: Recipe, settings: Settings, *, on: str = "local", fresh: bool = False) -> dict[str, Any]:
+    """Try recipes as the section ``tune`` says, going on with an interrupted search, and register the best model.
+
+    The first trial is the recipe as it is. The best of the trials that were trained to their end gives its weights to
+    the model; with ``tune.refit`` it is trained once more with those fields changed.
+
+    Returns
+    -------
+    dict
+        ``{model, version, run_id, bundle, metrics, seconds, study, report, best, trials}``, where ``best`` is ``{name,
+        values, score}`` and ``trials`` has one ``{name, state, epochs, score, values}`` each.
+
+    Raises
+    ------
+    RecipeError, DatasetError
+        The recipe, its space or the data would ruin the search; nothing was started.
+    TrainingError, PlatformError
+        No trial came to a validation, or a service failed.
+    """
+    began = time.perf_counter()
+    space = parse_space(recipe)
+    tune = recipe.tune
+    assert tune is not None  # noqa: S101 - parse_space has seen to it
+    if tune.searcher == "population":
+        require_mutable(space)
+    final = {} if tune.refit is None else tune.refit
+    changed_recipe(recipe, final)
+    plan = make_plan(recipe.model_copy(update={"tune": None}), settings)
+    metric = recipe.training.metric or next(iter(plan.task.score([], [])))
+    wanted = tune.model_dump(mode="json", exclude=_BUDGET)
+    wanted["space"] = {path: asdict(parameter) for path, parameter in space.items()}  # as read, not as written
+    with open_study("search", plan, settings, wanted=wanted, fresh=fresh) as study:
+        trials = Trials(study, plan, tune, space, metric)
+        with cluster(recipe.scale, on, trainings=tune.concurrent):
+            run_trials(trials)
+            best = trials.best()
+            if best is None:
+                failures = [member.reason for member in trials.members if member.reason]
+                raise TrainingError(
+                    f"no trial came to a validation{f'; the first says: {failures[0]}' if failures else ''}",
+                    hint="see whether cytoray train works with this recipe",
+                )
+            member = _final(study, trials, best, on, tune)
+        report = write_report(study, trials, best, member)
+    return {
+        "model": recipe.model.name,
+        "version": member.facts["version"],
+        "run_id": member.run_id,
+        "bundle": member.facts["bundle"],
+        "metrics": member.facts["metrics"],
+        "seconds": round(time.perf_counter() - began, 1),
+        "study": str(study.folder),
+        "search_run_id": study.run.run_id,
+        "report": str(report),
+        "best": {"name": best.name, "values": best.values, metric: best.best(metric)},
+        "trials": [
+            {
+                "name": one.name,
+                "state": one.state,
+                "epochs": one.epochs,
+                metric: one.best(metric),
+                "values": one.values,
+                "reason": one.reason,
+            }
+            for one in trials.members
+        ],
+    }
+
+
+def _final(study: Study, trials: Trials, best: Member, on: str, tune: Tune) -> Member:
+    """Make the best a registered model: of its own weights, or of a training with the fields of ``tune.refit``."""
+    facts = {"search": study.run.run_id, "trial": best.name}
+    if tune.refit is None:
+        return study.train(best.name, trials.plan_for(best.values), on=on, register=facts)
+    plan = trials.plan_for(best.values)
+    plan = replace(plan, recipe=changed_recipe(plan.recipe, tune.refit))
+    return study.train(FINAL, plan, on=on, values={**best.values, **tune.refit}, register=facts)
+
+
+__all__ = ["FINAL", "Space", "run_search"]

@@ -1,0 +1,94 @@
+"""One trial, in the process that Ray Tune gives it. It waits for the workers, and imports little to start quickly."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cytoray_analysis.errors import CytorayError
+from cytoray_training.checkpoint import Journal
+from cytoray_training.launch import launch, newest_journal
+from cytoray_training.plan import Plan
+from cytoray_training.recipe import changed_recipe
+
+KEPT = "kept"
+_PATIENCE = 120.0  # seconds between an epoch's line and its checkpoint, before the line is left to the next one
+
+
+def train_trial(config: Mapping[str, Any], *, plan: Plan, folder: str, metric: str, keep: int) -> None:
+    """Train one trial, going on with it where it was interrupted, and tell Ray Tune of every validation.
+
+    Parameters
+    ----------
+    config
+        ``name`` of the trial and ``values``, how its recipe differs.
+    plan
+        Of the recipe as it is.
+    folder
+        Of the study.
+    metric
+        The score that is raised.
+    keep
+        Keep a checkpoint every so many epochs for others to start from; 0: none.
+    """
+    from ray import tune
+
+    place = Path(folder) / config["name"]
+    told = 0
+
+    def tell(journal: Journal | None) -> None:
+        nonlocal told
+        for entry in journal.history if journal else ():
+            epoch = int(entry["epoch"]) + 1
+            if epoch > told and metric in entry:
+                told = epoch
+                # As text, since Tune takes nested results apart.
+                tune.report({"epoch": epoch, "score": entry[metric], "scores": json.dumps({**entry, "epoch": epoch})})
+
+    def listen(facts: Mapping[str, Any]) -> None:
+        if facts["stage"] == "epoch" and metric in facts:
+            epoch = int(facts["epoch"]) + 1
+            journal = _covering(place, epoch)
+            if keep and epoch % keep == 0:
+                _keep(place, epoch, epoch * plan.recipe.training.steps_per_epoch)
+            tell(journal)
+
+    try:
+        tell(newest_journal(place))
+        changed = replace(plan, recipe=changed_recipe(plan.recipe, config["values"]))
+        tell(launch(changed, place, listen=listen).journal)
+    except CytorayError as error:
+        tune.report({"epoch": told, "score": 0.0, "failed": error.message})
+        return
+    tune.report({"epoch": told, "score": 0.0, "finished": True})
+
+
+def _covering(place: Path, epoch: int) -> Journal | None:
+    """Wait for the checkpoint of an epoch that was just told of: a trial stopped by it can be gone on with."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        journal = newest_journal(place)
+        if journal is not None and journal.epoch >= epoch:
+            return journal
+        time.sleep(0.2)
+    return None
+
+
+def _keep(place: Path, epoch: int, step: int) -> None:
+    """Keep the checkpoint of an epoch, if it is still there: the training keeps its newest two."""
+    source, target = place / f"checkpoint-{step:09d}", place / KEPT / str(epoch)
+    if source.is_dir() and not target.exists():
+        draft = target.with_name(f".{epoch}.{os.getpid()}")
+        copy_links(source, draft)
+        draft.replace(target)
+
+
+def copy_links(source: Path, target: Path) -> None:
+    """Copy a folder of files that never change, without their bytes."""
+    shutil.copytree(source, target, copy_function=os.link)
