@@ -51,7 +51,7 @@ def ray_cluster() -> Iterator[None]:
         address="local",
         num_cpus=4,
         object_store_memory=2**30,
-        include_dashboard=False,
+        include_dashboard=True,  # Ray Train asks it whether a training that a search stopped is gone
         log_to_driver=False,
         _temp_dir=str(folder),
     )

@@ -25,7 +25,7 @@ PACKAGES = {"cytoray_analysis", "cytoray_services", "cytoray_training", "cytoray
 # The vendor formats are never part of a set-up (one reader carries the GPL), so they are not pinned.
 NOT_SET_UP = {"formats"}
 # A plug-in that bioio finds, a builder that DeepSpeed calls, a parser that Starlette looks for.
-USED_WITHOUT_AN_IMPORT = {"bioio-imageio", "ninja", "python-multipart"}
+USED_WITHOUT_AN_IMPORT = {"bioio-imageio", "boto3", "ninja", "psycopg", "python-multipart"}
 
 
 def project() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from cytoray_analysis.images import read_image
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.commands.root import main
 from cytoray_services.datasets import Dataset
-from cytoray_services.registry import Registry
+from cytoray_services.registry import KEPT, Registry
 from cytoray_services.settings import load_settings
 from cytoray_training import train as training
 from cytoray_training.recipe import Recipe, parse_recipe
@@ -63,6 +63,35 @@ def test_a_training_ends_in_the_registry_and_goes_on_after_a_failure(
     answer = Predictor(bundle).predict(read_image(cells.split("val").items[0].image))
     assert answer.answer.shape == (96, 96)
     assert outcome["metrics"]["ap50"] >= 0
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_training_whose_registry_does_not_answer_is_registered_later(
+    cytoray_home: Path, cells: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard service, which nobody runs
+        outcome = training.run_training(recipe_for(cells), load_settings())
+    assert (outcome["version"], outcome["run_id"]) == (None, "")
+
+    with pytest.raises(SystemExit) as ended:
+        main(["models", "import", outcome["bundle"], "--json"])
+    assert ended.value.code == 0
+
+    answer = json.loads(capsys.readouterr().out)
+    registry = Registry.open(load_settings())
+    version = registry.resolve("tiny@candidate")
+    assert (answer["model"], answer["version"]) == (version.name, version.version)
+    assert version.digest == Bundle.load(outcome["bundle"]).digest
+    assert version.metrics == pytest.approx(outcome["metrics"])
+    assert version.run_id is not None
+    with registry._connection.client() as client:
+        run = client.get_run(version.run_id)
+        files = {file.path for file in client.list_artifacts(version.run_id)}
+    assert (run.info.status, run.data.params["training.epochs"]) == ("FINISHED", "2")
+    assert {"recipe.yaml", "README.md", "pictures", "diagnosis"} <= files
+    assert not (Path(outcome["bundle"]).parent / KEPT).exists()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``cytoray train``: from a recipe to a registered model."""
+"""``cytoray train``, ``tune`` and ``learning-curve``: from a recipe to a registered model."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ import typer
 
 from cytoray_services.commands.output import JsonOption, print_json
 
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, such as training.epochs=10."),
+]
+Cluster = Annotated[str, typer.Option(metavar="local|ADDRESS", help="The Ray cluster to train on.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew, even if this was interrupted.")]
+
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, such as training.epochs=10."),
-    ] = None,
-    on: Annotated[str, typer.Option(metavar="local|ADDRESS", help="The Ray cluster to train on.")] = "local",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, even if this training was interrupted.")] = False,
+    overrides: Overrides = None,
+    on: Cluster = "local",
+    fresh: Fresh = False,
     json: JsonOption = False,
 ) -> None:
     """Train a model and register it as candidate. An interrupted training goes on when called again."""
@@ -38,12 +42,9 @@ def train(
 
 def tune(
     recipe: Annotated[Path, typer.Argument(help="The recipe, with a section tune.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, such as tune.trials=10."),
-    ] = None,
-    on: Annotated[str, typer.Option(metavar="local|ADDRESS", help="The Ray cluster to train on.")] = "local",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, even if this search was interrupted.")] = False,
+    overrides: Overrides = None,
+    on: Cluster = "local",
+    fresh: Fresh = False,
     json: JsonOption = False,
 ) -> None:
     """Search for a better recipe and register its model as candidate. An interrupted search goes on."""
@@ -66,13 +67,10 @@ def tune(
 
 def learning_curve(
     recipe: Annotated[Path, typer.Argument(help="The recipe.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, such as training.epochs=10."),
-    ] = None,
+    overrides: Overrides = None,
     shares: Annotated[str, typer.Option(help="Shares of the labels to train at.")] = "0.05,0.1,0.25,0.5,1",
-    on: Annotated[str, typer.Option(metavar="local|ADDRESS", help="The Ray cluster to train on.")] = "local",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, even if this was interrupted.")] = False,
+    on: Cluster = "local",
+    fresh: Fresh = False,
     json: JsonOption = False,
 ) -> None:
     """Train at growing shares of the labels, and tell whether more labels would help. Goes on when interrupted."""

@@ -191,7 +191,7 @@ def _raise_failure(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def cluster(scale: Scale, on: str, *, trainings: int = 1) -> Iterator[None]:
+def cluster(scale: Scale, on: str, *, trainings: int = 1, reclaiming: bool = False) -> Iterator[None]:
     """Be connected to a Ray cluster: a local one that ends with this context, or the one at an address.
 
     Inside another such context, as each of several trainings is, it is the outer one.
@@ -204,6 +204,9 @@ def cluster(scale: Scale, on: str, *, trainings: int = 1) -> Iterator[None]:
         ``local`` or an address.
     trainings
         How many such trainings a local cluster offers room for at a time.
+    reclaiming
+        Whether trainings are ended from outside, as a search does. What they had reserved is given back by Ray Train,
+        which asks the dashboard whether they are gone: a local cluster needs one then.
 
     Raises
     ------
@@ -220,7 +223,7 @@ def cluster(scale: Scale, on: str, *, trainings: int = 1) -> Iterator[None]:
     if on == LOCAL:
         ray.init(
             num_cpus=max(os.cpu_count() or 1, trainings * scale.workers * scale.cpus_per_worker),
-            include_dashboard=False,
+            include_dashboard=reclaiming,
             object_store_memory=_OBJECT_STORE,
             **quiet,
         )

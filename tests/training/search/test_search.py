@@ -104,13 +104,12 @@ def test_a_search_that_is_killed_repeats_nothing_and_stops_the_hopeless(
 
 def test_a_population_goes_on_from_the_checkpoint_of_the_better(cytoray_home: Path, make_recipe: MakeRecipe) -> None:
     tune = {
-        "space": {"training.learning_rate": {"log_range": [HOPELESS, HOPELESS * 2]}},
+        "space": {"training.learning_rate": {"log_range": [HOPELESS, GOOD]}},
         "searcher": "population",
         "trials": 3,
         "population": {"size": 2, "interval": 1, "share": 0.5},
     }
-    # The recipe itself lies in the space, but learns by what the others may not change.
-    recipe = make_recipe(tune, learning_rate=HOPELESS * 1.5, epochs=3)
+    recipe = make_recipe(tune, learning_rate=GOOD, epochs=3, crops_per_epoch=1024)  # an epoch takes longer than a stop
     outcome = run_search(recipe, load_settings())
     trials = {trial["name"]: trial for trial in outcome["trials"]}
     study = Path(outcome["study"])
@@ -126,12 +125,10 @@ def test_a_population_goes_on_from_the_checkpoint_of_the_better(cytoray_home: Pa
 
 
 def test_a_trial_that_diverges_does_not_end_the_search(cytoray_home: Path, make_recipe: MakeRecipe) -> None:
-    tune = {
-        "space": {"training.gradient_clip": {"choice": [1.0, 1e38]}, "training.learning_rate": {"choice": [GOOD, 1.0]}},
-        "searcher": "random",
-        "trials": 3,
-        "asha": None,
-    }
+    overflowing = [5000.0, 6000.0]  # what is brighter than 1 becomes infinite
+    space = {"augmentation.gamma": {"choice": [overflowing, [6000.0, 7000.0]]}}
+    tune = {"space": space, "searcher": "random", "trials": 2, "asha": None}
     outcome = run_search(make_recipe(tune, epochs=1), load_settings())
-    assert len(outcome["trials"]) == 3
+    assert [trial["state"] for trial in outcome["trials"]] == ["completed", "failed"]
+    assert "loss" in outcome["trials"][1]["reason"]
     assert outcome["version"] == "1"

@@ -56,7 +56,7 @@ def run_search(recipe: Recipe, settings: Settings, *, on: str = "local", fresh: 
     wanted["space"] = {path: asdict(parameter) for path, parameter in space.items()}  # as read, not as written
     with open_study("search", plan, settings, wanted=wanted, fresh=fresh) as study:
         trials = Trials(study, plan, tune, space, metric)
-        with cluster(recipe.scale, on, trainings=tune.concurrent):
+        with cluster(recipe.scale, on, trainings=tune.concurrent, reclaiming=True):
             run_trials(trials)
             best = trials.best()
             if best is None:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from cytoray_services.registry import Registry, Run
 from cytoray_services.settings import Settings
+from cytoray_training.diagnosis.diagnose import diagnosed_on_failure
 from cytoray_training.launch import launch
 from cytoray_training.plan import Plan
 from cytoray_training.progress_bar import ProgressBar
@@ -173,9 +174,9 @@ class Study:
         if member.state == "completed" and ("version" in member.facts or register is None) and "bundle" in member.facts:
             return member
         member, run = self.begin(member, plan)
-        with run, ProgressBar(plan.recipe.training.epochs) as bar:
+        folder = self.folder / name
+        with run, diagnosed_on_failure(folder, run), ProgressBar(plan.recipe.training.epochs) as bar:
             bar.say(name)
-            folder = self.folder / name
             checkpoint = launch(plan, folder, on=on, listen=listener(run, bar))
             bundle, metrics = bundled(plan, checkpoint, folder, run)
             facts: dict[str, Any] = {"bundle": str(bundle.folder), "metrics": metrics}
