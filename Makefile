@@ -10,7 +10,7 @@ DATA ?=
 export DS_BUILD_OPS := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-fast test-ray lint format bench constraints clean
+.PHONY: help setup servers demo test test-fast test-ray lint format bench constraints clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,10 +31,17 @@ demo: setup ## From images to a served answer, on DATA=folder or on synthetic ce
 
 test: test-fast test-ray ## Run all tests
 
+servers: ## Install PostgreSQL for the tests of it, where that is allowed (Debian, root); they are skipped without it
+	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; } \
+	        >/dev/null 2>&1 || echo 'PostgreSQL could not be installed: its tests are skipped'; \
+	else echo 'PostgreSQL is not installed: its tests are skipped'; fi
+
 test-fast: setup ## Run the tests that need no Ray, in under a minute
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not e2e'
 
-test-ray: setup ## Run the tests that start Ray, and the whole way end to end
+test-ray: setup servers ## Run the tests that start Ray, and the whole way end to end
 	$(BIN)/python -m pytest -m 'ray or e2e'
 
 lint: setup ## Check style, types and who imports whom

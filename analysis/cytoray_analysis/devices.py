@@ -51,9 +51,19 @@ def keep_freed_memory() -> None:
     pixel that grows with the image (44 % more time at 8 megapixels, none below 0.3). Peak memory is what the process
     holds from then on.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return
     trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
-    library = ctypes.CDLL(None)
-    library.mallopt(trim_threshold, -1)
-    library.mallopt(mmap_max, 0)
+    library = _glibc()
+    if library is not None:
+        library.mallopt(trim_threshold, -1)
+        library.mallopt(mmap_max, 0)
+
+
+def return_freed_memory() -> None:
+    """Give back what :func:`keep_freed_memory` has kept, for other processes and for arrays of other sizes."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

@@ -81,7 +81,7 @@ def tile_region(
     core
         Size of the core along each axis; rounded up to a multiple of `stride`.
     halo
-        Width that is read around the core, for all axes or along each; rounded up to a multiple of `stride`, so
+        Least width that is read around the core, for all axes or along each; rounded up to a multiple of `stride`, so
         that every tile starts where a cell of the network starts in the whole image.
     stride
         Cell size of the network, for all axes or along each.
@@ -89,14 +89,24 @@ def tile_region(
     strides = per_axis(stride, len(shape))
     halos = [round_up(width, cell) for width, cell in zip(per_axis(halo, len(shape)), strides, strict=True)]
     steps = [max(round_up(size, cell), cell) for size, cell in zip(core, strides, strict=True)]
-    starts = [range(part.start, part.stop, step) for part, step in zip(region, steps, strict=True)]
-    for corner in itertools.product(*starts):
-        cores, outers = [], []
-        for start, step, width, part, length in zip(corner, steps, halos, region, shape, strict=True):
-            stop = min(start + step, part.stop)
-            cores.append(slice(start, stop))
-            outers.append(slice(max(start - width, 0), min(stop + width, length)))
-        yield Tile(tuple(cores), tuple(outers))
+    axes = [_tiles_along(*axis) for axis in zip(region, shape, steps, halos, strides, strict=True)]
+    for parts in itertools.product(*axes):
+        cores, outers = zip(*parts, strict=True)
+        yield Tile(cores, outers)
+
+
+def _tiles_along(part: slice, length: int, step: int, halo: int, stride: int) -> list[tuple[slice, slice]]:
+    """Return core and outer of the tiles along one axis.
+
+    All that is read is equally wide, up to what is missing to a whole cell at the image's end: arrays of one size
+    again and again leave no gaps in memory.
+    """
+    cores = [slice(start, min(start + step, part.stop)) for start in range(part.start, part.stop, step)]
+    near = [(max(core.start - halo, 0), min(core.stop + halo, length)) for core in cores]
+    width = round_up(max(stop - start for start, stop in near), stride)
+    last = max(round_up(length, stride) - width, 0)
+    starts = [min(start, last) for start, _ in near]
+    return [(core, slice(start, min(start + width, length))) for core, start in zip(cores, starts, strict=True)]
 
 
 def core_for_budget(

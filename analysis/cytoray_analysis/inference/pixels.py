@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoray_analysis.bundle import BundleSpec
-from cytoray_analysis.devices import Precision
+from cytoray_analysis.devices import Precision, return_freed_memory
 from cytoray_analysis.errors import CytorayError, RequestError
 from cytoray_analysis.images import Image, create_zarr
 from cytoray_analysis.images.resample import resample_image_to, resample_labels
@@ -178,7 +178,8 @@ class PixelInference:
         folder: Path | None,
     ) -> tuple[Numbering, Any]:
         """Make the answer block by block; `create` gives the place for it, once its channels and type are known."""
-        core = core_for_budget(source.shape, self.margin, self.block_pixels(), stride=self.stride)
+        # Half as large as may be: a second computation of margins costs little here, and little memory is left over.
+        core = core_for_budget(source.shape, self.margin, self.block_pixels() // 2, stride=self.stride)
         blocks = list(tile_region(whole(source.shape), source.shape, core, self.margin, stride=self.stride))
         tiles = list(self._tiles(source.shape))
         done = itertools.count(1)
@@ -193,6 +194,7 @@ class PixelInference:
             for tile in tiles:
                 view()[(slice(None), *tile.core)] = self._tile_outputs(source, tile, seconds)
                 advance()
+            return_freed_memory()  # arrays of decoding have other sizes, and would lie beside it
             for block in blocks:
                 start = time.perf_counter()
                 outputs = np.array(view()[(slice(None), *block.outer)])
@@ -212,6 +214,7 @@ class PixelInference:
         if ranks is not None and target is not None:
             for block in blocks:  # objects were numbered as they were met; now in order of their place
                 target[block.core] = ranks[target[block.core]]
+        return_freed_memory()
         seconds["write"] = seconds.get("write", 0.0) + time.perf_counter() - start
         return numbering, target
 
