@@ -15,6 +15,7 @@ _GAP = 0.1
 _CHANCE = 0.001
 _UNFITTED = 0.6  # of 1, or of what annotators agree on
 _STILL_FALLING = 0.1
+_FEW_STEPS = 300  # before them a falling learning rate ends the descent, not the network
 _AS_GOOD = 0.01
 
 
@@ -86,12 +87,12 @@ def under_fitting(facts: Facts) -> Finding | None:
     falling = _falling(np.array(facts.steps.loss))
     evidence = (
         f"{facts.metric} per image is {np.mean(known):.3f} even on {len(known)} training images (below {enough:.2f}); "
-        f"over the last third of the steps the loss fell by {falling:.0%}"
+        f"over the last third of {len(facts.steps.loss)} steps the loss fell by {falling:.0%}"
     )
     epochs = facts.setting("training.epochs")
     remedy = (
         f"train for longer: training.epochs: {4 * epochs} (now {epochs}), and training.minutes in proportion if set"
-        if falling > _STILL_FALLING
+        if falling > _STILL_FALLING or len(facts.steps.loss) < _FEW_STEPS
         else "take a larger network: model.network.arguments.widths with more levels or wider ones; then check that "
         "data.pixel_size and training.crop_size show whole objects"
     )
