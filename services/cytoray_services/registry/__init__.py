@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cytoray_services.registry.kept_run import KEPT, KeptRun
+from cytoray_services.registry.references import load_bundle
 from cytoray_services.registry.run import Run, whoami
-from cytoray_services.registry.store import Registry, load_bundle
+from cytoray_services.registry.store import Registry
 from cytoray_services.registry.versions import (
     CANDIDATE,
     CHAMPION,

@@ -271,7 +271,7 @@ class Registry:
                 downloaded = download_artifacts(
                     artifact_uri=version.source, dst_path=str(draft), tracking_uri=self._connection.uri
                 )
-            _check_digest(Bundle.load(downloaded), version)
+            check_digest(Bundle.load(downloaded), version)
             try:
                 Path(downloaded).replace(target)
             except OSError:
@@ -400,41 +400,14 @@ class Registry:
         return tuple(model for model in models if any(version.digest for version in model.versions))
 
 
-def load_bundle(reference: str, settings: Settings) -> tuple[Bundle, ModelVersion | None]:
-    """Open a bundle by folder or by reference to the registry.
-
-    Parameters
-    ----------
-    reference
-        A folder that holds ``bundle.yaml``, or anything with the look of a path; else ``name``,
-        ``name@alias`` or ``name/version``.
-    settings
-        Which registry to ask.
-
-    Returns
-    -------
-    tuple
-        The bundle, and its version; None for a folder.
+def check_digest(bundle: Bundle, version: ModelVersion) -> None:
+    """Refuse a bundle whose files are not those that were registered.
 
     Raises
     ------
-    ModelNotFoundError, BundleError, RequestError, PlatformError
-        See :meth:`Registry.resolve` and :meth:`Registry.fetch`.
+    BundleError
+        They are not.
     """
-    from cytoray_analysis.bundle import SPEC, Bundle
-
-    folder = Path(reference).expanduser()
-    looks_like_path = reference.startswith((".", "/", "~")) or reference.count("/") > 1
-    if looks_like_path or (folder / SPEC).is_file():
-        return Bundle.load(folder), None
-    registry = Registry.open(settings)
-    version = registry.resolve(reference)
-    bundle = Bundle.load(registry.fetch(version))
-    _check_digest(bundle, version)
-    return bundle, version
-
-
-def _check_digest(bundle: Bundle, version: ModelVersion) -> None:
     if bundle.digest != version.digest:
         raise BundleError(
             f"expected the files of {version.reference} to have the digest {version.digest[:12]}…, "
