@@ -46,15 +46,18 @@ def ray_cluster() -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
+    from cytoray_training.launch import known_address
+
     folder = Path(tempfile.mkdtemp(prefix="cr"))
-    ray.init(
-        address="local",
-        num_cpus=4,
-        object_store_memory=2**30,
-        include_dashboard=True,  # Ray Train asks it whether a training that a search stopped is gone
-        log_to_driver=False,
-        _temp_dir=str(folder),
-    )
+    with known_address():
+        ray.init(
+            address="local",
+            num_cpus=4,
+            object_store_memory=2**30,
+            include_dashboard=True,  # Ray Train asks it whether a training that a search stopped is gone
+            log_to_driver=False,
+            _temp_dir=str(folder),
+        )
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import socket
 import sys
 import tempfile
 import threading
@@ -221,12 +222,14 @@ def cluster(scale: Scale, on: str, *, trainings: int = 1, reclaiming: bool = Fal
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if on == LOCAL:
-        ray.init(
-            num_cpus=max(os.cpu_count() or 1, trainings * scale.workers * scale.cpus_per_worker),
-            include_dashboard=reclaiming,
-            object_store_memory=_OBJECT_STORE,
-            **quiet,
-        )
+        with known_address():
+            ray.init(
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, trainings * scale.workers * scale.cpus_per_worker),
+                include_dashboard=reclaiming,
+                object_store_memory=_OBJECT_STORE,
+                **quiet,
+            )
     else:
         try:
             ray.init(address=on, **quiet)
@@ -239,6 +242,29 @@ def cluster(scale: Scale, on: str, *, trainings: int = 1, reclaiming: bool = Fal
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def known_address() -> Iterator[None]:
+    """Let the processes of a cluster that starts inside this context know its address.
+
+    What Ray Train leaves to watch over a training looks for the cluster by itself otherwise, and gives up where there
+    is a second one on the machine, such as a service.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    names = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _require(workers: int, cpus: int, gpus: int) -> None:
