@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cytoray_analysis.errors import RecipeError
 from cytoray_analysis.networks import build_network, dense
+from cytoray_analysis.tiles import per_axis
 from cytoray_training.plan import Plan
 
 
@@ -26,7 +27,8 @@ def require_fitting(plan: Plan) -> None:
     """
     recipe = plan.recipe
     network = build_network(plan.network.name, plan.network.arguments)
-    strides = dense(network).stride
+    stride = dense(network).stride
+    strides = per_axis(stride, len(plan.crop)) if isinstance(stride, int) else stride
     if len(strides) != len(plan.crop):
         raise RecipeError(
             f"expected a network for the {len(plan.crop)} axes of {plan.recipe.data.axes}, got one for {len(strides)}",

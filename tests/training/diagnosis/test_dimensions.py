@@ -9,6 +9,7 @@ import pytest
 
 from cytoray_analysis.errors import RecipeError
 from cytoray_services.datasets import Dataset
+from cytoray_services.datasets.synthetic_tracking import make_tracking
 from cytoray_training.dimensions import require_fitting
 from planted_faults import CLASSES, SEGMENTATION, plan_for
 
@@ -16,6 +17,9 @@ from planted_faults import CLASSES, SEGMENTATION, plan_for
 def test_plans_that_fit_are_let_through(fields: Dataset, crops: Dataset, tmp_path: Path) -> None:
     require_fitting(plan_for(fields, tmp_path))
     require_fitting(plan_for(crops, tmp_path, CLASSES))
+    movies = make_tracking(tmp_path / "movies", movies=2, frames=8, size=96)
+    model = {"task": {"name": "tracking"}, "network": {"name": "pair", "arguments": {}}}
+    require_fitting(plan_for(movies, tmp_path, {"model": {"name": "tiny", **model}}))
 
 
 @pytest.mark.parametrize(
