@@ -87,9 +87,10 @@ def test_targets_are_measured_on_the_training_split(tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path)
     arguments = task_arguments(dataset)
     assert arguments["offset"][0] == pytest.approx(50, abs=5)
-    assert 1 / arguments["scale"][0] == pytest.approx(100 / 12**0.5, rel=0.1)  # of a uniform distribution up to 100
+    spread = 1 / arguments["scale"][0]
+    assert spread == pytest.approx(100 / 12**0.5, rel=0.1)  # of a uniform distribution up to 100
     stain = read_image(tmp_path / "a-stain.tif").read()
-    assert (arguments["offset"][0], 1 / arguments["scale"][0]) == pytest.approx((stain.mean(), stain.std()), rel=1e-4)
+    assert (arguments["offset"][0], spread) == pytest.approx((stain.mean(), stain.std()), rel=1e-4)
     truth = read_labelled(dataset, dataset.images[1], arguments).truth
     assert (truth.shape, truth.dtype) == ((1, 40, 50), np.float32)
 

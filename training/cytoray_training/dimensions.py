@@ -36,7 +36,12 @@ def require_fitting(plan: Plan) -> None:
             hint="leave model.network.arguments.dimensions out, so that it follows from data.axes, or change data.axes",
         )
     if any(side % stride for side, stride in zip(plan.crop, strides, strict=True)):
-        return  # refused with a better hint by who looks at crops alone
+        fitting = [max(round(side / stride), 1) * stride for side, stride in zip(plan.crop, strides, strict=True)]
+        raise RecipeError(
+            f"expected crops whose sides are multiples of the network's stride {strides}, got {plan.crop}",
+            field="training.crop_size",
+            hint=f"use {fitting[0] if len(set(fitting)) == 1 else fitting}",
+        )
     network = network.to("meta").train()
     channels, batch = plan.examples.inputs(plan.model_input), max(recipe.crops_per_pass, 2)
     crops = torch.empty((batch, channels, *plan.crop), device="meta")

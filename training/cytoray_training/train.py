@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cytoray_analysis.errors import DatasetError, RecipeError
-from cytoray_analysis.networks import build_network, dense
 from cytoray_analysis.tasks import truth_of
-from cytoray_analysis.tiles import per_axis
 from cytoray_services.datasets import (
     Dataset,
     Finding,
@@ -117,7 +115,6 @@ def make_plan(recipe: Recipe, settings: Settings) -> Plan:
     start = None if recipe.model.start is None else find_start(recipe.model.start, recipe.model.network.name, settings)
     plan = Plan(recipe, dataset, hash_dataset(dataset), task_arguments(dataset), settings.home, start)
     require_fitting(plan)
-    require_whole_cells(plan)
     metrics = plan.task.score([], [])
     if recipe.training.metric is not None and recipe.training.metric not in metrics:
         raise RecipeError(
@@ -125,19 +122,6 @@ def make_plan(recipe: Recipe, settings: Settings) -> Plan:
             field="training.metric",
         )
     return plan
-
-
-def require_whole_cells(plan: Plan) -> None:
-    """Build the network, and refuse crops that it cannot take."""
-    network = build_network(plan.network.name, plan.network.arguments)
-    strides = per_axis(dense(network).stride, len(plan.crop))
-    if any(side % stride for side, stride in zip(plan.crop, strides, strict=True)):
-        fitting = [max(round(side / stride), 1) * stride for side, stride in zip(plan.crop, strides, strict=True)]
-        raise RecipeError(
-            f"expected crops whose sides are multiples of the network's stride {strides}, got {plan.crop}",
-            field="training.crop_size",
-            hint=f"use {fitting[0] if len(set(fitting)) == 1 else fitting}",
-        )
 
 
 def _dataset(recipe: Recipe) -> Dataset:

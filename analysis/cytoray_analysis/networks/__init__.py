@@ -22,10 +22,10 @@ from cytoray_analysis.networks.unet import UNet
 
 
 class DenseNetwork(Protocol):
-    """What tiling needs to know of a network."""
+    """What tiling needs to know of a network: its stride and halo, for all spatial axes or along each."""
 
-    stride: tuple[int, ...]
-    halo: tuple[int, ...]
+    stride: int | tuple[int, ...]
+    halo: int | tuple[int, ...]
 
     def bytes_per_pixel(self, item: int) -> int:
         """Peak memory of inference per input pixel, in bytes, for features of `item` bytes."""

@@ -69,6 +69,7 @@ def unpack_archive(source: Path, folder: Path) -> None:
             for entry in entries:
                 if not entry.is_dir():
                     left -= _unpack(archive, entry, folder)
+    # NotImplementedError is what zipfile raises for a compression that it does not know, RuntimeError for a password.
     except (zipfile.BadZipFile, NotImplementedError, EOFError, UnicodeDecodeError, RuntimeError) as error:
         raise BundleError(
             f"{source} is not a ZIP archive that can be read: {error}",

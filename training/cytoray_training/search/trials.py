@@ -10,6 +10,7 @@ from typing import Any
 
 from cytoray_analysis.errors import BundleError, RecipeError
 from cytoray_services.registry import Run
+from cytoray_training.dimensions import require_fitting
 from cytoray_training.launch import START
 from cytoray_training.plan import Plan
 from cytoray_training.recipe import Tune, changed_recipe
@@ -18,7 +19,6 @@ from cytoray_training.search.sampler import Tried, suggest
 from cytoray_training.search.space import Space, place_of
 from cytoray_training.search.study import Member, State, Study
 from cytoray_training.search.trial import KEPT, copy_links
-from cytoray_training.train import require_whole_cells
 
 _DRAWS = 50  # of a recipe that fits together
 
@@ -88,7 +88,7 @@ class Trials:
             The values do not fit together.
         """
         plan = replace(self.plan, recipe=changed_recipe(self.plan.recipe, values))
-        require_whole_cells(plan)
+        require_fitting(plan)
         return plan
 
     def report(self, name: str, scores: Mapping[str, float]) -> Member:
