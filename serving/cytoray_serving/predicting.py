@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import tempfile
 import zipfile
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cytoray_analysis.errors import MissingFileError, RequestError
+from cytoray_analysis.files import write_whole
 from cytoray_analysis.images import Image
 from cytoray_analysis.inference.objects import find_objects, require_labels
 from cytoray_analysis.predictor import Predictor
@@ -254,16 +254,7 @@ def write_file(target: Path, suffix: str, body: bytes, source: Path) -> Path:
     path = target.with_name(target.name + suffix)
     if path.exists() and source.exists() and path.samefile(source):
         raise RequestError(f"the answer would replace its input {source}", field="out", hint="choose another --out")
-    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(body)
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
-    return path
+    return write_whole(path, body)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cytoray_analysis.errors import CytorayError, PlatformError, RequestError, TrainingError
+from cytoray_analysis.files import write_whole
 from cytoray_training.checkpoint import Checkpoint, Journal, load_checkpoint, load_journal, save_checkpoint
 from cytoray_training.plan import Plan
 from cytoray_training.recipe import Scale
@@ -135,9 +136,7 @@ def _work(config: dict[str, Any]) -> None:
     try:
         train(plan, _RayReporter(folder), device=ray.train.torch.get_device())
     except CytorayError as error:
-        draft = folder / f"{FAILURE}.{os.getpid()}"
-        draft.write_text(json.dumps({"kind": type(error).__name__, **error.describe()}), encoding="utf-8")
-        draft.replace(folder / FAILURE)
+        write_whole(folder / FAILURE, json.dumps({"kind": type(error).__name__, **error.describe()}))
         raise
 
 

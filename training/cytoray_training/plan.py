@@ -15,11 +15,17 @@ from cytoray_analysis.errors import RecipeError
 from cytoray_analysis.examples import EXAMPLES, Examples
 from cytoray_analysis.images import IntensityStatistics
 from cytoray_analysis.networks import NETWORKS
-from cytoray_analysis.tasks import TASKS, Task, get_task
+from cytoray_analysis.tasks import TASKS, Task, get_task, truth_of
 from cytoray_analysis.tiles import per_axis
-from cytoray_services.datasets import Dataset
+from cytoray_services.datasets import Dataset, DataSource
 from cytoray_training.recipe import Recipe, recipe_hash
 from cytoray_training.transfer import StartWeights
+
+
+def data_source(recipe: Recipe) -> DataSource:
+    """Return the folders that a recipe names, and how they are read."""
+    data = recipe.data
+    return DataSource(data.roots, truth_of(recipe.model.task.name), data.validation_roots, data.columns, data.where)
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,13 @@ from cytoray_services.datasets import read_labelled
 from cytoray_services.evaluation import Evaluation, evaluate
 from cytoray_services.evaluation_pictures import evaluation_pictures
 from cytoray_services.model_card import model_card
-from cytoray_services.promotion.data_source import DataSource
 from cytoray_services.promotion.seen_data import record_seen_data
 from cytoray_services.registry import KeptRun, ModelVersion, Registry, Run
 from cytoray_training.batches import test_input
 from cytoray_training.cache import Cache, open_cache
 from cytoray_training.checkpoint import Checkpoint
 from cytoray_training.diagnosis.diagnose import conclude
-from cytoray_training.plan import Plan
+from cytoray_training.plan import Plan, data_source
 from cytoray_training.recipe import recipe_hash
 from cytoray_training.validation import predictor_for
 
@@ -149,9 +148,7 @@ def _record(run: Run, plan: Plan, checkpoint: Checkpoint, evaluation: Evaluation
     recipe = yaml.safe_dump(plan.recipe.model_dump(mode="json"), sort_keys=False)
     run.log_text(recipe, "recipe.yaml")
     run.log_text(card, "README.md")
-    data = plan.recipe.data
-    source = DataSource(data.roots, plan.dataset.truth_kind, data.validation_roots, data.columns, data.where)
-    record_seen_data(run, source, plan.dataset, plan.dataset_hash)
+    record_seen_data(run, data_source(plan.recipe), plan.dataset, plan.dataset_hash)
     drawn = {"epoch", "loss", "learning_rate", *evaluation.metrics}
     curves = training_curves([{name: epoch[name] for name in epoch if name in drawn} for epoch in history])
     run.log_bytes(curves, "pictures/curves.png")

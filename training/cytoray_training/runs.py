@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cytoray_analysis.errors import TrainingError
+from cytoray_analysis.files import write_whole
 from cytoray_training.plan import Plan
 
 RECORD = "run.json"
@@ -37,9 +38,7 @@ class TrainingRun:
         """Write a change down, and return the run with it."""
         changed = replace(self, run_id=run_id or self.run_id, finished=finished)
         content = {key: value for key, value in asdict(changed).items() if key != "folder"}
-        draft = self.folder / f"{RECORD}.draft"
-        draft.write_text(json.dumps(content), encoding="utf-8")
-        draft.replace(self.folder / RECORD)
+        write_whole(self.folder / RECORD, json.dumps(content))
         return changed
 
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from cytoray_analysis.errors import DatasetError, RecipeError
-from cytoray_analysis.tasks import truth_of
 from cytoray_services.datasets import (
-    Dataset,
     Finding,
     check_dataset,
     hash_dataset,
-    join_datasets,
-    open_dataset,
     task_arguments,
 )
 from cytoray_services.registry import KEPT, Registry, Run
@@ -24,7 +19,7 @@ from cytoray_services.settings import Settings
 from cytoray_training.diagnosis.diagnose import diagnosed_on_failure
 from cytoray_training.dimensions import require_fitting
 from cytoray_training.launch import Listener, launch
-from cytoray_training.plan import Plan
+from cytoray_training.plan import Plan, data_source
 from cytoray_training.progress_bar import ProgressBar
 from cytoray_training.publish import code_version, publish
 from cytoray_training.recipe import Recipe, recipe_hash
@@ -103,7 +98,7 @@ def make_plan(recipe: Recipe, settings: Settings) -> Plan:
     DatasetError
         The data would ruin the training; the message names the first file, and how many more there are.
     """
-    dataset = _dataset(recipe)
+    dataset = data_source(recipe).open()
     findings = check_dataset(
         dataset,
         channels=len(recipe.data.channel_names),
@@ -122,22 +117,6 @@ def make_plan(recipe: Recipe, settings: Settings) -> Plan:
             field="training.metric",
         )
     return plan
-
-
-def _dataset(recipe: Recipe) -> Dataset:
-    """Open all folders of a recipe as one data set."""
-    data, truth = recipe.data, truth_of(recipe.model.task.name)
-
-    def opened(root: Path) -> Dataset:
-        dataset = open_dataset(root, columns=data.columns or None, truth=truth)
-        for column, pattern in data.where.items():
-            dataset = dataset.where(column, pattern)
-        return dataset
-
-    if not data.validation_roots:
-        return join_datasets([opened(root) for root in data.roots])
-    training = [opened(root).as_split("train") for root in data.roots]
-    return join_datasets([*training, *(opened(root).as_split("val") for root in data.validation_roots)])
 
 
 def _refuse(findings: list[Finding]) -> None:

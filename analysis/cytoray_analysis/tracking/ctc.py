@@ -8,9 +8,7 @@ numbered from 0 with three digits or four.
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoray_analysis.errors import DatasetError, ImageError, MissingFileError
+from cytoray_analysis.files import write_whole
 from cytoray_analysis.images import Image, image_from_array, read_image, read_labels, write_labels
 from cytoray_analysis.tracking.frames import FrameStack
 from cytoray_analysis.tracking.lineage import Integers, Lineage, check_lineage, check_tracks
@@ -176,16 +175,7 @@ def write_results(folder: str | Path, lineage: Lineage) -> None:
     digits = max(3, len(str(lineage.frames - 1)))
     for index in range(lineage.frames):
         write_labels(root / f"mask{index:0{digits}d}.tif", tracked.read(index).astype(np.uint16))
-    write_text(root / "res_track.txt", "".join(f"{a} {b} {c} {d}\n" for a, b, c, d in lineage.table.tolist()))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-        file.write(text)
-    Path(temporary).chmod(0o644)
-    Path(temporary).replace(path)
+    write_whole(root / "res_track.txt", "".join(f"{a} {b} {c} {d}\n" for a, b, c, d in lineage.table.tolist()))
 
 
 def _open(folder: Path, prefixes: Sequence[str], read: Callable[[Path], Image], what: str) -> Image:

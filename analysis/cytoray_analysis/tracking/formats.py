@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoray_analysis.errors import DatasetError, MissingFileError
-from cytoray_analysis.tracking.ctc import write_text
+from cytoray_analysis.files import write_whole
 from cytoray_analysis.tracking.lineage import Integers, Lineage, check_lineage
 
 _AXES = "zyx"
@@ -164,7 +164,7 @@ def write_tracks_csv(path: str | Path, lineage: Lineage) -> None:
     """Write :func:`tracks_csv` to a file."""
     place = Path(path)
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_text(place, tracks_csv(lineage))
+    write_whole(place, tracks_csv(lineage))
 
 
 def edges(lineage: Lineage) -> Integers:

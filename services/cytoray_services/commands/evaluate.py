@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cytoray_analysis.errors import RequestError
+from cytoray_analysis.files import write_whole
 from cytoray_services.commands.columns import ColumnOption, parse_columns
 from cytoray_services.commands.output import JsonOption, print_json
 from cytoray_services.settings import load_settings
@@ -97,15 +98,8 @@ def evaluate(
 def _write_pictures(evaluation: Evaluation, folder: Path) -> list[str]:
     from cytoray_services.evaluation_pictures import evaluation_pictures
 
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, picture in evaluation_pictures(evaluation).items():
-        path = folder / f"{name}.png"
-        draft = path.with_suffix(".draft")
-        draft.write_bytes(picture)
-        draft.replace(path)
-        written.append(str(path))
-    return written
+    pictures = evaluation_pictures(evaluation).items()
+    return [str(write_whole(folder / f"{name}.png", picture)) for name, picture in pictures]
 
 
 def _condition(text: str) -> tuple[str, str]:

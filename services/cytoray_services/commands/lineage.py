@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from cytoray_analysis.files import write_whole
 from cytoray_services.commands.output import print_json
 
 if TYPE_CHECKING:
@@ -20,10 +21,7 @@ def show_lineage(registry: Registry, version: ModelVersion, picture: Path | None
 
     lineage = lineage_of(registry, version)
     if picture is not None:
-        draft = picture.with_name(f".{picture.name}.draft")
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(draw_lineage(lineage))
-        draft.replace(picture)
+        write_whole(picture, draw_lineage(lineage))
     if json:
         print_json({**vars(lineage), "picture": picture})
         return

@@ -74,7 +74,7 @@ def _freeze(
     version: ModelVersion, on: Path, split: str, by: str | None, group: str | None, columns: dict[str, str]
 ) -> FrozenSet:
     from cytoray_analysis.tasks import truth_of
-    from cytoray_services.promotion.data_source import DataSource
+    from cytoray_services.datasets import DataSource
     from cytoray_services.promotion.frozen_set import freeze
 
     source = DataSource((on.expanduser().absolute(),), truth_of(version.tags["task"]), columns=columns)

@@ -5,11 +5,13 @@ from cytoray_services.datasets.content import file_digest, hash_dataset
 from cytoray_services.datasets.dataset import ALL, Box, Dataset, Item, join_datasets
 from cytoray_services.datasets.labelled import Labelled, read_labelled, task_arguments
 from cytoray_services.datasets.manifest import open_dataset
+from cytoray_services.datasets.source import DataSource
 from cytoray_services.datasets.synthetic import make_segmentation
 
 __all__ = [
     "ALL",
     "Box",
+    "DataSource",
     "Dataset",
     "Finding",
     "Item",

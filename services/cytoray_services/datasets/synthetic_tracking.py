@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from cytoray_analysis.errors import RequestError
+from cytoray_analysis.files import write_whole
 from cytoray_analysis.images import image_from_array, write_image, write_labels
-from cytoray_analysis.tracking.ctc import write_text
 from cytoray_services.datasets.dataset import Dataset
 from cytoray_services.datasets.manifest import open_dataset
 from cytoray_services.datasets.synthetic_cells import Cell, World, draw_movie, draw_world
@@ -87,7 +87,7 @@ def _write_movie(root: Path, name: str, rng: np.random.Generator, shape: tuple[i
         write_labels(root / f"{name}_GT" / "TRA" / f"man_track{frame:03d}.tif", _markers(labels, cells, numbers, world))
         write_labels(root / f"{name}_ST" / "SEG" / f"man_seg{frame:03d}.tif", labels)
     lines = "".join(f"{a} {b} {c} {d}\n" for a, b, c, d in sorted(tracks.values()))
-    write_text(root / f"{name}_GT" / "TRA" / "man_track.txt", lines)
+    write_whole(root / f"{name}_GT" / "TRA" / "man_track.txt", lines)
 
 
 def _markers(labels: np.ndarray, cells: list[Cell], numbers: dict[int, int], world: World) -> np.ndarray:

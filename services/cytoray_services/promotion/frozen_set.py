@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from cytoray_analysis.errors import RequestError
-from cytoray_services.datasets import Dataset, hash_dataset
-from cytoray_services.promotion.data_source import DataSource
+from cytoray_services.datasets import Dataset, DataSource, hash_dataset
 from cytoray_services.promotion.seen_data import read_seen_data
 from cytoray_services.registry import ModelVersion, Registry, whoami
 

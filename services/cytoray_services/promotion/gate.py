@@ -10,7 +10,7 @@ from typing import Any
 from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.errors import RequestError
 from cytoray_analysis.predictor import Predictor
-from cytoray_services.datasets import Dataset, hash_dataset
+from cytoray_services.datasets import hash_dataset
 from cytoray_services.evaluation import Evaluation, evaluate, scored
 from cytoray_services.promotion.agreement import agreement
 from cytoray_services.promotion.checks import (
@@ -198,8 +198,7 @@ def _seen_by(registry: Registry, version: ModelVersion) -> dict[str, SeenData | 
 
 def parent_of(registry: Registry, version: ModelVersion) -> ModelVersion | None:
     """Return the registered version whose weights a version started from; None where there is none."""
-    digest = version.tags.get("parent", "").rpartition(" ")[2]
-    found = registry.find_digest(digest) if len(digest) == 64 else ()
+    found = registry.find_digest(version.parent_digest) if version.parent_digest else ()
     return found[0] if found else None
 
 
@@ -247,6 +246,3 @@ def _refusal(
     )
     error.checks = checks
     return error
-
-
-__all__ = ["Dataset", "Promotion", "PromotionRefusedError", "Wish", "compare_evaluations", "parent_of", "promote"]

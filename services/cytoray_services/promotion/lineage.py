@@ -142,8 +142,7 @@ def _origin(registry: Registry, version: ModelVersion) -> Iterator[tuple[Node, s
 
 
 def _parent(everyone: list[ModelVersion], version: ModelVersion) -> ModelVersion | None:
-    digest = version.tags.get("parent", "").rpartition(" ")[2]
-    return next((one for one in everyone if digest and one.digest == digest), None)
+    return next((one for one in everyone if one.digest == version.parent_digest), None)
 
 
 def find_answering(registry: Registry, digest: str) -> ModelVersion:

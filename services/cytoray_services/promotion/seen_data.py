@@ -12,8 +12,7 @@ import numpy as np
 
 from cytoray_analysis.images import Image, read_image
 from cytoray_analysis.tracking.ctc import read_movie
-from cytoray_services.datasets import Dataset, Item, hash_dataset, open_dataset
-from cytoray_services.promotion.data_source import DataSource
+from cytoray_services.datasets import Dataset, DataSource, Item, hash_dataset, open_dataset
 from cytoray_services.registry import Run
 
 SEEN = "data/seen.json"  # where it lies in a run

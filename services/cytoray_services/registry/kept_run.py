@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cytoray_analysis.errors import MissingFileError, PlatformError
+from cytoray_analysis.files import write_whole
 from cytoray_services.registry.connection import Connection
 from cytoray_services.registry.run import Run, Status
 
@@ -111,7 +112,6 @@ class KeptRun(Run):
 
     def _begin(self) -> None:
         if not self.kept:
-            self._folder.mkdir(parents=True, exist_ok=True)
             _write(self._folder / _START, {**self._start, "run_id": self.run_id or None})
 
     def _keep(self, call: str, *arguments: Any) -> None:
@@ -175,6 +175,4 @@ def _lines(folder: Path) -> list[str]:
 
 
 def _write(path: Path, content: Any) -> None:
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(content, default=str), encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, json.dumps(content, default=str))

@@ -68,6 +68,12 @@ class ModelVersion:
         """``name/version``, which always means this very version."""
         return f"{self.name}/{self.version}"
 
+    @property
+    def parent_digest(self) -> str | None:
+        """Digest of the bundle whose weights it started from; None where they came from no bundle."""
+        digest = self.tags.get("parent", "").rpartition(" ")[2]
+        return digest if DIGEST.fullmatch(digest) else None
+
 
 @dataclass(frozen=True)
 class RegisteredModel:

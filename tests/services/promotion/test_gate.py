@@ -16,9 +16,8 @@ from cytoray_analysis.errors import RequestError
 from cytoray_analysis.images import read_image, read_labels, write_labels
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.commands.root import main
-from cytoray_services.datasets import open_dataset
+from cytoray_services.datasets import DataSource, open_dataset
 from cytoray_services.evaluation import evaluate
-from cytoray_services.promotion.data_source import DataSource
 from cytoray_services.promotion.frozen_set import FrozenSet, freeze, recorded_set
 from cytoray_services.promotion.gate import Promotion, PromotionRefusedError, Wish, compare_evaluations, promote
 from cytoray_services.registry import Registry

@@ -15,8 +15,7 @@ from cytoray_analysis.bundle import Bundle, BundleSpec, ModelInput, NetworkChoic
 from cytoray_analysis.errors import ModelNotFoundError, RequestError
 from cytoray_analysis.networks import build_network
 from cytoray_services.commands.root import main
-from cytoray_services.datasets import hash_dataset, make_segmentation, open_dataset
-from cytoray_services.promotion.data_source import DataSource
+from cytoray_services.datasets import DataSource, hash_dataset, make_segmentation, open_dataset
 from cytoray_services.promotion.lineage import find_answering, lineage_of, versions_that_saw
 from cytoray_services.promotion.seen_data import image_digests, record_seen_data
 from cytoray_services.registry import ModelVersion, Registry

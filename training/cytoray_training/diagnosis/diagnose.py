@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cytoray_analysis.errors import CytorayError, TrainingError
+from cytoray_analysis.files import write_whole
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.evaluation import Evaluation
 from cytoray_services.registry import Run
@@ -62,19 +63,12 @@ def diagnose(folder: Path, out: Path | None = None) -> Diagnosis:
         pictures[disputed.stem] = disputed.read_bytes()
     content = Content(f"Diagnosis of {folder.name}", facts, findings, pictures)
     out = out or folder / FOLDER
-    out.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
-        _write(out / f"{name}.png", picture)
-    _write(out / MARKDOWN, markdown(content).encode())
-    _write(out / LISTED, json.dumps([asdict(finding) for finding in findings], indent=1).encode())
-    _write(out / PAGE, page(content).encode())
+        write_whole(out / f"{name}.png", picture)
+    write_whole(out / MARKDOWN, markdown(content))
+    write_whole(out / LISTED, json.dumps([asdict(finding) for finding in findings], indent=1))
+    write_whole(out / PAGE, page(content))
     return Diagnosis(facts, findings, out / PAGE)
-
-
-def _write(path: Path, content: bytes) -> None:
-    draft = path.with_name(f"{path.name}.draft")
-    draft.write_bytes(content)
-    draft.replace(path)
 
 
 def conclude(plan: Plan, predictor: Predictor, evaluation: Evaluation, folder: Path, run: Run) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cytoray_analysis.class_pictures import middle_plane as plane_of_window
+from cytoray_analysis.files import write_whole
 from cytoray_analysis.pictures import SheetEntry, display_rgb, overlay, sheet
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.datasets import Dataset, read_labelled
@@ -158,10 +159,7 @@ def _draw(plan: Plan, items: dict[str, tuple[ItemScore, ...]], disputes: Sequenc
             f"({dispute.confidence:.2f})"
         )
         entries.append(SheetEntry(title, _surroundings(item, dispute)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    draft.write_bytes(sheet(entries, title="labels that the model disputes: label left, model right", columns=3))
-    draft.replace(path)
+    write_whole(path, sheet(entries, title="labels that the model disputes: label left, model right", columns=3))
 
 
 def _surroundings(item: ItemScore, dispute: Dispute) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cytoray_analysis.errors import MissingFileError, TrainingError
+from cytoray_analysis.files import write_whole
 from cytoray_training.reporter import PROGRESS
 
 FOLDER = "diagnosis"
@@ -267,12 +268,7 @@ class Facts:
 
 def write_ending(folder: Path, ending: Ending) -> Path:
     """Write what was measured at the end into a run's folder; it appears whole or not at all."""
-    path = folder / FOLDER / ENDING
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps({"format": FORMAT, **asdict(ending)}), encoding="utf-8")
-    draft.replace(path)
-    return path
+    return write_whole(folder / FOLDER / ENDING, json.dumps({"format": FORMAT, **asdict(ending)}))
 
 
 def read_facts(folder: Path) -> Facts:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoray_analysis.errors import RecipeError, RequestError
+from cytoray_analysis.files import write_whole
 from cytoray_analysis.pictures import figure_png, new_figure
 from cytoray_services.datasets import hash_dataset
 from cytoray_services.settings import Settings
@@ -245,7 +246,5 @@ def _report(
         ]
     )
     for name, content in (("curve.png", picture), ("README.md", text.encode())):
-        draft = place / f".{name}"
-        draft.write_bytes(content)
-        draft.replace(place / name)
+        write_whole(place / name, content)
     return place / "README.md"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cytoray_analysis.files import write_whole
 from cytoray_analysis.pictures import figure_png, new_figure
 from cytoray_training.search.sampler import importances
 from cytoray_training.search.space import Choice, Range, Space, place_of
@@ -21,7 +22,6 @@ _GREY = "#b0b0b0"
 def write_report(study: Study, trials: Trials, best: Member, final: Member) -> Path:
     """Write ``report/README.md`` with its pictures into the folder of a search and its MLflow run; return its path."""
     folder = study.folder / REPORT
-    folder.mkdir(exist_ok=True)
     members, space, metric = trials.members, trials.space, trials.metric
     placed = {member.name: place_of(space, trials.plan.recipe, member.values) for member in members}
     epoch, scores = common_epoch(members, metric)
@@ -35,10 +35,10 @@ def write_report(study: Study, trials: Trials, best: Member, final: Member) -> P
         pictures["importance.png"] = _bars(shares, f"share of the variance of {metric} after {epoch} epochs")
     text = _text(trials, best, final, shares, epoch, len(known))
     for name, picture in pictures.items():
-        _write(folder / name, picture)
+        write_whole(folder / name, picture)
         study.run.log_bytes(picture, f"{REPORT}/{name}")
     path = folder / "README.md"
-    _write(path, text.encode())
+    write_whole(path, text)
     study.run.log_text(text, f"{REPORT}/README.md")
     summary = {"best_" + metric: best.best(metric) or 0.0, "trials": float(len(members))}
     summary |= {
@@ -245,12 +245,6 @@ def _counts(members: Sequence[Member]) -> dict[str, int]:
 
 def _short(value: Any) -> str:
     return f"{value:.2g}" if isinstance(value, float) else str(value)
-
-
-def _write(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}")
-    draft.write_bytes(content)
-    draft.replace(path)
 
 
 __all__ = ["REPORT", "common_epoch", "parallel_coordinates", "write_report"]

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from cytoray_analysis.files import write_whole
 from cytoray_services.registry import Registry, Run
 from cytoray_services.settings import Settings
 from cytoray_training.diagnosis.diagnose import diagnosed_on_failure
@@ -109,8 +110,8 @@ class Study:
 
     def note(self, member: Member) -> Member:
         """Write down what is known of a training, and the time spent so far."""
-        _write(self._records / f"{member.name}.json", asdict(member))
-        _write(self.folder / _SPENT, self.spent)
+        write_whole(self._records / f"{member.name}.json", json.dumps(asdict(member)))
+        write_whole(self.folder / _SPENT, json.dumps(self.spent))
         return member
 
     @property
@@ -233,9 +234,3 @@ def open_study(
 def _member(path: Path) -> Member:
     content = json.loads(path.read_text(encoding="utf-8"))
     return Member(**content | {"scores": tuple(content["scores"])})
-
-
-def _write(path: Path, content: Any) -> None:
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(content), encoding="utf-8")
-    draft.replace(path)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cytoray_services.datasets import Dataset, join_datasets, open_dataset
+from cytoray_services.datasets.dataset import Dataset, join_datasets
+from cytoray_services.datasets.manifest import open_dataset
 
 if TYPE_CHECKING:
     from cytoray_analysis.tasks import TruthKind
