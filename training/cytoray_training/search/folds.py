@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import networkx
 import numpy as np
 
 from cytoray_analysis.errors import DatasetError, RecipeError
@@ -143,9 +144,8 @@ def _parts(strata: Sequence[str], groups: Sequence[str], folds: int, seed: int) 
     if int(np.bincount(numbers).max()) >= folds:  # else no stratum reaches into every fold, and it refuses
         splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message="The least populated class"
-            )  # which is balanced as far as it goes
+            # It is balanced as far as it goes.
+            warnings.filterwarnings("ignore", message="The least populated class")
             parts = [frozenset(part.tolist()) for _, part in splitter.split(nothing, numbers, groups)]
         if all(parts):
             return parts
@@ -188,18 +188,14 @@ def _groups(items: Sequence[Item], column: str | None) -> list[str]:
     if column is None:
         return [str(item.image) for item in items]
     values = _column(items, column, "data.group")
-    first: dict[str, str] = {}
-    parent: dict[str, str] = {}
-
-    def root(value: str) -> str:
-        while parent.get(value, value) != value:
-            value = parent[value]
-        return value
-
-    for item, value in zip(items, values, strict=True):
-        seen = first.setdefault(str(item.image), value)
-        parent[root(value)] = root(seen)
-    return [root(value) for value in values]
+    shared = networkx.Graph(
+        (("image", str(item.image)), ("group", value)) for item, value in zip(items, values, strict=True)
+    )
+    names: dict[tuple[str, str], str] = {}
+    for part in networkx.connected_components(shared):
+        name = min(value for kind, value in part if kind == "group")
+        names |= dict.fromkeys(part, name)
+    return [names["group", value] for value in values]
 
 
 def _column(items: Sequence[Item], column: str, field: str) -> list[str]:
