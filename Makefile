@@ -38,7 +38,7 @@ servers: ## Install PostgreSQL for the tests of it, where that is allowed (Debia
 	        >/dev/null 2>&1 || echo 'PostgreSQL could not be installed: its tests are skipped'; \
 	else echo 'PostgreSQL is not installed: its tests are skipped'; fi
 
-test-fast: setup ## Run the tests that need no Ray, in under a minute
+test-fast: setup ## Run the tests that need no Ray, in two to three minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not e2e'
 
 test-ray: setup servers ## Run the tests that start Ray, and the whole way end to end
