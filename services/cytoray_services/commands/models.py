@@ -12,12 +12,13 @@ from cytoray_services.commands.exchange import export_model, import_model
 from cytoray_services.commands.lineage import show_lineage
 from cytoray_services.commands.output import JsonOption, print_json
 from cytoray_services.commands.promote import promote
+from cytoray_services.commands.rollout import canary, print_rollouts, rollout_facts, shadow
 from cytoray_services.settings import load_settings
 
 if TYPE_CHECKING:
     from cytoray_services.registry import AliasMove, ModelVersion, RegisteredModel, Registry
 
-app = typer.Typer(no_args_is_help=True, help="List, show, promote and roll back models.")
+app = typer.Typer(no_args_is_help=True, help="List, show, promote and roll back models; canaries and shadows.")
 
 MODEL = typer.Argument(metavar="MODEL", help="NAME, NAME@ALIAS or NAME/VERSION.")
 NAME = typer.Argument(metavar="NAME", help="The model's name.")
@@ -26,6 +27,8 @@ REASON = typer.Option("--reason", help="Why; kept in the history.")
 
 
 app.command("promote")(promote)
+app.command("canary")(canary)
+app.command("shadow")(shadow)
 app.command("export")(export_model)
 app.command("import")(import_model)
 
@@ -60,9 +63,11 @@ def show(
     picture: Annotated[Path | None, typer.Option(metavar="FILE.png", help="With --lineage: draw it, too.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show one version: aliases, scores, run, digest, where it comes from, and the history of its model."""
+    """Show one version: aliases, scores, run, digest, where it comes from, history and rollouts of its model."""
     if (model is None) == (digest is None):
         raise RequestError("expected MODEL or --digest, one of them", field="model", hint="see: cytoray models list")
+    from cytoray_services.rollouts.rollout import read_routing
+
     registry = _registry()
     if digest is not None:
         from cytoray_services.promotion.lineage import find_answering
@@ -74,10 +79,12 @@ def show(
         show_lineage(registry, version, picture, json)
         return
     history = registry.history(version.name)
+    routing = read_routing(registry, version.name)
     if json:
-        print_json({**version_facts(version), "history": history})
+        print_json({**version_facts(version), "history": history, **rollout_facts(routing)})
     else:
         _print_version(version, history)
+        print_rollouts(routing)
 
 
 @app.command("rollback")

@@ -6,7 +6,7 @@ the truth. An unsure model flips many answers near a threshold, in both directio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,11 +69,26 @@ def agreement(bundle: Bundle, dataset: Dataset) -> dict[str, Agreement | None]:
 
 
 def _compare(predictor: Predictor, other: Evaluation, reference: Evaluation) -> Agreement:
-    as_truth = _AS_TRUTH[predictor.task.output.truth]
-    truths = [as_truth(one.prediction, predictor) for one in reference.items]
-    alike = predictor.task.score([scored(one.prediction) for one in other.items], truths)
+    answers, truths = ([one.prediction for one in evaluation.items] for evaluation in (other, reference))
     metric = next(iter(reference.metrics))
-    return Agreement(alike[metric], other.metrics[metric] - reference.metrics[metric])
+    change = other.metrics[metric] - reference.metrics[metric]
+    return Agreement(score_alike(predictor, answers, truths)[metric], change)
+
+
+def score_alike(
+    predictor: Predictor, answers: Sequence[Prediction], reference: Sequence[Prediction]
+) -> dict[str, float]:
+    """Score answers with the task's own score, other answers to the same images being taken for the truth.
+
+    Parameters
+    ----------
+    predictor
+        Of either; it names the task.
+    answers, reference
+        Image by image.
+    """
+    as_truth = _AS_TRUTH[predictor.task.output.truth]
+    return predictor.task.score([scored(one) for one in answers], [as_truth(one, predictor) for one in reference])
 
 
 # What a task scores against, made of an answer: classes for their probabilities, stains without their uncertainty.

@@ -11,6 +11,9 @@ import fcntl
 import logging
 import os
 import socket
+import struct
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException
 
 SECONDS_TO_CONNECT = 3.0
+SECONDS_TO_ANSWER = 5
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -42,8 +46,14 @@ class Connection:
         self.uri = settings.tracking_uri
 
     @contextlib.contextmanager
-    def client(self) -> Iterator[MlflowClient]:
+    def client(self, *, quick: bool = False) -> Iterator[MlflowClient]:
         """Lend the client for a few calls.
+
+        Parameters
+        ----------
+        quick
+            Give up after :data:`SECONDS_TO_ANSWER` where MLflow would wait and try again for a quarter of an hour:
+            for questions, whose answers are small; not for files.
 
         Raises
         ------
@@ -54,11 +64,12 @@ class Connection:
         """
         # MLflow itself would retry for minutes before it gives up.
         _require_answer(self.uri)
-        client, mlflow_error = self._client
-        try:
-            yield client
-        except mlflow_error as error:
-            raise _translated(error, self.shown_uri) from error
+        with default_environment(**_IMPATIENCE) if quick else contextlib.nullcontext():
+            client, mlflow_error = self._client
+            try:
+                yield client
+            except mlflow_error as error:
+                raise _translated(error, self.shown_uri) from error
 
     def artifact_location(self, experiment: str) -> str | None:
         """Return where a new experiment keeps its files; None leaves the choice to the server."""
@@ -122,13 +133,22 @@ def _require_answer(uri: str) -> None:
         return
     address = parts.hostname, parts.port or _PORTS[scheme]
     try:
-        socket.create_connection(address, timeout=SECONDS_TO_CONNECT).close()
+        with socket.create_connection(address, timeout=SECONDS_TO_CONNECT) as connection:
+            if scheme == "postgresql":
+                _greet_postgresql(connection)
     except OSError as error:
         raise PlatformError(
             f"MLflow at {address[0]}:{address[1]} does not answer: {error.strerror or error}",
             field="MLFLOW_TRACKING_URI",
             hint="start the server or mend MLFLOW_TRACKING_URI; without that variable a local file is used",
         ) from error
+
+
+def _greet_postgresql(connection: socket.socket) -> None:
+    """Ask whether encryption is spoken; any answer will do. MLflow would try for minutes to get one."""
+    connection.sendall(struct.pack("!ii", 8, 80877103))  # SSLRequest of the frontend/backend protocol
+    if not connection.recv(1):
+        raise ConnectionResetError("it hung up")
 
 
 def _behind_proxy(scheme: str, host: str) -> bool:
@@ -144,13 +164,30 @@ def _translated(error: MlflowException, uri: str) -> CytorayError:
     return PlatformError(message, hint=f"the registry is {uri}; see its log")
 
 
+# MLflow reads them at every request.
+_IMPATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SECONDS_TO_ANSWER),
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+}
+_lent: Counter[str] = Counter()
+_lending = threading.Lock()
+
+
 @contextlib.contextmanager
 def default_environment(**variables: str) -> Iterator[None]:
-    """Set variables for a moment, unless the user has set them: some habits of MLflow know no other switch."""
-    unset = {name: value for name, value in variables.items() if name not in os.environ}
-    os.environ.update(unset)
+    """Set variables for a moment, unless the user has set them: some habits of MLflow know no other switch.
+
+    Threads may overlap: a variable goes when the last of them is done with it.
+    """
+    with _lending:
+        mine = [name for name in variables if _lent[name] or name not in os.environ]
+        os.environ.update({name: variables[name] for name in mine if not _lent[name]})
+        _lent.update(mine)
     try:
         yield
     finally:
-        for name in unset:
-            os.environ.pop(name, None)
+        with _lending:
+            _lent.subtract(mine)
+            for name in mine:
+                if not _lent[name]:
+                    os.environ.pop(name, None)

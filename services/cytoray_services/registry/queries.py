@@ -8,11 +8,12 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from cytoray_analysis.errors import ModelNotFoundError, PlatformError
-from cytoray_services.registry.versions import ModelVersion, Reference, facts_from_tags, metrics_from_tags
+from cytoray_services.registry.versions import ModelRecord, ModelVersion, Reference, facts_from_tags, metrics_from_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion as MlflowModelVersion
+    from mlflow.entities.model_registry import RegisteredModel
 
 
 def experiment_id(client: MlflowClient, name: str, artifact_location: str | None) -> str:
@@ -38,10 +39,15 @@ def experiment_id(client: MlflowClient, name: str, artifact_location: str | None
 
 def aliases_of(client: MlflowClient, name: str) -> dict[str, str]:
     """Return alias to version of a model, or raise ModelNotFoundError that says which models there are."""
+    return {alias: str(version) for alias, version in registered_model(client, name).aliases.items()}
+
+
+def registered_model(client: MlflowClient, name: str) -> RegisteredModel:
+    """Return MLflow's record of a model, or raise ModelNotFoundError that says which models there are."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
+        return client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -125,3 +131,9 @@ def model_version(found: MlflowModelVersion, aliases: Mapping[str, str]) -> Mode
         tags=facts_from_tags(found.tags),
         source=found.source or "",
     )
+
+
+def model_record(model: RegisteredModel, digests: Mapping[str, str]) -> ModelRecord:
+    """Turn MLflow's record of a model into ours; `digests` are those of its versions."""
+    aliases = {alias: str(version) for alias, version in model.aliases.items()}
+    return ModelRecord(model.name, aliases, dict(model.tags), dict(digests))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cytoray_services.registry.store import Registry, check_digest
+from cytoray_services.registry.fetching import check_digest
+from cytoray_services.registry.store import Registry
 from cytoray_services.registry.versions import ModelVersion
 from cytoray_services.settings import Settings
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from cytoray_analysis.bundle import Bundle
 
 
-def load_bundle(reference: str, settings: Settings) -> tuple[Bundle, ModelVersion | None]:
+def load_bundle(reference: str, settings: Settings, *, known: bool = False) -> tuple[Bundle, ModelVersion | None]:
     """Open a bundle by folder or by reference to the registry.
 
     Parameters
@@ -23,6 +24,9 @@ def load_bundle(reference: str, settings: Settings) -> tuple[Bundle, ModelVersio
         ``name@alias`` or ``name/version``.
     settings
         Which registry to ask.
+    known
+        While the registry is away, take the version that it named when last asked so on this machine. For services,
+        which answer rather than wait; whoever compares versions wants to be sure of the one he gets.
 
     Returns
     -------
@@ -41,7 +45,7 @@ def load_bundle(reference: str, settings: Settings) -> tuple[Bundle, ModelVersio
     if looks_like_path or (folder / SPEC).is_file():
         return Bundle.load(folder), None
     registry = Registry.open(settings)
-    version = registry.resolve(reference)
+    version = registry.resolve_or_known(reference)[0] if known else registry.resolve(reference)
     bundle = Bundle.load(registry.fetch(version))
     check_digest(bundle, version)
     return bundle, version

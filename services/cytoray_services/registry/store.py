@@ -6,25 +6,28 @@ PyTorch, which opening a bundle needs, is imported only there, so that looking i
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from cytoray_analysis.errors import BundleError, PlatformError, RequestError
+from cytoray_analysis.errors import PlatformError, RequestError
 from cytoray_services.registry.aliases import ANY, AliasRequest, overtaken
 from cytoray_services.registry.claim import claim
-from cytoray_services.registry.connection import Connection, default_environment
+from cytoray_services.registry.connection import Connection
+from cytoray_services.registry.fetching import fetch
 from cytoray_services.registry.kept_run import KeptRun, deliver, has_kept
+from cytoray_services.registry.known import Known
 from cytoray_services.registry.queries import (
     aliases_of,
     experiment_id,
     find_version,
+    model_record,
     model_version,
     newest_version,
     no_such_version,
+    registered_model,
     search_models,
     search_versions,
 )
@@ -32,8 +35,8 @@ from cytoray_services.registry.run import Run, whoami
 from cytoray_services.registry.versions import (
     CANDIDATE,
     CHAMPION,
-    DIGEST,
     AliasMove,
+    ModelRecord,
     ModelVersion,
     Reference,
     RegisteredModel,
@@ -71,6 +74,8 @@ class Registry:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._connection = Connection(settings)
+        self._known = Known(settings.home / "known")
+        self._digests: dict[tuple[str, int], dict[str, str]] = {}
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -228,7 +233,7 @@ class Registry:
             The text is no reference.
         """
         wanted = parse_reference(reference)
-        with self._connection.client() as client:
+        with self._connection.client(quick=True) as client:
             aliases = aliases_of(client, wanted.name)
             version = wanted.version
             if wanted.alias is not None:
@@ -240,47 +245,43 @@ class Registry:
                 raise no_such_version(client, wanted, aliases)
             return model_version(found, aliases)
 
+    def resolve_or_known(self, reference: str) -> tuple[ModelVersion, bool]:
+        """Find the version that a reference means; where MLflow is away, the one that it meant when last asked here.
+
+        Returns
+        -------
+        version
+            As :meth:`resolve` gives it.
+        stale
+            Whether MLflow did not answer, so that this is what it said the last time.
+
+        Raises
+        ------
+        ModelNotFoundError, RequestError
+            See :meth:`resolve`.
+        PlatformError
+            MLflow does not answer, and this was never asked here before.
+        """
+        parse_reference(reference)
+        version, stale = self._known.ask(reference, ModelVersion, lambda: self.resolve(reference))
+        if not stale:  # a replica asks for the very version that a gateway found under an alias
+            self._known.ask(version.reference, ModelVersion, lambda: version)
+        return version, stale
+
     def fetch(self, version: ModelVersion) -> Path:
         """Return a local folder with the bundle of a version.
 
-        It is downloaded once, checked against the digest, and from then on needs no MLflow.
+        It is downloaded once, however many processes of this machine ask at the same time, checked against the
+        digest, and from then on needs no MLflow.
 
         Raises
         ------
         BundleError
             The version has no bundle of ours, or its files are not those that were registered.
+        PlatformError
+            It is not here yet, and MLflow does not answer.
         """
-        from cytoray_analysis.bundle import Bundle
-
-        if not DIGEST.fullmatch(version.digest):  # it becomes a folder's name, so nothing else will do
-            raise BundleError(
-                f"{version.reference} was not registered by Cytoray: it has no digest",
-                field="digest",
-                hint="register its bundle folder again, or use another version",
-            )
-        target = self.settings.models / version.digest
-        if target.is_dir():
-            return target
-        self.settings.models.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{version.digest[:12]}-", dir=self.settings.models))
-        try:
-            no_bar = default_environment(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
-            with self._connection.client(), no_bar:
-                from mlflow.artifacts import download_artifacts
-
-                downloaded = download_artifacts(
-                    artifact_uri=version.source, dst_path=str(draft), tracking_uri=self._connection.uri
-                )
-            check_digest(Bundle.load(downloaded), version)
-            try:
-                Path(downloaded).replace(target)
-            except OSError:
-                if not target.is_dir():
-                    raise
-                # Another process was quicker; its folder holds the same bytes.
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-        return target
+        return fetch(self._connection, version)
 
     def promote(
         self,
@@ -323,7 +324,7 @@ class Registry:
             The alias had no version before, or another process moved it just now.
         """
         check_reason(reason)
-        with self._connection.client() as client:
+        with self._connection.client(quick=True) as client:
             current = aliases_of(client, name).get(alias)
             before = version_before(self.history(name), alias, current)
         if before is None:
@@ -335,7 +336,7 @@ class Registry:
         return self._move(name, before, AliasRequest(alias, "rollback", current, reason))
 
     def _move(self, name: str, version: str, request: AliasRequest) -> ModelVersion:
-        with self._connection.client() as client:
+        with self._connection.client(quick=True) as client:
             aliases_of(client, name)  # there is such a model
             with claim(client, name, request.alias, self._connection.artifact_location("claims")):
                 return self._point(client, name, version, request)
@@ -359,9 +360,55 @@ class Registry:
 
     def history(self, name: str) -> tuple[AliasMove, ...]:
         """Return all moves of the aliases of a model, oldest first."""
-        with self._connection.client() as client:
+        with self._connection.client(quick=True) as client:
             aliases_of(client, name)
             return moves_from_tags(client.get_registered_model(name).tags)
+
+    def record(self, name: str) -> ModelRecord:
+        """Return aliases, notes and digests of a model, in one request unless there are new versions.
+
+        Raises
+        ------
+        ModelNotFoundError
+            There is no such model.
+        """
+        with self._connection.client(quick=True) as client:
+            model = registered_model(client, name)
+            key = name, int(model.creation_timestamp)
+            newest = {str(version.version) for version in model.latest_versions}
+            if not newest <= self._digests.get(key, {}).keys():
+                found = search_versions(client, name)
+                self._digests[key] = {str(version.version): version.tags.get("digest", "") for version in found}
+            return model_record(model, self._digests.get(key, {}))
+
+    def record_or_known(self, name: str) -> tuple[ModelRecord, bool]:
+        """Return what :meth:`record` does; where MLflow is away, what it said when last asked here, and True."""
+        check_name(name)
+        return self._known.ask(f"{name}.record", ModelRecord, lambda: self.record(name))
+
+    def revise(self, name: str, alias: str, change: Callable[[ModelRecord], Mapping[str, str]]) -> ModelRecord:
+        """Set notes of a model that depend on what is there, while nobody else revises them or moves the alias.
+
+        Parameters
+        ----------
+        alias
+            What the notes are about.
+        change
+            Gets the model as it is, and returns the notes to set; may raise to change nothing.
+
+        Returns
+        -------
+        ModelRecord
+            With the new notes.
+        """
+        with self._connection.client(quick=True) as client:
+            aliases_of(client, name)
+            with claim(client, name, alias, self._connection.artifact_location("claims")):
+                before = self.record(name)
+                notes = change(before)
+                for key, value in notes.items():
+                    client.set_registered_model_tag(name, key, value)
+        return replace(before, notes=before.notes | dict(notes))
 
     def run(self, run_id: str) -> Run:
         """Return a run to write to, as it is: neither resumed nor ended."""
@@ -369,20 +416,20 @@ class Registry:
 
     def note(self, name: str, notes: Mapping[str, str]) -> None:
         """Set tags of a model, all versions alike."""
-        with self._connection.client() as client:
+        with self._connection.client(quick=True) as client:
             aliases_of(client, name)
             for key, value in notes.items():
                 client.set_registered_model_tag(name, key, value)
 
     def notes(self, name: str) -> dict[str, str]:
         """Return the tags of a model, its history among them."""
-        with self._connection.client() as client:
+        with self._connection.client(quick=True) as client:
             aliases_of(client, name)
             return dict(client.get_registered_model(name).tags)
 
     def versions(self, name: str) -> tuple[ModelVersion, ...]:
         """Return all versions of a model, newest first."""
-        with self._connection.client() as client:
+        with self._connection.client(quick=True) as client:
             aliases = aliases_of(client, name)
             return tuple(model_version(found, aliases) for found in search_versions(client, name))
 
@@ -393,25 +440,8 @@ class Registry:
 
     def list(self) -> tuple[RegisteredModel, ...]:
         """Return all models that Cytoray registered, by name; a shared MLflow may hold others too."""
-        with self._connection.client() as client:
+        with self._connection.client(quick=True) as client:
             models = tuple(
                 RegisteredModel(name, aliases, self.versions(name)) for name, aliases in search_models(client)
             )
         return tuple(model for model in models if any(version.digest for version in model.versions))
-
-
-def check_digest(bundle: Bundle, version: ModelVersion) -> None:
-    """Refuse a bundle whose files are not those that were registered.
-
-    Raises
-    ------
-    BundleError
-        They are not.
-    """
-    if bundle.digest != version.digest:
-        raise BundleError(
-            f"expected the files of {version.reference} to have the digest {version.digest[:12]}…, "
-            f"got {bundle.digest[:12]}…",
-            field=str(bundle.folder),
-            hint="they were changed or damaged; remove that folder to fetch it again, or use another version",
-        )

@@ -85,6 +85,26 @@ class RegisteredModel:
 
 
 @dataclass(frozen=True)
+class ModelRecord:
+    """What the registry keeps of a model beside the facts about its versions.
+
+    Attributes
+    ----------
+    aliases
+        Alias to version.
+    notes
+        Tags of the model: its history, its rollouts.
+    digests
+        Version to digest of its bundle, of all versions.
+    """
+
+    name: str
+    aliases: dict[str, str]
+    notes: dict[str, str]
+    digests: dict[str, str]
+
+
+@dataclass(frozen=True)
 class AliasMove:
     """Who moved an alias, when, from which version to which, and why.
 

@@ -1,0 +1,140 @@
+"""``cytoray models canary`` and ``shadow``, and what ``show`` says about them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cytoray_analysis.errors import RequestError
+from cytoray_services.commands.output import JsonOption, print_json
+from cytoray_services.settings import load_settings
+
+if TYPE_CHECKING:
+    from cytoray_services.registry import Registry
+    from cytoray_services.rollouts.rollout import Canary, Routing, Shadow
+
+NAME = typer.Argument(metavar="NAME", help="The model's name.")
+VERSION = typer.Argument(metavar="VERSION", help="The version that is to stand beside; not with --stop.")
+ALIAS = typer.Option("--alias", help="The alias that it stands beside.")
+STOP = typer.Option("--stop", help="End it instead.")
+REASON = typer.Option("--reason", help="Why; kept in the history.")
+
+
+def canary(
+    name: Annotated[str, NAME],
+    version: Annotated[str | None, VERSION] = None,
+    alias: Annotated[str, ALIAS] = "champion",
+    steps: Annotated[str, typer.Option(metavar="PERCENT,…", help="Shares of the requests.")] = "5,25,100",
+    seconds_per_step: Annotated[float, typer.Option(min=0, help="A step lasts at least so long.")] = 600.0,
+    least_requests: Annotated[int, typer.Option(min=1, help="And until the canary answered so many in it.")] = 500,
+    failures: Annotated[float, typer.Option(min=0, max=1, help="By how much more of its requests may fail.")] = 0.01,
+    slower: Annotated[float, typer.Option(min=1, help="How many times the median time it may take.")] = 1.25,
+    slowest: Annotated[float, typer.Option(min=1, help="How many times the 95 % quantile of it.")] = 1.5,
+    drift: Annotated[float, typer.Option(min=0, max=1, help="How far its answers may drift; 1 for any.")] = 0.2,
+    stop: Annotated[bool, STOP] = False,
+    reason: Annotated[str, REASON] = "",
+    json: JsonOption = False,
+) -> None:
+    """Let a version answer a growing share of the requests; if nothing speaks against it, the alias moves to it."""
+    from cytoray_services.rollouts.changes import start_canary, stop_canary
+    from cytoray_services.rollouts.rollout import Limits
+
+    if _stopping(version, stop):
+        _answer(stop_canary(_registry(), name, alias=alias, reason=reason), json)
+        return
+    limits = Limits(seconds_per_step, least_requests, failures, slower, slowest, drift)
+    shares = _shares(steps)
+    _answer(
+        start_canary(_registry(), name, version or "", alias=alias, steps=shares, limits=limits, reason=reason), json
+    )
+
+
+def shadow(
+    name: Annotated[str, NAME],
+    version: Annotated[str | None, VERSION] = None,
+    alias: Annotated[str, ALIAS] = "champion",
+    share: Annotated[float, typer.Option(min=0, max=1, help="Share of the requests that it is asked, too.")] = 0.1,
+    stop: Annotated[bool, STOP] = False,
+    reason: Annotated[str, REASON] = "",
+    json: JsonOption = False,
+) -> None:
+    """Ask a version, too, without anybody seeing its answers, and measure how they differ."""
+    from cytoray_services.rollouts.changes import start_shadow, stop_shadow
+
+    if _stopping(version, stop):
+        _answer(stop_shadow(_registry(), name, alias=alias, reason=reason), json)
+    else:
+        _answer(start_shadow(_registry(), name, version or "", alias=alias, share=share, reason=reason), json)
+
+
+def rollout_facts(routing: Routing) -> dict[str, Any]:
+    """Return what ``--json`` says about the rollouts of a model."""
+    return {
+        "canaries": [asdict(one) for one in routing.canaries.values()],
+        "shadows": [asdict(one) for one in routing.shadows.values()],
+        "past_rollouts": [asdict(one) for one in routing.past],
+    }
+
+
+def print_rollouts(routing: Routing) -> None:
+    """Print the rollouts of a model, past ones first; nothing where it never had one."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    rollouts = [*routing.past, *routing.canaries.values(), *routing.shadows.values()]
+    if not rollouts:
+        return
+    table = Table("since", "rollout", "state", "why", box=None, pad_edge=False)
+    for one in rollouts:
+        words = (f"{one.started.astimezone():%Y-%m-%d %H:%M:%S}", _named(one), _state(one), one.why or one.reason)
+        table.add_row(*map(Text, words))
+        if one.measured:
+            seen = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in one.measured.items())
+            table.add_row("", "", "", Text(seen, "dim"))
+    for column in table.columns[:3]:
+        column.no_wrap = True
+    console = Console()
+    console.print()
+    console.print(table)
+
+
+def _named(one: Canary | Shadow) -> str:
+    return f"{type(one).__name__.lower()} {one.version} beside @{one.alias}"
+
+
+def _state(one: Canary | Shadow) -> str:
+    from cytoray_services.rollouts.rollout import Shadow
+
+    share = one.share if isinstance(one, Shadow) else one.steps[one.step]
+    return f"{share:.0%}" if one.state == "running" else f"{one.state} at {share:.0%}"
+
+
+def _answer(one: Canary | Shadow, json: bool) -> None:
+    if json:
+        print_json(asdict(one))
+        return
+    typer.echo(f"{one.model}: {_named(one)}, {_state(one)}")
+
+
+def _stopping(version: str | None, stop: bool) -> bool:
+    if stop == (version is not None):
+        raise RequestError("expected VERSION or --stop, one of them", field="version", hint="see: cytoray models show")
+    return stop
+
+
+def _shares(steps: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) / 100 for part in steps.split(","))
+    except ValueError as error:
+        raise RequestError(
+            f"expected percentages with commas between them, got {steps!r}", field="steps", hint="such as 5,25,100"
+        ) from error
+
+
+def _registry() -> Registry:
+    from cytoray_services.registry import Registry
+
+    return Registry.open(load_settings())

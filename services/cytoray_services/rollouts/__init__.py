@@ -1,0 +1,1 @@
+"""How a new version goes live: canary and shadow, kept in the registry."""

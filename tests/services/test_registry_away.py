@@ -1,0 +1,201 @@
+"""The registry is away: what was known is answered, quickly, and bundles are fetched once and by nobody who died."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cytoray_analysis.bundle import Bundle, BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
+from cytoray_analysis.errors import ModelNotFoundError, PlatformError, RequestError
+from cytoray_analysis.networks import build_network
+from cytoray_services.registry import Registry, load_bundle
+from cytoray_services.registry.connection import default_environment
+from cytoray_services.settings import Settings
+from registry_stores import free_port, local
+
+NETWORK = NetworkChoice(name="unet", arguments={"inputs": 1, "outputs": 3, "widths": [4, 8]})
+
+
+@pytest.fixture
+def registry(registry_home: Path, tmp_path: Path) -> Registry:
+    registry = Registry.open(local(registry_home))
+    spec = BundleSpec(name="cells", task=TaskChoice(), input=ModelInput(), network=NETWORK)
+    weights = build_network(NETWORK.name, NETWORK.arguments).state_dict()
+    write_bundle(tmp_path / "b", spec, weights, test_input=np.zeros((1, 16, 16), np.float32), card="# cells")
+    registry.register(tmp_path / "b", "cells", alias="champion")
+    return registry
+
+
+def away(registry: Registry) -> Registry:
+    """Return a registry as a new process would open it while MLflow is away."""
+    uri = f"http://127.0.0.1:{free_port()}"
+    return Registry.open(Settings(home=registry.settings.home, tracking_uri=uri))
+
+
+@pytest.fixture
+def silent_server() -> Iterator[int]:
+    """A server that takes connections and never answers."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(64)
+        yield int(listening.getsockname()[1])
+
+
+def test_a_new_process_answers_from_what_was_known(registry: Registry) -> None:
+    for reference in ("cells", "cells@champion", "cells/1"):
+        version, stale = registry.resolve_or_known(reference)
+        assert not stale
+        registry.fetch(version)
+        known, stale = away(registry).resolve_or_known(reference)
+        assert stale
+        assert known == version
+        assert Bundle.load(away(registry).fetch(known)).digest == version.digest
+    record, stale = registry.record_or_known("cells")
+    assert not stale
+    assert record.digests == {"1": version.digest}
+    assert away(registry).record_or_known("cells") == (record, True)
+
+
+def test_a_bundle_is_opened_without_the_registry_only_where_that_is_wanted(registry: Registry) -> None:
+    bundle, version = load_bundle("cells", registry.settings, known=True)
+    settings = away(registry).settings
+    again, known = load_bundle("cells", settings, known=True)
+    assert (again.digest, known) == (bundle.digest, version)
+    with pytest.raises(PlatformError, match="does not answer"):
+        load_bundle("cells", settings)
+
+
+def test_what_was_never_asked_is_not_made_up(registry: Registry) -> None:
+    with pytest.raises(PlatformError, match="does not answer"):
+        away(registry).resolve_or_known("cells")
+    registry.resolve_or_known("cells@champion")
+    assert away(registry).resolve_or_known("cells/1")[0].version == "1"  # which is what the alias meant
+    with pytest.raises(PlatformError):
+        away(registry).resolve_or_known("cells")
+    with pytest.raises(RequestError, match="expected a reference"):
+        away(registry).resolve_or_known("../cells")
+
+
+def test_a_registry_that_says_no_is_believed(registry: Registry) -> None:
+    registry.resolve_or_known("cells@champion")
+    with registry._connection.client() as client:
+        client.delete_registered_model_alias("cells", "champion")
+    with pytest.raises(ModelNotFoundError, match="no alias 'champion'"):
+        registry.resolve_or_known("cells@champion")
+
+
+def test_the_newest_answer_is_the_one_that_is_known(registry: Registry, tmp_path: Path) -> None:
+    registry.resolve_or_known("cells@champion")
+    registry.register(tmp_path / "b", "cells", alias="champion")
+    assert registry.resolve_or_known("cells@champion")[0].version == "2"
+    assert away(registry).resolve_or_known("cells@champion")[0].version == "2"
+    assert registry.record("cells").digests.keys() == {"1", "2"}
+
+
+def test_a_file_that_nobody_understands_is_no_answer(registry: Registry) -> None:
+    registry.resolve_or_known("cells")
+    (registry.settings.home / "known" / "cells.json").write_text(json.dumps({"name": "cells"}))
+    with pytest.raises(PlatformError):
+        away(registry).resolve_or_known("cells")
+
+
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+def test_a_server_that_never_answers_is_given_up_within_seconds(
+    registry: Registry, silent_server: int, scheme: str
+) -> None:
+    if scheme == "postgresql":
+        pytest.importorskip("psycopg", reason="psycopg is not installed")
+    before = dict(os.environ)
+    silent = Settings(home=registry.settings.home, tracking_uri=f"{scheme}://user@127.0.0.1:{silent_server}/mlflow")
+    registry.resolve_or_known("cells")
+    started = time.monotonic()
+    assert Registry.open(silent).resolve_or_known("cells")[1]
+    assert time.monotonic() - started < 12
+    assert dict(os.environ) == before
+
+
+def test_variables_that_threads_lend_at_the_same_time_go_with_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LENT", raising=False)
+    entered, leave = threading.Event(), threading.Event()
+
+    def lend() -> None:
+        with default_environment(LENT="1"):
+            entered.set()
+            leave.wait(10)
+
+    with default_environment(LENT="1"):
+        thread = threading.Thread(target=lend)
+        thread.start()
+        assert entered.wait(10)
+    assert os.environ["LENT"] == "1"
+    leave.set()
+    thread.join()
+    assert "LENT" not in os.environ
+    monkeypatch.setenv("LENT", "mine")
+    with default_environment(LENT="1"):
+        assert os.environ["LENT"] == "mine"
+    assert os.environ["LENT"] == "mine"
+
+
+FETCH = """
+    import sys, time
+    from pathlib import Path
+    import mlflow.artifacts
+    from cytoray_services.registry import Registry
+    from cytoray_services.settings import Settings
+    home, mark, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+    real = mlflow.artifacts.download_artifacts
+    def slow(**options):
+        done = real(**options)
+        mark.with_name(f"{mark.name}-{time.time_ns()}").touch()
+        time.sleep(seconds)
+        return done
+    mlflow.artifacts.download_artifacts = slow
+    registry = Registry.open(Settings(home=home, tracking_uri=f"sqlite:///{home / 'mlflow.db'}"))
+    print(registry.fetch(registry.resolve("cells")))
+"""
+
+
+def start_fetching(registry: Registry, mark: Path, seconds: float) -> subprocess.Popen[str]:
+    words = [str(registry.settings.home), str(mark), str(seconds)]
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(FETCH), *words], stdout=subprocess.PIPE, text=True)
+
+
+def test_of_many_processes_and_threads_that_fetch_at_once_one_downloads(registry: Registry, tmp_path: Path) -> None:
+    version = registry.resolve("cells")
+    processes = [start_fetching(registry, tmp_path / "mark", 0.5) for _ in range(3)]
+    said = [process.communicate(timeout=120)[0].strip() for process in processes]
+    target = registry.settings.models / version.digest
+    assert said == [str(target)] * 3
+    assert len(list(tmp_path.glob("mark-*"))) == 1
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: registry.fetch(version), range(8))) == {target}
+    assert [path.name for path in registry.settings.models.iterdir()] == [version.digest]
+
+
+def test_a_downloader_that_was_killed_leaves_nothing_that_blocks(registry: Registry, tmp_path: Path) -> None:
+    killed = start_fetching(registry, tmp_path / "mark", 60)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("mark-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    version = registry.resolve("cells")
+    assert not (registry.settings.models / version.digest).exists()
+    killed.kill()
+    killed.communicate(timeout=30)
+    started = time.monotonic()
+    assert Bundle.load(registry.fetch(version)).digest == version.digest
+    assert time.monotonic() - started < 10
+    assert [path.name for path in registry.settings.models.iterdir()] == [version.digest]

@@ -1,0 +1,91 @@
+"""Canaries without a service: requests drawn at random, a fault planted where one is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from random import Random
+
+import numpy as np
+
+from cytoray_services.rollouts.judge import Judge, Outcome
+from cytoray_services.rollouts.rollout import STEPS, Canary, Limits, share
+
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+Draw = Callable[[Random], Outcome]
+POPULATION = 20_000
+
+
+def canary_of(limits: Limits | None = None, steps: tuple[float, ...] = STEPS) -> Canary:
+    return Canary("key", "cells", "champion", "1", "2", steps, limits or Limits(), "somebody", BEGAN, BEGAN)
+
+
+@lru_cache
+def requests(
+    *,
+    failures: float = 0.002,
+    slower: float = 1.0,
+    objects: float = 1.0,
+    brighter: float = 0.0,
+    stuck: float = 0.0,
+) -> Draw:
+    """Draw from requests to a service as it is: images of many sizes, few or many cells, times with a long tail.
+
+    Parameters
+    ----------
+    failures, slower, objects, brighter, stuck
+        Share that fails; how much slower; how many times the objects; by how many standard deviations brighter;
+        share that takes ten times as long.
+    """
+    random = np.random.default_rng(0)
+    megapixels = np.exp(random.normal(-0.5, 0.8, POPULATION))
+    seconds = slower * (0.05 + 0.4 * megapixels) * np.exp(random.normal(0, 0.4, POPULATION))
+    seconds[random.random(POPULATION) < stuck] *= 10
+    density = objects * np.exp(random.normal(5, 0.5, POPULATION))
+    summaries = {
+        "objects_per_megapixel": density,
+        "median_area": random.normal(400, 80, POPULATION),
+        "covered": np.clip(density * 400 / 1e6, 0, 1),
+        "mean_confidence": random.beta(20, 3, POPULATION),
+        "mean_intensity": random.normal(100, 20, POPULATION) + 20 * brighter,
+    }
+    population = [
+        Outcome(False, seconds[i], megapixels[i], {name: values[i] for name, values in summaries.items()})
+        for i in range(POPULATION)
+    ]
+    failure = Outcome(True, 0.01, 1.0)
+    return lambda random: failure if random.random() < failures else random.choice(population)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a simulated canary ended."""
+
+    what: str
+    reason: str
+    step: int
+    requests: int
+    canary_requests: int
+
+
+def simulate(draw: Draw, *, seed: int, canary: Canary | None = None, per_tick: int = 100) -> Ended:
+    """Lead a canary whose requests are drawn by `draw`, beside a version as usual, a hundred requests a second."""
+    random, usual = Random(seed), requests()
+    canary, now, asked, own = canary or canary_of(), BEGAN, 0, 0
+    judge = Judge(canary)
+    while True:
+        for _ in range(per_tick):
+            asked += 1
+            if random.random() < share(canary):
+                own += 1
+                judge.observe(canary.version, draw(random))
+            else:
+                judge.observe(canary.beside, usual(random))
+        now += timedelta(seconds=1)
+        verdict = judge.verdict(canary, now)
+        if verdict.what == "advance":
+            canary = replace(canary, step=canary.step + 1, began=now)
+        elif verdict.what != "stay":
+            return Ended(verdict.what, verdict.reason, canary.step, asked, own)
