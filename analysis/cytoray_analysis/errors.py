@@ -13,9 +13,15 @@ Every error that a caller can cause or mend is a :class:`CytorayError`, and also
     │   ├── BundleError             (ValueError, 422)          a model folder that is damaged or holds foreign files
     │   ├── ModelNotFoundError      (LookupError, 404)         no such model, version, alias or bundle folder
     │   ├── MissingFileError        (FileNotFoundError, 404)   a path that does not exist
+    │   ├── JobNotFoundError        (LookupError, 404)         no such job
     │   ├── NotAcceptableError      (ValueError, 406)          an answer format that nothing here writes
+    │   ├── UnauthorizedError       (PermissionError, 401)     no token, or one that is not valid
+    │   ├── ForbiddenError          (PermissionError, 403)     a token without the scope, a place that is not allowed
+    │   ├── DeadlineError           (TimeoutError, 408)        the time that the caller gave has passed
     │   └── RequestError            (ValueError, 400)          any other malformed request or argument
     └── PlatformError               (RuntimeError, 503)        the machine or a service failed, not the caller
+        ├── OverloadedError         (429)                      as much is waiting as may wait
+        ├── ReplicaLostError        (503)                      the process that was answering ended
         └── TrainingError           (500)                      a training that could not go on
 """
 
@@ -124,6 +130,30 @@ class MissingFileError(InputError, FileNotFoundError):
     status = 404
 
 
+class JobNotFoundError(InputError, LookupError):
+    """No job of that name."""
+
+    status = 404
+
+
+class UnauthorizedError(InputError, PermissionError):
+    """No token, or one that is not valid."""
+
+    status = 401
+
+
+class ForbiddenError(InputError, PermissionError):
+    """A token without the scope that is needed, or a place that nobody may name."""
+
+    status = 403
+
+
+class DeadlineError(InputError, TimeoutError):
+    """The time that the caller gave has passed; the work was cancelled."""
+
+    status = 408
+
+
 class NotAcceptableError(InputError, ValueError):
     """An answer format that nothing here writes."""
 
@@ -140,6 +170,23 @@ class PlatformError(CytorayError, RuntimeError):
     """The machine or a service failed, not the caller."""
 
     status = 503
+
+
+class OverloadedError(PlatformError):
+    """As much is waiting as may wait; the same request can be sent again later.
+
+    Attributes
+    ----------
+    retry_after
+        Whole seconds after which that is worth while.
+    """
+
+    status = 429
+    retry_after = 1
+
+
+class ReplicaLostError(PlatformError):
+    """The process that was answering ended; another one can be asked."""
 
 
 class TrainingError(PlatformError):

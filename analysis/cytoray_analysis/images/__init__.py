@@ -9,22 +9,26 @@ from cytoray_analysis.images.intensity import (
     intensity_map,
     sample_for_statistics,
 )
-from cytoray_analysis.images.reader import Limits, read_image
+from cytoray_analysis.images.limits import Declared, Limits
+from cytoray_analysis.images.reader import declared_size, read_image, read_zarr
 from cytoray_analysis.images.resample import resample_image, resample_labels
 from cytoray_analysis.images.writer import create_zarr, read_labels, write_image, write_labels
 
 __all__ = [
     "AXES",
+    "Declared",
     "Image",
     "IntensityScaling",
     "IntensityStatistics",
     "Limits",
     "create_zarr",
+    "declared_size",
     "fit_statistics",
     "image_from_array",
     "intensity_map",
     "read_image",
     "read_labels",
+    "read_zarr",
     "require_finite",
     "resample_image",
     "resample_labels",

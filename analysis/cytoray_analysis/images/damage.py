@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import lzma
 import struct
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ DAMAGE: tuple[type[Exception], ...] = (
     ImportError,  # imagecodecs.DelayedImportError: a codec that is not installed
     SyntaxError,  # Pillow on damaged PNG chunks, xml.etree.ElementTree.ParseError
     struct.error,
+    zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
 )

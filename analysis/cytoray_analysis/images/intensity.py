@@ -85,6 +85,8 @@ def percentiles(values: np.ndarray, low: float, high: float) -> tuple[float, flo
         Percentiles, 0 to 100.
     """
     values = values.reshape(-1)
+    if values.dtype == bool:
+        values = values.view(np.uint8)  # numpy cannot interpolate between truths
     if values.dtype.kind not in "ui" or values.dtype.itemsize > 2:
         lower, upper = np.percentile(values, (low, high))
         return float(lower), float(upper)

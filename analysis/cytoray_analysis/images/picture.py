@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -17,6 +18,9 @@ LARGEST_PICTURE = 89_478_485
 # Deflate reaches 1032. A progressive JPEG spends next to nothing on blank blocks of 64 pixels.
 _DENSEST_PNG = 1_040
 _DENSEST_JPEG = 50_000
+_PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+# Progressive pictures have about ten.
+_MOST_SCANS = 100
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 # Start-of-frame markers of JPEG; C4, C8 and CC in their midst mean something else.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -69,6 +73,22 @@ def picture_header(file: BinaryIO) -> PictureHeader:
         if colour not in _PNG_SAMPLES:
             raise ValueError(f"a PNG picture cannot have colour type {colour}")
         return PictureHeader((height, width, _PNG_SAMPLES[colour]), bits, alpha=colour in (4, 6), densest=_DENSEST_PNG)
+    file.seek(0)
+    return jpeg_header(file)
+
+
+def jpeg_header(file: BinaryIO) -> PictureHeader:
+    """Read the header of a JPEG picture.
+
+    Raises
+    ------
+    ValueError
+        When there is none.
+    struct.error
+        When it is cut off.
+    """
+    if file.read(2) != JPEG_START[:2]:
+        raise ValueError("a JPEG picture does not start like one")
     while True:
         marker, kind, length = struct.unpack(">BBH", file.read(4))
         if marker != 0xFF or length < 2:
@@ -88,7 +108,34 @@ def decode_picture(data: bytes) -> np.ndarray:
     if data.startswith(PNG_START):
         from imagecodecs import png_decode
 
-        return np.asarray(png_decode(data))
+        return np.asarray(png_decode(_only_pixels(data)))
+    if too_many_scans(data):
+        raise ValueError(f"a JPEG picture of more than {_MOST_SCANS} scans")
     import imageio.v3
 
     return np.asarray(imageio.v3.imread(data, plugin="pillow", index=0))
+
+
+def too_many_scans(jpeg: bytes) -> bool:
+    """Whether a JPEG picture has so many scans that decoding it is an attack: each goes over all pixels."""
+    return jpeg.count(b"\xff\xda") > _MOST_SCANS
+
+
+def _only_pixels(png: bytes) -> bytes:
+    """Leave out colour profiles and texts, which may unfold to gigabytes, from a PNG file that has such."""
+    places = list(_png_chunks(png))
+    if all(kind in _PIXEL_CHUNKS for kind, _, _ in places):
+        return png
+    view = memoryview(png)
+    return PNG_START + b"".join(view[start:end] for kind, start, end in places if kind in _PIXEL_CHUNKS)
+
+
+def _png_chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind, the first byte and the end of each chunk."""
+    place = len(PNG_START)
+    while place + 12 <= len(png):
+        length, kind = struct.unpack_from(">I4s", png, place)
+        yield kind, place, place + 12 + length
+        place += 12 + length
+        if kind == b"IEND":
+            return

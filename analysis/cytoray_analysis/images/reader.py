@@ -15,9 +15,8 @@ Pixel sizes of TIFF files are read here too, because bioio's readers ignore the 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,10 @@ import numpy as np
 
 from cytoray_analysis.errors import (
     AxesError,
-    ImageTooLargeError,
     MissingFileError,
     UnreadableImageError,
 )
+from cytoray_analysis.images.archive import ZIP_STARTS
 from cytoray_analysis.images.axes import (
     AXES,
     SPATIAL_AXES,
@@ -38,7 +37,9 @@ from cytoray_analysis.images.axes import (
     resolve_axes,
 )
 from cytoray_analysis.images.damage import reading
-from cytoray_analysis.images.image import AxisView, Image, check_pixels, image_from_array
+from cytoray_analysis.images.image import AxisView, Image, image_from_array
+from cytoray_analysis.images.limits import Declared, Limits, check_declared
+from cytoray_analysis.images.ome_zarr import open_zarr
 from cytoray_analysis.images.picture import (
     LARGEST_PICTURE,
     PictureHeader,
@@ -46,34 +47,23 @@ from cytoray_analysis.images.picture import (
     is_picture,
     picture_header,
 )
-from cytoray_analysis.images.tiff import TiffPixels, open_tiff, tiff_header
+from cytoray_analysis.images.tiff import TiffPixels, check_segments, open_stranger, open_tiff, tiff_header
+from cytoray_analysis.images.uploads import declared_in_upload, format_of, needs_file, read_upload, reader_module
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_VENDOR_PLUGINS = {".czi": "bioio-czi", ".nd2": "bioio-nd2", ".lif": "bioio-lif"}
 # Formats told by their first bytes: a file of such a name that does not start like one is not worth a second try.
 _KNOWN_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr", ".txt", ".csv"}
-_FORMATS = "known formats: TIFF, OME-TIFF, OME-Zarr, PNG, JPEG; CZI, ND2 and LIF with pip install 'cytoray[formats]'"
+_FORMATS = (
+    "known formats: TIFF, OME-TIFF, OME-Zarr (zipped, too), PNG, JPEG; "
+    "CZI, ND2 and LIF with pip install 'cytoray[formats]'"
+)
 _LARGE_PLANE_BYTES = 2**26
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The largest image to accept, by what its header declares.
-
-    Parameters
-    ----------
-    pixels
-        Product of the lengths of all axes but ``C``.
-    decoded_bytes
-        Bytes of all pixels of all channels, decoded; ``None`` for no limit.
-    """
-
-    pixels: int = 2**36
-    decoded_bytes: int | None = None
-
-
-def read_image(source: str | Path | bytes, *, limits: Limits | None = None, name: str | None = None) -> Image:
+def read_image(
+    source: str | Path | bytes, *, limits: Limits | None = None, name: str | None = None, alone: bool = False
+) -> Image:
     """Read an image; the pixels of files are decoded lazily, those of bytes at once.
 
     Axes of length one other than ``Y`` and ``X`` are dropped, whatever the format stores, so that the same image has
@@ -83,12 +73,15 @@ def read_image(source: str | Path | bytes, *, limits: Limits | None = None, name
     Parameters
     ----------
     source
-        A file, an OME-Zarr folder, or the bytes of a TIFF, PNG or JPEG file. The content decides the format, never
-        the name (only vendor formats are told by their suffix).
+        A file, an OME-Zarr folder, or the bytes of a file: TIFF, PNG, JPEG, zipped OME-Zarr, or a vendor's format whose
+        reader is installed. The content decides the format; the name only where the content does not tell.
     limits
         The largest image to accept, checked by the header before pixels are read.
     name
-        What to call the image in messages; the path, or ``"the image"`` for bytes.
+        What to call the image in messages, such as the name of an uploaded file; the path, or ``"the image"`` for
+        bytes.
+    alone
+        Whether the file comes from a stranger: OME metadata in it may then not name other files to be opened.
 
     Returns
     -------
@@ -120,22 +113,84 @@ def read_image(source: str | Path | bytes, *, limits: Limits | None = None, name
     with reading(label), path.open("rb") as file:
         start = file.read(16)
     if start.startswith(_TIFF_STARTS):
-        return _read_tiff(path, label, limits)
+        return _read_tiff(path, label, limits, alone)
     if is_picture(start):
         with reading(label), path.open("rb") as file:
             _check_picture(picture_header(file), path.stat().st_size, limits, label)
             return _read_bytes(path.read_bytes(), label, limits)
-    suffix = path.suffix.lower()
-    if not start or suffix in _KNOWN_SUFFIXES:
+    if start.startswith(ZIP_STARTS):
+        return read_upload(path.read_bytes(), label, limits)
+    if not start or path.suffix.lower() in _KNOWN_SUFFIXES:
         raise _unknown_format(label, start)
-    return _read_other(path, label, limits)
+    return _read_other(path, label, limits, alone)
+
+
+def declared_size(source: str | Path | bytes, *, limits: Limits | None = None, name: str | None = None) -> Declared:
+    """Return what the header of an image declares; no pixel is decoded.
+
+    Of TIFF, PNG and JPEG this takes a fraction of a millisecond, of zipped OME-Zarr a little more, of the bytes of
+    vendors' formats, whose readers run in a process of their own, some seconds.
+
+    Parameters
+    ----------
+    source, limits, name
+        As for :func:`read_image`; of the limits only ``frames`` and ``files`` are checked, those that bound the
+        header itself.
+
+    Raises
+    ------
+    CytorayError
+        As :func:`read_image` raises them, for headers that are damaged or declare what the bytes cannot hold.
+    """
+    limits = limits or Limits()
+    if not isinstance(source, bytes):
+        only_header = Limits(frames=limits.frames, files=limits.files)
+        image = read_image(source, limits=only_header, name=name, alone=True)
+        return Declared(image.axes, image.shape, image.dtype)
+    label = name or "the image"
+    if source.startswith(_TIFF_STARTS):
+        with reading(label), open_stranger(source, limits, label) as file:
+            header = tiff_header(file, label)
+        return Declared(header.axes, header.shape, header.dtype)
+    if is_picture(source):
+        with reading(label):
+            return _check_picture(picture_header(io.BytesIO(source)), len(source), Limits(), label)
+    if needs_file(source, label):
+        return declared_in_upload(source, label, limits)
+    raise _unknown_format(label, source)
+
+
+def read_zarr(store: Any, *, limits: Limits | None = None, name: str) -> Image:
+    """Read an OME-Zarr image from any zarr store; chunks are decoded when they are asked for.
+
+    Parameters
+    ----------
+    store
+        A zarr store, or the path of a folder.
+    limits
+        The largest image to accept.
+    name
+        What to call the image in messages.
+
+    Raises
+    ------
+    CytorayError
+        As :func:`read_image` raises them.
+    """
+    with reading(name):
+        pixels = open_zarr(store, name)
+        array = pixels.array
+        axes = resolve_axes(pixels.axes, array.shape, name)
+    check_declared(axes, array.shape, array.dtype, limits or Limits(), name)
+    return _assemble(array, pixels.axes, pixels.channels, pixels.pixel_size, name)
 
 
 def _read_bytes(data: bytes, label: str, limits: Limits) -> Image:
     if data.startswith(_TIFF_STARTS):
-        with reading(label), open_tiff(data) as file:
+        with reading(label), open_stranger(data, limits, label) as file:
             header = tiff_header(file, label)
-            _check_declared(header.axes, header.shape, header.dtype, limits, label)
+            check_declared(header.axes, header.shape, header.dtype, limits, label)
+            check_segments(file, label)
             pixels = file.series[0].asarray()
             if pixels.shape != header.shape:
                 raise ValueError(f"the header declares {header.shape}, the pixels decode to {pixels.shape}")
@@ -146,15 +201,17 @@ def _read_bytes(data: bytes, label: str, limits: Limits) -> Image:
             _check_picture(picture, len(data), limits, label)
             pixels = decode_picture(data)
         return _assemble(pixels, "YXS"[: pixels.ndim], None, {}, label, alpha=_has_alpha(picture, pixels))
+    if needs_file(data, label):
+        return read_upload(data, label, limits)
     raise _unknown_format(label, data)
 
 
-def _read_tiff(path: Path, label: str, limits: Limits) -> Image:
-    with reading(label), open_tiff(path) as file:
+def _read_tiff(path: Path, label: str, limits: Limits, alone: bool) -> Image:
+    with reading(label), open_stranger(path, limits, label) if alone else open_tiff(path) as file:
         header = tiff_header(file, label)
-    _check_declared(header.axes, header.shape, header.dtype, limits, label)
-    if header.plane_bytes > _LARGE_PLANE_BYTES:
-        pixels: Any = TiffPixels(path, header.shape, header.dtype)
+    check_declared(header.axes, header.shape, header.dtype, limits, label)
+    if alone or header.plane_bytes > _LARGE_PLANE_BYTES:
+        pixels: Any = TiffPixels(path, header.shape, header.dtype, alone)
         return _assemble(pixels, header.axes, header.channels, header.pixel_size, label, alpha=header.alpha)
     from bioio_base.exceptions import UnsupportedFileFormatError
 
@@ -174,52 +231,36 @@ def _read_zarr(path: Path, label: str, limits: Limits) -> Image:
             f"{label} is a folder, and not one in OME-Zarr format",
             hint="give a single image file, or an OME-Zarr folder (its name usually ends in .ome.zarr)",
         )
+    return read_zarr(path, limits=limits, name=label)
+
+
+def _read_other(path: Path, label: str, limits: Limits, alone: bool) -> Image:
+    """Read a vendor's format: with the reader of its own, or of files that are trusted with any that bioio finds."""
     from bioio_base.exceptions import UnsupportedFileFormatError
 
-    with reading(label, known=(UnsupportedFileFormatError,)):
-        import zarr
-        from bioio_ome_zarr import Reader
-
-        reader = Reader(path)
-        attributes = reader.metadata.attributes
-        multiscales = (attributes.get("ome") or attributes).get("multiscales")
-        if not multiscales:
-            raise UnreadableImageError(
-                f"{label} is a Zarr store without OME metadata (multiscales)",
-                hint="name the image group inside it, such as plate.zarr/A/1/0, or write it as OME-Zarr",
-            )
-        # The zarr array itself: slicing it costs nothing, where a dask graph grows with the number of chunks.
-        pixels = zarr.open_array(path / multiscales[0]["datasets"][0]["path"], mode="r")
-        letters = reader.dims.order
-        units = reader.dimension_properties
-        scale = reader.physical_pixel_sizes
-        pixel_size = {
-            axis: micrometres(getattr(scale, axis), _unit_name(getattr(units, axis).unit)) for axis in SPATIAL_AXES
-        }
-        names = reader.channel_names
-    _check_declared(resolve_axes(letters, pixels.shape, label), pixels.shape, pixels.dtype, limits, label)
-    return _assemble(pixels, letters, names, pixel_size, label)
-
-
-def _read_other(path: Path, label: str, limits: Limits) -> Image:
-    """Read a vendor's format with whatever bioio reader is installed for it."""
-    from bioio_base.exceptions import UnsupportedFileFormatError
-
+    with path.open("rb") as file:
+        found = format_of(file.read(128), path.name)
+    if found is None and alone:
+        raise _unknown_format(label, path.read_bytes()[:16])
     try:
         with reading(label):
-            from bioio import BioImage
+            if found is not None:
+                reader = reader_module(found, label).Reader(path)
+            else:
+                from bioio import BioImage
 
-            reader = BioImage(path).reader
+                reader = BioImage(path).reader
             array = reader.xarray_dask_data
             letters, names = _letters(array.dims), reader.channel_names
             scale = reader.physical_pixel_sizes
     except UnsupportedFileFormatError as error:
-        plugin = _VENDOR_PLUGINS.get(path.suffix.lower())
-        raise UnreadableImageError(
-            f"{label}: no installed reader knows this format",
-            hint=f"Install {plugin}, or everything with pip install 'cytoray[formats]'." if plugin else _FORMATS,
-        ) from error
-    _check_declared(resolve_axes(letters, array.shape, label), array.shape, array.dtype, limits, label)
+        if found is not None:
+            raise UnreadableImageError(
+                f"{label} is no {found.name} file that its reader can read",
+                hint="the file is damaged or truncated; copy or export it again",
+            ) from error
+        raise UnreadableImageError(f"{label}: no installed reader knows this format", hint=_FORMATS) from error
+    check_declared(resolve_axes(letters, array.shape, label), array.shape, array.dtype, limits, label)
     pixel_size = {axis: micrometres(getattr(scale, axis), "µm") for axis in SPATIAL_AXES}
     return _assemble(array.data, letters, names, pixel_size, label)
 
@@ -278,10 +319,10 @@ def _has_alpha(header: PictureHeader, pixels: Any) -> bool:
     return samples == header.shape[2] + 1 or (header.alpha and samples == header.shape[2])
 
 
-def _check_picture(header: PictureHeader, length: int, limits: Limits, label: str) -> None:
+def _check_picture(header: PictureHeader, length: int, limits: Limits, label: str) -> Declared:
     dtype = np.dtype(np.uint16 if header.bits == 16 else np.uint8)
-    pictures = Limits(min(limits.pixels, LARGEST_PICTURE), limits.decoded_bytes)
-    _check_declared("YXS", header.shape, dtype, pictures, label)
+    pictures = replace(limits, pixels=min(limits.pixels, LARGEST_PICTURE))
+    declared = check_declared("YXS", header.shape, dtype, pictures, label)
     if not header.fits(length):
         size = " × ".join(str(side) for side in header.shape)
         raise UnreadableImageError(
@@ -289,23 +330,7 @@ def _check_picture(header: PictureHeader, length: int, limits: Limits, label: st
             field="bytes",
             hint="the file is truncated; copy or export it again",
         )
-
-
-def _check_declared(axes: str, shape: Sequence[int], dtype: np.dtype[Any], limits: Limits, label: str) -> None:
-    check_pixels(axes, shape, dtype, label)
-    pixels = math.prod(int(length) for letter, length in zip(axes, shape, strict=True) if letter not in "CS")
-    decoded = math.prod(int(length) for length in shape) * np.dtype(dtype).itemsize
-    size = " × ".join(str(length) for length in shape)
-    if pixels > limits.pixels:
-        raise ImageTooLargeError(
-            f"{label} declares {size} ({axes}): {pixels} pixels, more than the {limits.pixels} allowed",
-            hint="crop it, or store it as OME-Zarr and use cytoray predict, which reads it piece by piece",
-        )
-    if limits.decoded_bytes is not None and decoded > limits.decoded_bytes:
-        raise ImageTooLargeError(
-            f"{label} declares {size} ({axes}): {decoded} bytes, more than the {limits.decoded_bytes} allowed",
-            hint="crop it, or store it as OME-Zarr and use cytoray predict, which reads it piece by piece",
-        )
+    return declared
 
 
 def _letters(dims: Iterable[Hashable]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+import mmap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,18 @@ import numpy as np
 
 from cytoray_analysis.errors import UnreadableImageError
 from cytoray_analysis.images.axes import micrometres, resolve_axes
+from cytoray_analysis.images.limits import Limits
+from cytoray_analysis.images.picture import jpeg_header, too_many_scans
+from cytoray_analysis.images.tiff_directories import check_directories, check_ome
 
 # Screens and printers write 72 to 1200 dots per inch (21 µm and more) into files whose real pixel size nobody knew.
 _COARSEST_CREDIBLE_PIXEL = 20.0
 # zstd, the densest codec in use, stores a blank 128 KiB block in 4 bytes.
 _DENSEST_COMPRESSION = 50_000
+# None, LZW, deflate (two numbers), PackBits, LZMA, Zstandard: tifffile tells them how many bytes to expect at most.
+_BOUNDED_CODECS = frozenset({1, 5, 8, 32946, 32773, 34925, 50000})
+_JPEG_CODECS = frozenset({7})
+_LARGEST_SEGMENT = 2**26
 _RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 
 
@@ -64,25 +73,96 @@ class TiffPixels:
     path: Path
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    alone: bool = False
 
     def __getitem__(self, region: tuple[slice, ...]) -> np.ndarray:
         """Decode a region: one slice per axis of the stored array."""
         import zarr
 
-        with open_tiff(self.path) as file, file.series[0].aszarr(level=0) as store:
+        with open_tiff(self.path, alone=self.alone) as file, file.series[0].aszarr(level=0) as store:
             return np.asarray(zarr.open_array(store, mode="r")[region])
 
 
-def open_tiff(source: bytes | Path) -> Any:
+def open_tiff(source: bytes | Path, *, alone: bool = False) -> Any:
     """Open a TIFF file or its bytes with tifffile.
 
-    Bytes come from strangers: OME metadata in them may not name other files to be opened.
+    Bytes come from strangers: OME metadata in them may not name other files to be opened. The same holds for files
+    that are opened `alone`.
     """
     from tifffile import TiffFile
 
     if isinstance(source, bytes):
-        return TiffFile(io.BytesIO(source), is_mmstack=False, _multifile=False)
+        return TiffFile(io.BytesIO(source), is_mmstack=False, is_ndtiff=False, _multifile=False)
+    if alone:
+        return TiffFile(source, is_mmstack=False, is_ndtiff=False, _multifile=False)
     return TiffFile(source, is_mmstack=False)
+
+
+@contextmanager
+def open_stranger(source: bytes | Path, limits: Limits, label: str) -> Iterator[Any]:
+    """Open a TIFF file of a stranger, its directories and OME metadata checked first.
+
+    Raises
+    ------
+    CytorayError
+        As :func:`check_directories` and :func:`check_ome` raise them.
+    """
+    if isinstance(source, bytes):
+        check_directories(source, limits, label)
+    else:
+        with source.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            check_directories(data, limits, label)
+    with open_tiff(source, alone=True) as file:
+        if file.is_ome and file.ome_metadata:
+            check_ome(file.ome_metadata, limits, label)
+        yield file
+
+
+def check_segments(file: Any, label: str) -> None:
+    """Check the strips or tiles of the first image of a stranger's file, which are decoded one by one.
+
+    Codecs that say themselves how large a segment is are refused, unless that is known to be checked here; the others
+    are given the size that they may decode to.
+
+    Raises
+    ------
+    UnreadableImageError
+        One is larger than the image, or of a codec that is not decoded for strangers.
+    """
+    page = file.series[0].keyframe
+    codec = int(page.compression)
+    if codec not in _BOUNDED_CODECS | _JPEG_CODECS:
+        raise UnreadableImageError(
+            f"{label} is compressed with {getattr(page.compression, 'name', codec)}, which is not read from requests",
+            hint="save it with deflate, LZW, Zstandard or JPEG compression, or without",
+        )
+    segment = math.prod(page.chunks) * page.dtype.itemsize
+    if segment > max(_LARGEST_SEGMENT, 4 * math.prod(page.shape) * page.dtype.itemsize):
+        raise UnreadableImageError(
+            f"{label}: the TIFF header declares strips or tiles of {segment} bytes, larger than the image",
+            field="bytes",
+            hint="the file is damaged; copy or export it again",
+        )
+    if codec in _JPEG_CODECS:
+        _check_jpeg_segments(file.series[0], math.prod(page.chunks), label)
+
+
+def _check_jpeg_segments(series: Any, samples: int, label: str) -> None:
+    """Compare the sizes in the headers of JPEG strips or tiles with what the file declares."""
+    for page in series.pages:
+        handle = page.parent.filehandle
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+            if not count:
+                continue
+            handle.seek(offset)
+            segment = handle.read(count)
+            header = jpeg_header(io.BytesIO(segment))
+            if math.prod(header.shape[:2]) > 4 * max(samples, 2**16) or too_many_scans(segment):
+                raise UnreadableImageError(
+                    f"{label}: a JPEG strip or tile of {' × '.join(map(str, header.shape))} is larger than the image",
+                    field="bytes",
+                    hint="the file is damaged; copy or export it again",
+                )
 
 
 def tiff_header(file: Any, source: str) -> TiffHeader:

@@ -1,0 +1,167 @@
+"""Zipped OME-Zarr (RFC-9): archives of strangers, checked member by member while they are unpacked."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from cytoray_analysis.errors import ImageTooLargeError, UnreadableImageError
+from cytoray_analysis.images.axes import resolve_axes
+from cytoray_analysis.images.limits import Declared, Limits
+from cytoray_analysis.images.ome_zarr import image_of, letters_of
+
+ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
+ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
+
+_CENTRAL = b"PK\x01\x02"
+_PIECE = 2**20
+_MOST_METADATA = 2**22
+# Chunks are compressed already; what an archive unfolds to is at most the pixels of all levels, with some to spare.
+_UNFOLDED, _UNFOLDED_LEAST = 2, 2**26
+# Deflate reaches 1032, of blank data.
+_DENSEST = 1_100
+
+
+def unpack(source: Path, folder: Path, limits: Limits, label: str) -> Path:
+    """Unpack a zipped OME-Zarr and return the folder of its image.
+
+    Parameters
+    ----------
+    source
+        The archive.
+    folder
+        An empty folder for its members.
+    limits
+        ``files`` bounds the members, ``decoded_bytes`` what they unfold to, counted while they do.
+
+    Raises
+    ------
+    UnreadableImageError
+        It is damaged, encrypted, holds links or names that lead out of it, or no OME-Zarr.
+    ImageTooLargeError
+        It holds more than is allowed.
+    """
+    left = _most_bytes(limits)
+    with _opened(source.read_bytes(), limits, label) as archive:
+        members = _members(archive, limits, label)
+        for name, member in members.items():
+            target = folder.joinpath(*name.parts)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(member) as packed, target.open("xb") as file:
+                for piece in _pieces(packed, left, label):
+                    left -= file.write(piece)
+        return folder.joinpath(*_image_folder(members, label).parts)
+
+
+def declared_in(data: bytes, limits: Limits, label: str) -> Declared:
+    """Return what the metadata in a zipped OME-Zarr declare; nothing else of it is unpacked."""
+    with _opened(data, limits, label) as archive:
+        members = _members(archive, limits, label)
+        root = _image_folder(members, label)
+
+        def metadata(folder: PurePosixPath, *names: str) -> dict[str, Any]:
+            for name in names:
+                member = members.get(folder / name)
+                if member is None:
+                    continue
+                if member.file_size > _MOST_METADATA:
+                    raise too_much(label, member.file_size, _MOST_METADATA)
+                with archive.open(member) as packed:
+                    found = json.loads(b"".join(_pieces(packed, _MOST_METADATA, label)))
+                if isinstance(found, dict):
+                    return found
+            raise UnreadableImageError(f"{label} lacks the metadata {folder / names[0]}", hint="zip it again")
+
+        group = metadata(root, "zarr.json", ".zattrs")
+        image = image_of(group.get("attributes", group), label)
+        array = metadata(root / image["datasets"][0]["path"], "zarr.json", ".zarray")
+        shape = tuple(int(length) for length in array["shape"])
+        letters = resolve_axes(letters_of(image, len(shape)), shape, label)
+        return Declared(letters, shape, np.dtype(array.get("data_type") or array["dtype"]))
+
+
+def too_much(label: str, size: int, limit: int) -> ImageTooLargeError:
+    """Say that an archive unfolds to too much."""
+    return ImageTooLargeError(
+        f"{label} unfolds to {size} bytes or more, more than the {limit} allowed",
+        hint="leave out the pyramid's lower levels, crop the image, or name it by URI in a job",
+    )
+
+
+def _most_bytes(limits: Limits) -> int:
+    return 2**62 if limits.decoded_bytes is None else max(_UNFOLDED_LEAST, _UNFOLDED * limits.decoded_bytes)
+
+
+def _opened(data: bytes, limits: Limits, label: str) -> zipfile.ZipFile:
+    # Every member has this mark in the directory, which zipfile reads as a whole.
+    if data.count(_CENTRAL) > limits.files:
+        raise ImageTooLargeError(
+            f"{label} holds more than the {limits.files} files allowed", hint="write it with larger chunks or shards"
+        )
+    return zipfile.ZipFile(io.BytesIO(data))
+
+
+def _members(archive: zipfile.ZipFile, limits: Limits, label: str) -> dict[PurePosixPath, zipfile.ZipInfo]:
+    """Return the files of an archive by name, after looking at each."""
+    members: dict[PurePosixPath, zipfile.ZipInfo] = {}
+    declared = 0
+    for member in archive.infolist():
+        if member.is_dir():
+            continue
+        name = PurePosixPath(member.filename)
+        parts = member.filename.split("/")
+        problem = (
+            "a name that leads out of it"
+            if "\\" in member.filename or ":" in member.filename or any(part in ("", ".", "..") for part in parts)
+            else "a name too long or with control characters"
+            if len(member.filename) > 1024 or max(map(len, parts)) > 200 or not member.filename.isprintable()
+            else "a link"
+            if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG)
+            else "an encrypted file"
+            if member.flag_bits & 1
+            else "an unusual compression"
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            else "a file twice"
+            if name in members
+            else "a file that claims to unfold beyond what deflate can"
+            if member.file_size > _DENSEST * member.compress_size + 1024
+            else None
+        )
+        if problem:
+            raise UnreadableImageError(
+                f"{label}: the archive holds {problem}: {member.filename[:80]!r}",
+                hint="zip the OME-Zarr folder again, without links and passwords",
+            )
+        members[name] = member
+        declared += member.file_size
+        if declared > _most_bytes(limits):
+            raise too_much(label, declared, _most_bytes(limits))
+    return members
+
+
+def _pieces(packed: BinaryIO | Any, left: int, label: str) -> Iterator[bytes]:
+    most = left
+    while piece := packed.read(_PIECE):
+        left -= len(piece)
+        if left < 0:
+            raise too_much(label, most, most)
+        yield piece
+
+
+def _image_folder(members: dict[PurePosixPath, zipfile.ZipInfo], label: str) -> PurePosixPath:
+    tops = {PurePosixPath(name.parts[0]) for name in members if len(name.parts) > 1}
+    candidates: list[PurePosixPath] = [PurePosixPath(), *(tops if len(tops) == 1 else ())]
+    for folder in candidates:
+        if any(folder / name in members for name in ZARR_FILES):
+            return folder
+    raise UnreadableImageError(
+        f"{label} is an archive without an OME-Zarr at its top",
+        hint="zip the folder that holds zarr.json or .zattrs; of other formats send the file itself",
+    )
