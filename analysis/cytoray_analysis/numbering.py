@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import fastremap
@@ -65,3 +66,69 @@ class Numbering:
         ranks[order + 1] = np.arange(1, len(identities) + 1, dtype=np.int32)
         in_order = bool((ranks == np.arange(len(ranks))).all())
         return None if in_order or not self._named else ranks
+
+
+def own_numbers(
+    values: NDArray[np.integer[Any]], identities: NDArray[np.int64], confidence: NDArray[np.float32] | None = None
+) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.float32] | None]:
+    """Give the objects of a part of a block numbers from 1 without gaps.
+
+    Parameters
+    ----------
+    values
+        Object numbers of the block, cut to the part.
+    identities, confidence
+        Of all objects of the block, by their number.
+
+    Returns
+    -------
+    values, identities, confidence
+        Of the objects that the part shows.
+    """
+    shown = fastremap.unique(values)
+    shown = shown[shown > 0]
+    table = np.zeros(len(identities), np.uint32)
+    table[shown] = np.arange(1, len(shown) + 1, dtype=np.uint32)
+    kept = np.concatenate((np.zeros(1, shown.dtype), shown))
+    return table[values], identities[kept], None if confidence is None else confidence[kept]
+
+
+def all_objects(
+    identities: Sequence[NDArray[np.int64]], confidence: Sequence[NDArray[np.float32]] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the objects of an image from those of its blocks, several of which may show the same one.
+
+    Parameters
+    ----------
+    identities, confidence
+        Of every block, entry 0 naming no object. Blocks agree on an object's confidence; it is 1 where none is given.
+
+    Returns
+    -------
+    identities, confidence
+        (n + 1,) by the object's number in the image; entry 0 is 0.
+    """
+    known = np.concatenate([np.zeros(0, np.int64), *(own[1:] for own in identities)])
+    found, first = np.unique(known, return_index=True)
+    if confidence is None:
+        sure = np.ones(len(found), np.float32)
+    else:
+        sure = np.concatenate([np.zeros(0, np.float32), *(own[1:] for own in confidence)])[first]
+    return np.concatenate((np.zeros(1, np.int64), found)), np.concatenate((np.zeros(1, np.float32), sure))
+
+
+def image_numbers(
+    values: NDArray[np.integer[Any]], identities: NDArray[np.int64], objects: NDArray[np.int64]
+) -> NDArray[np.uint32]:
+    """Turn a block's own object numbers into those of the image.
+
+    Parameters
+    ----------
+    values, identities
+        Of the block.
+    objects
+        Identities of all objects of the image, as :func:`all_objects` gives them.
+    """
+    numbers: NDArray[np.uint32] = np.searchsorted(objects, identities).astype(np.uint32)
+    renamed: NDArray[np.uint32] = numbers[values]
+    return renamed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 
 from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.devices import Precision
-from cytoray_analysis.errors import CytorayError
+from cytoray_analysis.errors import CytorayError, RequestError
 from cytoray_analysis.images import Image
 from cytoray_analysis.inference import INFERENCE, NetworkRunner, Outcome
+from cytoray_analysis.inference.blocks import BlockAnswer, Blocks
+from cytoray_analysis.inference.pixels import PixelInference
 from cytoray_analysis.tasks import TruthKind, get_task
 
 MEMORY_BUDGET = 2**30  # bytes; with the process itself, about two gigabytes
@@ -127,6 +130,7 @@ class Predictor:
         if threads is not None:
             torch.set_num_threads(threads)
         self.bundle = bundle
+        self.memory_budget = memory_budget
         self.task = get_task(bundle.spec.task.name, bundle.spec.task.arguments)
         self.identity = ModelIdentity(bundle.spec.name, version, bundle.digest)
         kind = INFERENCE[self.task.output.per]
@@ -199,6 +203,34 @@ class Predictor:
         shape, objects, seconds = self.inference.store(image, Path(path), progress)
         return StoredPrediction(Path(path), shape, objects, self.bundle.spec.task.name, seconds, self.identity)
 
+    def fits(self, image: Image) -> bool:
+        """Whether an image's scaled pixels and its answer fit into the memory budget, by what its header says."""
+        output = self.task.output
+        answered = math.prod(image.size(axis) for axis in self.bundle.spec.input.spatial_axes)
+        channels = output.channels if output.truth == "image" else 1
+        return 4 * (math.prod(image.shape) + answered * channels) <= self.memory_budget
+
+    def blocks(self, image: Image, core: tuple[int, ...] | None = None) -> Blocks:
+        """Cut an image larger than memory into blocks, which any number of processes may answer.
+
+        Parameters
+        ----------
+        core
+            Size of the blocks as another process had it; by default as large as the memory budget allows.
+
+        Raises
+        ------
+        ImageError
+            The image cannot be used, or its pixel size differs from the model's.
+        RequestError
+            The model's answers are no images.
+        """
+        return self._pixels().blocks(image, core)
+
+    def predict_block(self, blocks: Blocks, index: int) -> BlockAnswer:
+        """Answer for one of the blocks of :meth:`blocks`."""
+        return self._pixels().answer_block(blocks, index)
+
     def outputs(self, image: Image, objects: Any = None) -> Any:
         """Return the network's outputs for an image before decoding, as the task's ``decode`` takes them."""
         return self.inference.outputs(image, objects)
@@ -206,6 +238,16 @@ class Predictor:
     def warm_up(self) -> None:
         """Predict something blank, so that the first real image finds everything compiled and allocated."""
         self.inference.warm_up()
+
+    def _pixels(self) -> PixelInference:
+        if not isinstance(self.inference, PixelInference):
+            raise RequestError(
+                f"expected a model that answers for every pixel, got {self.bundle.spec.name}, which answers for every "
+                f"{self.task.output.per}",
+                field="model",
+                hint="only images of pixels are cut into blocks",
+            )
+        return self.inference
 
     def _prediction(self, outcome: Outcome) -> Prediction:
         return Prediction(

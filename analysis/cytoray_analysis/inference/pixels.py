@@ -20,18 +20,17 @@ from numpy.typing import NDArray
 from cytoray_analysis.bundle import BundleSpec
 from cytoray_analysis.devices import Precision, return_freed_memory
 from cytoray_analysis.errors import CytorayError, RequestError
-from cytoray_analysis.images import Image, create_zarr
+from cytoray_analysis.images import Image
 from cytoray_analysis.images.resample import resample_image_to, resample_labels
+from cytoray_analysis.inference.blocks import BlockAnswer, Blocks, block_core, create_answer
 from cytoray_analysis.inference.dense_outputs import dense_outputs
 from cytoray_analysis.inference.protocol import Outcome, Seconds
 from cytoray_analysis.inference.runner import NetworkRunner
 from cytoray_analysis.model_input import NetworkImage, blank_image, prepare
-from cytoray_analysis.numbering import Numbering
+from cytoray_analysis.numbering import Numbering, own_numbers
 from cytoray_analysis.tasks import Block, Decoded, Task
-from cytoray_analysis.tiles import Tile, core_for_budget, per_axis, round_up, tile_region, whole
+from cytoray_analysis.tiles import Region, Tile, core_for_budget, extent, per_axis, round_up, tile_region, whole, within
 
-ZARR_CHUNK = 1024  # pixels along Y and X
-ZARR_PLANES = 16  # along Z
 Progress = Callable[[int, int], None]
 
 
@@ -103,19 +102,39 @@ class PixelInference:
         axes = self.spec.input.axes.replace("C", "")
 
         def create(channels: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-            sides = (ZARR_PLANES,) * (len(axes) - 2) + (ZARR_CHUNK, ZARR_CHUNK)
-            return create_zarr(
-                path,
-                "C" * len(channels) + axes,
-                (*channels, *source.shape),
-                dtype=np.uint32 if dtype.kind == "i" else dtype,
-                chunks=(1,) * len(channels) + sides,
-                channels=None if channels else ("labels",),
-                pixel_size=image.pixel_size,
-            )
+            return create_answer(path, axes, source.shape, channels, dtype, image.pixel_size)
 
         numbering, _ = self._fill(source, create, seconds, progress, path.parent)
         return source.shape, numbering.count, seconds
+
+    def blocks(self, image: Image, core: tuple[int, ...] | None) -> Blocks:
+        """Cut an image into blocks that are answered one by one; by default as large as the budget allows."""
+        source = prepare(image, self.spec.input, in_memory=False)
+        core = core or block_core(source.shape, self.margin, self.stride, self.block_pixels())
+        # What the answer looks like is the task's to say: it is asked about nothing.
+        blank = tuple(8 * cell for cell in self.stride)
+        decoded = self.task.decode(np.zeros((self.task.output.channels, *blank), np.float32), self.parameters, None)
+        return Blocks(
+            source,
+            self.spec.input.axes.replace("C", ""),
+            core,
+            tuple(tile_region(whole(source.shape), source.shape, core, self.margin, stride=self.stride)),
+            decoded.values.shape[: decoded.values.ndim - len(source.shape)],
+            decoded.values.dtype,
+            decoded.identities is not None,
+            image.pixel_size,
+        )
+
+    def answer_block(self, blocks: Blocks, index: int) -> BlockAnswer:
+        """Answer for one block: the network over all that decoding sees, then the core."""
+        seconds = {"read": 0.0, "network": 0.0, "decode": 0.0}
+        block = blocks.tiles[index]
+        outputs = self._outputs(blocks.source, seconds, block.outer)
+        return_freed_memory()  # arrays of decoding have other sizes, and would lie beside it
+        values, decoded = self._decode_block(outputs, block, blocks.shape, seconds)
+        if decoded.identities is None:
+            return BlockAnswer(values, None, None, seconds)
+        return BlockAnswer(*own_numbers(values, decoded.identities, decoded.confidence), seconds)
 
     def warm_up(self) -> None:
         """Predict a blank image."""
@@ -199,11 +218,9 @@ class PixelInference:
                 start = time.perf_counter()
                 outputs = np.array(view()[(slice(None), *block.outer)])
                 seconds["read"] += time.perf_counter() - start
-                position = Block(tuple(part.start for part in block.outer), source.shape)
-                decoded = self._decode(outputs, seconds, position)
+                values, decoded = self._decode_block(outputs, block, source.shape, seconds)
                 del outputs
                 start = time.perf_counter()
-                values = decoded.values[(Ellipsis, *block.inner)]
                 if target is None:
                     target = create(values.shape[: values.ndim - len(source.shape)], values.dtype)
                 target[(Ellipsis, *block.core)] = numbering.number(values, decoded.identities, decoded.confidence)
@@ -224,18 +241,27 @@ class PixelInference:
         seconds["decode"] += time.perf_counter() - start
         return decoded
 
-    def _outputs(self, source: NetworkImage, seconds: Seconds) -> NDArray[np.float32]:
-        """Run the network over an image, tile by tile."""
-        tiles = list(self._tiles(source.shape))
+    def _decode_block(
+        self, outputs: NDArray[np.float32], block: Tile, frame: tuple[int, ...], seconds: Seconds
+    ) -> tuple[NDArray[Any], Decoded]:
+        """Decode the outputs of all that a block reads: the values of its core, and what was decoded."""
+        decoded = self._decode(outputs, seconds, Block(tuple(part.start for part in block.outer), frame))
+        return decoded.values[(Ellipsis, *block.inner)], decoded
+
+    def _outputs(self, source: NetworkImage, seconds: Seconds, region: Region | None = None) -> NDArray[np.float32]:
+        """Run the network over a region that starts at a cell, by default the whole image, tile by tile."""
+        region = region or whole(source.shape)
+        tiles = list(self._tiles(source.shape, region))
         if len(tiles) == 1:
             return self._tile_outputs(source, tiles[0], seconds)
-        outputs = np.empty((self.task.output.channels, *source.shape), np.float32)
+        outputs = np.empty((self.task.output.channels, *extent(region)), np.float32)
         for tile in tiles:
-            outputs[(slice(None), *tile.core)] = self._tile_outputs(source, tile, seconds)
+            outputs[(slice(None), *within(tile.core, region))] = self._tile_outputs(source, tile, seconds)
         return outputs
 
-    def _tiles(self, shape: tuple[int, ...]) -> Iterator[Tile]:
-        return tile_region(whole(shape), shape, self.tile_core(shape), self.halo, stride=self.stride)
+    def _tiles(self, shape: tuple[int, ...], region: Region | None = None) -> Iterator[Tile]:
+        region = region or whole(shape)
+        return tile_region(region, shape, self.tile_core(extent(region)), self.halo, stride=self.stride)
 
     def _tile_outputs(self, source: NetworkImage, tile: Tile, seconds: Seconds) -> NDArray[np.float32]:
         """Return the outputs of a tile's core."""

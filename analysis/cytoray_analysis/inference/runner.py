@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -45,11 +48,14 @@ class NetworkRunner:
         self.halo = per_axis(shape.halo, self.dimensions)
         self.bytes_per_pixel = shape.bytes_per_pixel(self.type.itemsize)
         layout = _FORMATS.get(self.dimensions + 2)
+        # One batch at a time on an accelerator, whose memory the activations of several would share; others are read
+        # and decoded meanwhile.
+        self._turn: AbstractContextManager[object] = nullcontext() if self.device.type == "cpu" else threading.Lock()
         self.network = network if layout is None else network.to(memory_format=layout)  # type: ignore[call-overload]
 
     def forward(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map inputs (B, C, …) to outputs (B, K, …) or (B, K), float32."""
-        with torch.inference_mode():
+        with self._turn, torch.inference_mode():
             tensor = torch.from_numpy(pixels).to(device=self.device, dtype=self.type)
             layout = _FORMATS.get(tensor.ndim)
             if layout is not None:

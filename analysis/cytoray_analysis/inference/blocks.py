@@ -1,0 +1,135 @@
+"""An image larger than memory in blocks that any number of processes answer, each by itself.
+
+A block's answer has object numbers of its own, and says what object of the whole image each is. When all blocks are
+answered, :func:`cytoray_analysis.numbering.all_objects` gives the objects of the image, and
+:func:`cytoray_analysis.numbering.image_numbers` the numbers that the image decoded whole would have given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoray_analysis.images import create_zarr
+from cytoray_analysis.model_input import NetworkImage
+from cytoray_analysis.tiles import Tile, core_for_budget
+
+ZARR_CHUNK = 1024  # pixels along Y and X
+ZARR_PLANES = 16  # along Z
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """How an image is cut, and what its answer looks like.
+
+    Attributes
+    ----------
+    source
+        The image as the network takes it, read region by region.
+    axes
+        Spatial axes, such as ``YX``.
+    core
+        Size of a block along each axis without its margin; a multiple of the chunks that answers are written in.
+    tiles
+        The blocks; their cores cover the image once.
+    channels
+        (K,) channels of the answer, () where it has none.
+    dtype
+        Of the answer.
+    numbered
+        Whether values are numbers of objects, which blocks count by themselves.
+    pixel_size
+        Micrometres per pixel, when known.
+    """
+
+    source: NetworkImage
+    axes: str
+    core: tuple[int, ...]
+    tiles: tuple[Tile, ...]
+    channels: tuple[int, ...]
+    dtype: np.dtype[Any]
+    numbered: bool
+    pixel_size: Mapping[str, float] | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial shape of the image."""
+        return self.source.shape
+
+    def create(self, path: Path) -> Any:
+        """Create the OME-Zarr of the answer, all zero; see :func:`create_answer`."""
+        return create_answer(path, self.axes, self.shape, self.channels, self.dtype, self.pixel_size)
+
+
+@dataclass(frozen=True, eq=False)
+class BlockAnswer:
+    """The answer for the core of one block.
+
+    Attributes
+    ----------
+    values
+        (channels…, spatial…): the block's own object numbers, 1 to n, or what the task predicts.
+    identities
+        (n + 1,) int64 what object of the whole image each number is, entry 0 being 0; None where values are no numbers.
+    confidence
+        (n + 1,) float32 how sure each object is, where the task says so; entry 0 means nothing.
+    seconds
+        Time per stage: ``read``, ``network``, ``decode``.
+    """
+
+    values: NDArray[Any]
+    identities: NDArray[np.int64] | None
+    confidence: NDArray[np.float32] | None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def create_answer(
+    path: Path,
+    axes: str,
+    shape: tuple[int, ...],
+    channels: tuple[int, ...],
+    dtype: np.dtype[Any],
+    pixel_size: Mapping[str, float] | None,
+) -> Any:
+    """Create an OME-Zarr for the answer of an image, to be filled block by block.
+
+    Parameters
+    ----------
+    axes, shape
+        Spatial axes of the image, and its length along each.
+    channels, dtype
+        Of the answer; signed integers, which are object numbers or classes, are kept as uint32.
+    pixel_size
+        Micrometres per pixel along each axis, when known.
+    """
+    return create_zarr(
+        path,
+        "C" * len(channels) + axes,
+        (*channels, *shape),
+        dtype=np.uint32 if dtype.kind == "i" else dtype,
+        chunks=(1,) * len(channels) + chunk_of(len(axes)),
+        channels=None if channels else ("labels",),
+        pixel_size=pixel_size,
+    )
+
+
+def chunk_of(dimensions: int) -> tuple[int, ...]:
+    """Return the size of the chunks that answers are written in, along each spatial axis."""
+    return (ZARR_PLANES,) * (dimensions - 2) + (ZARR_CHUNK, ZARR_CHUNK)
+
+
+def block_core(
+    shape: tuple[int, ...], margin: tuple[int, ...], stride: tuple[int, ...], pixels: int
+) -> tuple[int, ...]:
+    """Return the size of blocks that, with their margin, hold at most about `pixels`.
+
+    Blocks begin where chunks and cells of the network begin: two of them never write the same chunk.
+    """
+    unit = tuple(math.lcm(chunk, cell) for chunk, cell in zip(chunk_of(len(shape)), stride, strict=True))
+    return core_for_budget(shape, margin, pixels, stride=unit)
