@@ -1,0 +1,189 @@
+"""API tokens: only digests are kept, and a running service follows the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from cytoray_analysis.errors import MissingFileError, PlatformError, RequestError
+from cytoray_services.commands.root import main
+from cytoray_services.tokens import Scope, TokenFile, create_token, read_tokens, revoke_token, rotate_token
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Say where the tokens are kept."""
+    return tmp_path / "home" / "tokens.json"
+
+
+def test_the_file_holds_no_secret_and_only_its_owner_may_read_it(path: Path) -> None:
+    text, token = create_token(path, "lab", ("predict", "submit"), days=90, now=NOW)
+    assert text.startswith(f"cyt_{token.id}_")
+    assert len(text.rpartition("_")[2]) >= 40 or text.count("_") > 2
+    assert text.removeprefix(f"cyt_{token.id}_") not in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [child.name for child in path.parent.iterdir() if child != path] == [".tokens.json.lock"]
+    assert token.expires == NOW + timedelta(days=90)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "allowed"),
+    [
+        (("predict",), {"predict"}),
+        (("predict", "submit"), {"predict", "submit"}),
+        (("administer",), {"predict", "submit", "administer"}),
+    ],
+)
+def test_who_administers_may_do_everything(path: Path, scopes: tuple[Scope, ...], allowed: set[Scope]) -> None:
+    _, token = create_token(path, "lab", scopes, days=1)
+    every: tuple[Scope, ...] = ("predict", "submit", "administer")
+    assert {scope for scope in every if token.allows(scope)} == allowed
+
+
+def test_only_the_whole_token_is_accepted(path: Path) -> None:
+    text, token = create_token(path, "lab", ("predict",), days=1)
+    file = TokenFile(path)
+    assert file.find(text) == token
+    wrong = [
+        "",
+        "cyt",
+        "cyt_",
+        f"cyt_{token.id}_",
+        f"cyt_{token.id}",
+        text[:-1],
+        text + "a",
+        text.upper(),
+        token.digest,
+    ]
+    wrong += [text.replace("cyt_", "abc_"), "cyt_000000000000_" + text[17:], text * 100, "\udc80é"]
+    assert [one for one in wrong if file.find(one) is not None] == []
+
+
+def test_a_token_expires(path: Path) -> None:
+    text, _ = create_token(path, "lab", ("predict",), days=2, now=NOW)
+    file = TokenFile(path)
+    assert file.find(text, now=NOW + timedelta(days=1, hours=23)) is not None
+    assert file.find(text, now=NOW + timedelta(days=2)) is None
+    create_token(path, "lab", ("submit",), days=2, now=NOW + timedelta(days=3))
+    assert [token.scopes for token in read_tokens(path)] == [("submit",)]
+
+
+def test_a_rotated_token_stays_valid_for_its_grace_period(path: Path) -> None:
+    old, _ = create_token(path, "lab", ("predict", "submit"), days=10, now=NOW)
+    new, token = rotate_token(path, "lab", grace=timedelta(hours=1), now=NOW + timedelta(days=5))
+    file = TokenFile(path)
+    assert token.expires == NOW + timedelta(days=15)
+    assert token.scopes == ("predict", "submit")
+    within, after = (NOW + timedelta(days=5, minutes=minutes) for minutes in (59, 60))
+    assert [file.find(text, now=within) is not None for text in (old, new)] == [True, True]
+    assert [file.find(text, now=after) is not None for text in (old, new)] == [False, True]
+    rotate_token(path, "lab", grace=timedelta(0), now=NOW + timedelta(days=5, minutes=1))
+    assert file.find(new, now=NOW + timedelta(days=5, minutes=1)) is None
+    assert file.find(old, now=within) is None
+    assert len(read_tokens(path)) == 2
+
+
+def test_a_running_service_sees_new_and_revoked_tokens(path: Path) -> None:
+    first, _ = create_token(path, "lab", ("predict",), days=1)
+    file = TokenFile(path)
+    second, _ = create_token(path, "clinic", ("predict",), days=1)
+    assert file.find(second) is not None
+    revoke_token(path, "lab")
+    assert file.find(first) is None
+    assert file.find(second) is not None
+    assert pickle.loads(pickle.dumps(file)).find(second) is not None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"tokens": [{}]}', '{"version": 2}', None])
+def test_a_damaged_file_keeps_the_last_good_tokens_and_is_logged(
+    path: Path, content: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    text, _ = create_token(path, "lab", ("predict",), days=1)
+    file = TokenFile(path)
+    good = path.read_text()
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    assert file.find(text) is not None
+    assert file.find(text) is not None
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    path.write_text(good.replace("lab", "new"))
+    found = file.find(text)
+    assert found is not None
+    assert found.name == "new"
+
+
+def test_a_service_does_not_start_without_tokens_that_it_can_read(path: Path) -> None:
+    with pytest.raises(MissingFileError) as missing:
+        TokenFile(path)
+    assert "cytoray tokens create" in str(missing.value.hint)
+    path.parent.mkdir()
+    path.write_text('{"tokens": [{"id": "secret"}]}')
+    with pytest.raises(RequestError) as damaged:
+        TokenFile(path)
+    assert "secret" not in str(damaged.value)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(PlatformError):
+        TokenFile(path)
+
+
+def test_tokens_made_at_the_same_time_are_all_kept(path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda number: create_token(path, f"lab{number}", ("predict",), days=1)[0], range(24)))
+    file = TokenFile(path)
+    assert all(file.find(text) is not None for text in made)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "x" * 65, "ä"])
+def test_names_are_plain(path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="name"):
+        create_token(path, name, ("predict",), days=1)
+    assert not path.exists()
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, object]]:
+    with pytest.raises(SystemExit) as ended:
+        main(["tokens", *words, "--json"])
+    return int(str(ended.value.code)), json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("cytoray_home")
+def test_the_command_makes_lists_replaces_and_revokes(capsys: pytest.CaptureFixture[str]) -> None:
+    status, made = run(capsys, "create", "lab", "--scope", "predict", "--scope", "submit", "--days", "3")
+    assert (status, made["name"], made["scopes"]) == (0, "lab", ["predict", "submit"])
+    status, listed = run(capsys, "list")
+    assert str(made["token"]).rpartition("_")[2] not in json.dumps(listed)
+    status, error = run(capsys, "create", "lab", "--scope", "predict")
+    assert (status, error["field"]) == (2, "name")
+    status, error = run(capsys, "create", "new", "--scope", "root")
+    assert status == 2
+    status, new = run(capsys, "rotate", "lab", "--grace-hours", "0")
+    assert new["token"] != made["token"]
+    assert run(capsys, "revoke", "lab") == (0, {"revoked": "lab"})
+    assert run(capsys, "revoke", "lab")[0] == 2
+    assert run(capsys, "list") == (0, {"tokens": []})
+
+
+def test_a_token_goes_to_standard_output_alone(tmp_path: Path) -> None:
+    program = "from cytoray_services.commands.tokens import app; app()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "create", "lab", "--scope", "predict", "--file", str(tmp_path / "t.json")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ,
+    )
+    assert TokenFile(tmp_path / "t.json").find(done.stdout.strip()) is not None
+    assert done.stdout.strip() not in done.stderr
