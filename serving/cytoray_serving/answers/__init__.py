@@ -20,12 +20,14 @@ lineage    zip        ``application/zip``                 masks and ``res_track.
 lineage    csv        ``text/csv``                        as the tracks layer of napari opens it
 lineage    geff       ``application/zip; content=geff``   GEFF, the graph exchange format
 lineage    json       ``application/json``                table of tracks
+each       arrays     ``application/x-safetensors``       the prediction as arrays, for programs
 =========  =========  ==================================  =====================================================
 
 The first form of a kind is what a caller gets who accepts anything.
 """
 
+from cytoray_serving.answers.arrays import Arrays, read_arrays
 from cytoray_serving.answers.choosing import FORMS, choose_form, form_named, media_types
 from cytoray_serving.answers.form import Answered, Form
 
-__all__ = ["FORMS", "Answered", "Form", "choose_form", "form_named", "media_types"]
+__all__ = ["FORMS", "Answered", "Arrays", "Form", "choose_form", "form_named", "media_types", "read_arrays"]

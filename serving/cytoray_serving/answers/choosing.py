@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cytoray_analysis.errors import NotAcceptableError, RequestError
 from cytoray_analysis.tasks import TruthKind
-from cytoray_serving.answers import classes, images, labels, lineages
+from cytoray_serving.answers import arrays, classes, images, labels, lineages
 from cytoray_serving.answers.form import Form
 
 _BY_KIND: dict[TruthKind, tuple[Form, ...]] = {
@@ -17,7 +17,7 @@ _BY_KIND: dict[TruthKind, tuple[Form, ...]] = {
     "lineage": lineages.FORMS,
 }
 FORMS: Mapping[TruthKind, Mapping[str, Form]] = {
-    kind: {form.name: form for form in forms} for kind, forms in _BY_KIND.items()
+    kind: {form.name: form for form in (*forms, arrays.FORM)} for kind, forms in _BY_KIND.items()
 }
 
 

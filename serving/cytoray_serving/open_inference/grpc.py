@@ -1,0 +1,211 @@
+"""The Open Inference Protocol over gRPC: a method per call, as gRPC servers and Ray Serve's ingress deployments take.
+
+Ray Serve calls methods of its ingress deployment by the names of the calls, and gives them what looks like gRPC's own
+context, so the same class serves both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from typing import Any
+
+from cytoray_analysis.errors import CytorayError, RequestError
+from cytoray_serving.exchange import Answering, Question
+from cytoray_serving.open_inference.messages import InferenceRequest, InferenceResponse, Wanted
+from cytoray_serving.open_inference.metadata import model_metadata, server_metadata
+from cytoray_serving.open_inference.rest import error_text
+from cytoray_serving.open_inference.tensors import Tensor, array_of_list, array_of_raw, raw_of_array
+from cytoray_serving.open_inference.translate import deadline_of, question_of, response_of
+
+log = logging.getLogger(__name__)
+
+# For gRPCOptions(grpc_servicer_functions=[…]) of Ray Serve.
+SERVICER = "cytoray_serving.open_inference.protocol.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
+_CODES = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+}
+_LONGEST_DETAILS = 2000  # they travel in HTTP/2 trailers, 8 KB in all
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    "INT64": "int64_contents",
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+Method = Callable[[Any, Any, Any], Coroutine[Any, Any, Any]]
+
+
+def _call(method: Method) -> Method:
+    """Let a method raise errors as the rest of the service does: they become the code and the details of the call.
+
+    They are set, not raised: gRPC servers write a traceback for whatever is raised.
+    """
+
+    @wraps(method)
+    async def call(self: Any, request: Any, grpc_context: Any) -> Any:
+        try:
+            return await method(self, request, grpc_context)
+        except CytorayError as error:
+            code = _CODES.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
+            return _refused(method, grpc_context, code, error_text(error))
+        except Exception:
+            log.exception("unexpected error in the call %s", method.__name__)
+            return _refused(method, grpc_context, "INTERNAL", "the service failed to answer (its log says why)")
+
+    return call
+
+
+def _refused(method: Method, grpc_context: Any, code: str, details: str) -> Any:
+    from grpc import StatusCode  # type: ignore[import-untyped]
+
+    grpc_context.set_code(StatusCode[code])
+    grpc_context.set_details(details[:_LONGEST_DETAILS])
+    return getattr(_messages(), f"{method.__name__}Response")()
+
+
+class InferenceMethods:
+    """The calls of ``inference.GRPCInferenceService``.
+
+    Parameters
+    ----------
+    answering
+        What answers.
+    authorize
+        Given the value of the metadata ``authorization`` (None for none), raises what speaks against the call; None
+        lets everybody in. Whether the server lives and is ready may be asked by all.
+    require_ready
+        Raises what keeps the service from answering; None asks every model for its status.
+    holding
+        Given the bytes of a message, says whether there is room for them, and keeps it while the message is held.
+    """
+
+    def __init__(
+        self,
+        answering: Answering,
+        *,
+        authorize: Callable[[str | None], object] | None = None,
+        require_ready: Callable[[], Awaitable[object]] | None = None,
+        holding: Callable[[int], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self._answering = answering
+        self._authorize = authorize
+        self._require_ready = require_ready or answering.statuses
+        self._holding = holding
+
+    @_call
+    async def ServerLive(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802 - the protocol's names
+        """Say that the server runs."""
+        return _messages().ServerLiveResponse(live=True)
+
+    @_call
+    async def ServerReady(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        """Say that every model answers."""
+        await self._require_ready()
+        return _messages().ServerReadyResponse(ready=True)
+
+    @_call
+    async def ServerMetadata(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        """Describe the server."""
+        self._check(grpc_context)
+        return _messages().ServerMetadataResponse(**server_metadata().model_dump())
+
+    @_call
+    async def ModelReady(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        """Say that a model answers."""
+        self._check(grpc_context)
+        await self._answering.status(request.name, request.version or None)
+        return _messages().ModelReadyResponse(ready=True)
+
+    @_call
+    async def ModelMetadata(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        """Describe a model and its tensors."""
+        self._check(grpc_context)
+        status = await self._answering.status(request.name, request.version or None)
+        return _messages().ModelMetadataResponse(**model_metadata(request.name, status).model_dump())
+
+    @_call
+    async def ModelInfer(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
+        """Answer tensors with tensors."""
+        self._check(grpc_context)
+        model, version = request.model_name, request.model_version or None
+        status = await self._answering.status(model, version)
+
+        def read() -> tuple[InferenceRequest, Question]:
+            asked = _request_of(request)
+            return asked, question_of(asked, status)
+
+        with self._holding(request.ByteSize()):
+            asked, question = await asyncio.to_thread(read)
+            answer = await self._answering.answer(model, version, question, deadline=deadline_of(asked))
+            return await asyncio.to_thread(lambda: _message_of(response_of(answer, asked), asked.id))
+
+    def _check(self, grpc_context: Any) -> None:
+        if self._authorize is not None:
+            self._authorize(dict(grpc_context.invocation_metadata()).get("authorization"))
+
+
+def _messages() -> Any:
+    from cytoray_serving.open_inference.protocol import open_inference_pb2
+
+    return open_inference_pb2
+
+
+def _request_of(request: Any) -> InferenceRequest:
+    """Read the message of a request; raises :class:`RequestError` where it is malformed."""
+    raw = list(request.raw_input_contents)
+    if raw and (len(raw) != len(request.inputs) or any(one.HasField("contents") for one in request.inputs)):
+        raise RequestError(
+            f"expected raw contents for each of the {len(request.inputs)} inputs and no others, got {len(raw)}",
+            field="raw_input_contents",
+        )
+    inputs: dict[str, Tensor] = {}
+    for place, one in enumerate(request.inputs):
+        if one.name in inputs:
+            raise RequestError(f"expected each input once, got {one.name!r} twice", field="inputs")
+        shape = list(one.shape)
+        if raw:
+            values = array_of_raw(one.name, one.datatype, shape, raw[place])
+        else:
+            contents = _CONTENTS.get(one.datatype)
+            listed = [] if contents is None else list(getattr(one.contents, contents))
+            values = array_of_list(one.name, one.datatype, shape, listed)
+        inputs[one.name] = Tensor(one.name, one.datatype, values, _parameters(one.parameters))
+    wanted = tuple(Wanted(one.name, binary=True) for one in request.outputs)
+    return InferenceRequest(inputs, wanted, True, _parameters(request.parameters), request.id)
+
+
+def _message_of(response: InferenceResponse, identifier: str) -> Any:
+    messages = _messages()
+    return messages.ModelInferResponse(
+        model_name=response.model,
+        model_version=response.version or "",
+        id=identifier,
+        parameters={name: _parameter(value) for name, value in response.parameters.items()},
+        outputs=[
+            {"name": output.name, "datatype": output.datatype, "shape": output.values.shape}
+            for output in response.outputs
+        ],
+        raw_output_contents=[raw_of_array(output.values) for output in response.outputs],
+    )
+
+
+def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    chosen = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()}
+    return {name: getattr(parameters[name], choice) for name, choice in chosen.items() if choice is not None}
+
+
+def _parameter(value: bool | int | float | str) -> Any:
+    kind = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}[type(value)]
+    return _messages().InferParameter(**{kind: value})

@@ -1,0 +1,298 @@
+"""The bodies of inference requests and responses over REST: JSON, alone or with binary tensors after it.
+
+With the binary tensor extension a body begins with the JSON, whose length the header
+``Inference-Header-Content-Length`` tells, and goes on with the bytes of those tensors whose parameters give a
+``binary_data_size``, in their order.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import to_json
+
+from cytoray_analysis.errors import ImageTooLargeError, RequestError
+from cytoray_serving.open_inference.tensors import MOST_AXES, Tensor, array_of_list, array_of_raw, raw_of_array
+
+LARGEST_JSON = 2**24  # bytes; as Python objects they take ten times as much
+_MOST_LISTED = 2**24  # values
+_CODINGS = {"gzip": 31, "deflate": 15}  # zlib's name for each: window size and wrapper
+_FASTEST = 1
+
+Length = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _Open(BaseModel):
+    """Fields of other versions of the protocol are left alone."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+class RequestInput(_Open):
+    """A tensor of a request."""
+
+    name: str
+    shape: list[Length] = Field(max_length=MOST_AXES)
+    datatype: str = Field(examples=["UINT8"])
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    data: list[Any] | None = Field(default=None, description="The values, flat or nested; absent for binary data.")
+
+
+class RequestOutput(_Open):
+    """A tensor that is asked for."""
+
+    name: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class RequestBody(_Open):
+    """An inference request."""
+
+    id: str = ""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    inputs: list[RequestInput]
+    outputs: list[RequestOutput] = Field(default_factory=list, description="Empty for all.")
+
+
+class ResponseOutput(_Open):
+    """A tensor of a response."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: dict[str, Any] | None = None
+    data: list[Any] | None = Field(default=None, description="Row by row; absent for binary data.")
+
+
+class ResponseBody(_Open):
+    """An inference response."""
+
+    model_name: str
+    model_version: str | None = Field(default=None, description="Absent for a bundle folder.")
+    id: str | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    outputs: list[ResponseOutput]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An output that is asked for, and whether as bytes."""
+
+    name: str
+    binary: bool
+
+
+@dataclass(frozen=True, eq=False)
+class InferenceRequest:
+    """What is asked, however it came.
+
+    Attributes
+    ----------
+    inputs
+        Tensors by name.
+    outputs
+        Those that are wanted; empty for all.
+    binary
+        Whether outputs that nothing is said about are wanted as bytes.
+    parameters
+        What is told beside the tensors.
+    id
+        Comes back in the response.
+    """
+
+    inputs: Mapping[str, Tensor]
+    outputs: tuple[Wanted, ...] = ()
+    binary: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+
+    def is_binary(self, name: str) -> bool:
+        """Whether an output is wanted as bytes."""
+        return next((wanted.binary for wanted in self.outputs if wanted.name == name), self.binary)
+
+
+@dataclass(frozen=True, eq=False)
+class InferenceResponse:
+    """What is answered; the attributes are those of :class:`ResponseBody`."""
+
+    model: str
+    version: str | None
+    outputs: Sequence[Tensor]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parse_request(body: bytes, header_length: str | None) -> InferenceRequest:
+    """Read the body of an inference request.
+
+    Parameters
+    ----------
+    body
+        Decompressed.
+    header_length
+        The header ``Inference-Header-Content-Length``; None where the whole body is JSON.
+
+    Raises
+    ------
+    RequestError
+        It is malformed.
+    ImageTooLargeError
+        The JSON is too long; tensors of that size are sent as binary data.
+    """
+    length = len(body) if header_length is None else _length_of(header_length, len(body))
+    if length > LARGEST_JSON:
+        raise ImageTooLargeError(
+            f"expected at most {LARGEST_JSON} bytes of JSON, got {length}",
+            field="body",
+            hint="send the tensors as binary data (set_data_from_numpy with binary_data=True)",
+        )
+    try:
+        request = RequestBody.model_validate_json(body[:length])
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "body"
+        raise RequestError(f"expected an inference request: {first['msg']} at {place}", field=place) from error
+    inputs: dict[str, Tensor] = {}
+    rest = memoryview(body)[length:]
+    for described in request.inputs:
+        if described.name in inputs:
+            raise RequestError(f"expected each input once, got {described.name!r} twice", field="inputs")
+        values, rest = _values(described, rest)
+        inputs[described.name] = Tensor(described.name, described.datatype, values, described.parameters)
+    if len(rest):
+        raise RequestError(
+            f"expected the binary data to end with the last input, got {len(rest)} bytes more", field="body"
+        )
+    binary = _flag(request.parameters, "binary_data_output", False)
+    outputs = tuple(Wanted(one.name, _flag(one.parameters, "binary_data", binary)) for one in request.outputs)
+    return InferenceRequest(inputs, outputs, binary, request.parameters, request.id)
+
+
+def write_response(response: InferenceResponse, request: InferenceRequest) -> tuple[bytes, int | None]:
+    """Write the body of an inference response.
+
+    Returns
+    -------
+    body, header_length
+        The length of the JSON, None where it is the whole body.
+
+    Raises
+    ------
+    RequestError
+        An output is too large for JSON.
+    """
+    described: list[dict[str, Any]] = []
+    parts: list[bytes] = []
+    for output in response.outputs:
+        one: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": list(output.values.shape)}
+        if request.is_binary(output.name):
+            parts.append(raw_of_array(output.values))
+            one["parameters"] = {"binary_data_size": len(parts[-1])}
+        else:
+            one["data"] = _listed(output)
+        described.append(one)
+    body: dict[str, Any] = {"model_name": response.model}
+    if response.version is not None:
+        body["model_version"] = response.version
+    if request.id:
+        body["id"] = request.id
+    # Not a number has no word in JSON; byte strings are text there.
+    head = to_json(body | {"parameters": dict(response.parameters), "outputs": described}, inf_nan_mode="null")
+    return b"".join((head, *parts)), len(head) if parts else None
+
+
+def decompress(body: bytes, coding: str | None, limit: int) -> bytes:
+    """Undo the ``Content-Encoding`` of a body.
+
+    Parameters
+    ----------
+    coding
+        The header; None for none.
+    limit
+        Most bytes that may come out.
+
+    Raises
+    ------
+    RequestError
+        The coding is unknown, or the body is damaged.
+    ImageTooLargeError
+        More would come out.
+    """
+    name = (coding or "identity").strip().lower()
+    if name == "identity":
+        return body
+    if name not in _CODINGS:
+        raise RequestError(
+            f"expected a body that is compressed with {' or '.join(_CODINGS)} or not at all, got {name!r}",
+            field="Content-Encoding",
+        )
+    decoder = zlib.decompressobj(_CODINGS[name])
+    try:
+        plain = decoder.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise RequestError(f"the body is no {name} data: {error}", field="Content-Encoding") from error
+    if len(plain) > limit:
+        raise ImageTooLargeError(f"expected a body of at most {limit} bytes once it is decompressed", field="body")
+    if not decoder.eof or decoder.unused_data:
+        raise RequestError(f"the {name} data of the body ends too early or goes on too long", field="Content-Encoding")
+    return plain
+
+
+def compress(body: bytes, accepted: str | None) -> tuple[bytes, str | None]:
+    """Compress a body as the first known coding of an ``Accept-Encoding`` header says; None where it names none."""
+    for part in (accepted or "").lower().split(","):
+        name, _, weight = (word.strip() for word in part.partition(";"))
+        if name in _CODINGS and weight.replace(" ", "").rstrip("0.") != "q=":
+            encoder = zlib.compressobj(_FASTEST, zlib.DEFLATED, _CODINGS[name])
+            return encoder.compress(body) + encoder.flush(), name
+    return body, None
+
+
+def _length_of(header: str, most: int) -> int:
+    if not (header.isascii() and header.isdigit() and len(header) < 20 and int(header) <= most):
+        raise RequestError(
+            f"expected the length of the JSON, at most the {most} bytes of the body, got {header[:20]!r}",
+            field="Inference-Header-Content-Length",
+        )
+    return int(header)
+
+
+def _values(described: RequestInput, rest: memoryview) -> tuple[Any, memoryview]:
+    """Return the values of an input, and the binary data after it."""
+    name = described.name
+    size = described.parameters.get("binary_data_size")
+    if (size is None) == (described.data is None):
+        raise RequestError(
+            f"expected either data or the parameter binary_data_size for the input {name!r}",
+            field=name,
+            hint="tensors in shared memory cannot be reached from here",
+        )
+    if described.data is not None:
+        return array_of_list(name, described.datatype, described.shape, described.data), rest
+    if type(size) is not int or not 0 <= size <= len(rest):
+        raise RequestError(
+            f"expected binary_data_size to be at most the {len(rest)} bytes that are left, got {size!r}"[:200],
+            field=name,
+        )
+    return array_of_raw(name, described.datatype, described.shape, rest[:size]), rest[size:]
+
+
+def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise RequestError(f"expected {name} to be true or false, got {value!r}"[:200], field=name)
+    return value
+
+
+def _listed(output: Tensor) -> list[Any]:
+    if output.values.size > _MOST_LISTED:
+        raise RequestError(
+            f"expected at most {_MOST_LISTED} values for an answer in JSON, {output.name} has {output.values.size}",
+            field="outputs",
+            hint="ask for binary data (the parameter binary_data_output)",
+        )
+    values: list[Any] = output.values.ravel().tolist()
+    return values

@@ -1,0 +1,174 @@
+"""Tensors as the Open Inference Protocol has them: datatypes, shapes, raw bytes and lists of values."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoray_analysis.errors import RequestError
+
+_TYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    **{f"UINT{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"INT{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"FP{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
+}
+_DATATYPES = {dtype: name for name, dtype in _TYPES.items()}
+DATATYPES = (*_TYPES, "BF16", "BYTES")
+MOST_AXES = 8
+_MOST_STRINGS = 2**20  # each is a Python object, however short
+_LENGTH = struct.Struct("<I")
+# What a list may hold, by the kind of the datatype.
+_VALUES: dict[str, set[type]] = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float}, "O": {str, bytes}}
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A named array.
+
+    Attributes
+    ----------
+    name
+        Such as ``image``.
+    datatype
+        Such as ``UINT8``; BF16 is held as float32.
+    values
+        The array; of ``BYTES`` an array of objects, each bytes.
+    parameters
+        What was told beside it.
+    """
+
+    name: str
+    datatype: str
+    values: NDArray[Any]
+    parameters: dict[str, Any]
+
+
+def tensor_of_array(name: str, values: NDArray[Any]) -> Tensor:
+    """Return a tensor of an array, whose type says its datatype; objects are ``BYTES``."""
+    datatype = "BYTES" if values.dtype == object else _DATATYPES[values.dtype]
+    return Tensor(name, datatype, values, {})
+
+
+def check_shape(name: str, datatype: str, shape: Sequence[int]) -> int:
+    """Return the number of values of a tensor.
+
+    Raises
+    ------
+    RequestError
+        No such datatype, a negative length, or too many axes or values.
+    """
+    if datatype not in DATATYPES:
+        raise RequestError(
+            f"expected a datatype out of {', '.join(DATATYPES)}, got {datatype!r}", field=f"{name}.datatype"
+        )
+    if len(shape) > MOST_AXES or any(length < 0 for length in shape):
+        raise RequestError(
+            f"expected up to {MOST_AXES} lengths of 0 or more, got {list(shape)[: MOST_AXES + 1]}",
+            field=f"{name}.shape",
+        )
+    count = math.prod(shape)
+    if datatype == "BYTES" and count > _MOST_STRINGS:
+        raise RequestError(f"expected at most {_MOST_STRINGS} byte strings, got {count}", field=f"{name}.shape")
+    return count
+
+
+def array_of_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes | memoryview) -> NDArray[Any]:
+    """Read values from bytes: row by row, little-endian; byte strings each after their length in four bytes.
+
+    Parameters
+    ----------
+    name
+        Of the tensor, for messages.
+    raw
+        Bytes of all values. Numbers are not copied.
+
+    Raises
+    ------
+    RequestError
+        The shape or the datatype is none, or needs another number of bytes.
+    """
+    count = check_shape(name, datatype, shape)
+    if datatype == "BYTES":
+        return _objects(_strings_of_raw(name, count, raw), shape)
+    dtype = np.dtype("<u2") if datatype == "BF16" else _TYPES[datatype]
+    if len(raw) != count * dtype.itemsize:
+        raise RequestError(
+            f"expected {count * dtype.itemsize} bytes for {datatype} of shape {list(shape)}, got {len(raw)}",
+            field=name,
+            hint="the bytes are the values alone, row by row",
+        )
+    values = np.frombuffer(raw, dtype)
+    if datatype == "BF16":  # the upper half of a float32
+        values = (values.astype("<u4") << 16).view("<f4")
+    elif datatype == "BOOL" and (values.view(np.uint8) > 1).any():
+        raise RequestError("expected bytes of 0 or 1 for BOOL", field=name)
+    return values.reshape(tuple(shape))
+
+
+def array_of_list(name: str, datatype: str, shape: Sequence[int], values: list[Any]) -> NDArray[Any]:
+    """Read values from a list, flat or nested as the shape is; parameters and errors as of :func:`array_of_raw`."""
+    count = check_shape(name, datatype, shape)
+    if datatype in ("FP16", "BF16"):
+        raise RequestError(
+            f"expected {datatype} as raw bytes, got a list",
+            field=f"{name}.data",
+            hint="the protocol has no list of such values",
+        )
+    flat = values
+    for _ in range(MOST_AXES):
+        if not flat or not isinstance(flat[0], list):
+            break
+        if set(map(type, flat)) != {list}:
+            raise RequestError("expected lists that are nested evenly", field=f"{name}.data")
+        flat = list(chain.from_iterable(flat))
+    dtype = np.dtype(object) if datatype == "BYTES" else _TYPES[datatype]
+    if len(flat) != count or not set(map(type, flat)) <= _VALUES[dtype.kind]:
+        raise RequestError(
+            f"expected {count} values of {datatype} for the shape {list(shape)}, got {len(flat)} or other values",
+            field=f"{name}.data",
+        )
+    if datatype == "BYTES":
+        return _objects([value.encode() if isinstance(value, str) else value for value in flat], shape)
+    try:
+        return np.array(flat, dtype).reshape(tuple(shape))
+    except (OverflowError, ValueError) as error:
+        raise RequestError(f"expected values that {datatype} can hold: {error}", field=f"{name}.data") from error
+
+
+def raw_of_array(values: NDArray[Any]) -> bytes:
+    """Write values as :func:`array_of_raw` reads them."""
+    if values.dtype == object:
+        return b"".join(part for value in values.flat for part in (_LENGTH.pack(len(value)), value))
+    return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _strings_of_raw(name: str, count: int, raw: bytes | memoryview) -> list[bytes]:
+    strings = []
+    place = 0
+    for _ in range(count):
+        length = _LENGTH.unpack_from(raw, place)[0] if place + _LENGTH.size <= len(raw) else len(raw)
+        begin, place = place + _LENGTH.size, place + _LENGTH.size + length
+        if place > len(raw):
+            break
+        strings.append(bytes(raw[begin:place]))
+    if len(strings) != count or place != len(raw):
+        raise RequestError(
+            f"expected {count} byte strings, each after its length in four bytes, in exactly {len(raw)} bytes",
+            field=name,
+            hint="lengths are little-endian; tritonclient writes them from an array of objects",
+        )
+    return strings
+
+
+def _objects(strings: list[bytes], shape: Sequence[int]) -> NDArray[Any]:
+    values = np.empty(len(strings), object)
+    values[:] = strings
+    return values.reshape(tuple(shape))

@@ -1,0 +1,199 @@
+"""From tensors to a question, and from an answer to tensors.
+
+Inputs: ``image``, the bytes of a file or numbers; ``masks``, the same, of integers; ``boxes`` (n, 4) or (n, 6), X
+first. Numbers are in the axes of the model, with or without channels: ``YX`` or ``CYX``, ``ZYX`` or ``CZYX``, of movies
+``TYX`` or ``TCYX`` and ``TZYX`` or ``TCZYX``; a batch of one image may have an axis for it in front. The parameter
+``axes`` names other ones, such as ``ZYX`` for a model that takes a stack as channels. The parameter ``segmentation``
+names a model that finds the objects, ``timeout`` tells in microseconds how long the answer is waited for.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoray_analysis.errors import AxesError, RequestError
+from cytoray_analysis.images import declared_size
+from cytoray_analysis.images.axes import AXES, check_axes
+from cytoray_serving.answers.arrays import FORM, Arrays, read_arrays
+from cytoray_serving.exchange import Answer, Question
+from cytoray_serving.open_inference.messages import InferenceRequest, InferenceResponse
+from cytoray_serving.open_inference.metadata import model_outputs, object_axes
+from cytoray_serving.open_inference.tensors import Tensor, tensor_of_array
+from cytoray_serving.schema import ModelStatus
+
+_INPUTS = ("image", "masks", "boxes")
+_LONGEST_TIMEOUT = 2**53
+
+
+def question_of(request: InferenceRequest, status: ModelStatus) -> Question:
+    """Turn a request into a question to a model.
+
+    Raises
+    ------
+    RequestError
+        An input or output is unknown, or has a type or a shape that the model does not take.
+    ImageError
+        The file of the image cannot be one.
+    """
+    _require_known(request, status)
+    image, masks, boxes = (request.inputs.get(name) for name in _INPUTS)
+    if image is None:
+        raise RequestError("expected the input image, got none", field="image", hint=f"inputs: {', '.join(_INPUTS)}")
+    spatial = object_axes(status)
+    file = _file(image, _named_axes(request.parameters) or (spatial, _with_channels(spatial)))
+    return Question(
+        image=file,
+        accept=FORM.media_type,
+        masks=None if masks is None else _file(_require_integers(masks), (spatial,)),
+        boxes=None if boxes is None else _boxes(boxes),
+        segmentation=_text(request.parameters, "segmentation"),
+        megapixels=declared_size(file).pixels / 1e6,
+    )
+
+
+def deadline_of(request: InferenceRequest) -> float | None:
+    """Return the seconds that the answer is waited for; None for as long as it takes.
+
+    Raises
+    ------
+    RequestError
+        The parameter ``timeout`` is no number of microseconds.
+    """
+    timeout = request.parameters.get("timeout", 0)
+    if type(timeout) is not int or not 0 <= timeout < _LONGEST_TIMEOUT:
+        raise RequestError(f"expected timeout in microseconds, got {timeout!r}"[:200], field="timeout")
+    return timeout / 1e6 if timeout else None
+
+
+def response_of(answer: Answer, request: InferenceRequest) -> InferenceResponse:
+    """Turn an answer in the form of arrays into the outputs that were asked for.
+
+    Raises
+    ------
+    RequestError
+        The model has changed since, and has no such output any more.
+    """
+    found = {name: tensor_of_array(name, values) for name, values in _outputs(read_arrays(answer.body)).items()}
+    names = [wanted.name for wanted in request.outputs] or list(found)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise _unknown("output", missing[0], tuple(found))
+    parameters: dict[str, Any] = {"digest": answer.digest, "kind": answer.kind, "objects": answer.objects}
+    if answer.steps:
+        parameters["steps"] = ", ".join(answer.steps)
+    parameters |= {f"seconds_{stage}": seconds for stage, seconds in answer.seconds.items()}
+    return InferenceResponse(answer.name, answer.version, [found[name] for name in names], parameters)
+
+
+def _outputs(arrays: Arrays) -> dict[str, NDArray[Any]]:
+    """Return the outputs of an answer; of classes with the names, too."""
+    outputs = dict(arrays.arrays)
+    if "probabilities" in outputs:
+        names = np.empty(len(arrays.classes), object)
+        names[:] = [name.encode() for name in arrays.classes]
+        outputs |= {"labels": names[outputs["probabilities"].argmax(axis=1)], "classes": names}
+    return outputs
+
+
+def _require_known(request: InferenceRequest, status: ModelStatus) -> None:
+    for name in request.inputs:
+        if name not in _INPUTS:
+            raise _unknown("input", name, _INPUTS)
+    outputs = tuple(output.name for output in model_outputs(status))
+    for wanted in request.outputs:
+        if wanted.name not in outputs:
+            raise _unknown("output", wanted.name, outputs)
+
+
+def _unknown(what: str, name: str, known: tuple[str, ...]) -> RequestError:
+    return RequestError(
+        f"expected an {what} out of {', '.join(known)}, got {name[:80]!r}",
+        field=f"{what}s",
+        hint="the metadata of the model lists them",
+    )
+
+
+def _file(tensor: Tensor, candidates: tuple[str, ...]) -> bytes:
+    """Return the file that a tensor holds, or an uncompressed TIFF of its numbers in the axes that fit."""
+    values = tensor.values
+    if tensor.datatype == "BYTES":
+        if values.size != 1:
+            raise RequestError(
+                f"expected the bytes of one file, got {values.size}", field=tensor.name, hint="its shape is [1]"
+            )
+        return bytes(values.flat[0])
+    longest = max(map(len, candidates))
+    if values.ndim == longest + 1 and values.shape[0] == 1:
+        values = values[0]
+    axes = next((axes for axes in candidates if len(axes) == values.ndim), None)
+    if axes is None or values.size == 0:
+        raise RequestError(
+            f"expected {tensor.name} in the axes {' or '.join(candidates)}, got the shape {list(values.shape)}",
+            field=tensor.name,
+            hint="the parameter axes names other ones, such as ZYX",
+        )
+    return _tiff(values, axes)
+
+
+def _tiff(values: NDArray[Any], axes: str) -> bytes:
+    """Write numbers so that :func:`cytoray_analysis.images.read_image` finds the same pixels in the same axes."""
+    import tifffile
+
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer,
+        values.view(np.uint8) if values.dtype.kind == "b" else values,
+        photometric="minisblack",
+        metadata={"axes": axes},
+        truncate=True,  # one header, however many planes
+    )
+    return buffer.getvalue()
+
+
+def _named_axes(parameters: Mapping[str, Any]) -> tuple[str] | None:
+    axes = _text(parameters, "axes")
+    if axes is None:
+        return None
+    try:
+        check_axes(axes)
+    except AxesError as error:
+        raise RequestError(error.message[:200], field="axes", hint=error.hint) from error
+    return (axes,)
+
+
+def _with_channels(axes: str) -> str:
+    return "".join(axis for axis in AXES if axis in axes or axis == "C")
+
+
+def _require_integers(tensor: Tensor) -> Tensor:
+    if tensor.values.dtype.kind == "f":
+        raise RequestError(
+            f"expected {tensor.name} as integers or as the bytes of a file, got {tensor.datatype}", field=tensor.name
+        )
+    return tensor
+
+
+def _boxes(tensor: Tensor) -> str:
+    values = tensor.values
+    if values.ndim == 3 and len(values) == 1:
+        values = values[0]
+    if values.dtype.kind not in "uif" or values.ndim != 2:
+        raise RequestError(
+            f"expected boxes as numbers of shape [n, 4] or [n, 6], got {tensor.datatype} of {list(values.shape)}",
+            field="boxes",
+            hint="xmin, ymin, xmax, ymax in pixels; of volumes xmin, ymin, zmin, xmax, ymax, zmax",
+        )
+    return json.dumps(values.astype(np.float64).tolist())
+
+
+def _text(parameters: Mapping[str, Any], name: str) -> str | None:
+    value = parameters.get(name)
+    if value is not None and not isinstance(value, str):
+        raise RequestError(f"expected the parameter {name} to be text, got {type(value).__name__}", field=name)
+    return value
