@@ -1,0 +1,228 @@
+"""The process that sees one job through: hands pieces of work to Ray Data and writes down what is finished.
+
+    python -m cytoray_serving.jobs.driver FOLDER --address HOST:PORT
+
+It may die at any time, and so may its workers: started again, it goes on with what is not written down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from cytoray_analysis.errors import InputError, PlatformError
+from cytoray_services.settings import Settings, load_settings
+from cytoray_serving.jobs import large
+from cytoray_serving.jobs.plan import plan_items
+from cytoray_serving.jobs.progress import Progress
+from cytoray_serving.jobs.store import Job, JobFolder, Journal, Record
+from cytoray_serving.jobs.work import Task, Worker
+from cytoray_serving.places import FilePlace, place
+from cytoray_serving.schema import ErrorBody
+
+log = logging.getLogger(__name__)
+
+BUSY = 75  # another driver works on the job
+_TRIES = 3  # of a piece of work whose worker was lost, before its image counts as failed
+_TOGETHER = 4096  # pieces of work that Ray Data is handed at a time
+_BEAT_SECONDS = 1.0
+
+
+class _StoppedError(BaseException):
+    """Somebody asked this process to end; no exception, because what runs in between must not catch it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Work on a job until it has ended; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--address", required=True, help="of the Ray cluster")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    signal.signal(signal.SIGTERM, _stop)
+    folder = JobFolder(options.folder)
+    with folder.lock() as mine:
+        if not mine:
+            log.info("another driver works on this job")
+            return BUSY
+        try:
+            return _drive(folder, options.address, load_settings())
+        except _StoppedError:
+            log.info("stopped")
+            return 0 if folder.cancelled else 1
+
+
+def _drive(folder: JobFolder, address: str, settings: Settings) -> int:
+    job = folder.job()
+    if folder.state().has_ended:
+        _tidy_up(job, folder)
+        return 0
+    progress = None
+    try:
+        items = folder.items()
+        if items is None:
+            items = plan_items(job.request, job.allowed, movies=job.movies)
+            folder.keep_items(items)
+        progress = Progress(folder, items, folder.records())
+        log.info("%d images, of which %d are left", len(items), len(progress.items_to_do()) + len(progress.open_cuts()))
+        with _connected(address), _beating(folder, progress), Journal(folder) as journal:
+            _work_through(job, settings, progress, journal)
+        progress.keep("done")
+    except InputError as error:  # what another try would not mend
+        (progress or Progress(folder, [], [])).keep("failed", error=ErrorBody(**error.describe()))
+        log.error("%s", error)
+    _tidy_up(job, folder)
+    log.info("ended")
+    return 0
+
+
+def _work_through(job: Job, settings: Settings, progress: Progress, journal: Journal) -> None:
+    """Do all that is left: images, then the blocks of large ones, then the numbers of their objects."""
+
+    def keep(record: Record) -> None:
+        if progress.add(record):
+            journal.append([record])
+
+    def see_through(to_do: Callable[[], list[Task]], *, models: bool = True) -> None:
+        for attempt in range(_TRIES):
+            tasks = to_do()
+            last = attempt == _TRIES - 1
+            for start in range(0, len(tasks), _TOGETHER):
+                for record in _workers(job, settings, tasks[start : start + _TOGETHER], models=models):
+                    if last or not record.again:
+                        keep(record)
+                        _tell(record, progress)
+        for task in to_do():
+            lost = PlatformError(f"its worker was lost {_TRIES} times", hint="it may need more memory than there is")
+            keep(Record(kind="failed", item=task.item.index, error=ErrorBody(**lost.describe())))
+
+    see_through(progress.items_to_do)
+    see_through(progress.blocks_to_do)
+    for index, cut in progress.open_cuts():
+        if cut.numbers and not progress.is_numbered(index):
+            log.info(
+                "%s: %d objects",
+                progress.items[index].uri,
+                large.collect_objects(job, progress.items[index], cut.blocks),
+            )
+    see_through(progress.numbers_to_do, models=False)
+    for index, cut in progress.open_cuts():
+        item = progress.items[index]
+        objects = len(large.known_objects(job, item)) - 1 if cut.numbers else 0
+        written = large.publish(job, item)
+        keep(Record(kind="done", item=index, output=written.uri, objects=objects, megapixels=cut.megapixels))
+
+
+def _workers(job: Job, settings: Settings, tasks: list[Task], *, models: bool) -> Iterator[Record]:
+    """Yield the records of pieces of work as they are finished, in any order; those of lost ones are missing."""
+    import ray.data
+    from ray.data import ActorPoolStrategy, DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = -1  # what is lost is seen by what is missing, and tried again
+    workers = min(job.workers, len(tasks))
+    rows = ray.data.from_items([{"task": task.model_dump_json()} for task in tasks], override_num_blocks=len(tasks))
+    answered = rows.map_batches(
+        RayWorker,
+        fn_constructor_args=(job, settings, models),
+        batch_size=1,
+        compute=ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=2),
+        num_cpus=1,
+        num_gpus=job.gpus_per_worker if models else 0,
+        max_task_retries=_TRIES,
+    )
+    for batch in answered.iter_batches(batch_size=None, prefetch_batches=0):
+        for text in batch["record"]:
+            yield Record.model_validate_json(text)
+
+
+class RayWorker:
+    """A :class:`Worker` as Ray Data calls it: with a batch of one."""
+
+    def __init__(self, job: Job, settings: Settings, models: bool) -> None:
+        self._worker = Worker(job, settings, models=models)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Do the pieces of work of a batch."""
+        records = [self._worker.work(Task.model_validate_json(text)) for text in batch["task"]]
+        return {"record": [record.model_dump_json() for record in records]}
+
+
+@contextlib.contextmanager
+def _connected(address: str) -> Iterator[None]:
+    """Be connected to a Ray cluster."""
+    import ray
+
+    # A cluster that lives on the loopback alone does not know this machine by another address.
+    host = address.rpartition(":")[0]
+    local = host if host == "127.0.0.1" else None
+    try:
+        ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING, _node_ip_address=local)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise PlatformError(f"no Ray cluster answers at {address}: {error}") from error
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _beating(folder: JobFolder, progress: Progress) -> Iterator[None]:
+    """Write down every second where the job stands; end this process with the job, or with who started it."""
+    ended = threading.Event()
+    parent = os.getppid()
+
+    def beat() -> None:
+        while True:
+            cancelled = folder.cancelled
+            progress.keep("cancelled" if cancelled else "running")
+            if cancelled or os.getppid() != parent:  # whoever comes in its place starts a driver of its own
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            if ended.wait(_BEAT_SECONDS):
+                return
+
+    thread = threading.Thread(target=beat, name="beat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _tidy_up(job: Job, folder: JobFolder) -> None:
+    """Remove what processes that were killed left in the output: scratch, and drafts of files."""
+    large.remove_scratch(job)
+    output = place(job.request.output, job.allowed, field="output")
+    names = tuple(f".{item.name}." for item in folder.items() or [])
+    if isinstance(output, FilePlace) and names and output.exists():
+        with output.local() as path:
+            for draft in path.glob(".*"):
+                if draft.is_file() and draft.name.startswith(names):
+                    draft.unlink(missing_ok=True)
+
+
+def _tell(record: Record, progress: Progress) -> None:
+    if record.error is not None:
+        log.warning("%s: %s: %s", progress.items[record.item].uri, record.error.error, record.error.message)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _StoppedError
+
+
+if __name__ == "__main__":
+    sys.exit(main())

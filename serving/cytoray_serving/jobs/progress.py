@@ -1,0 +1,127 @@
+"""Where a job stands, from its records: what is left to do, and what callers are told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from cytoray_serving.jobs.request import SHOWN_ERRORS, ItemError, State
+from cytoray_serving.jobs.store import Item, JobFolder, Record, now
+from cytoray_serving.jobs.work import Task
+from cytoray_serving.schema import ErrorBody
+
+
+class Progress:
+    """The records of a job, added up.
+
+    Parameters
+    ----------
+    folder
+        Of the job.
+    items
+        Its images.
+    records
+        What is finished already.
+    """
+
+    def __init__(self, folder: JobFolder, items: list[Item], records: Iterable[Record]) -> None:
+        self.items = items
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._ended: dict[int, Record] = {}
+        self._cut: dict[int, Record] = {}
+        self._answered: dict[int, set[int]] = {}
+        self._numbered: dict[int, set[int]] = {}
+        self._memory = 0
+        for record in records:
+            self.add(record)
+
+    def add(self, record: Record) -> bool:
+        """Count a record; says whether it was new."""
+        with self._lock:
+            self._memory = max(self._memory, record.memory)
+            if record.item in self._ended:
+                return False
+            if record.kind in ("done", "failed"):
+                self._ended[record.item] = record
+                return True
+            if record.kind == "cut":
+                return self._cut.setdefault(record.item, record) is record
+            kept = (self._answered if record.kind == "block" else self._numbered).setdefault(record.item, set())
+            if record.block is None or record.block in kept:
+                return False
+            kept.add(record.block)
+            return True
+
+    def items_to_do(self) -> list[Task]:
+        """Return the images that were not looked at yet."""
+        return [
+            Task(kind="item", item=item)
+            for item in self.items
+            if item.index not in self._ended and item.index not in self._cut
+        ]
+
+    def blocks_to_do(self) -> list[Task]:
+        """Return the blocks of large images that are not answered yet."""
+        return [
+            Task(kind="block", item=self.items[index], block=block, core=cut.core or ())
+            for index, cut in self.open_cuts()
+            for block in range(cut.blocks)
+            if block not in self._answered.get(index, ())
+        ]
+
+    def numbers_to_do(self) -> list[Task]:
+        """Return the blocks that have no final numbers yet, of images all of whose blocks are answered."""
+        return [
+            Task(kind="number", item=self.items[index], block=block)
+            for index, cut in self.open_cuts()
+            if cut.numbers and self.is_answered(index)
+            for block in range(cut.blocks)
+            if block not in self._numbered.get(index, ())
+        ]
+
+    def open_cuts(self) -> list[tuple[int, Record]]:
+        """Return the large images that are not finished, and how they are cut."""
+        return [(index, cut) for index, cut in sorted(self._cut.items()) if index not in self._ended]
+
+    def is_answered(self, index: int) -> bool:
+        """Whether all blocks of a large image are answered."""
+        return len(self._answered.get(index, ())) == self._cut[index].blocks
+
+    def is_numbered(self, index: int) -> bool:
+        """Whether all blocks of a large image are as they should stay."""
+        cut = self._cut[index]
+        return self.is_answered(index) and (not cut.numbers or len(self._numbered.get(index, ())) == cut.blocks)
+
+    def keep(self, state: State, *, error: ErrorBody | None = None) -> None:
+        """Write down where the job stands."""
+        with self._lock:
+            before = self._folder.state()
+            time = now()
+            started = before.started or time
+            ended = list(self._ended.values())
+            failed = [record for record in ended if record.kind == "failed"]
+            done = [record for record in ended if record.kind == "done"]
+            changes: dict[str, Any] = {
+                "state": state,
+                "items_total": len(self.items),
+                "items_done": len(done),
+                "items_failed": len(failed),
+                "blocks_total": sum(cut.blocks * (1 + cut.numbers) for cut in self._cut.values()),
+                "blocks_done": sum(len(kept) for kept in (*self._answered.values(), *self._numbered.values())),
+                "megapixels": sum(record.megapixels for record in done),
+                "objects": sum(record.objects for record in done),
+                "worker_megabytes": round(self._memory / 1e6, 1),
+                "started": started,
+                "updated": time,
+                "ended": None if state == "running" else time,
+                "seconds": (time - started).total_seconds(),
+                "errors": [
+                    ItemError(item=self.items[record.item].uri, **record.error.model_dump())
+                    for record in failed[:SHOWN_ERRORS]
+                    if record.error is not None
+                ],
+                "error": error,
+            }
+            self._folder.keep_state(before.model_copy(update=changes))

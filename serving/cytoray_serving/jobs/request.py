@@ -1,0 +1,110 @@
+"""What a job is asked, and what it says of itself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from cytoray_serving.schema import ErrorBody, ModelAnswered
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+SHOWN_ERRORS = 20
+_LONGEST = 4096
+
+_EXAMPLE: JsonValue = {
+    "input": "s3://plates/2026-03/",
+    "output": "s3://results/2026-03/",
+    "format": "csv",
+    "pattern": "*.tif",
+}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class JobRequest(_Frozen):
+    """Where the images are, and where their answers go."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
+
+    input: str = Field(
+        min_length=1,
+        max_length=_LONGEST,
+        description="URI of an image, an OME-Zarr, a plate, a movie, or a folder of images: file, s3 or http(s).",
+    )
+    output: str = Field(
+        min_length=1, max_length=_LONGEST, description="URI of a folder that holds nothing yet: file or s3."
+    )
+    format: str | None = Field(
+        default=None,
+        max_length=32,
+        description="Form of the answers, such as tif, csv or geojson; zarr for OME-Zarr. The first of the model's "
+        "kind by default; images too large for memory are always answered as OME-Zarr.",
+    )
+    masks: str | None = Field(
+        default=None,
+        max_length=_LONGEST,
+        description="URI of a label image whose objects are asked about, or of a folder of them, by the images' names.",
+    )
+    boxes: str | None = Field(
+        default=None, max_length=_LONGEST, description="URI of a CSV of boxes: xmin, ymin, xmax, ymax, and image."
+    )
+    segmentation: str | None = Field(
+        default=None, max_length=_LONGEST, description="A registered model that finds the objects."
+    )
+    pattern: str = Field(
+        default="*", min_length=1, max_length=256, description="Which names of a folder are taken, such as *.tif."
+    )
+    workers: int | None = Field(
+        default=None, ge=1, le=4096, description="Processes at most; by default as many as the service gives a job."
+    )
+
+
+class ItemError(ErrorBody):
+    """An image that was not answered."""
+
+    item: str = Field(description="Its URI.")
+
+
+class JobStatus(_Frozen):
+    """Where a job stands."""
+
+    id: str
+    owner: str = Field(description="Who asked for it.")
+    models: list[ModelAnswered] = Field(description="The exact versions that work, one after the other.")
+    request: JobRequest
+    state: State
+    items_total: int | None = Field(default=None, description="Images; null until they are counted.")
+    items_done: int = 0
+    items_failed: int = 0
+    blocks_total: int = Field(default=0, description="Of images that are too large for memory.")
+    blocks_done: int = 0
+    megapixels: float = Field(default=0.0, description="Of the images that were answered.")
+    objects: int = Field(default=0, description="In their answers.")
+    worker_megabytes: float = Field(default=0.0, description="Most memory that a worker held at a time.")
+    created: datetime
+    started: datetime | None = None
+    ended: datetime | None = None
+    updated: datetime = Field(description="When this was last written.")
+    seconds: float = Field(default=0.0, description="From its start until it ended, or until now.")
+    errors: list[ItemError] = Field(default=[], description=f"Of the first {SHOWN_ERRORS} images that failed.")
+    error: ErrorBody | None = Field(default=None, description="Why the job as a whole failed.")
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.state in ("done", "failed", "cancelled")
+
+
+class JobList(_Frozen):
+    """Jobs, the newest first."""
+
+    jobs: list[JobStatus]
+
+
+def event_id(status: JobStatus) -> str:
+    """Return what tells one status of a job from another."""
+    return f"{status.updated.timestamp():.6f}"

@@ -1,0 +1,88 @@
+"""Models that work one after the other: what one answers is what the next is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cytoray_analysis.errors import RequestError
+from cytoray_analysis.images import Image
+from cytoray_analysis.inference.objects import find_objects
+from cytoray_analysis.predictor import Predictor
+from cytoray_analysis.tasks import TruthKind
+from cytoray_analysis.tasks.protocol import Per
+from cytoray_serving.answers import Answered
+from cytoray_serving.answers.images import answer_image
+from cytoray_serving.inputs import in_model_axes, is_movie
+
+
+@dataclass(frozen=True)
+class Step:
+    """One model of several: its name, what it answers, and what about."""
+
+    name: str
+    kind: TruthKind
+    per: Per
+
+
+def check_steps(steps: Sequence[Step], *, told: str | None) -> None:
+    """Raise :class:`RequestError` unless each model can use what the one before it answers.
+
+    Parameters
+    ----------
+    steps
+        In the order in which they work.
+    told
+        What is told of the objects beside the image, ``masks`` or ``boxes``; None for nothing.
+    """
+    objects = told
+    for step in steps:
+        if objects is not None and (step.per == "pixel" or (step.per == "link" and objects == "boxes")):
+            raise RequestError(
+                f"expected an image alone for the model {step.name}, got {objects} beside it",
+                field=told or "steps",
+                hint="models of cells take masks and boxes, models of movies take masks",
+            )
+        if objects is None and step.per == "link":
+            raise RequestError(
+                f"expected the objects of the movie for the model {step.name}, got none",
+                field="masks",
+                hint="name masks, or a segmentation such as nuclei@champion",
+            )
+        if step is not steps[-1] and step.kind not in ("labels", "image"):
+            raise RequestError(
+                f"expected a model of labels or images before another one, got {step.name}, whose answers are of the "
+                f"kind {step.kind!r}",
+                field="segmentation",
+                hint="name a model that was trained for segmentation",
+            )
+        objects = "labels" if step.kind == "labels" else None
+
+
+def run_steps(predictors: Sequence[Predictor], image: Image, objects: Any = None) -> Answered:
+    """Answer with several models: labels are the objects of the next model, a predicted image is its image.
+
+    Parameters
+    ----------
+    predictors
+        At least one, in the order in which they work.
+    image
+        The image, or a movie of which a model of labels segments every frame.
+    objects
+        What the first model is told of the objects.
+
+    Returns
+    -------
+    Answered
+        Of the last model.
+    """
+    movie = any(is_movie(predictor.bundle.spec.input) for predictor in predictors)
+    image = in_model_axes(image, movie=movie)
+    *earlier, last = predictors
+    for predictor in earlier:
+        if predictor.task.output.truth == "labels":
+            objects = find_objects(image, predictor)
+        else:
+            image, objects = answer_image(Answered(predictor.predict(image, objects), image, predictor)), None
+    return Answered(last.predict(image, objects), image, last, objects)

@@ -1,0 +1,138 @@
+"""What a job works on, in which order, and under which names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cytoray_analysis.bundle import Bundle
+from cytoray_analysis.errors import MissingFileError, RequestError
+from cytoray_analysis.images import image_from_array, write_image
+from cytoray_analysis.inference.objects import find_objects
+from cytoray_analysis.predictor import Predictor
+from cytoray_serving.jobs.plan import check_places, plan_items, stem
+from cytoray_serving.jobs.request import JobRequest
+from cytoray_serving.jobs.steps import Step, check_steps, run_steps
+from cytoray_serving.places import Allowed
+from job_samples import picture, write_images
+from serving_samples import moving_squares, tiff_bytes, write_stain_bundle
+
+NUCLEI = Step("nuclei", "labels", "pixel")
+STAIN = Step("stain", "image", "pixel")
+CELLS = Step("cells", "class", "cell")
+LINKER = Step("linker", "lineage", "link")
+
+
+def asked(folder: Path, name: str, **fields: str) -> JobRequest:
+    return JobRequest(input=(folder / name).as_uri(), output=(folder / "out").as_uri(), **fields)
+
+
+def test_images_of_a_folder_come_in_order_with_names_of_their_own(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "in", 2, side=8)
+    (folder / "field0000.png").write_bytes(b"")
+    (folder / "field0000-2.tif").write_bytes(b"")
+    (folder / ".hidden.tif").write_bytes(b"")
+    (folder / "notes.txt").write_bytes(b"")
+    (folder / "below").mkdir()
+    write_image(folder / "slide.ome.zarr", image_from_array(picture((8, 8)), "YX"))
+    items = plan_items(asked(tmp_path, "in"), Allowed(roots=(tmp_path,)), movies=False)
+    assert [item.index for item in items] == list(range(5))
+    assert len({item.name for item in items}) == 5
+    assert items[-1].name == "slide"
+    assert {item.name for item in items} >= {"field0000", "field0000-2", "field0001"}
+    chosen = plan_items(asked(tmp_path, "in", pattern="*.txt"), Allowed(roots=(tmp_path,)), movies=False)
+    assert [item.name for item in chosen] == ["notes"]
+    with pytest.raises(MissingFileError, match="no image"):
+        plan_items(asked(tmp_path, "in", pattern="*.czi"), Allowed(roots=(tmp_path,)), movies=False)
+
+
+def test_a_folder_of_frames_is_one_movie_for_a_model_of_movies(tmp_path: Path) -> None:
+    folder = tmp_path / "movie"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"t{number:03d}.tif").write_bytes(tiff_bytes(picture((8, 8))))
+    allowed = Allowed(roots=(tmp_path,))
+    assert [item.name for item in plan_items(asked(tmp_path, "movie"), allowed, movies=True)] == ["movie"]
+    assert len(plan_items(asked(tmp_path, "movie"), allowed, movies=False)) == 3
+
+
+def test_masks_are_found_by_the_names_of_the_images(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 2, side=8)
+    write_images(tmp_path / "masks", 1, side=8)
+    allowed = Allowed(roots=(tmp_path,))
+    first, second = plan_items(asked(tmp_path, "in", masks=(tmp_path / "masks").as_uri()), allowed, movies=False)
+    assert first.masks == (tmp_path / "masks" / "field0000.tif").as_uri()
+    assert second.masks is not None
+    assert second.masks.endswith("masks/field0001")  # which is not there, and is told when the image is answered
+    with pytest.raises(RequestError, match="folder of masks"):
+        plan_items(asked(tmp_path, "in", masks=f"{first.masks}"), allowed, movies=False)
+
+
+def test_an_output_that_holds_something_is_refused(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", 1, side=8)
+    allowed = Allowed(roots=(tmp_path,))
+    check_places(asked(tmp_path, "in"), allowed)
+    (tmp_path / "out").mkdir()
+    check_places(asked(tmp_path, "in"), allowed)
+    (tmp_path / "out" / "one").write_bytes(b"")
+    with pytest.raises(RequestError, match="empty folder"):
+        check_places(asked(tmp_path, "in"), allowed)
+
+
+@given(st.text(alphabet="ab.-/", min_size=1, max_size=12).filter(lambda name: name.strip("./") != ""))
+def test_a_stem_is_one_name(name: str) -> None:
+    found = stem(name.strip("/"))
+    assert found
+    assert "/" not in found
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ([NUCLEI], None),
+        ([STAIN, NUCLEI, CELLS], None),
+        ([NUCLEI, LINKER], None),
+        ([CELLS], "boxes"),
+        ([CELLS], None),
+        ([LINKER], "masks"),
+    ],
+)
+def test_models_that_suit_each_other_are_taken(steps: list[Step], told: str | None) -> None:
+    check_steps(steps, told=told)
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ([LINKER], None),
+        ([LINKER], "boxes"),
+        ([NUCLEI], "masks"),
+        ([NUCLEI, STAIN], None),
+        ([CELLS, NUCLEI], None),
+        ([STAIN, LINKER], None),
+    ],
+)
+def test_models_that_do_not_suit_each_other_are_refused(steps: list[Step], told: str | None) -> None:
+    with pytest.raises(RequestError):
+        check_steps(steps, told=told)
+
+
+def test_labels_are_the_objects_and_an_image_is_the_image_of_the_next_model(
+    segmenter: Predictor, stainer: Predictor, classifier: Predictor, linker: Predictor, tmp_path: Path
+) -> None:
+    image = image_from_array(picture((96, 96)), "YX")
+    labels = find_objects(image, segmenter)
+    classed = run_steps([segmenter, classifier], image)
+    assert classed.prediction.kind == "class"
+    assert classed.prediction.objects == int(labels.max())
+    movie, _ = moving_squares()
+    tracked = run_steps([segmenter, linker], image_from_array(movie, "ZYX"))
+    assert tracked.prediction.kind == "lineage"
+    one = Predictor(Bundle.load(write_stain_bundle(tmp_path / "stain")))
+    with pytest.raises(Exception, match="channels"):  # the small stain predicts two channels, the segmenter takes one
+        run_steps([one, segmenter], image)
+    assert np.array_equal(run_steps([segmenter], image).prediction.answer, labels)

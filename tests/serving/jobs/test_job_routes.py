@@ -1,0 +1,215 @@
+"""Jobs over HTTP, as the Python client and the command line speak to them; no cluster works here."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse
+from typer.testing import CliRunner
+
+from cytoray_analysis.errors import (
+    CytorayError,
+    ForbiddenError,
+    JobNotFoundError,
+    MissingFileError,
+    ModelNotFoundError,
+    RequestError,
+    UnauthorizedError,
+)
+from cytoray_services.settings import load_settings
+from cytoray_serving.app import free_port
+from cytoray_serving.client import Client
+from cytoray_serving.job_commands import app
+from cytoray_serving.jobs.request import JobRequest, JobStatus
+from cytoray_serving.jobs.routes import job_routes
+from cytoray_serving.jobs.service import JobService
+from cytoray_serving.jobs.store import JobStore
+from cytoray_serving.places import Allowed
+from job_samples import write_images
+
+TOKEN = "letters"  # noqa: S105 - what the test is let in by
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> JobService:
+    """Give a service that takes jobs and starts none."""
+    settings = load_settings({"CYTORAY_HOME": str(tmp_path / "home")})
+    return JobService(tmp_path / "jobs", settings, Allowed(roots=(tmp_path,)), "127.0.0.1:1")
+
+
+@pytest.fixture
+def api(jobs: JobService, bundle_folder: Path) -> FastAPI:
+    async def resolve(model: str, version: str | None) -> tuple[str, ...]:
+        if model != "nuclei" or version not in (None, "1"):
+            raise ModelNotFoundError(f"there is no {model!r}", field="model")
+        return (str(bundle_folder),)
+
+    def allowed(request: Request) -> None:
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            raise UnauthorizedError("expected a token")
+
+    api = FastAPI()
+
+    @api.exception_handler(CytorayError)
+    async def told(request: Request, error: CytorayError) -> JSONResponse:
+        return JSONResponse(error.describe(), status_code=error.status)
+
+    api.include_router(job_routes(jobs, resolve, submitter=lambda request: "ada", submitting=(Depends(allowed),)))
+    return api
+
+
+@pytest.fixture
+def url(api: FastAPI) -> Iterator[str]:
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(api, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def ask(url: str) -> Iterator[Client]:
+    with Client(url, token=TOKEN) as client:
+        yield client
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    return write_images(tmp_path / "in", 3).as_uri()
+
+
+def goes_on(jobs: JobService, tmp_path: Path, job_id: str, **changes: object) -> JobStatus:
+    """Write into a job's folder what its driver would."""
+    from cytoray_serving.jobs.store import now
+
+    folder = JobStore(tmp_path / "jobs").find(job_id)
+    status = folder.state().model_copy(update={"updated": now(), **changes})
+    folder.keep_state(status)
+    return status
+
+
+def test_a_job_is_taken_shown_listed_and_cancelled(ask: Client, source: str, tmp_path: Path) -> None:
+    job = ask.submit_job("nuclei", source, (tmp_path / "out").as_uri(), format="csv", version="1")
+    assert (job.state, job.owner, job.request.format) == ("queued", "ada", "csv")
+    assert job.models[0].name == "nuclei"
+    assert ask.job(job.id) == job
+    second = ask.submit_job("nuclei", source, (tmp_path / "other").as_uri())
+    assert [one.id for one in ask.jobs()] == [second.id, job.id]
+    assert ask.stop_job(job.id).state == "cancelled"
+    assert ask.job(job.id).has_ended
+    assert ask.job(second.id).state == "queued"
+    assert ask.job_log(job.id) == ""
+
+
+def test_the_address_of_a_job_is_told(url: str, source: str, tmp_path: Path) -> None:
+    body = {"input": source, "output": (tmp_path / "out").as_uri()}
+    response = httpx.post(f"{url}/models/nuclei/jobs", json=body, headers={"Authorization": f"Bearer {TOKEN}"})
+    assert response.status_code == 202
+    assert httpx.get(url + response.headers["Location"]).json()["id"] == response.json()["id"]
+    assert httpx.post(f"{url}/models/nuclei/jobs", json=body).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("error", "field", "changes"),
+    [
+        (ModelNotFoundError, "model", {"model": "nucleoli"}),
+        (ModelNotFoundError, "model", {"version": "7"}),
+        (MissingFileError, "input", {"input": "{folder}/nowhere"}),
+        (ForbiddenError, "input", {"input": "file:///etc/passwd"}),
+        (ForbiddenError, "output", {"output": "s3://bucket/key"}),
+        (RequestError, "input", {"input": "images"}),
+        (RequestError, "output", {"output": "{folder}/in"}),
+        (RequestError, "format", {"format": "doc"}),
+        (RequestError, "masks", {"masks": "{folder}/in"}),
+        (RequestError, "workers", {"workers": 0}),
+        (RequestError, "colour", {"colour": "blue"}),
+    ],
+)
+def test_a_wrong_job_is_refused_at_once(
+    ask: Client, source: str, tmp_path: Path, error: type[CytorayError], field: str, changes: dict[str, object]
+) -> None:
+    asked = {"model": "nuclei", "input": source, "output": (tmp_path / "out").as_uri()} | changes
+    asked = {
+        name: value.format(folder=tmp_path.as_uri()) if isinstance(value, str) else value
+        for name, value in asked.items()
+    }
+    with pytest.raises(error) as raised:
+        ask.submit_job(**asked)  # type: ignore[arg-type]
+    assert raised.value.field == field
+    assert ask.jobs() == []
+
+
+@pytest.mark.parametrize("job_id", ["job-000000000000000000000000", "..", "%2e%2e", "x" * 64, ".hidden-job"])
+def test_a_job_that_is_not_there_is_not_found(ask: Client, job_id: str) -> None:
+    for call in (ask.job, ask.stop_job, ask.job_log, lambda name: list(ask.follow_job(name))):
+        with pytest.raises(CytorayError) as raised:
+            call(job_id)
+        assert raised.value.status == 404 or isinstance(raised.value, JobNotFoundError | RequestError)
+
+
+def test_a_job_is_followed_by_events(ask: Client, jobs: JobService, url: str, source: str, tmp_path: Path) -> None:
+    job = ask.submit_job("nuclei", source, (tmp_path / "out").as_uri())
+    seen = []
+    for status in ask.follow_job(job.id):
+        seen.append((status.state, status.items_done))
+        if status.state == "queued":
+            goes_on(jobs, tmp_path, job.id, state="running", items_total=3, items_done=1)
+        elif status.items_done == 1:
+            goes_on(jobs, tmp_path, job.id, state="done", items_total=3, items_done=3)
+    assert seen == [("queued", 0), ("running", 1), ("done", 3)]
+    with httpx.stream("GET", f"{url}/jobs/{job.id}/events") as response:
+        assert response.headers["Content-Type"].startswith("text/event-stream")
+        lines = [line for line in response.iter_lines() if line]
+    assert lines[0].startswith(("event: done", "data:", "id:"))
+    assert "event: done" in lines
+
+
+def test_only_what_is_new_is_told_again(ask: Client, jobs: JobService, url: str, source: str, tmp_path: Path) -> None:
+    from cytoray_serving.jobs.request import event_id
+
+    job = ask.submit_job("nuclei", source, (tmp_path / "out").as_uri())
+    known = goes_on(jobs, tmp_path, job.id, state="running", items_done=1)
+    threading.Timer(1.0, lambda: goes_on(jobs, tmp_path, job.id, state="done", items_done=3)).start()
+    with httpx.stream("GET", f"{url}/jobs/{job.id}/events", headers={"Last-Event-ID": event_id(known)}) as response:
+        events = [line for line in response.iter_lines() if line.startswith("event:")]
+    assert events == ["event: done"]
+
+
+def test_the_command_line_speaks_of_jobs(
+    url: str, jobs: JobService, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CYTORAY_TOKEN", TOKEN)
+    run = CliRunner().invoke
+    taken = run(app, ["submit", "nuclei", str(tmp_path / "in"), str(tmp_path / "out"), "--url", url, "--json"])
+    assert taken.exit_code == 0, taken.output
+    job = json.loads(taken.stdout)
+    assert job["request"]["input"] == source
+    listed = run(app, ["list", "--url", url])
+    assert job["id"] in listed.stdout
+    assert json.loads(run(app, ["list", "--url", url, "--json"]).stdout)["jobs"][0]["id"] == job["id"]
+    shown = run(app, ["show", job["id"], "--url", url])
+    assert "queued" in shown.stdout
+    (JobStore(tmp_path / "jobs").find(job["id"]).log).write_text("one\ntwo\n")
+    assert run(app, ["logs", job["id"], "--url", url]).stdout == "one\ntwo\n"
+    stopped = run(app, ["stop", job["id"], "--url", url, "--json"])
+    assert json.loads(stopped.stdout)["state"] == "cancelled"
+    assert isinstance(run(app, ["show", "job-nowhere1", "--url", url]).exception, JobNotFoundError)
+
+
+def test_the_document_describes_every_field_and_status(api: FastAPI) -> None:
+    document = api.openapi()
+    fields = document["components"]["schemas"][JobRequest.__name__]["properties"]
+    assert all("description" in field for field in fields.values())
+    assert set(document["paths"]["/models/{model}/jobs"]["post"]["responses"]) >= {"202", "400", "403", "404", "422"}

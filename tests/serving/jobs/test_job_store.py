@@ -1,0 +1,110 @@
+"""What a job leaves on disk is enough to go on, wherever its process was killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cytoray_analysis.errors import JobNotFoundError
+from cytoray_serving.jobs.progress import Progress
+from cytoray_serving.jobs.request import JobRequest
+from cytoray_serving.jobs.store import Item, Job, JobFolder, JobStore, Journal, Record, new_id, now
+from cytoray_serving.places import Allowed
+from cytoray_serving.replica import ReplicaOptions
+from cytoray_serving.schema import ModelAnswered
+
+
+def new_job(**changes: object) -> Job:
+    job = Job(
+        id=new_id(),
+        steps=("nuclei/1",),
+        models=(ModelAnswered(name="nuclei", version="1", digest="0"),),
+        request=JobRequest(input="file:///in", output="file:///out"),
+        owner="ada",
+        created=now(),
+        allowed=Allowed(),
+        options=ReplicaOptions(),
+        movies=False,
+        workers=1,
+    )
+    return job.model_copy(update=changes)
+
+
+def new_folder(folder: Path) -> JobFolder:
+    store, job = JobStore(folder), new_job()
+    store.create(job)
+    return store.find(job.id)
+
+
+def test_a_job_is_found_by_its_name_alone(tmp_path: Path) -> None:
+    store, job = JobStore(tmp_path), new_job()
+    status = store.create(job)
+    assert store.find(job.id).job() == job
+    assert [one.id for one in store.states()] == [status.id]
+    for name in ("..", "", "job-nowhere-0", f"{job.id}/", f"../{tmp_path.name}/{job.id}", "." + job.id):
+        with pytest.raises(JobNotFoundError):
+            store.find(name)
+
+
+@given(st.integers(0, 400))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_line_that_was_being_written_is_none(tmp_path: Path, cut: int) -> None:
+    folder = new_folder(tmp_path / "jobs")
+    written = [Record(kind="done", item=number, output=f"file:///out/{number}.tif") for number in range(5)]
+    with Journal(folder) as journal:
+        journal.append(written)
+    lines = folder.path / "records.jsonl"
+    whole = lines.read_bytes()
+    lines.write_bytes(whole[: max(0, len(whole) - cut)])
+    kept = folder.records()
+    assert kept == written[: len(kept)]
+    with Journal(folder) as journal:
+        journal.append(written[len(kept) :])
+    assert folder.records() == written
+    assert lines.read_bytes() == whole
+
+
+def test_one_process_at_a_time_holds_a_job(tmp_path: Path) -> None:
+    folder = new_folder(tmp_path)
+    with folder.lock() as mine, folder.lock() as too:
+        assert (mine, too) == (True, False)
+    with folder.lock() as mine:
+        assert mine
+
+
+def test_a_cancelled_job_has_ended_whatever_its_process_wrote(tmp_path: Path) -> None:
+    folder = new_folder(tmp_path)
+    folder.cancel()
+    assert folder.state().state == "cancelled"
+    done = folder.state().model_copy(update={"state": "done"})
+    folder.keep_state(done)
+    assert folder.state().state == "done"
+
+
+def test_what_is_left_follows_from_the_records(tmp_path: Path) -> None:
+    folder = new_folder(tmp_path)
+    items = [Item(index=number, uri=f"file:///in/{number}.tif", name=str(number)) for number in range(4)]
+    progress = Progress(folder, items, [Record(kind="done", item=0, objects=3), Record(kind="failed", item=1)])
+    assert [task.item.index for task in progress.items_to_do()] == [2, 3]
+    assert progress.add(Record(kind="cut", item=2, core=(8, 8), blocks=2, numbers=True))
+    assert not progress.add(Record(kind="done", item=0))
+    assert [(task.item.index, task.block, task.core) for task in progress.blocks_to_do()] == [
+        (2, 0, (8, 8)),
+        (2, 1, (8, 8)),
+    ]
+    assert progress.numbers_to_do() == []
+    for block in (1, 0):
+        assert progress.add(Record(kind="block", item=2, block=block))
+        assert not progress.add(Record(kind="block", item=2, block=block))
+    assert [task.block for task in progress.numbers_to_do()] == [0, 1]
+    progress.add(Record(kind="numbered", item=2, block=0))
+    assert not progress.is_numbered(2)
+    progress.add(Record(kind="numbered", item=2, block=1))
+    assert progress.is_numbered(2)
+    progress.keep("running")
+    status = folder.state()
+    assert (status.items_total, status.items_done, status.items_failed, status.objects) == (4, 1, 1, 3)
+    assert (status.blocks_total, status.blocks_done) == (4, 4)
