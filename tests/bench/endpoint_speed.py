@@ -34,7 +34,7 @@ IMAGES = 12
 def served(bundle: Path) -> Iterator[str]:
     """Run ``cytoray serve`` for as long as the block runs, and give its address."""
     command = [sys.executable, "-c", "from cytoray_services.commands.root import main; main()"]
-    command += ["serve", str(bundle), "--port", "0", "--json"]
+    command += ["serve", str(bundle), "--insecure-local", "--port", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             started = json.loads((process.stdout and process.stdout.readline()) or "{}")
