@@ -38,6 +38,8 @@ class ServingMetrics:
         Images that went through the network together, by ``model``.
     body_bytes
         Bytes by ``model`` and ``direction``: ``in`` or ``out``.
+    waiting_megapixels
+        Megapixels being answered or waiting, by ``model``.
     model_info
         1 for the ``version`` and ``digest`` of each ``model`` that is loaded.
     """
@@ -50,6 +52,7 @@ class ServingMetrics:
     objects: Counter
     batch_images: Histogram
     body_bytes: Counter
+    waiting_megapixels: Gauge
     model_info: Gauge
 
 
@@ -86,6 +89,9 @@ def serving_metrics(registry: CollectorRegistry) -> ServingMetrics:
         ),
         body_bytes=Counter(
             "cytoray_body_bytes", "Bytes of images in and of answers out.", ("model", "direction"), registry=registry
+        ),
+        waiting_megapixels=Gauge(
+            "cytoray_waiting_megapixels", "Megapixels being answered or waiting.", model, registry=registry
         ),
         model_info=Gauge(
             "cytoray_model_info",

@@ -1,4 +1,4 @@
-"""The service on Ray Serve: one deployment per model, one gateway in front, started and stopped as a whole."""
+"""The service on Ray Serve: deployments of models, gateways in front, started and stopped as a whole."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cytoray_analysis.errors import CytorayError, PlatformError, RequestError
+from cytoray_analysis.errors import CytorayError, MissingFileError, PlatformError, RequestError
 from cytoray_analysis.tasks import TruthKind, truth_of
-from cytoray_serving.exchange import Answer, Question
-from cytoray_serving.gateway import LARGEST_BODY, create_api
-from cytoray_serving.replica import ModelServer, ReplicaOptions
-from cytoray_serving.schema import ModelStatus
+from cytoray_services.tokens import read_tokens, tokens_path
+from cytoray_serving.autoscaling import scaling
+from cytoray_serving.deployments import Gateway, Replica
+from cytoray_serving.open_inference.grpc import SERVICER
+from cytoray_serving.replica import ReplicaOptions
+from cytoray_serving.routes import SHARED, Served
+from cytoray_serving.service_config import Replicas, ServiceConfig
+from cytoray_serving.steward import Steward
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from cytoray_services.settings import Settings
-
-log = logging.getLogger(__name__)
 
 APPLICATION = "cytoray"
 # By the kind of the answers: what is sent, and where the default form goes.
@@ -34,16 +34,9 @@ _EXAMPLES: dict[TruthKind, str] = {
     "class": "-F image=@image.tif -F masks=@masks.tif",
     "lineage": "-o lineage.zip -F image=@movie.tif -F masks=@masks.tif",
 }
-_ONGOING = 16
-_QUEUED = 256
-
-
-@dataclass(frozen=True)
-class Served:
-    """One reference, and the names that it has in addresses, the first being its own."""
-
-    reference: str
-    names: tuple[str, ...]
+_ONGOING = 16  # requests that a replica holds
+_GATEWAY_ONGOING = 4096  # the gateway has limits of its own, in megapixels and bytes
+_VERSIONS_HELD = 3  # by a replica of one model: the champion, a canary, a shadow
 
 
 @dataclass(frozen=True)
@@ -60,12 +53,15 @@ class Service:
         A command that asks the first of them.
     folder
         Sockets and settings of its HAProxy; removed at the end.
+    grpc
+        ``host:port`` where gRPC is spoken; None for nowhere.
     """
 
     url: str
     models: tuple[Served, ...]
     example: str
     folder: Path
+    grpc: str | None = None
 
     def stop(self) -> None:
         """Finish the requests at work, stop Ray Serve and the Ray instance."""
@@ -88,10 +84,8 @@ def name_models(references: Sequence[str], bundle_names: Mapping[str, str] | Non
     Raises
     ------
     RequestError
-        There are none, or two of them would have the same names.
+        Two of them would have the same names.
     """
-    if not references:
-        raise RequestError("expected at least one model to serve, got none", field="model")
     taken: set[str] = set()
     served: list[Served] = []
     for reference in references:
@@ -108,12 +102,17 @@ def name_models(references: Sequence[str], bundle_names: Mapping[str, str] | Non
     return tuple(served)
 
 
-def prepare_environment() -> Path:
+def prepare_environment(largest_body: int) -> Path:
     """Set Ray Serve's switches; must run before anything imports Ray, and is inherited by Ray's processes.
 
     HAProxy in front and the throughput switches take an empty request from 3.3 to 0.7 ms (docs/benchmarks.md). Their
     ports and sockets are fixed by default; each instance gets its own here, so that several run beside each other.
     Whatever is set already is kept.
+
+    Parameters
+    ----------
+    largest_body
+        Bytes of the largest message over gRPC.
 
     Returns
     -------
@@ -133,8 +132,10 @@ def prepare_environment() -> Path:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         # Deployments speak gRPC to each other then, at most 4 MB a message by default: half an image.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(largest_body + 2**20),
         # Half a minute each by default, which no balancer on this machine waits for.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
@@ -142,6 +143,11 @@ def prepare_environment() -> Path:
         "RAY_worker_niceness": "0",
         # Warnings and faults of replicas belong on the terminal of whoever runs the service.
         "RAY_SERVE_LOG_TO_STDERR": "1",
+        # Ten times a second by default, which costs 4 % of a core.
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",
+        # Ten seconds by default, in which a burst would be over.
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+        "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     for name, value in switches.items():
@@ -150,66 +156,57 @@ def prepare_environment() -> Path:
 
 
 def start_service(
-    references: Sequence[str],
+    config: ServiceConfig,
     *,
     settings: Settings,
     host: str = "127.0.0.1",
     port: int = 8000,
-    replicas: int = 1,
-    options: ReplicaOptions | None = None,
-    largest_body: int = LARGEST_BODY,
+    grpc_port: int | None = None,
 ) -> Service:
     """Start a Ray instance on this machine and serve models from it.
 
     Parameters
     ----------
-    references
-        Models: ``name``, ``name@alias``, ``name/version`` or a bundle folder.
+    config
+        What to serve. Replicas that do not say how many cores they use get their share of them.
     settings
         Where the registry is.
     host, port
         Where to listen; port 0 takes a free one.
-    replicas
-        Copies of each model.
-    options
-        How models are run; by default each copy gets its share of the cores.
-    largest_body
-        Bytes of the largest request body.
+    grpc_port
+        Where the Open Inference Protocol is spoken over gRPC, too; None for nowhere.
 
     Raises
     ------
-    ModelNotFoundError, BundleError, RequestError
-        A model cannot be served; found out before anything starts.
+    ModelNotFoundError, BundleError, RequestError, MissingFileError
+        A model cannot be served, or there are no tokens; found out before anything starts.
     PlatformError
         The address cannot be listened on, or Ray does not start.
     """
-    from cytoray_services.registry import load_bundle
-
-    bundles = {reference: load_bundle(reference, settings) for reference in dict.fromkeys(references)}
-    folders = {reference: bundle.spec.name for reference, (bundle, version) in bundles.items() if version is None}
-    served = tuple(
-        replace(one, reference=str(Path(one.reference).absolute())) if one.reference in folders else one
-        for one in name_models(references, folders)
-    )
+    served, kinds = served_models(config, settings)
+    if not config.insecure_local:
+        _require_tokens(config.tokens or tokens_path(settings))
     _require_free(host, port)
     port = port or free_port(host)
-    copies = replicas * len(served)
+    if grpc_port is not None:
+        _require_free(host, grpc_port)
+        grpc_port = grpc_port or free_port(host)
     cores = os.cpu_count() or 1
-    options = options or ReplicaOptions()
-    if options.threads is None:
-        options = options.model_copy(update={"threads": max(1, cores // copies)})
+    most = sum(one.replicas.most for one in config.models) + (config.shared.replicas.most if config.shared else 0)
+    least = sum(one.replicas.least for one in config.models)
+    config = _with_threads(config, max(1, cores // max(1, least)))
 
-    folder = prepare_environment()
+    folder = prepare_environment(config.limits.body_megabytes * 2**20)
     import ray
     from ray import serve
-    from ray.serve.config import HTTPOptions
+    from ray.serve.config import HTTPOptions, gRPCOptions
     from ray.serve.schema import LoggingConfig
 
     try:
         # Logical cores: every copy finds a place, however few cores there are.
         ray.init(
             address="local",
-            num_cpus=max(cores, copies + 1),
+            num_cpus=max(cores, most + config.jobs.workers + 2),
             include_dashboard=False,
             log_to_driver=True,
             logging_level=logging.WARNING,
@@ -217,14 +214,10 @@ def start_service(
         )
         gpus = _graphics_cards()
         quiet = LoggingConfig(log_level="ERROR", enable_access_log=False)
-        serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=quiet)
+        grpc = None if grpc_port is None else gRPCOptions(port=grpc_port, grpc_servicer_functions=[SERVICER])
+        serve.start(http_options=HTTPOptions(host=host, port=port), grpc_options=grpc, logging_config=quiet)
         application = build_application(
-            served,
-            settings=settings,
-            replicas=replicas,
-            options=options,
-            largest_body=largest_body,
-            gpus_per_replica=min(1.0, gpus / copies),
+            served, settings=settings, config=config, gpus_per_replica=min(1.0, gpus / max(1, most))
         )
         serve.run(application, name=APPLICATION, route_prefix="/", logging_config=quiet)
     except (RuntimeError, ConnectionError, ValueError) as error:
@@ -239,13 +232,60 @@ def start_service(
         raise
     shown = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not listened on
     url = f"http://{shown}:{port}"
-    kind = truth_of(bundles[references[0]][0].spec.task.name)
-    return Service(url, served, example_request(url, served[0].names[-1], kind), folder)
+    name, kind = (served[0].names[-1], kinds[0]) if served else ("MODEL", "labels")
+    example = example_request(url, name, kind, token=not config.insecure_local)
+    return Service(url, served, example, folder, None if grpc_port is None else f"{shown}:{grpc_port}")
 
 
-def example_request(url: str, name: str, kind: TruthKind) -> str:
+def served_models(config: ServiceConfig, settings: Settings) -> tuple[tuple[Served, ...], list[TruthKind]]:
+    """Find what `config.models` names, so that a mistake is told before anything starts; the kinds of their answers."""
+    from cytoray_services.registry import load_bundle
+
+    references = [one.model for one in config.models]
+    bundles = {reference: load_bundle(reference, settings, known=True) for reference in dict.fromkeys(references)}
+    folders = {reference: bundle.spec.name for reference, (bundle, version) in bundles.items() if version is None}
+    served = tuple(
+        replace(one, reference=str(Path(one.reference).absolute()), registered=False)
+        if one.reference in folders
+        else one
+        for one in name_models(references, folders)
+    )
+    return served, [truth_of(bundles[reference][0].spec.task.name) for reference in references]
+
+
+def _absolute(folder: str) -> str:
+    return str(Path(folder).absolute())
+
+
+def _require_tokens(path: Path) -> None:
+    """Refuse to start a service that nobody could ask."""
+    if not path.exists():
+        raise MissingFileError(
+            f"expected tokens in {path}, which does not exist",
+            field="tokens",
+            hint="make one with cytoray tokens create NAME --scope predict, or serve this machine alone with "
+            "--insecure-local",
+        )
+    read_tokens(path)
+
+
+def _with_threads(config: ServiceConfig, threads: int) -> ServiceConfig:
+    def shared_out(run: ReplicaOptions) -> ReplicaOptions:
+        return run if run.threads is not None else run.model_copy(update={"threads": threads})
+
+    models = tuple(one.model_copy(update={"run": shared_out(one.run)}) for one in config.models)
+    run = config.jobs.run
+    if run.threads is None:
+        run = run.model_copy(update={"threads": max(1, (os.cpu_count() or 1) // config.jobs.workers)})
+    jobs = config.jobs.model_copy(update={"run": run})
+    shared = config.shared and config.shared.model_copy(update={"run": shared_out(config.shared.run)})
+    return config.model_copy(update={"models": models, "shared": shared, "jobs": jobs})
+
+
+def example_request(url: str, name: str, kind: TruthKind, *, token: bool) -> str:
     """Return a command for the shell that asks a model whose answers are of a kind."""
-    return f"curl {_EXAMPLES[kind]} {url}/models/{name}/predict"
+    header = "-H 'Authorization: Bearer TOKEN' " if token else ""
+    return f"curl {header}{_EXAMPLES[kind]} {url}/models/{name}/predict"
 
 
 def stop_service(folder: Path) -> None:
@@ -260,88 +300,48 @@ def stop_service(folder: Path) -> None:
 
 
 def build_application(
-    served: Sequence[Served],
-    *,
-    settings: Settings,
-    replicas: int,
-    options: ReplicaOptions,
-    largest_body: int,
-    gpus_per_replica: float = 0.0,
+    served: Sequence[Served], *, settings: Settings, config: ServiceConfig, gpus_per_replica: float = 0.0
 ) -> Any:
-    """Describe the service as a Ray Serve application: the gateway, bound to one deployment per model."""
+    """Describe the service as a Ray Serve application: gateways, bound to one deployment per model and the shared one.
+
+    Parameters
+    ----------
+    served
+        Those of `config.models`, in their order.
+    """
     from ray import serve
 
-    models = {}
-    for number, one in enumerate(served):
-        deployment = serve.deployment(
-            name=f"model-{number}-{one.names[0].replace('@', '-')}",
-            num_replicas=replicas,
+    def deployment(name: str, replicas: Replicas, preloaded: Sequence[str], held: int, run: ReplicaOptions) -> Any:
+        return serve.deployment(
+            name=name,
             max_ongoing_requests=_ONGOING,
-            max_queued_requests=_QUEUED,
+            max_queued_requests=config.limits.waiting_requests,
             ray_actor_options={"num_cpus": 1, "num_gpus": gpus_per_replica},
             graceful_shutdown_timeout_s=30,
-        )(Replica).bind(one.reference, settings, options)
-        models.update(dict.fromkeys(one.names, deployment))
-    gateway = serve.deployment(name="gateway", max_ongoing_requests=_QUEUED, ray_actor_options={"num_cpus": 0})(
-        serve.ingress()(Gateway)
-    )
-    return gateway.bind(models, largest_body)
+            health_check_period_s=5,
+            **scaling(replicas),
+        )(Replica).bind(tuple(preloaded), held, settings, run)
 
-
-class Replica:
-    """A :class:`ModelServer` in a process of its own."""
-
-    def __init__(self, reference: str, settings: Settings, options: ReplicaOptions) -> None:
-        self._server = ModelServer(reference, settings, options)
-
-    async def answer(self, question: Question) -> Answer | CytorayError:
-        """Answer one question."""
-        return await self._server.answer(question)
-
-    async def status(self) -> ModelStatus:
-        """Describe what is loaded."""
-        return self._server.status()
-
-
-class Gateway:
-    """The HTTP application in a process of its own."""
-
-    def __init__(self, handles: Mapping[str, Any], largest_body: int) -> None:
-        different = {id(handle): RemoteModel(handle) for handle in handles.values()}
-        self._models = {name: different[id(handle)] for name, handle in handles.items()}
-        self._largest_body = largest_body
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        """Build the application once the handles are there; called by Ray Serve."""
-        return create_api(self._models, largest_body=self._largest_body)
-
-
-class RemoteModel:
-    """A model behind a Ray Serve handle, as the gateway calls it."""
-
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
-
-    async def answer(self, question: Question) -> Answer | CytorayError:
-        """Answer one question; an overloaded or lost replica is a PlatformError."""
-        return await self._call(self._handle.answer.remote(question))  # type: ignore[no-any-return]
-
-    async def status(self) -> ModelStatus:
-        """Describe what is loaded."""
-        return await self._call(self._handle.status.remote())  # type: ignore[no-any-return]
-
-    async def _call(self, response: Any) -> Any:
-        from grpc import RpcError  # type: ignore[import-untyped]
-        from ray.exceptions import RayActorError
-        from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
-
-        try:
-            return await response
-        except BackPressureError as error:
-            raise PlatformError("the model has as many requests waiting as it takes", hint="try again later") from error
-        except (RayActorError, DeploymentUnavailableError, RpcError) as error:
-            log.warning("a replica was lost: %s", error)
-            raise PlatformError("the model is starting again", hint="try again in a few seconds") from error
+    handles = {
+        one.reference: deployment(
+            f"model-{number}-{one.names[0].replace('@', '-')}",
+            model.replicas,
+            [one.reference],
+            _VERSIONS_HELD,
+            model.run,
+        )
+        for number, (one, model) in enumerate(zip(served, config.models, strict=True))
+    }
+    if config.shared is not None:
+        handles[SHARED] = deployment(SHARED, config.shared.replicas, (), config.shared.models, config.shared.run)
+    steward = serve.deployment(name="steward", max_ongoing_requests=256, ray_actor_options={"num_cpus": 0})(Steward)
+    gateway = serve.deployment(
+        name="gateway",
+        num_replicas=config.gateways,
+        max_ongoing_requests=_GATEWAY_ONGOING,
+        ray_actor_options={"num_cpus": 0},
+    )(serve.ingress()(Gateway))
+    return gateway.bind(handles, steward.bind(tuple(served), settings, config), tuple(served), settings, config)
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -1,4 +1,4 @@
-"""The body of a request: an image alone, or a form with what is told beside it."""
+"""The body of a request: an image alone, a form with what is told beside it, or JSON that says where the files lie."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import Request
+from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from cytoray_analysis.errors import ImageTooLargeError, RequestError
 from cytoray_serving.exchange import Question
+from cytoray_serving.requests import declared_length
+from cytoray_serving.schema import UriQuestion
 
 _BINARY = {"type": "string", "format": "binary"}
+_LARGEST_JSON = 2**24
 _FIELDS = ("image", "masks", "boxes", "segmentation")
 
 REQUEST_BODY: dict[str, Any] = {
@@ -23,6 +27,7 @@ REQUEST_BODY: dict[str, Any] = {
     "content": {
         "application/octet-stream": {"schema": _BINARY},
         "image/*": {"schema": _BINARY},
+        "application/json": {"schema": {"$ref": "#/components/schemas/UriQuestion"}},
         "multipart/form-data": {
             "schema": {
                 "type": "object",
@@ -51,7 +56,7 @@ REQUEST_BODY: dict[str, Any] = {
 }
 
 
-async def read_question(request: Request, accept: str | None, limit: int) -> Question:
+async def read_question(request: Request, accept: str | None, limit: int) -> Question | UriQuestion:
     """Read what is asked out of a request.
 
     Parameters
@@ -69,9 +74,11 @@ async def read_question(request: Request, accept: str | None, limit: int) -> Que
         It holds no image, or is no form that can be read.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > limit:
-        raise _too_large(int(declared), limit)
+    declared = declared_length(request) or 0
+    if declared > limit:
+        raise _too_large(declared, limit)
+    if kind == "application/json":
+        return _uri_question(b"".join([part async for part in _limited(request, min(limit, _LARGEST_JSON))]))
     if kind == "multipart/form-data":
         question = await _read_form(request, accept, limit)
     elif kind.startswith("image/") or kind in ("", "application/octet-stream", "application/x-www-form-urlencoded"):
@@ -79,13 +86,25 @@ async def read_question(request: Request, accept: str | None, limit: int) -> Que
         question = Question(b"".join([part async for part in _limited(request, limit)]), accept)
     else:
         raise RequestError(
-            f"expected an image or multipart/form-data, got the content type {kind!r}",
+            f"expected an image, multipart/form-data or application/json, got the content type {kind!r}",
             field="Content-Type",
             hint="send the bytes of the image file as application/octet-stream",
         )
     if not question.image:
         raise RequestError("expected an image in the request body, got none", field="body")
     return question
+
+
+def _uri_question(body: bytes) -> UriQuestion:
+    try:
+        return UriQuestion.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RequestError(
+            f"expected a JSON object with the URI of an image: {first['msg']}",
+            field=".".join(str(part) for part in first["loc"]) or "body",
+            hint='such as {"image": "s3://bucket/cells.tif"}',
+        ) from error
 
 
 async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:

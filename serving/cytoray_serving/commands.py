@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import BaseModel, ConfigDict
 
-from cytoray_analysis.errors import CytorayError, InputError, ModelNotFoundError, RequestError
+from cytoray_analysis.errors import CytorayError, InputError, RequestError
 from cytoray_services.commands.output import JsonOption, print_json
-from cytoray_services.settings import Settings, load_settings
+from cytoray_services.settings import load_settings
 
 if TYPE_CHECKING:
     from cytoray_serving.predicting import Answerer
@@ -44,44 +44,64 @@ class Output(BaseModel):
 def serve(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="name, name@alias, name/version or bundle folder; default all."),
+        typer.Argument(
+            metavar="[MODEL]...",
+            help="name, name@alias, name/version or bundle folder, each with replicas of its own; all other registered "
+            "models share replicas that start when they are asked for.",
+        ),
     ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file, see docs/guides/serving.md.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    replicas: Annotated[int, typer.Option(min=1, help="Copies of each model.")] = 1,
+    grpc_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Speak gRPC there, too.")] = None,
+    insecure_local: Annotated[
+        bool, typer.Option("--insecure-local", help="Ask for no token; this machine's own address only.")
+    ] = False,
+    replicas: Annotated[str, typer.Option(help="Copies of each model: 2, or 0-4 by what waits.")] = "1",
     threads: Annotated[int | None, typer.Option(min=1, help="Cores per copy; default its share.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …; default an accelerator where there is one.")] = None,
-    largest_body: Annotated[int, typer.Option(min=1, help="Megabytes of the largest request.")] = 256,
+    largest_body: Annotated[int | None, typer.Option(min=1, help="Megabytes of the largest request.")] = None,
+    allow: Annotated[
+        list[Path] | None, typer.Option(metavar="FOLDER", help="Folder that file URIs may lie in; may be repeated.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Serve models over HTTP until stopped; an alias that moves is followed without a restart."""
     from cytoray_serving.app import start_service
-    from cytoray_serving.replica import ReplicaOptions
+    from cytoray_serving.service_config import configured
 
     settings = load_settings()
-    references = models or _all_models(settings)
+    wanted = configured(
+        config,
+        models=models or (),
+        replicas=replicas,
+        threads=threads,
+        device=device,
+        largest_body=largest_body,
+        insecure_local=insecure_local,
+        roots=allow or (),
+    )
+    if wanted.insecure_local and host not in ("127.0.0.1", "localhost", "::1"):
+        raise RequestError(
+            f"expected this machine's own address with --insecure-local, got {host}",
+            field="host",
+            hint="leave --host out, or make tokens: cytoray tokens create NAME",
+        )
     stop = threading.Event()
     # A signal while Ray starts must unwind what has been started.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
-        service = start_service(
-            references,
-            settings=settings,
-            host=host,
-            port=port,
-            replicas=replicas,
-            options=ReplicaOptions(threads=threads, device=device),
-            largest_body=largest_body * 2**20,
-        )
+        service = start_service(wanted, settings=settings, host=host, port=port, grpc_port=grpc_port)
     except KeyboardInterrupt:
         raise typer.Exit(1) from None
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    print(f"serving {', '.join(references)} at {service.url}\n{service.example}", file=sys.stderr, flush=True)
+    names = ", ".join(one.model for one in wanted.models) or "every registered model"
+    print(f"serving {names} at {service.url}\n{service.example}", file=sys.stderr, flush=True)
     if json:
         served = [{"reference": one.reference, "names": list(one.names)} for one in service.models]
-        print_json({"url": service.url, "models": served, "pid": os.getpid()})
+        print_json({"url": service.url, "grpc": service.grpc, "models": served, "pid": os.getpid()})
     stop.wait()
     print("stopping", file=sys.stderr, flush=True)
     service.stop()
@@ -136,15 +156,6 @@ def predict(
 
 def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
-
-
-def _all_models(settings: Settings) -> list[str]:
-    from cytoray_services.registry import Registry
-
-    names = [model.name for model in Registry.open(settings).list()]
-    if not names:
-        raise ModelNotFoundError("the registry holds no model to serve", hint="train one: cytoray train RECIPE")
-    return names
 
 
 def _answer_all(

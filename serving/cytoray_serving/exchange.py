@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from cytoray_analysis.images import Limits
 from cytoray_analysis.tasks import TruthKind
+from cytoray_serving.schema import ModelStatus
+
+UPLOADED = Limits(frames=4096)  # of an image that comes in a request; its pixels are each replica's to limit
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,10 @@ class Question:
         Where the objects are, as JSON: ``[[xmin, ymin, xmax, ymax], …]`` in pixels.
     segmentation
         Reference of a registered model that finds the objects.
+    megapixels
+        What the header of the image declares, for those who queue it.
+    summary
+        Whether the answer is to be described in numbers.
     """
 
     image: bytes
@@ -30,6 +39,8 @@ class Question:
     masks: bytes | None = None
     boxes: str | None = None
     segmentation: str | None = None
+    megapixels: float = 0.0
+    summary: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,8 +57,8 @@ class Answer:
         What it is: labels, an image, classes or a lineage.
     objects
         Objects that it holds.
-    segmentation
-        The version of the model that found the objects; None where it was not asked to.
+    steps
+        The versions of the models that worked before this one, such as the one that found the objects; in order.
     megapixels
         Size of the image.
     body_in
@@ -57,6 +68,9 @@ class Answer:
     seconds
         Per stage: ``read`` (image decoding and scaling), ``queue``, ``network``, ``decode`` (outputs to objects),
         ``encode``, and what else the predictor measures.
+    summary
+        A few numbers about the answer, by name, that are compared between versions; see
+        :mod:`cytoray_serving.answers.summary`. Empty where nobody asked for them.
     """
 
     body: bytes
@@ -66,8 +80,48 @@ class Answer:
     digest: str
     kind: TruthKind
     objects: int
-    segmentation: str | None
+    steps: tuple[str, ...]
     megapixels: float
     body_in: int
     batch: int
     seconds: dict[str, float] = field(default_factory=dict)
+    summary: dict[str, float] = field(default_factory=dict)
+
+
+class Answering(Protocol):
+    """What answers questions for every door of the service: HTTP, the Open Inference Protocol, gRPC."""
+
+    async def answer(
+        self, model: str, version: str | None, question: Question, *, deadline: float | None = None
+    ) -> Answer:
+        """Answer one question.
+
+        Parameters
+        ----------
+        model
+            As in the address: a model, ``model@alias``, or the name of a pipeline.
+        version
+            A version of the model in the registry; None for the one that its alias points to.
+        deadline
+            Seconds after which nobody waits any longer.
+
+        Raises
+        ------
+        CytorayError
+            There is no such model, it cannot answer the question, or cannot answer now.
+        """
+        ...
+
+    async def status(self, model: str, version: str | None) -> ModelStatus:
+        """Describe one model.
+
+        Raises
+        ------
+        ModelNotFoundError
+            There is none.
+        """
+        ...
+
+    async def statuses(self) -> list[ModelStatus]:
+        """Describe everything that is served."""
+        ...

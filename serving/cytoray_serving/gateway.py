@@ -1,29 +1,32 @@
 """The HTTP face: routes, limits, headers, metrics, and the one place that turns errors into responses.
 
-Knows nothing of Ray: it calls anything that answers like :class:`Model`, so it is tested against real models in
-one process.
+Knows nothing of Ray: it asks a :class:`~cytoray_serving.dispatch.Dispatch`, so it is tested against real models in one
+process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Mapping
-from typing import Annotated, Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Header, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from cytoray_analysis.errors import CytorayError, ModelNotFoundError, PlatformError, RequestError
-from cytoray_services.telemetry import ServingMetrics, serving_metrics
+from cytoray_analysis.errors import CytorayError, RequestError
+from cytoray_serving.access import Access
 from cytoray_serving.answers import media_types
 from cytoray_serving.bodies import REQUEST_BODY, read_question
-from cytoray_serving.exchange import Answer, Question
+from cytoray_serving.dispatch import Dispatch
+from cytoray_serving.exchange import Answer
+from cytoray_serving.jobs.request import JobStatus
+from cytoray_serving.requests import declared_length, refusal_headers, unless_gone
 from cytoray_serving.schema import (
     ClassTable,
     ErrorBody,
@@ -35,12 +38,14 @@ from cytoray_serving.schema import (
     ObjectTable,
     Ready,
     TrackTable,
+    UriQuestion,
 )
+from cytoray_serving.service_config import ServiceConfig
+from cytoray_serving.sources import fetch_question
 
 log = logging.getLogger(__name__)
 
-LARGEST_BODY = 256 * 2**20
-_READY_SECONDS = 2.0
+T = TypeVar("T")
 
 # What is written in JSON, by media type; all other answers are bytes.
 _JSON_ANSWERS: dict[str, tuple[type[BaseModel], ...]] = {
@@ -57,49 +62,173 @@ _ANSWER_HEADERS = {
     "X-Cytoray-Digest": "SHA-256 of its specification and weights.",
     "X-Cytoray-Kind": "What the answer is: labels, image, class or lineage.",
     "X-Cytoray-Objects": "Number of objects, cells or tracks in the answer; 0 for images.",
-    "X-Cytoray-Segmentation": "Version of the model that found the objects; absent where none was named.",
+    "X-Cytoray-Steps": "Versions of the models that worked before it, in order; absent where there are none.",
     "Server-Timing": "Milliseconds per stage (W3C Server Timing).",
 }
 
 
-class Model(Protocol):
-    """What the gateway needs of a served model; errors of the caller come back as values of `answer`."""
+# Of a request that comes to no answer.
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {
+        "model": ErrorBody,
+        "description": "No image, a malformed request, or objects that the model cannot use or lacks.",
+    },
+    401: {"model": ErrorBody, "description": "No token, or one that is not valid."},
+    403: {"model": ErrorBody, "description": "The token lacks the scope, or the service may not read there."},
+    404: {"model": ErrorBody, "description": "No such model or version, or nothing lies at the URI."},
+    406: {"model": ErrorBody, "description": "Accept allows no form that this model's answers come in."},
+    408: {"model": ErrorBody, "description": "The seconds that X-Cytoray-Timeout allows have passed."},
+    413: {"model": ErrorBody, "description": "The body or the image is too large; the message names the limit."},
+    422: {"model": ErrorBody, "description": "The image or the masks cannot be read, or do not suit the model."},
+    429: {"model": ErrorBody, "description": "As much is waiting as may; Retry-After says when to come again."},
+    503: {"model": ErrorBody, "description": "The model is starting, or did not answer in time."},
+}
+_PREDICTED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer, in the form that Accept likes best; which there are depends on the model, "
+        "see media_types in GET /models.",
+        "content": _ANSWERS,
+        "headers": {
+            name: {"description": text, "schema": {"type": "string"}} for name, text in _ANSWER_HEADERS.items()
+        },
+    },
+    303: {
+        "model": JobStatus,
+        "description": "The request named an output and has become a job; Location says where it is.",
+    },
+    **_REFUSALS,
+}
+Version = Annotated[int, Path(ge=1, description="Version of the model in the registry.")]
+Timeout = Annotated[
+    float | None, Header(alias="X-Cytoray-Timeout", gt=0, le=86400, description="Seconds to wait for the answer.")
+]
 
-    async def answer(self, question: Question) -> Answer | CytorayError:
-        """Answer one question."""
-        ...
 
-    async def status(self) -> ModelStatus:
-        """Describe what is loaded."""
-        ...
-
-
-def create_api(models: Mapping[str, Model], *, largest_body: int = LARGEST_BODY) -> FastAPI:
+def create_api(
+    dispatch: Dispatch,
+    registry: CollectorRegistry,
+    *,
+    config: ServiceConfig,
+    access: Access,
+    submit: Callable[[str, str | None, UriQuestion, Request], Awaitable[JobStatus]],
+    routers: Sequence[APIRouter] = (),
+    background: Callable[[], Awaitable[None]] | None = None,
+) -> FastAPI:
     """Build the HTTP application.
 
     Parameters
     ----------
-    models
-        Served models by the name in the address, such as ``nuclei`` and ``nuclei@champion``; several names may
-        share a model.
-    largest_body
-        Bytes of the largest request body.
+    dispatch
+        What answers.
+    registry
+        Of the metrics.
+    config
+        The limits, and the places that may be read.
+    access
+        Who may ask.
+    submit
+        Turns a question whose answer shall lie somewhere else into a job.
+    routers
+        Other doors of the service.
+    background
+        Runs for as long as the application does.
     """
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    metrics = serving_metrics(registry)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        task = None if background is None else asyncio.ensure_future(background())
+        yield
+        if task is not None:
+            task.cancel()
+
     api = FastAPI(
         title="Cytoray",
         description="Microscopy images in, answers about cells out.",
         version="1",
         docs_url="/docs",
         redoc_url=None,
+        lifespan=lifespan,
         responses={
             "4XX": {"model": ErrorBody, "description": "The request cannot be answered as it is."},
             "5XX": {"model": ErrorBody, "description": "The service failed."},
         },
     )
     _add_error_handlers(api)
+    _add_health(api, dispatch, registry)
+    may_predict = [Depends(access.require("predict"))]
+
+    @api.get("/models", tags=["models"], dependencies=may_predict, responses=_only(401, 403, 503))
+    async def list_models() -> ModelList:
+        """List what is served, and what was asked for lately."""
+        return ModelList(models=await dispatch.statuses())
+
+    @api.get("/models/{model}", tags=["models"], dependencies=may_predict, responses=_only(401, 403, 404, 422, 503))
+    async def show_model(model: str) -> ModelStatus:
+        """Show one model."""
+        return await dispatch.status(model, None)
+
+    @api.get(
+        "/models/{model}/versions/{version}",
+        tags=["models"],
+        dependencies=may_predict,
+        responses=_only(401, 403, 404, 422, 503),
+    )
+    async def show_version(model: str, version: Version) -> ModelStatus:
+        """Show one version of a model."""
+        return await dispatch.status(model, str(version))
+
+    predicts: dict[str, Any] = {
+        "tags": ["models"],
+        "response_class": Response,
+        "dependencies": may_predict,
+        "responses": _PREDICTED,
+        "openapi_extra": {"requestBody": REQUEST_BODY},
+    }
+
+    @api.post("/models/{model}/predict", **predicts)
+    async def predict(
+        model: str, request: Request, accept: Annotated[str | None, Header()] = None, timeout: Timeout = None
+    ) -> Response:
+        """Answer one image."""
+        return await answered(model, None, request, accept, timeout)
+
+    @api.post("/models/{model}/versions/{version}/predict", **predicts)
+    async def predict_with(
+        model: str,
+        version: Version,
+        request: Request,
+        accept: Annotated[str | None, Header()] = None,
+        timeout: Timeout = None,
+    ) -> Response:
+        """Answer one image with one version of a model."""
+        return await answered(model, str(version), request, accept, timeout)
+
+    async def answered(
+        model: str, version: str | None, request: Request, accept: str | None, timeout: float | None
+    ) -> Response:
+        limit = config.limits.body_megabytes * 2**20
+        with dispatch.waiting.body(declared_length(request) or limit):
+            try:
+                asked = await read_question(request, accept, limit)
+                if isinstance(asked, UriQuestion):
+                    if asked.output is not None:
+                        return _see_other(await submit(model, version, asked, request))
+                    asked = await asyncio.to_thread(fetch_question, asked, accept, config)
+            except CytorayError as error:
+                dispatch.refused(error)
+                raise
+            work = dispatch.answer(model, version, asked, deadline=timeout)
+            answer = await unless_gone(request, work)
+        return Response(answer.body, headers=_headers(answer))
+
+    for router in routers:
+        api.include_router(router)
+    _describe_json_answers(api)
+    return api
+
+
+def _add_health(api: FastAPI, dispatch: Dispatch, registry: CollectorRegistry) -> None:
+    ProcessCollector(registry=registry)
 
     @api.get("/health/live", tags=["health"])
     async def live() -> Live:
@@ -108,9 +237,9 @@ def create_api(models: Mapping[str, Model], *, largest_body: int = LARGEST_BODY)
 
     @api.get("/health/ready", tags=["health"], responses={503: {"model": ErrorBody}})
     async def ready() -> Ready:
-        """Say that every model answers."""
-        await _all_statuses(models)
-        return Ready(models=sorted(models))
+        """Say that every model that keeps a replica has one that answers."""
+        await dispatch.require_ready()
+        return Ready(models=sorted(dispatch.names))
 
     @api.get(
         "/metrics",
@@ -120,135 +249,35 @@ def create_api(models: Mapping[str, Model], *, largest_body: int = LARGEST_BODY)
     )
     async def prometheus() -> Response:
         """Give the metrics in Prometheus' text format."""
-        metrics.model_info.clear()
-        for status in await _ask_all(models):
-            if isinstance(status, ModelStatus):
-                metrics.model_info.labels(status.name, status.version or "", status.digest).set(1)
+        await dispatch.measure()
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    @api.get("/models", tags=["models"])
-    async def list_models() -> ModelList:
-        """List what is served."""
-        return ModelList(models=await _all_statuses(models))
 
-    @api.get("/models/{model}", tags=["models"], responses={404: {"model": ErrorBody}})
-    async def show_model(model: str) -> ModelStatus:
-        """Show one model."""
-        return await _find(models, model).status()
-
-    @api.post(
-        "/models/{model}/predict",
-        tags=["models"],
-        response_class=Response,
-        responses={
-            200: {
-                "description": "The answer, in the form that Accept likes best; which there are depends on the model, "
-                "see media_types in GET /models.",
-                "content": _ANSWERS,
-                "headers": {
-                    name: {"description": text, "schema": {"type": "string"}} for name, text in _ANSWER_HEADERS.items()
-                },
-            },
-            400: {
-                "model": ErrorBody,
-                "description": "No image, a malformed request, or objects that the model cannot use or lacks.",
-            },
-            404: {"model": ErrorBody, "description": "No such model, or no such segmentation model."},
-            406: {"model": ErrorBody, "description": "Accept allows no form that this model's answers come in."},
-            413: {"model": ErrorBody, "description": "The body or the image is too large."},
-            422: {
-                "model": ErrorBody,
-                "description": "The image or the masks cannot be read, or do not suit the model.",
-            },
-            503: {"model": ErrorBody, "description": "The model is overloaded or starting."},
-        },
-        openapi_extra={"requestBody": REQUEST_BODY},
-    )
-    async def predict(model: str, request: Request, accept: Annotated[str | None, Header()] = None) -> Response:
-        """Answer one image."""
-        label = model if model in models else "unknown"
-        with metrics.in_flight.labels(label).track_inprogress():
-            try:
-                answer, seconds = await _predict(_find(models, model), request, accept, largest_body)
-            except Exception as error:
-                status = error.status if isinstance(error, CytorayError) else CytorayError.status
-                metrics.requests.labels(label, str(status)).inc()
-                raise
-        _count(metrics, label, answer, seconds)
-        return Response(answer.body, headers=_headers(answer, seconds))
-
-    _describe_json_answers(api)
-    return api
+def _see_other(job: JobStatus) -> Response:
+    """Say where the job is that a request has become."""
+    content = job.model_dump_json()
+    return Response(content, 303, {"Location": f"/jobs/{job.id}", "Content-Type": "application/json"})
 
 
-async def _predict(model: Model, request: Request, accept: str | None, largest_body: int) -> tuple[Answer, float]:
-    question = await read_question(request, accept, largest_body)
-    begun = time.perf_counter()
-    answer = await model.answer(question)
-    if isinstance(answer, CytorayError):
-        raise answer
-    return answer, time.perf_counter() - begun
+def _only(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: _REFUSALS[status] for status in statuses}
 
 
-def _find(models: Mapping[str, Model], name: str) -> Model:
-    if name not in models:
-        raise ModelNotFoundError(
-            f"expected one of the served models {', '.join(sorted(models))}, got {name!r}",
-            field="model",
-            hint="GET /models lists what is served",
-        )
-    return models[name]
-
-
-async def _all_statuses(models: Mapping[str, Model]) -> list[ModelStatus]:
-    """Ask every model what it has loaded; the first that fails raises its error."""
-    statuses = []
-    for status in await _ask_all(models):
-        if isinstance(status, BaseException):
-            raise status
-        statuses.append(status)
-    return statuses
-
-
-async def _ask_all(models: Mapping[str, Model]) -> list[ModelStatus | BaseException]:
-    async def ask(model: Model) -> ModelStatus:
-        try:
-            return await asyncio.wait_for(model.status(), _READY_SECONDS)
-        except TimeoutError as error:
-            raise PlatformError(f"a model did not answer within {_READY_SECONDS:g} s", hint="try again") from error
-
-    different = {id(model): model for model in models.values()}
-    return await asyncio.gather(*(ask(model) for model in different.values()), return_exceptions=True)
-
-
-def _headers(answer: Answer, seconds: float) -> dict[str, str]:
-    stages = {**answer.seconds, "total": seconds}
+def _headers(answer: Answer) -> dict[str, str]:
     headers = {
         "Content-Type": answer.media_type,
         "X-Cytoray-Model": answer.name,
         "X-Cytoray-Digest": answer.digest,
         "X-Cytoray-Kind": answer.kind,
         "X-Cytoray-Objects": str(answer.objects),
-        "Server-Timing": ", ".join(f"{name};dur={1e3 * value:.3f}" for name, value in stages.items()),
+        "Server-Timing": ", ".join(f"{name};dur={1e3 * value:.3f}" for name, value in answer.seconds.items()),
         "Vary": "Accept",
     }
     if answer.version is not None:
         headers["X-Cytoray-Version"] = answer.version
-    if answer.segmentation is not None:
-        headers["X-Cytoray-Segmentation"] = answer.segmentation
+    if answer.steps:
+        headers["X-Cytoray-Steps"] = ", ".join(answer.steps)
     return headers
-
-
-def _count(metrics: ServingMetrics, model: str, answer: Answer, seconds: float) -> None:
-    metrics.requests.labels(model, "200").inc()
-    metrics.latency.labels(model).observe(seconds)
-    for stage, taken in answer.seconds.items():
-        metrics.stages.labels(model, stage).observe(taken)
-    metrics.megapixels.labels(model).inc(answer.megapixels)
-    metrics.objects.labels(model).inc(answer.objects)
-    metrics.batch_images.labels(model).observe(answer.batch)
-    metrics.body_bytes.labels(model, "in").inc(answer.body_in)
-    metrics.body_bytes.labels(model, "out").inc(len(answer.body))
 
 
 def _add_error_handlers(api: FastAPI) -> None:
@@ -256,7 +285,7 @@ def _add_error_handlers(api: FastAPI) -> None:
 
     @api.exception_handler(CytorayError)
     async def cytoray_error(request: Request, error: CytorayError) -> JSONResponse:
-        return _error_response(error.status, error.describe())
+        return _error_response(error.status, error.describe(), refusal_headers(error))
 
     @api.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -279,17 +308,22 @@ def _add_error_handlers(api: FastAPI) -> None:
 
 
 def _error_response(status: int, body: dict[str, str], headers: Mapping[str, str] | None = None) -> JSONResponse:
-    extra = dict(headers or {})
-    if status == PlatformError.status:
-        extra.setdefault("Retry-After", "1")
-    return JSONResponse(body, status_code=status, headers=extra)
+    return JSONResponse(body, status_code=status, headers=dict(headers or {}))
 
 
 def _describe_json_answers(api: FastAPI) -> None:
     """Put the schemas of the JSON answers into the OpenAPI document, beside those of the binary ones."""
     document = api.openapi()
+    for operation in (operation for path in document["paths"].values() for operation in path.values()):
+        for status, response in operation["responses"].items():
+            # FastAPI describes errors in the media type of the route; they are JSON everywhere.
+            content = response.get("content", {})
+            if status[0] in "45" and content and "application/json" not in content:
+                response["content"] = {"application/json": next(iter(content.values()))}
     schemas = document["components"]["schemas"]
-    content = document["paths"]["/models/{model}/predict"]["post"]["responses"]["200"]["content"]
+    schemas["UriQuestion"] = UriQuestion.model_json_schema()
+    paths = ("/models/{model}/predict", "/models/{model}/versions/{version}/predict")
+    contents = [document["paths"][path]["post"]["responses"]["200"]["content"] for path in paths]
     for media_type, models in _JSON_ANSWERS.items():
         references = []
         for model in models:
@@ -297,4 +331,5 @@ def _describe_json_answers(api: FastAPI) -> None:
             schemas.update(schema.pop("$defs", {}))
             schemas[model.__name__] = schema
             references.append({"$ref": f"#/components/schemas/{model.__name__}"})
-        content[media_type] = {"schema": references[0] if len(references) == 1 else {"oneOf": references}}
+        for content in contents:
+            content[media_type] = {"schema": references[0] if len(references) == 1 else {"oneOf": references}}

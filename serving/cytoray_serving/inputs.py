@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,14 @@ def is_movie(model_input: ModelInput) -> bool:
     return "T" in model_input.axes
 
 
-def in_model_axes(image: Image, model_input: ModelInput) -> Image:
+def in_model_axes(image: Image, *, movie: bool) -> Image:
     """Take the first axis of a stack as time where a model takes movies and the file names no time axis.
 
     Plain TIFF files say only that they hold planes, which are read as a stack: ``ZYX``, or ``CZYX`` for four axes. For
     a model of movies these are ``TYX`` and ``TZYX``. Images with named channels, and all other models, are left alone.
     """
     unnamed = image.channels == channel_names(None, image.size("C"))
-    if not is_movie(model_input) or image.axes not in ("ZYX", "CZYX") or not unnamed:
+    if not movie or image.axes not in ("ZYX", "CZYX") or not unnamed:
         return image
     sizes = {axis: size for axis, size in (image.pixel_size or {}).items() if axis in image.axes[1:]}
     return image_from_array(image.data, "T" + image.axes[1:], pixel_size=sizes, source=image.source)
@@ -102,7 +102,7 @@ def label_pixels(image: Image, model_input: ModelInput) -> Any:
         labels = check_labels(image)
         _check_numbers(labels, image.source)
         return labels
-    movie = in_model_axes(image, model_input)
+    movie = in_model_axes(image, movie=True)
     if movie.size("C") > 1 or movie.dtype.kind not in "bui":
         raise ImageError(
             f"{image.source}: masks of a movie are integers with axes TYX or TZYX, got {image.axes} of {image.dtype}",
@@ -246,9 +246,14 @@ def rows_of_csv(path: Path, image: Path, *, alone: bool) -> list[list[float]]:
     return found
 
 
+def are_frames(names: Iterable[str]) -> bool:
+    """Whether names are those of a movie's numbered frames, ``t000.tif`` and on."""
+    return any(_FRAME.fullmatch(name) for name in names)
+
+
 def holds_frames(folder: Path) -> bool:
-    """Whether a folder holds a movie as numbered frames, ``t000.tif`` and on."""
-    return folder.is_dir() and any(_FRAME.fullmatch(path.name) for path in folder.iterdir())
+    """Whether a folder holds a movie as numbered frames."""
+    return folder.is_dir() and are_frames(path.name for path in folder.iterdir())
 
 
 def holds_masks(folder: Path) -> bool:

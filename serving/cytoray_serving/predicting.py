@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 import zipfile
@@ -31,6 +30,7 @@ from cytoray_serving.inputs import (
     holds_frames,
     holds_masks,
     in_model_axes,
+    is_movie,
     is_zarr,
     label_pixels,
     open_input,
@@ -167,8 +167,8 @@ def answer_here(
         return None if rows is None else cells_of_rows(rows, image, expected)
 
     def answer(path: Path, target: Path, alone: bool) -> tuple[Path, int]:
-        image = in_model_axes(open_input(path), expected)
-        if chosen is None or (predictor.task.output.per == "pixel" and _bytes_whole(image, predictor) > memory_budget):
+        image = in_model_axes(open_input(path), movie=is_movie(expected))
+        if chosen is None or (predictor.task.output.per == "pixel" and not predictor.fits(image)):
             return _stream(predictor, image, target, form)
         objects = objects_of(path, image, alone)
         answered = Answered(predictor.predict(image, objects), image, predictor, objects)
@@ -319,11 +319,3 @@ def _is_image(path: Path) -> bool:
     if path.is_dir():
         return is_zarr(path)
     return path.suffix.lower() in _IMAGE_SUFFIXES and not path.name.startswith(".")
-
-
-def _bytes_whole(image: Image, predictor: Predictor) -> int:
-    """Return the bytes of an image's scaled pixels, all planes and channels (float32), and of its answer."""
-    output = predictor.task.output
-    answered = math.prod(image.size(axis) for axis in predictor.bundle.spec.input.spatial_axes)
-    channels = output.channels if output.truth == "image" else 1
-    return 4 * (math.prod(image.shape) + answered * channels)

@@ -13,6 +13,21 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class UriQuestion(_Frozen):
+    """A question whose files lie somewhere else; the service must be allowed to read there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image: str = Field(description="URI of the image: s3://, https:// or file://.", min_length=1)
+    masks: str | None = Field(default=None, description="URI of a label image of the same size.")
+    boxes: list[list[float]] | None = Field(default=None, description="[[xmin, ymin, xmax, ymax], …] in pixels.")
+    segmentation: str | None = Field(default=None, description="A registered model that finds the objects.")
+    output: str | None = Field(
+        default=None, description="URI for the answer; the request then becomes a job, and 303 says where it is."
+    )
+    format: str | None = Field(default=None, description="Form of the answer at `output`, such as zarr or geojson.")
+
+
 class ErrorBody(_Frozen):
     """What every refused request is answered with."""
 
@@ -41,7 +56,10 @@ class ModelStatus(ModelAnswered):
     channels: list[str]
     grey_as_rgb: bool = Field(description="Whether an image of one channel is taken for every channel.")
     pixel_size: dict[str, float] | None = Field(description="Micrometres per axis that images are resampled to.")
-    loaded: str = Field(description="When this version was loaded, ISO 8601.")
+    steps: list[str] = Field(default=[], description="Of a pipeline: the versions that work before it, in order.")
+    canary: str | None = Field(default=None, description="A version that answers a share of the requests, and which.")
+    shadow: str | None = Field(default=None, description="A version that is asked too and that nobody hears.")
+    loaded: str = Field(description="When the service began to answer with this version, ISO 8601.")
     registry: str = Field(description="'following', 'fixed', or why the alias cannot be followed right now.")
 
 

@@ -33,6 +33,7 @@ class RunningService:
     """A ``cytoray serve`` in a process of its own, and the registry that it follows."""
 
     url: str
+    grpc: str | None
     process: subprocess.Popen[str]
     registry: Registry
     log: Path
@@ -109,10 +110,17 @@ def registered(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def service(registered: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder that the service may read and write."""
+    return tmp_path_factory.mktemp("places")
+
+
+@pytest.fixture(scope="session")
+def service(registered: Path, places: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """Run ``cytoray serve nuclei@champion`` with bodies of at most eight megabytes."""
     folder = tmp_path_factory.mktemp("service")
-    running = start_serving(registered, folder / "log.txt", "nuclei@champion", "--largest-body", "8")
+    words = ["nuclei@champion", "--largest-body", "8", "--allow", str(places), "--grpc-port", "0"]
+    running = start_serving(registered, folder / "log.txt", *words)
     yield running
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(60) == 0, running.log.read_text()[-3000:]
@@ -128,7 +136,7 @@ def start_serving(home: Path, log: Path, *arguments: str) -> RunningService:
     """Start ``cytoray serve`` and wait until it says that it is ready."""
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     process = subprocess.Popen(
-        [sys.executable, "-c", MAIN, "serve", *arguments, "--port", "0", "--json"],
+        [sys.executable, "-c", MAIN, "serve", *arguments, "--insecure-local", "--port", "0", "--json"],
         env=environment | {"CYTORAY_HOME": str(home)},
         stdout=subprocess.PIPE,
         stderr=log.open("w"),
@@ -139,4 +147,5 @@ def start_serving(home: Path, log: Path, *arguments: str) -> RunningService:
     if not line:
         pytest.fail(f"cytoray serve ended with {process.wait(60)}:\n{log.read_text()[-3000:]}")
     registry = Registry.open(load_settings({"CYTORAY_HOME": str(home)}))
-    return RunningService(json.loads(line)["url"], process, registry, log)
+    said = json.loads(line)
+    return RunningService(said["url"], said["grpc"], process, registry, log)

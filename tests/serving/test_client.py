@@ -86,7 +86,7 @@ def test_each_model_has_its_own_address_and_the_first_its_bare_name() -> None:
     ]
 
 
-@pytest.mark.parametrize("references", [[], ["nuclei", "nuclei"], ["nuclei/3", "nuclei/3"]])
+@pytest.mark.parametrize("references", [["nuclei", "nuclei"], ["nuclei/3", "nuclei/3"]])
 def test_addresses_are_given_once(references: list[str]) -> None:
     with pytest.raises(RequestError):
         name_models(references)
@@ -94,6 +94,8 @@ def test_addresses_are_given_once(references: list[str]) -> None:
 
 @pytest.mark.parametrize("kind", ["labels", "image", "class", "lineage"])
 def test_the_example_of_every_kind_asks_the_model(kind: TruthKind) -> None:
-    words = example_request("http://127.0.0.1:8000", "nuclei", kind).split()
+    words = example_request("http://127.0.0.1:8000", "nuclei", kind, token=False).split()
     assert (words[0], words[-1]) == ("curl", "http://127.0.0.1:8000/models/nuclei/predict")
+    with_token = example_request("http://127.0.0.1:8000", "nuclei", kind, token=True)
+    assert "-H 'Authorization: Bearer TOKEN'" in with_token
     assert ("masks=@masks.tif" in words) == (kind in ("class", "lineage"))

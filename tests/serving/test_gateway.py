@@ -18,38 +18,40 @@ from cytoray_analysis.images import read_image
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.settings import load_settings
 from cytoray_serving.answers import FORMS, media_types
+from cytoray_serving.assembly import Assembled
 from cytoray_serving.client import parse_server_timing
 from cytoray_serving.exchange import Answer, Question
-from cytoray_serving.gateway import create_api
-from cytoray_serving.replica import ModelServer, ReplicaOptions
 from cytoray_serving.schema import ErrorBody, FeatureCollection, ModelList, ModelStatus, ObjectTable
-from serving_in_process import Ask, InProcess, asker
-from serving_samples import GOOD, LARGEST_BODY, WrongRequest, noise, tiff_bytes
+from serving_in_process import Ask, InProcess, asker, config_of, in_process
+from serving_samples import GOOD, WrongRequest, noise, tiff_bytes
 
 
-class Broken:
-    """A model whose process is gone, or whose code is wrong."""
+class Broken(InProcess):
+    """Replicas whose process is gone, or whose code is wrong."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
 
-    async def answer(self, question: Question) -> Answer | CytorayError:
+    async def answer(self, reference: str, question: Question, given: Any) -> Answer | CytorayError:
         raise self._error
 
-    async def status(self) -> ModelStatus:
-        raise self._error
+    async def alive(self) -> bool:
+        return False
 
 
 @pytest.fixture(scope="module")
-def model(bundle_folder: Path) -> Iterator[InProcess]:
-    server = ModelServer(str(bundle_folder), load_settings(), ReplicaOptions(threads=1))
-    yield InProcess(server)
-    server.close()
+def replicas() -> InProcess:
+    return InProcess(load_settings())
 
 
 @pytest.fixture
-def ask(model: InProcess) -> Ask:
-    return asker({"nuclei": model, "nuclei@champion": model})
+def service(bundle_folder: Path, replicas: InProcess) -> Assembled:
+    return in_process(load_settings(), config_of([str(bundle_folder)], shared=None), replicas)
+
+
+@pytest.fixture
+def ask(service: Assembled) -> Ask:
+    return asker(service)
 
 
 def predict(ask: Ask, body: bytes = GOOD, accept: str = "*/*", **options: Any) -> httpx.Response:
@@ -76,7 +78,7 @@ def test_accept_chooses_the_form(ask: Ask, form: Any) -> None:
     elif form.name == "geojson":
         assert FeatureCollection.model_validate_json(response.content).features
     else:
-        assert response.content.startswith((b"II*\0", b"\x89PNG", b"label,area"))
+        assert response.content.startswith((b"II*\0", b"\x89PNG", b"label,area")) or form.name == "arrays"
 
 
 def test_headers_name_model_and_seconds_per_stage(ask: Ask, bundle_folder: Path) -> None:
@@ -96,7 +98,7 @@ def test_images_are_told_by_their_content(ask: Ask, kind: str | None) -> None:
 
 
 def test_a_form_with_one_file_is_answered_like_its_bytes(ask: Ask) -> None:
-    form = ask("POST", "/models/nuclei@champion/predict", files={"image": ("cells.tif", GOOD, "image/tiff")})
+    form = ask("POST", "/models/nuclei/predict", files={"image": ("cells.tif", GOOD, "image/tiff")})
     assert form.status_code == 200
     assert form.content == predict(ask).content
 
@@ -133,7 +135,7 @@ def test_a_body_without_a_declared_length_is_cut_off_at_the_limit(ask: Ask) -> N
 
 def test_health_and_models_say_what_is_served(ask: Ask) -> None:
     assert ask("GET", "/health/live").json() == {"status": "alive"}
-    assert ask("GET", "/health/ready").json() == {"status": "ready", "models": ["nuclei", "nuclei@champion"]}
+    assert ask("GET", "/health/ready").json() == {"status": "ready", "models": ["nuclei"]}
     (listed,) = ModelList.model_validate_json(ask("GET", "/models").content).models
     assert listed == ModelStatus.model_validate_json(ask("GET", "/models/nuclei").content)
     assert (listed.task, listed.axes, listed.registry) == ("segmentation", "CYX", "fixed")
@@ -141,8 +143,7 @@ def test_health_and_models_say_what_is_served(ask: Ask) -> None:
     assert ask("GET", "/models/nucleoli").status_code == 404
 
 
-def test_metrics_count_requests_stages_and_pixels(model: InProcess) -> None:
-    ask = asker({"nuclei": model})
+def test_metrics_count_requests_stages_and_pixels(ask: Ask) -> None:
     predict(ask)
     predict(ask, b"no image")
     ask("POST", "/models/nucleoli/predict", content=GOOD)
@@ -160,13 +161,15 @@ def test_metrics_count_requests_stages_and_pixels(model: InProcess) -> None:
     ("error", "status", "name"),
     [(PlatformError("the model is starting again"), 503, "PlatformError"), (KeyError("x"), 500, "CytorayError")],
 )
-def test_faults_of_the_service_are_no_secret_and_no_traceback(error: Exception, status: int, name: str) -> None:
-    ask = asker({"nuclei": Broken(error)})
+def test_faults_of_the_service_are_no_secret_and_no_traceback(
+    bundle_folder: Path, error: Exception, status: int, name: str
+) -> None:
+    ask = asker(in_process(load_settings(), config_of([str(bundle_folder)]), Broken(error)))
     response = predict(ask)
     assert (response.status_code, ErrorBody.model_validate_json(response.content).error) == (status, name)
     assert ("Retry-After" in response.headers) == (status == 503)
     assert "KeyError" not in response.text
-    assert ask("GET", "/health/ready").status_code == status
+    assert ask("GET", "/health/ready").status_code == 503
     assert f'cytoray_requests_total{{model="nuclei",status="{status}"}} 1.0' in ask("GET", "/metrics").text
 
 
@@ -192,12 +195,11 @@ def _references(node: Any) -> Iterator[str]:
             yield from _references(value)
 
 
-def test_many_requests_at_once_get_their_own_answers(model: InProcess, bundle_folder: Path) -> None:
-    api = create_api({"nuclei": model}, largest_body=LARGEST_BODY)
+def test_many_requests_at_once_get_their_own_answers(service: Assembled, bundle_folder: Path) -> None:
     pictures = [noise(64 + 8 * (number % 3), 64, seed=number) for number in range(12)]
 
     async def send_all() -> list[httpx.Response]:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://service") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(service.api), base_url="http://service") as client:
             requests: list[Awaitable[httpx.Response]] = [
                 client.post("/models/nuclei/predict", content=tiff_bytes(picture)) for picture in pictures
             ]

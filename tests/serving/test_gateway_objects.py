@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,14 @@ import numpy as np
 import pytest
 
 from cytoray_analysis.cells import cells_from_boxes
-from cytoray_analysis.errors import RequestError
 from cytoray_analysis.images import image_from_array, read_image
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.tracking.ctc import read_lineage
 from cytoray_services.registry import Registry
 from cytoray_services.settings import load_settings
-from cytoray_serving.exchange import Answer, Question
-from cytoray_serving.replica import ModelServer, ReplicaOptions
+from cytoray_serving.exchange import Question
 from cytoray_serving.schema import ClassTable, ErrorBody, ModelList, TrackTable
-from serving_in_process import Ask, InProcess, asker
+from serving_in_process import Ask, asker, config_of, in_process
 from serving_samples import GOOD, moving_squares, noise, tiff_bytes
 
 MOVIE, MASKS = moving_squares()
@@ -35,15 +32,10 @@ BOXES = "[[10, 5, 22, 15], [50, 30, 60, 44]]"
 
 
 @pytest.fixture(scope="module")
-def ask(folders: Any, registered: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+def ask(folders: Any, registered: Path, tmp_path_factory: pytest.TempPathFactory) -> Ask:
     home = shutil.copytree(registered, tmp_path_factory.mktemp("objects") / "home")
     settings = load_settings({"CYTORAY_HOME": str(home)})
-    servers = {
-        name: ModelServer(str(folder), settings, ReplicaOptions(threads=1)) for name, folder in vars(folders).items()
-    }
-    yield asker({name: InProcess(server) for name, server in servers.items()})
-    for server in servers.values():
-        server.close()
+    return asker(in_process(settings, config_of([str(folder) for folder in vars(folders).values()])))
 
 
 def predict(
@@ -107,9 +99,9 @@ def test_cells_are_asked_about_by_boxes_with_x_first(ask: Ask, classifier: Predi
 def test_cells_are_found_by_a_segmentation_model_of_the_registry(ask: Ask, segmenter: Predictor) -> None:
     response = predict(ask, "cells", GOOD, segmentation="nuclei@champion")
     found = segmenter.predict(read_image(GOOD)).objects
-    assert response.headers["X-Cytoray-Segmentation"] == "nuclei/1"
+    assert response.headers["X-Cytoray-Steps"] == "nuclei/1"
     assert response.headers["X-Cytoray-Objects"] == str(found)
-    assert "segmentation;dur=" in response.headers["Server-Timing"]
+    assert "step1;dur=" in response.headers["Server-Timing"]
 
 
 def test_a_heat_map_is_asked_for_by_its_media_type(ask: Ask) -> None:
@@ -142,7 +134,7 @@ def test_a_movie_is_linked_by_its_masks(
 
 def test_a_movie_is_linked_through_a_segmentation_model(ask: Ask, linker: Predictor, segmenter: Predictor) -> None:
     response = predict(ask, "linker", MOVIE_FILE, "application/json", segmentation="nuclei@champion")
-    assert response.headers["X-Cytoray-Segmentation"] == "nuclei/1"
+    assert response.headers["X-Cytoray-Steps"] == "nuclei/1"
     masks = np.stack([segmenter.predict(image_from_array(frame, "YX")).answer for frame in MOVIE])
     expected = linker.predict(image_from_array(MOVIE, "TYX"), masks).answer
     table = TrackTable.model_validate_json(response.content)
@@ -175,8 +167,8 @@ NEGATIVE = tiff_bytes(np.where(CELL_MASKS, CELL_MASKS.astype(np.int16), -1).asty
         ("cells", 422, "AxesError", "axes", {"image": VOLUME, "boxes": BOXES}),
         ("cells", 404, "ModelNotFoundError", None, {"segmentation": "nucleoli@champion"}),
         ("cells", 404, "ModelNotFoundError", None, {"segmentation": "nuclei/9"}),
-        ("cells", 400, "RequestError", None, {"segmentation": "/etc"}),
-        ("cells", 400, "RequestError", None, {"segmentation": ""}),
+        ("cells", 404, "ModelNotFoundError", None, {"segmentation": "/etc"}),
+        ("cells", 404, "ModelNotFoundError", None, {"segmentation": ""}),
         ("cells", 400, "RequestError", "box", {"box": BOXES}),
         ("linker", 400, "RequestError", "masks", {"image": MOVIE_FILE}),
         ("linker", 400, "RequestError", "boxes", {"image": MOVIE_FILE, "boxes": BOXES}),
@@ -204,31 +196,27 @@ def test_a_form_of_another_kind_is_not_acceptable(ask: Ask) -> None:
     assert "application/json" in response.json()["message"]
 
 
-def test_a_model_of_another_kind_cannot_find_the_objects(folders: Any, registered: Path, tmp_path: Path) -> None:
-    settings = load_settings({"CYTORAY_HOME": str(shutil.copytree(registered, tmp_path / "home"))})
-    Registry.open(settings).register(folders.stain, "stain", alias="champion")
-    server = ModelServer(str(folders.cells), settings, ReplicaOptions(threads=1))
-    refused = asyncio.run(server.answer(Question(GOOD, segmentation="stain")))
-    assert isinstance(refused, RequestError)
-    assert "'image'" in refused.message
-    server.close()
+def test_a_model_of_another_kind_cannot_find_the_objects(folders: Any, ask: Ask) -> None:
+    refused = predict(ask, "cells", GOOD, segmentation="stain")
+    assert refused.status_code == 400
+    assert "'image'" in refused.json()["message"]
 
 
 def test_a_moved_alias_is_followed_by_the_model_that_finds_the_objects(
     folders: Any, registered: Path, tmp_path: Path
 ) -> None:
     settings = load_settings({"CYTORAY_HOME": str(shutil.copytree(registered, tmp_path / "home"))})
-    server = ModelServer(str(folders.cells), settings, ReplicaOptions(threads=1, poll_seconds=0.001))
+    service = in_process(settings, config_of([str(folders.cells)]))
 
-    def ask_once() -> str | None:
-        answer = asyncio.run(server.answer(Question(GOOD, segmentation="nuclei@champion")))
-        assert isinstance(answer, Answer), answer
-        return answer.segmentation
+    async def ask_twice() -> list[tuple[str, ...]]:
+        question = Question(GOOD, segmentation="nuclei@champion")
+        before = await service.dispatch.answer("cells", None, question)
+        Registry.open(settings).promote("nuclei", "2")
+        await service.routes.follow()
+        after = await service.dispatch.answer("cells", None, question)
+        return [before.steps, after.steps]
 
-    assert ask_once() == "nuclei/1"
-    Registry.open(settings).promote("nuclei", "2")
-    assert ask_once() == "nuclei/2"
-    server.close()
+    assert asyncio.run(ask_twice()) == [("nuclei/1",), ("nuclei/2",)]
 
 
 def test_openapi_tells_what_may_be_sent_beside_the_image(ask: Ask) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cytoray_analysis.bundle import ModelInput
 from cytoray_analysis.errors import ImageError, RequestError
 from cytoray_analysis.images import image_from_array
-from cytoray_serving.inputs import boxes_of_json, cells_of_rows, in_model_axes, label_pixels, rows_of_csv
+from cytoray_serving.inputs import boxes_of_json, cells_of_rows, in_model_axes, is_movie, label_pixels, rows_of_csv
 
 FLAT, VOLUMES, MOVIES = ModelInput(axes="CYX"), ModelInput(axes="CZYX"), ModelInput(axes="TYX")
 IMAGE = image_from_array(np.zeros((50, 80), np.uint8), "YX")
@@ -35,7 +35,7 @@ def test_stacks_without_names_are_movies_where_a_model_takes_movies(
 ) -> None:
     pixels = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)[(0,) * (4 - len(axes))]
     image = image_from_array(pixels, axes, channels=channels, pixel_size={"Z": 2.0, "Y": 0.5, "X": 0.5})
-    found = in_model_axes(image, model)
+    found = in_model_axes(image, movie=is_movie(model))
     assert found.axes == taken
     assert ("Z" in (found.pixel_size or {})) == ("Z" in taken)
     np.testing.assert_array_equal(found.read(), pixels)

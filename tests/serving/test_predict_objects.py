@@ -21,10 +21,8 @@ from cytoray_services.commands.root import main
 from cytoray_services.settings import load_settings
 from cytoray_serving.app import free_port
 from cytoray_serving.client import Client
-from cytoray_serving.gateway import create_api
-from cytoray_serving.replica import ModelServer, ReplicaOptions
-from serving_in_process import InProcess
-from serving_samples import LARGEST_BODY, moving_squares, noise, tiff_bytes
+from serving_in_process import config_of, in_process
+from serving_samples import moving_squares, noise, tiff_bytes
 
 Run = Callable[..., tuple[int, dict[str, Any]]]
 MOVIE, MASKS = moving_squares()
@@ -51,10 +49,7 @@ def run(capsys: pytest.CaptureFixture[str], registered: Path, monkeypatch: pytes
 def address(folders: Any, registered: Path) -> Iterator[str]:
     """Serve a model of each kind from a thread."""
     settings = load_settings({"CYTORAY_HOME": str(registered)})
-    servers = {
-        name: ModelServer(str(folder), settings, ReplicaOptions(threads=1)) for name, folder in vars(folders).items()
-    }
-    api = create_api({name: InProcess(server) for name, server in servers.items()}, largest_body=LARGEST_BODY)
+    api = in_process(settings, config_of([str(folder) for folder in vars(folders).values()])).api
     web = uvicorn.Server(uvicorn.Config(api, host="127.0.0.1", port=free_port(), log_level="error"))
     thread = threading.Thread(target=web.run, daemon=True)
     thread.start()
@@ -63,8 +58,6 @@ def address(folders: Any, registered: Path) -> Iterator[str]:
     yield f"http://127.0.0.1:{web.config.port}"
     web.should_exit = True
     thread.join(10)
-    for server in servers.values():
-        server.close()
 
 
 @pytest.fixture

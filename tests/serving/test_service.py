@@ -73,6 +73,61 @@ def test_requests_while_an_alias_moves_are_all_answered(service: Any) -> None:
     assert (status.version, status.registry) == ("1", "following")
 
 
+def test_a_replica_that_is_killed_costs_no_request(service: Any) -> None:
+    def ask(client: Client, number: int) -> int:
+        return client.predict(tiff_bytes(noise(64, 96, seed=number)), model="nuclei").objects
+
+    with Client(service.url) as client, ThreadPoolExecutor(3) as pool:
+        expected = [ask(client, number) for number in range(5)]
+        answers = pool.map(ask, [client] * 60, [number % 5 for number in range(60)])
+        (replica,) = replicas_of(service, "model-0")
+        replica.kill()
+        assert list(answers) == expected * 12
+        assert client.ready()
+
+
+def test_a_model_that_nobody_named_is_loaded_when_it_is_asked_for(service: Any, folders: Any) -> None:
+    service.registry.register(folders.stain, "stain", alias="champion")
+    assert not replicas_of(service, "shared")
+    with Client(service.url) as client:
+        answer = client.predict(GOOD, model="stain")
+        assert (answer.kind, answer.version) == ("image", "1")
+        assert len(replicas_of(service, "shared")) == 1
+        assert client.predict(GOOD, model="nuclei", version="2").version == "2"
+
+
+def test_an_unmodified_triton_client_is_answered_over_http_and_grpc(service: Any, tmp_path: Path) -> None:
+    client = Path(__file__).parent / "open_inference" / "triton_client.py"
+    np.save(tmp_path / "image.npy", read_image(GOOD).read())
+    done = subprocess.run(
+        [sys.executable, str(client), service.url.removeprefix("http://"), service.grpc, str(tmp_path / "image.npy")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    over_http, over_grpc = json.loads(done.stdout)
+    with Client(service.url) as asked:
+        labels = asked.predict(GOOD, model="nuclei").labels()
+    assert over_http == over_grpc == labels.tolist()
+
+
+def test_a_folder_is_answered_as_a_job(service: Any, places: Path) -> None:
+    (places / "in").mkdir()
+    for number in range(4):
+        (places / "in" / f"{number}.tif").write_bytes(tiff_bytes(noise(64, 96, seed=number)))
+    with Client(service.url) as client:
+        taken = client.submit_job("nuclei", f"file://{places}/in", f"file://{places}/out", format="tif")
+        *_, last = client.follow_job(taken.id)
+        assert (last.state, last.items_done, last.items_failed) == ("done", 4, 0), last
+        for number in range(4):
+            asked = client.predict(places / "in" / f"{number}.tif", model="nuclei").labels()
+            np.testing.assert_array_equal(read_image(places / "out" / f"{number}.tif").read(), asked)
+        by_uri = client.predict(f"file://{places}/in/2.tif", model="nuclei")
+        assert by_uri.labels().shape == (64, 96)
+
+
 def test_metrics_are_exposed(service: Any) -> None:
     with httpx.Client(base_url=service.url, timeout=30) as http:
         assert http.post("/models/nuclei/predict", content=GOOD).status_code == 200
@@ -99,6 +154,31 @@ def test_an_interrupt_ends_the_service_and_all_that_it_started(
         assert not client.ready()
 
 
+def test_a_service_without_tokens_does_not_start(registered: Path, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", MAIN, "serve", "nuclei", "--port", "0", "--json"],
+        env=os.environ | {"CYTORAY_HOME": str(registered)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ended.returncode, json.loads(ended.stdout)["error"]) == (2, "MissingFileError")
+    assert "--insecure-local" in ended.stdout
+
+
+def test_only_this_machine_may_be_served_without_tokens(registered: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", MAIN, "serve", "--insecure-local", "--host", "0.0.0.0", "--json"],
+        env=os.environ | {"CYTORAY_HOME": str(registered)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ended.returncode, json.loads(ended.stdout)["field"]) == (2, "host")
+
+
 @pytest.mark.parametrize(
     ("words", "status", "error"),
     [(["--port", "TAKEN"], 1, "PlatformError"), (["--port", "0", "nothing"], 2, "ModelNotFoundError")],
@@ -108,7 +188,15 @@ def test_a_service_that_cannot_start_says_why(
 ) -> None:
     taken = str(httpx.URL(service.url).port)
     ended = subprocess.run(
-        [sys.executable, "-c", MAIN, "serve", "--json", *(taken if word == "TAKEN" else word for word in words)],
+        [
+            sys.executable,
+            "-c",
+            MAIN,
+            "serve",
+            "--insecure-local",
+            "--json",
+            *(taken if word == "TAKEN" else word for word in words),
+        ],
         env=os.environ | {"CYTORAY_HOME": str(registered)},
         capture_output=True,
         text=True,
@@ -116,3 +204,9 @@ def test_a_service_that_cannot_start_says_why(
         check=False,
     )
     assert (ended.returncode, json.loads(ended.stdout)["error"]) == (status, error), ended.stderr
+
+
+def replicas_of(service: Any, deployment: str) -> list[psutil.Process]:
+    """Return the processes of a deployment's replicas."""
+    everyone = psutil.Process(service.process.pid).children(recursive=True)
+    return [one for one in everyone if f"ServeReplica:cytoray:{deployment}" in " ".join(one.cmdline())]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, jaccard_score, precision_recall_fscore_support
 
 from cytoray_analysis.tasks.calibration import binned_calibration_error
 
@@ -60,6 +59,8 @@ def _each_class(
 ) -> dict[str, NDArray[np.float64]]:
     if not len(truth):
         return {name: np.zeros(len(classes)) for name in PER_CLASS}
+    from sklearn.metrics import jaccard_score, precision_recall_fscore_support
+
     precision, recall, f1, _ = precision_recall_fscore_support(truth, predicted, labels=classes, zero_division=0.0)
     jaccard = jaccard_score(truth, predicted, labels=classes, average=None, zero_division=0.0)
     return dict(zip(PER_CLASS, (precision, recall, f1, jaccard), strict=True))
@@ -71,6 +72,8 @@ def count_confusions(
     """Return the confusion matrix (K, K): row true class, column predicted class, entry number of cells."""
     if not len(truth):
         return np.zeros((classes, classes), np.int64)
+    from sklearn.metrics import confusion_matrix
+
     matrix: NDArray[np.int64] = confusion_matrix(truth, probabilities.argmax(axis=1), labels=np.arange(classes))
     return matrix
 

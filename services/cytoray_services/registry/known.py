@@ -47,8 +47,7 @@ class Known:
         PlatformError
             Nobody answers, and nothing is remembered.
         """
-        adapter = TypeAdapter(form)
-        path = self._folder / f"{quote(question, safe='@')}.json"
+        adapter, path = TypeAdapter(form), self._path(question)
         try:
             answer = ask()
         except PlatformError as error:
@@ -68,6 +67,13 @@ class Known:
             except OSError as error:  # a full disk is no reason not to answer
                 logger.warning("cannot keep what is known of %s: %s", question, error)
         return answer, False
+
+    def remembered(self, question: str, form: type[Said]) -> Said | None:
+        """Return the last answer without asking; None where there is none."""
+        return _read(self._path(question), TypeAdapter(form))
+
+    def _path(self, question: str) -> Path:
+        return self._folder / f"{quote(question, safe='@')}.json"
 
 
 def _read(path: Path, adapter: TypeAdapter[Said]) -> Said | None:

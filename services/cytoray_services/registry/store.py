@@ -262,7 +262,8 @@ class Registry:
         PlatformError
             MLflow does not answer, and this was never asked here before.
         """
-        parse_reference(reference)
+        if parse_reference(reference).version is not None and (found := self.last_known(reference)) is not None:
+            return found, False  # a version never changes, so MLflow need not even be imported
         version, stale = self._known.ask(reference, ModelVersion, lambda: self.resolve(reference))
         if not stale:  # a replica asks for the very version that a gateway found under an alias
             self._known.ask(version.reference, ModelVersion, lambda: version)
@@ -380,6 +381,10 @@ class Registry:
                 found = search_versions(client, name)
                 self._digests[key] = {str(version.version): version.tags.get("digest", "") for version in found}
             return model_record(model, self._digests.get(key, {}))
+
+    def last_known(self, reference: str) -> ModelVersion | None:
+        """Return what a reference meant when it was last asked for on this machine; None for never."""
+        return self._known.remembered(reference, ModelVersion)
 
     def record_or_known(self, name: str) -> tuple[ModelRecord, bool]:
         """Return what :meth:`record` does; where MLflow is away, what it said when last asked here, and True."""

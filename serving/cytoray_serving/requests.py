@@ -1,0 +1,47 @@
+"""What all doors that speak HTTP do alike: the length of a body, callers who go away, the headers of refusals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from fastapi import Request
+
+from cytoray_analysis.errors import CytorayError, OverloadedError, PlatformError, UnauthorizedError
+from cytoray_serving.access import CHALLENGE
+
+T = TypeVar("T")
+
+
+def declared_length(request: Request) -> int | None:
+    """Return the bytes that a request says its body has; None where it does not say."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isdigit() and len(declared) < 20 else None
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """Wait for work, and cancel it when the caller goes away: nobody waits for it then."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+        return await task
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+def refusal_headers(error: CytorayError) -> dict[str, str]:
+    """Return what a refusal says beside its body: when to come again, or that a token is needed."""
+    if isinstance(error, PlatformError):
+        return {"Retry-After": str(error.retry_after if isinstance(error, OverloadedError) else 1)}
+    return dict(CHALLENGE) if isinstance(error, UnauthorizedError) else {}
+
+
+async def _disconnected(request: Request) -> None:
+    """Return when the caller has gone away; the body has been read, so nothing else comes."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

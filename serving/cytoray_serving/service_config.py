@@ -1,0 +1,242 @@
+"""What a service serves and within which limits: one YAML file, checked whole before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cytoray_analysis.errors import MissingFileError, RequestError
+from cytoray_serving.places import Allowed
+from cytoray_serving.replica import ReplicaOptions
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Replicas(_Frozen):
+    """How many copies of a model run.
+
+    Attributes
+    ----------
+    least, most
+        Copies; where they differ, what waits decides. A least of 0 stops the last one when nobody asks.
+    megapixels
+        Waiting for each copy before another is started.
+    idle_seconds
+        Without a request until a copy too many ends.
+    """
+
+    least: int = Field(default=1, ge=0)
+    most: int = Field(default=1, ge=1)
+    megapixels: float = Field(default=8.0, gt=0)
+    idle_seconds: float = Field(default=60.0, gt=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.least > self.most:
+            raise ValueError(f"least is {self.least}, more than most, which is {self.most}")
+        return self
+
+
+class ModelConfig(_Frozen):
+    """One model with replicas of its own.
+
+    Attributes
+    ----------
+    model
+        ``name``, ``name@alias``, ``name/version`` or a bundle folder.
+    replicas
+        How many.
+    run
+        How each of them runs it.
+    """
+
+    model: str = Field(min_length=1)
+    replicas: Replicas = Replicas()
+    run: ReplicaOptions = ReplicaOptions()
+
+
+class SharedConfig(_Frozen):
+    """Replicas that any other registered model is loaded into when it is asked for.
+
+    Attributes
+    ----------
+    models
+        That one replica holds; the one that was not asked for the longest goes first.
+    """
+
+    replicas: Replicas = Replicas(least=0, most=1)
+    models: int = Field(default=4, ge=1)
+    run: ReplicaOptions = ReplicaOptions()
+
+
+class RequestLimits(_Frozen):
+    """What the gateway takes at most.
+
+    Attributes
+    ----------
+    body_megabytes
+        Of one request.
+    bodies_megabytes
+        Of all requests that are being answered by one gateway.
+    waiting_requests, waiting_megapixels
+        For one model at one gateway; one request alone is always taken.
+    seconds
+        For one answer; a request can ask for less.
+    """
+
+    body_megabytes: int = Field(default=256, ge=1)
+    bodies_megabytes: int = Field(default=2048, ge=1)
+    waiting_requests: int = Field(default=256, ge=1)
+    waiting_megapixels: float = Field(default=1024.0, gt=0)
+    seconds: float = Field(default=300.0, gt=0)
+
+
+class JobsConfig(_Frozen):
+    """Work in bulk.
+
+    Attributes
+    ----------
+    workers
+        Of one job at most, each a process with the model loaded.
+    at_once
+        Jobs that are worked on at a time; the others wait.
+    run
+        How workers run the models.
+    """
+
+    workers: int = Field(default=2, ge=1)
+    at_once: int = Field(default=1, ge=1)
+    run: ReplicaOptions = ReplicaOptions()
+
+
+class ServiceConfig(_Frozen):
+    """A whole service.
+
+    Attributes
+    ----------
+    models
+        Those with replicas of their own.
+    shared
+        For all other registered models; null serves none.
+    pipelines
+        By name, the models that work one after the other, such as ``{count: [nuclei, bloodcells]}``.
+    gateways
+        Processes that speak HTTP and gRPC.
+    limits, jobs
+        See there.
+    allowed
+        The places that requests may name; none by default.
+    insecure_local
+        Whether anybody may ask without a token.
+    tokens
+        The file of the tokens; null for the one in CYTORAY_HOME.
+    poll_seconds
+        Between two looks at the registry.
+    """
+
+    models: tuple[ModelConfig, ...] = ()
+    shared: SharedConfig | None = SharedConfig()
+    pipelines: dict[str, tuple[str, ...]] = {}
+    gateways: int = Field(default=1, ge=1)
+    limits: RequestLimits = RequestLimits()
+    jobs: JobsConfig = JobsConfig()
+    allowed: Allowed = Allowed()
+    insecure_local: bool = False
+    tokens: Path | None = None
+    poll_seconds: float = Field(default=1.0, gt=0)
+
+    @property
+    def largest_image(self) -> int:
+        """Pixels of the largest image that any model answers at once."""
+        return max(
+            [one.run.largest_image for one in self.models] + ([self.shared.run.largest_image] if self.shared else [])
+        )
+
+    @model_validator(mode="after")
+    def _pipelines_have_steps(self) -> Self:
+        for name, steps in self.pipelines.items():
+            if len(steps) < 2:
+                raise ValueError(f"the pipeline {name} needs at least two models, got {len(steps)}")
+        return self
+
+
+def read_config(path: Path) -> ServiceConfig:
+    """Read the configuration of a service.
+
+    Raises
+    ------
+    MissingFileError
+        There is no such file.
+    RequestError
+        It is no YAML, or a field is unknown or out of range.
+    """
+    import yaml
+
+    if not path.is_file():
+        raise MissingFileError(f"{path} does not exist", field="config", hint="check the path")
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} is no YAML: {error}", field="config", hint="see docs/guides/serving.md") from error
+    try:
+        return ServiceConfig.model_validate({} if content is None else content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise RequestError(
+            f"{path}: {first['msg']}, got {str(first['input'])[:80]!r}",
+            field=place or "config",
+            hint="docs/guides/serving.md lists the fields",
+        ) from error
+
+
+def configured(
+    path: Path | None,
+    *,
+    models: Sequence[str],
+    replicas: str,
+    threads: int | None,
+    device: str | None,
+    largest_body: int | None,
+    insecure_local: bool,
+    roots: Sequence[Path],
+) -> ServiceConfig:
+    """Put together what a file and the command line say; the command line adds to the file.
+
+    Parameters
+    ----------
+    replicas
+        ``2``, or ``0-4``.
+
+    Raises
+    ------
+    MissingFileError, RequestError
+        The file is not there, or something does not fit.
+    """
+    config = ServiceConfig() if path is None else read_config(path)
+    run = ReplicaOptions(threads=threads, device=device)
+    own = tuple(ModelConfig(model=model, replicas=_replicas(replicas), run=run) for model in models)
+    allowed = config.allowed.model_copy(update={"roots": (*config.allowed.roots, *(root.absolute() for root in roots))})
+    changes: dict[str, Any] = {"models": (*config.models, *own), "allowed": allowed}
+    if largest_body is not None:
+        changes["limits"] = config.limits.model_copy(update={"body_megabytes": largest_body})
+    if insecure_local:
+        changes["insecure_local"] = True
+    return config.model_copy(update=changes)
+
+
+def _replicas(text: str) -> Replicas:
+    least, _, most = text.partition("-")
+    try:
+        return Replicas(least=int(least), most=int(most or least))
+    except ValueError as error:
+        raise RequestError(
+            f"expected a number of replicas such as 2, or 0-4, got {text!r}",
+            field="replicas",
+            hint="the least comes first, the most is at least 1",
+        ) from error

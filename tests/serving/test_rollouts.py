@@ -1,0 +1,151 @@
+"""Canaries and shadows as a service lives them: who is asked, what is reported, who answers in the end."""
+
+import asyncio
+import shutil
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from cytoray_analysis.errors import CytorayError, PlatformError, RequestError
+from cytoray_services.registry import Registry
+from cytoray_services.rollouts.changes import start_canary, start_shadow
+from cytoray_services.rollouts.leader import Compared, Observed, RolloutKeeper
+from cytoray_services.rollouts.rollout import Limits, read_routing
+from cytoray_services.settings import Settings, load_settings
+from cytoray_serving.assembly import Assembled
+from cytoray_serving.exchange import Answer, Question
+from serving_in_process import InProcess, config_of, in_process
+from serving_samples import GOOD, noise, tiff_bytes
+
+LIMITS = Limits(seconds_per_step=0.0, least_requests=20)
+
+
+@pytest.fixture
+def settings(registered: Path, tmp_path: Path) -> Settings:
+    return load_settings({"CYTORAY_HOME": str(shutil.copytree(registered, tmp_path / "home"))})
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Registry:
+    return Registry.open(settings)
+
+
+@pytest.fixture
+def service(settings: Settings) -> Assembled:
+    return in_process(settings, config_of(["nuclei@champion"]))
+
+
+async def answers(service: Assembled, count: int, body: bytes = GOOD) -> Counter[str | None]:
+    versions: Counter[str | None] = Counter()
+    for _ in range(count):
+        versions[(await service.dispatch.answer("nuclei", None, Question(body))).version] += 1
+    return versions
+
+
+def test_a_canary_answers_its_share_and_what_it_does_is_reported(service: Assembled, registry: Registry) -> None:
+    start_canary(registry, "nuclei", "2", steps=(0.3, 1.0))
+
+    async def watched() -> Counter[str | None]:
+        await answers(service, 1)  # known, but the registry was not asked about canaries yet
+        await service.routes.follow()
+        return await answers(service, 200)
+
+    versions = asyncio.run(watched())
+    assert 30 <= versions["2"] <= 95
+    reports = [one for one in service.dispatch.take_reports() if isinstance(one, Observed)]
+    assert Counter(one.version for one in reports) == versions
+    assert all("objects_per_megapixel" in one.outcome.summary for one in reports)
+    status = asyncio.run(service.dispatch.status("nuclei", None))
+    assert (status.version, status.canary) == ("1", "nuclei/2: 30%")
+
+
+def test_a_canary_against_which_nothing_speaks_becomes_the_champion(service: Assembled, registry: Registry) -> None:
+    keeper = RolloutKeeper(registry, ["nuclei"])
+    start_canary(registry, "nuclei", "2", steps=(0.5, 1.0), limits=Limits(0.0, 20, drift=1.0, slower=50, slowest=50))
+    clock = datetime.now(UTC)
+
+    async def live() -> None:
+        nonlocal clock
+        await answers(service, 1)
+        for _ in range(6):
+            keeper.step(clock)
+            await service.routes.follow()
+            await answers(service, 60)
+            keeper.observe_many(service.dispatch.take_reports())
+            clock += timedelta(seconds=60)
+
+    asyncio.run(live())
+    routing = read_routing(registry, "nuclei")
+    assert routing.aliases["champion"] == "2", routing
+    assert [one.state for one in routing.past] == ["promoted"]
+    assert asyncio.run(answers(service, 20)) == {"2": 20}
+
+
+def test_a_canary_that_fails_is_withdrawn(settings: Settings, registry: Registry) -> None:
+    class Bad(InProcess):
+        async def answer(self, reference: str, question: Question, given: object) -> Answer | CytorayError:
+            if reference == "nuclei/2":
+                raise PlatformError("out of memory")
+            return await super().answer(reference, question, given)
+
+    service = in_process(settings, config_of(["nuclei@champion"]), Bad(settings))
+    keeper = RolloutKeeper(registry, ["nuclei"])
+    start_canary(registry, "nuclei", "2", steps=(0.5, 1.0), limits=LIMITS)
+
+    async def live() -> None:
+        await answers(service, 1, GOOD)
+        await service.routes.follow()
+        keeper.step(datetime.now(UTC))
+        for _ in range(80):
+            try:
+                await service.dispatch.answer("nuclei", None, Question(GOOD))
+            except PlatformError:
+                continue
+        keeper.observe_many(service.dispatch.take_reports())
+        (after,) = keeper.step(datetime.now(UTC))
+        assert after.state == "withdrawn"
+        await service.routes.follow()
+        assert await answers(service, 20) == {"1": 20}
+
+    asyncio.run(live())
+    assert read_routing(registry, "nuclei").aliases["champion"] == "1"
+
+
+def test_mistakes_of_callers_speak_against_no_version(service: Assembled, registry: Registry) -> None:
+    start_canary(registry, "nuclei", "2", steps=(0.5, 1.0))
+
+    async def live() -> None:
+        await answers(service, 1)
+        await service.routes.follow()
+        for _ in range(10):
+            with pytest.raises((CytorayError, RequestError)):
+                await service.dispatch.answer("nuclei", None, Question(GOOD[:200], megapixels=1.0))
+
+    asyncio.run(live())
+    assert service.dispatch.take_reports() == []
+
+
+def test_a_shadow_is_compared_and_heard_by_nobody(service: Assembled, registry: Registry) -> None:
+    start_shadow(registry, "nuclei", "2", share=0.5)
+
+    async def live() -> Counter[str | None]:
+        await answers(service, 1)
+        await service.routes.follow()
+        versions: Counter[str | None] = Counter()
+        for number in range(40):
+            versions += await answers(service, 1, tiff_bytes(noise(64, 96, seed=number)))
+            await asyncio.sleep(0.03)
+        await asyncio.sleep(0.5)
+        return versions
+
+    assert asyncio.run(live()) == {"1": 40}
+    compared = service.dispatch.take_reports()
+    assert 8 <= len(compared) <= 32
+    for one in compared:
+        assert isinstance(one, Compared)
+        assert one.version == "2"
+        assert 0 <= one.agreement["ap50"] <= 1
+    status = asyncio.run(service.dispatch.status("nuclei", None))
+    assert status.shadow == "nuclei/2: 50%"

@@ -1,0 +1,81 @@
+"""What a service is told, by a file and on the command line."""
+
+from pathlib import Path
+
+import pytest
+
+from cytoray_analysis.errors import MissingFileError, RequestError
+from cytoray_serving.service_config import Replicas, ServiceConfig, configured, read_config
+
+
+def with_words(
+    path: Path | None = None, *models: str, replicas: str = "1", roots: tuple[Path, ...] = ()
+) -> ServiceConfig:
+    return configured(
+        path,
+        models=models,
+        replicas=replicas,
+        threads=None,
+        device=None,
+        largest_body=9,
+        insecure_local=True,
+        roots=roots,
+    )
+
+
+def test_the_command_line_adds_to_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text(
+        "models: [{model: nuclei@champion, replicas: {least: 0, most: 3}}]\n"
+        "pipelines: {count: [nuclei, cells]}\nlimits: {seconds: 60}\nallowed: {hosts: [images.example.org]}\n"
+    )
+    config = with_words(path, "stain", replicas="2-5", roots=(Path("data"),))
+    assert [(one.model, one.replicas.least, one.replicas.most) for one in config.models] == [
+        ("nuclei@champion", 0, 3),
+        ("stain", 2, 5),
+    ]
+    assert (config.limits.seconds, config.limits.body_megabytes, config.insecure_local) == (60, 9, True)
+    assert config.allowed.roots == (Path("data").absolute(),)
+    assert config.pipelines == {"count": ("nuclei", "cells")}
+
+
+def test_a_service_without_a_file_asks_for_tokens_and_reads_nowhere() -> None:
+    config = ServiceConfig()
+    assert not config.insecure_local
+    assert not config.allowed.roots
+    assert not config.allowed.hosts
+    assert not config.allowed.buckets
+    assert config.shared is not None
+    assert config.shared.replicas == Replicas(least=0, most=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("modles: []", "modles"),
+        ("models: [{model: a, replicas: {least: 4, most: 2}}]", "models.0.replicas"),
+        ("models: [{model: ''}]", "models.0.model"),
+        ("pipelines: {alone: [nuclei]}", "config"),
+        ("limits: {seconds: -1}", "limits.seconds"),
+        ("[1, 2]", "config"),
+        ("{", "config"),
+    ],
+)
+def test_a_mistake_in_the_file_is_told_with_its_place(tmp_path: Path, text: str, field: str) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text(text)
+    with pytest.raises(RequestError) as refused:
+        read_config(path)
+    assert refused.value.field == field
+    assert refused.value.hint
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError):
+        read_config(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize("text", ["two", "3-1", "-1", "0", ""])
+def test_replicas_are_a_number_or_two(text: str) -> None:
+    with pytest.raises(RequestError, match="number of replicas"):
+        with_words(None, "nuclei", replicas=text)
