@@ -11,6 +11,7 @@ import itertools
 import logging
 import time
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from random import SystemRandom
 from typing import Any, Protocol, TypeVar
@@ -24,7 +25,7 @@ from cytoray_analysis.errors import (
     PlatformError,
     ReplicaLostError,
 )
-from cytoray_analysis.images import declared_size
+from cytoray_analysis.images import Declared, Limits, declared_size
 from cytoray_services.rollouts.judge import Outcome
 from cytoray_services.rollouts.leader import Compared, Observed
 from cytoray_services.telemetry import ServingMetrics
@@ -39,6 +40,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 random = SystemRandom().random
+_SMALL = 2**22  # bytes
+_QUICK = (b"II*\0", b"MM\0*", b"\x89PNG", b"\xff\xd8\xff")
+_IN_PASSING = Limits(frames=4)
 _MIRRORED = 4  # shadows that are asked at a time; more questions are not mirrored meanwhile
 _TRIES = 8  # about 13 seconds: longer than a replica takes to start again
 
@@ -154,8 +158,7 @@ class Dispatch:
 
     async def _admitted(self, label: str, route: Route, question: Question, deadline: float | None) -> Answer:
         if not question.megapixels:
-            # In a thread: of files with thousands of pages, and of vendors' formats, this takes seconds.
-            declared = await asyncio.to_thread(declared_size, question.image, limits=UPLOADED)
+            declared = await _declared(question.image)
             question = replace(question, megapixels=declared.pixels / 1e6)
         if route.watched:
             question = replace(question, summary=True)
@@ -256,10 +259,20 @@ class Dispatch:
         metrics.body_bytes.labels(model, "out").inc(len(answer.body))
 
 
+async def _declared(image: bytes) -> Declared:
+    """Return what the header of an image says."""
+    if len(image) <= _SMALL and image.startswith(_QUICK):
+        with suppress(ImageTooLargeError):  # more pages than are counted in passing
+            return declared_size(image, limits=_IN_PASSING)
+    # In a thread: of files with thousands of pages, and of vendors' formats, this takes seconds.
+    return await asyncio.to_thread(declared_size, image, limits=UPLOADED)
+
+
 async def _within(seconds: float, work: Awaitable[T], *, asked: bool) -> T:
     """Wait at most so long; the work is cancelled then, wherever it is."""
     try:
-        return await asyncio.wait_for(work, seconds)
+        async with asyncio.timeout(seconds):
+            return await work
     except TimeoutError as error:
         if isinstance(error, CytorayError):
             raise
