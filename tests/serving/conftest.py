@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.registry import Registry
-from cytoray_services.settings import load_settings
+from cytoray_services.settings import Settings, load_settings
 from serving_samples import (
     MAIN,
     WRONG_REQUESTS,
@@ -26,6 +27,18 @@ from serving_samples import (
     write_small_bundle,
     write_stain_bundle,
 )
+
+
+@pytest.fixture
+def settings(registered: Path, tmp_path: Path) -> Settings:
+    """Give the test a home of its own with two versions of ``nuclei``, the first of them champion."""
+    return load_settings({"CYTORAY_HOME": str(shutil.copytree(registered, tmp_path / "home"))})
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Registry:
+    """Give the registry in that home."""
+    return Registry.open(settings)
 
 
 @dataclass(frozen=True)

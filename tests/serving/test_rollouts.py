@@ -1,10 +1,8 @@
 """Canaries and shadows as a service lives them: who is asked, what is reported, who answers in the end."""
 
 import asyncio
-import shutil
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -13,23 +11,13 @@ from cytoray_services.registry import Registry
 from cytoray_services.rollouts.changes import start_canary, start_shadow
 from cytoray_services.rollouts.leader import Compared, Observed, RolloutKeeper
 from cytoray_services.rollouts.rollout import Limits, read_routing
-from cytoray_services.settings import Settings, load_settings
+from cytoray_services.settings import Settings
 from cytoray_serving.assembly import Assembled
 from cytoray_serving.exchange import Answer, Question
 from serving_in_process import InProcess, config_of, in_process
 from serving_samples import GOOD, noise, tiff_bytes
 
 LIMITS = Limits(seconds_per_step=0.0, least_requests=20)
-
-
-@pytest.fixture
-def settings(registered: Path, tmp_path: Path) -> Settings:
-    return load_settings({"CYTORAY_HOME": str(shutil.copytree(registered, tmp_path / "home"))})
-
-
-@pytest.fixture
-def registry(settings: Settings) -> Registry:
-    return Registry.open(settings)
 
 
 @pytest.fixture

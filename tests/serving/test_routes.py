@@ -2,31 +2,19 @@
 
 import asyncio
 import contextlib
-import shutil
 import sqlite3
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cytoray_analysis.errors import CytorayError, ModelNotFoundError
 from cytoray_services.registry import Registry
-from cytoray_services.settings import Settings, load_settings
+from cytoray_services.settings import Settings
 from cytoray_serving.assembly import Assembled
 from cytoray_serving.exchange import Question
 from cytoray_serving.schema import ModelStatus
 from serving_in_process import InProcess, config_of, in_process
 from serving_samples import GOOD
-
-
-@pytest.fixture
-def settings(registered: Path, tmp_path: Path) -> Settings:
-    return load_settings({"CYTORAY_HOME": str(shutil.copytree(registered, tmp_path / "home"))})
-
-
-@pytest.fixture
-def registry(settings: Settings) -> Registry:
-    return Registry.open(settings)
 
 
 @pytest.fixture
