@@ -83,8 +83,8 @@ def assemble(
     async def follow() -> None:
         """Follow the registry for as long as the gateway runs."""
         while True:
-            await asyncio.sleep(config.poll_seconds)
             try:
+                await routes.statuses()  # so that nobody's request is the first to look
                 await routes.follow()
                 if reports := dispatch.take_reports():
                     await backstage.report(reports)
@@ -92,6 +92,7 @@ def assemble(
                 log.warning("%s", error.message)
             except Exception:
                 log.exception("following the registry failed; it is tried again")
+            await asyncio.sleep(config.poll_seconds)
 
     tokens = None if config.insecure_local else TokenFile(config.tokens or tokens_path(settings))
     access = Access(tokens)

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from cytoray_serving.predicting import Answerer
 
 _FORMATS = (
-    "Form of the answers; the first is the default. Segmentation: tif, json, geojson, overlay, png, csv, zarr; "
-    "label-free: tif, png, json, zarr; classification: json, csv, overlay, heatmap; tracking: zip (written as a "
-    "folder), csv, geff, json."
+    "Form of the answers; the first is the default. Segmentation: tif, json, geojson, overlay, png, csv, arrow, zarr; "
+    "label-free: tif, png, json, zarr; classification: json, csv, arrow, overlay, heatmap; tracking: zip (written as a "
+    "folder), csv, geff, json, arrow; all: arrays."
 )
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 
 import imagecodecs
 import numpy as np
+import pyarrow
+import pyarrow.ipc
 import pytest
 import tifffile
 from hypothesis import given
@@ -164,6 +166,15 @@ def test_csv_has_a_row_of_measurements_per_object(encode: Encode) -> None:
     assert (float(second["centroid_y"]), float(second["bbox_stop_x"])) == (13.5, 28)
     assert float(second["confidence"]) == 0.75
     assert {"intensity_mean_grey", "solidity", "perimeter_um"} <= set(first)
+
+
+def test_arrow_holds_the_same_measurements_with_their_types(encode: Encode) -> None:
+    body = encode("arrow", image=image_of(pixel_size={"Y": 0.5, "X": 0.5}), confidence=CONFIDENCE)
+    table = pyarrow.ipc.open_stream(body).read_all()
+    rows = list(csv.DictReader(io.StringIO(encode("csv", image=image_of(), confidence=CONFIDENCE).decode())))
+    assert table.column("label").to_pylist() == [int(row["label"]) for row in rows] == [1, 2]
+    assert table.column("area_um2").to_pylist()[1] == 32
+    assert {str(table.schema.field(name).type) for name in ("label", "area")} <= {"int64", "int32", "double"}
 
 
 VOLUME = np.zeros((4, 20, 30), np.int32)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cytoray_analysis.cells import Cells
 from cytoray_analysis.inference.cells import CellInference
 from cytoray_analysis.tasks import Classes
-from cytoray_serving.answers.form import Answered, Form, csv_bytes
+from cytoray_serving.answers.form import ARROW, Answered, Form, arrow_bytes, csv_bytes
 from cytoray_serving.schema import CellRow, ClassProbability, ClassTable
 
 _TOP = 3
@@ -49,8 +49,8 @@ def class_table(answered: Answered) -> bytes:
     return table.model_dump_json().encode()
 
 
-def class_csv(answered: Answered) -> bytes:
-    """Encode classes as CSV: number, box, class, its probability, and the probability of every class."""
+def class_columns(answered: Answered) -> dict[str, Sequence[Any] | NDArray[Any]]:
+    """Return number, box, class, its probability, and the probability of every class, a row for each cell."""
     classes: Classes = answered.prediction.answer
     boxes = classes.cells.boxes
     axes = _AXES[-boxes.shape[2] :]
@@ -59,7 +59,7 @@ def class_csv(answered: Answered) -> bytes:
     columns |= {f"{axis}max": boxes[:, 1, place] for place, axis in enumerate(axes)}
     columns |= {"label": classes.labels, "probability": classes.probabilities.max(axis=1)}
     columns |= {f"probability_{name}": classes.probabilities[:, place] for place, name in enumerate(classes.names)}
-    return csv_bytes(columns)
+    return columns
 
 
 def class_overlay(answered: Answered) -> bytes:
@@ -138,7 +138,8 @@ def heat_maps(answered: Answered) -> bytes:
 
 FORMS = (
     Form("json", "application/json", ".json", class_table),
-    Form("csv", "text/csv", ".csv", class_csv),
+    Form("csv", "text/csv", ".csv", lambda answered: csv_bytes(class_columns(answered))),
+    Form("arrow", ARROW, ".arrows", lambda answered: arrow_bytes(class_columns(answered))),
     Form("overlay", "image/png", ".png", class_overlay),
     Form("heatmap", "image/png; content=heatmap", ".png", heat_maps),
 )

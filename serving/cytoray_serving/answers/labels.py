@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from cytoray_analysis.errors import NotAcceptableError
 from cytoray_analysis.images import Image
-from cytoray_serving.answers.form import Answered, Form, csv_bytes, require_plane
+from cytoray_serving.answers.form import ARROW, Answered, Form, arrow_bytes, csv_bytes, require_plane
 from cytoray_serving.polygons import Outline, trace_outlines
 from cytoray_serving.schema import ObjectRow, ObjectTable
 
@@ -108,20 +108,19 @@ def object_rows(
     ]
 
 
-def measurements(answered: Answered) -> bytes:
-    """Encode labels as CSV, see :func:`cytoray_analysis.object_table.measure_objects`."""
+def measurements(answered: Answered) -> dict[str, Any]:
+    """Return the columns of :func:`cytoray_analysis.object_table.measure_objects`."""
     from cytoray_analysis.object_table import measure_objects
 
     labels: Labels = answered.prediction.answer
     image = answered.image
-    columns = measure_objects(
+    return measure_objects(
         labels,
         _channels(image, labels),
         image.pixel_size,
         answered.prediction.confidence,
         channels=image.channels,
     )
-    return csv_bytes(columns)
 
 
 def feature_collection(answered: Answered) -> bytes:
@@ -187,5 +186,6 @@ FORMS = (
     Form("geojson", "application/geo+json", ".geojson", feature_collection),
     Form("overlay", "image/png", ".png", picture_overlay),
     Form("png", "image/png; content=labels", ".png", label_png),
-    Form("csv", "text/csv", ".csv", measurements),
+    Form("csv", "text/csv", ".csv", lambda answered: csv_bytes(measurements(answered))),
+    Form("arrow", ARROW, ".arrows", lambda answered: arrow_bytes(measurements(answered))),
 )

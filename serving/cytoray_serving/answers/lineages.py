@@ -7,7 +7,7 @@ from pathlib import Path
 from cytoray_analysis.tracking.ctc import write_results
 from cytoray_analysis.tracking.formats import tracks_csv, write_geff
 from cytoray_analysis.tracking.lineage import Lineage
-from cytoray_serving.answers.form import Answered, Form, folder_form
+from cytoray_serving.answers.form import ARROW, Answered, Form, arrow_bytes, folder_form
 from cytoray_serving.schema import TrackRow, TrackTable
 
 
@@ -44,9 +44,17 @@ def track_table(answered: Answered) -> bytes:
     return table.model_dump_json().encode()
 
 
+def track_arrow(answered: Answered) -> bytes:
+    """Encode a lineage as an Arrow stream: track, first and last frame, parent (0 for none), confidence where known."""
+    lineage: Lineage = answered.prediction.answer
+    columns = dict(zip(("track", "begin", "end", "parent"), lineage.table.T, strict=True))
+    return arrow_bytes(columns | ({} if lineage.confidence is None else {"confidence": lineage.confidence}))
+
+
 FORMS = (
     folder_form("zip", "application/zip", "_RES", write_masks),
     Form("csv", "text/csv", ".csv", napari_tracks),
     folder_form("geff", "application/zip; content=geff", ".geff", write_graph),
     Form("json", "application/json", ".json", track_table),
+    Form("arrow", ARROW, ".arrows", track_arrow),
 )
