@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from cytoray_analysis.errors import CytorayError, ModelNotFoundError
+from cytoray_analysis.errors import CytorayError, ModelNotFoundError, PlatformError
 from cytoray_services.registry import Registry
 from cytoray_services.settings import Settings
+from cytoray_serving.app import free_port
 from cytoray_serving.assembly import Assembled
 from cytoray_serving.exchange import Question
 from cytoray_serving.schema import ModelStatus
@@ -100,6 +101,18 @@ def test_what_is_loaded_answers_while_the_registry_is_gone(service: Assembled, s
         assert version_that_answers(service) == "1"
         database.execute("ALTER TABLE away RENAME TO registered_models")
     assert followed(service).registry == "following"
+
+
+def test_a_service_that_starts_without_the_registry_takes_the_version_that_it_knew(
+    service: Assembled, settings: Settings
+) -> None:
+    assert version_that_answers(service) == "1"
+    away = Settings(home=settings.home, tracking_uri=f"http://127.0.0.1:{free_port()}")
+    again = in_process(away, config_of(["nuclei@champion"]))
+    assert version_that_answers(again) == "1"
+    assert followed(again).registry.startswith("stays")
+    with pytest.raises(PlatformError):
+        status(again, "nuclei@candidate")
 
 
 @pytest.mark.parametrize(("model", "version"), [("nuclei", "2"), ("nuclei@2", None)])
