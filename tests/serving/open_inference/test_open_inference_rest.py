@@ -228,7 +228,7 @@ def test_a_bomb_is_refused_before_it_is_whole(rest_url: str) -> None:
         (b'{"inputs": []}', {"Inference-Header-Content-Length": "9" * 5000}),
         (b'{"inputs": []}   ', {"Inference-Header-Content-Length": "14"}),
         (b'{"inputs": []}', {"Content-Encoding": "gzip"}),
-        (gzip.compress(b'{"inputs": []}')[:-4], {"Content-Encoding": "gzip"}),
+        (gzip.compress(b'{"inputs": []}', mtime=0)[:-4], {"Content-Encoding": "gzip"}),
         (b'{"inputs": []}', {"Content-Encoding": "br"}),
     ],
 )
