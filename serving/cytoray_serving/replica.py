@@ -23,14 +23,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cytoray_analysis.devices import Precision
 from cytoray_analysis.errors import CytorayError
-from cytoray_analysis.images import Image, Limits, image_from_array, read_image
-from cytoray_analysis.inference.objects import find_objects
+from cytoray_analysis.images import Image, Limits, read_image
 from cytoray_analysis.predictor import MEMORY_BUDGET, ModelIdentity, Prediction, Predictor
 from cytoray_serving.answers import Answered, Form, choose_form
 from cytoray_serving.answers.summary import compare, summarise
 from cytoray_serving.batching import BatchQueue
 from cytoray_serving.exchange import UPLOADED, Answer, Question
 from cytoray_serving.inputs import boxes_of_json, in_model_axes, is_movie, label_pixels, require_objects_fit
+from cytoray_serving.steps import run_step
 
 if TYPE_CHECKING:
     from cytoray_analysis.bundle import Bundle
@@ -263,28 +263,14 @@ class LoadedModel:
     def _step(self, question: Question, given: Given | None, movie: bool) -> Given:
         started = time.perf_counter()
         image = in_model_axes(self._decode(question.image, "the image"), movie=movie) if given is None else given.image
-        objects = None if given is None else given.objects
-        if self._predictor.task.output.truth == "labels":
-            objects = find_objects(image, self._predictor)
-            pixels = image.read()
-        else:
-            pixels = self._predictor.predict(image).answer
+        image, objects = run_step(self._predictor, image, None if given is None else given.objects)
+        # In memory: it goes to another process.
+        image = replace(image, data=image.read())
         steps = () if given is None else given.steps
         seconds = {} if given is None else given.seconds
         name = self.identity.name if self.identity.version is None else f"{self.identity.name}/{self.identity.version}"
         taken = {f"step{len(steps) + 1}": time.perf_counter() - started}
-        return Given(self._image_of_step(image, pixels), objects, (*steps, name), seconds | taken)
-
-    def _image_of_step(self, image: Image, pixels: Any) -> Image:
-        """Return the image for the next model, held in memory: the same one, or the one that was predicted."""
-        if self._predictor.task.output.truth == "labels":
-            return replace(image, data=pixels)
-        spec = self._predictor.bundle.spec
-        channels, axes = tuple(spec.task.arguments["channels"]), spec.input.spatial_axes
-        sizes = {axis: size for axis, size in (image.pixel_size or {}).items() if axis in axes}
-        return image_from_array(
-            pixels[: len(channels)], "C" + axes, channels=channels, pixel_size=sizes, source=image.source
-        )
+        return Given(image, objects, (*steps, name), seconds | taken)
 
     def _predict_alone(self, question: Question) -> Prediction:
         asked = self._read(question, None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cytoray_analysis.errors import CytorayError, ModelNotFoundError, PlatformError
+from cytoray_analysis.errors import CytorayError, ModelNotFoundError, PlatformError, RequestError
 from cytoray_services.registry import Registry
 from cytoray_services.settings import Settings
 from cytoray_serving.app import free_port
@@ -155,6 +155,13 @@ def test_a_pipeline_is_asked_by_its_name(settings: Settings, folders: Any) -> No
     assert status(service, "count").steps == ["nuclei/1"]
     three = asyncio.run(service.dispatch.answer("all", None, Question(GOOD)))
     assert three.steps == ("stain/1", "nuclei/1")
+
+
+def test_a_pipeline_whose_first_model_answers_with_classes_is_refused(settings: Settings, folders: Any) -> None:
+    Registry.open(settings).register(folders.cells, "cells", alias="champion")
+    service = in_process(settings, config_of(["nuclei@champion"], pipelines={"wrong": ("cells", "nuclei")}))
+    with pytest.raises(RequestError, match="labels or images before another one, got cells"):
+        asyncio.run(service.dispatch.answer("wrong", None, Question(GOOD)))
 
 
 def test_a_pipeline_whose_first_model_cannot_read_the_image_says_so(settings: Settings, folders: Any) -> None:

@@ -155,27 +155,13 @@ def test_an_interrupt_ends_the_service_and_all_that_it_started(
 
 
 def test_a_service_without_tokens_does_not_start(registered: Path, tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", MAIN, "serve", "nuclei", "--port", "0", "--json"],
-        env=os.environ | {"CYTORAY_HOME": str(registered)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    ended = serve_in_vain(registered, "nuclei", "--port", "0")
     assert (ended.returncode, json.loads(ended.stdout)["error"]) == (2, "MissingFileError")
     assert "--insecure-local" in ended.stdout
 
 
 def test_only_this_machine_may_be_served_without_tokens(registered: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", MAIN, "serve", "--insecure-local", "--host", "0.0.0.0", "--json"],
-        env=os.environ | {"CYTORAY_HOME": str(registered)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    ended = serve_in_vain(registered, "--insecure-local", "--host", "0.0.0.0")
     assert (ended.returncode, json.loads(ended.stdout)["field"]) == (2, "host")
 
 
@@ -187,23 +173,21 @@ def test_a_service_that_cannot_start_says_why(
     service: Any, registered: Path, words: list[str], status: int, error: str
 ) -> None:
     taken = str(httpx.URL(service.url).port)
-    ended = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            MAIN,
-            "serve",
-            "--insecure-local",
-            "--json",
-            *(taken if word == "TAKEN" else word for word in words),
-        ],
-        env=os.environ | {"CYTORAY_HOME": str(registered)},
+    words = [taken if word == "TAKEN" else word for word in words]
+    ended = serve_in_vain(registered, "--insecure-local", *words)
+    assert (ended.returncode, json.loads(ended.stdout)["error"]) == (status, error), ended.stderr
+
+
+def serve_in_vain(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a ``cytoray serve`` that ends by itself."""
+    return subprocess.run(
+        [sys.executable, "-c", MAIN, "serve", *words, "--json"],
+        env=os.environ | {"CYTORAY_HOME": str(home)},
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert (ended.returncode, json.loads(ended.stdout)["error"]) == (status, error), ended.stderr
 
 
 def replicas_of(service: Any, deployment: str) -> list[psutil.Process]:

@@ -204,12 +204,6 @@ def read_routing(registry: Registry, name: str) -> Routing:
     return routing_of(registry.record(name))
 
 
-def read_routing_or_known(registry: Registry, name: str) -> tuple[Routing, bool]:
-    """Return what :func:`read_routing` does; where MLflow is away, what it said when last asked here, and True."""
-    record, stale = registry.record_or_known(name)
-    return routing_of(record), stale
-
-
 def routing_of(record: ModelRecord) -> Routing:
     """Read the rollouts from the notes of a model."""
     canaries, shadows = _read(record.notes, _CANARY, _CANARIES), _read(record.notes, _SHADOW, _SHADOWS)

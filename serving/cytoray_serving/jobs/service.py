@@ -22,12 +22,12 @@ from cytoray_serving.inputs import is_movie
 from cytoray_serving.jobs.driver import BUSY
 from cytoray_serving.jobs.plan import check_places
 from cytoray_serving.jobs.request import JobRequest, JobStatus
-from cytoray_serving.jobs.steps import Step, check_steps
 from cytoray_serving.jobs.store import Job, JobFolder, JobStore, new_id, now
 from cytoray_serving.jobs.work import ZARR
 from cytoray_serving.places import Allowed
 from cytoray_serving.replica import ReplicaOptions
 from cytoray_serving.schema import ErrorBody, ModelAnswered
+from cytoray_serving.steps import Step, check_steps
 
 log = logging.getLogger(__name__)
 

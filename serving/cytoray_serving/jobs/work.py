@@ -31,10 +31,10 @@ from cytoray_serving.answers import Answered, form_named
 from cytoray_serving.answers.images import answer_image
 from cytoray_serving.inputs import cells_of_rows, in_model_axes, label_pixels, open_masks, rows_of_csv
 from cytoray_serving.jobs import large
-from cytoray_serving.jobs.steps import run_steps
 from cytoray_serving.jobs.store import Item, Job, Record
 from cytoray_serving.places import Place, place
 from cytoray_serving.schema import ErrorBody
+from cytoray_serving.steps import run_steps
 
 log = logging.getLogger(__name__)
 

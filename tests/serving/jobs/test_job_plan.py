@@ -16,8 +16,8 @@ from cytoray_analysis.inference.objects import find_objects
 from cytoray_analysis.predictor import Predictor
 from cytoray_serving.jobs.plan import check_places, plan_items, stem
 from cytoray_serving.jobs.request import JobRequest
-from cytoray_serving.jobs.steps import Step, check_steps, run_steps
 from cytoray_serving.places import Allowed
+from cytoray_serving.steps import Step, check_steps, run_steps
 from job_samples import picture, write_images
 from serving_samples import moving_squares, tiff_bytes, write_stain_bundle
 
@@ -133,6 +133,9 @@ def test_labels_are_the_objects_and_an_image_is_the_image_of_the_next_model(
     tracked = run_steps([segmenter, linker], image_from_array(movie, "ZYX"))
     assert tracked.prediction.kind == "lineage"
     one = Predictor(Bundle.load(write_stain_bundle(tmp_path / "stain")))
-    with pytest.raises(Exception, match="channels"):  # the small stain predicts two channels, the segmenter takes one
-        run_steps([one, segmenter], image)
+    stain = image_from_array(one.predict(image).answer[0], "YX")  # its deviation, the second, is not passed on
+    found = run_steps([one, segmenter], image).prediction.answer
+    assert np.array_equal(found, segmenter.predict(stain).answer)
+    with pytest.raises(RequestError, match="labels or images before another one"):
+        run_steps([classifier, segmenter], image)
     assert np.array_equal(run_steps([segmenter], image).prediction.answer, labels)

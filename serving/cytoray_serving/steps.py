@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cytoray_analysis.errors import RequestError
@@ -50,14 +50,37 @@ def check_steps(steps: Sequence[Step], *, told: str | None) -> None:
                 field="masks",
                 hint="name masks, or a segmentation such as nuclei@champion",
             )
-        if step is not steps[-1] and step.kind not in ("labels", "image"):
-            raise RequestError(
-                f"expected a model of labels or images before another one, got {step.name}, whose answers are of the "
-                f"kind {step.kind!r}",
-                field="segmentation",
-                hint="name a model that was trained for segmentation",
-            )
+        if step is not steps[-1]:
+            require_step(step.name, step.kind)
         objects = "labels" if step.kind == "labels" else None
+
+
+def require_step(name: str, kind: TruthKind) -> None:
+    """Raise :class:`RequestError` unless the answers of a model are something that another one can be asked about."""
+    if kind not in ("labels", "image"):
+        raise RequestError(
+            f"expected a model of labels or images before another one, got {name}, whose answers are of the "
+            f"kind {kind!r}",
+            field="segmentation",
+            hint="name a model that was trained for segmentation",
+        )
+
+
+def run_step(predictor: Predictor, image: Image, objects: Any = None) -> tuple[Image, Any]:
+    """Return what the next model is asked about: labels become its objects, a predicted image becomes its image.
+
+    Raises
+    ------
+    RequestError
+        The answers of this model are neither.
+    """
+    require_step(predictor.identity.name, predictor.task.output.truth)
+    if predictor.task.output.truth == "labels":
+        return image, find_objects(image, predictor)
+    prediction = predictor.predict(image, objects)
+    # Deviations, which come after the channels, are not for the next model.
+    channels = prediction.answer[: len(predictor.bundle.spec.task.arguments["channels"])]
+    return answer_image(Answered(replace(prediction, answer=channels), image, predictor)), None
 
 
 def run_steps(predictors: Sequence[Predictor], image: Image, objects: Any = None) -> Answered:
@@ -81,8 +104,5 @@ def run_steps(predictors: Sequence[Predictor], image: Image, objects: Any = None
     image = in_model_axes(image, movie=movie)
     *earlier, last = predictors
     for predictor in earlier:
-        if predictor.task.output.truth == "labels":
-            objects = find_objects(image, predictor)
-        else:
-            image, objects = answer_image(Answered(predictor.predict(image, objects), image, predictor)), None
+        image, objects = run_step(predictor, image, objects)
     return Answered(last.predict(image, objects), image, last, objects)
