@@ -1,6 +1,6 @@
 """Where this installation keeps its state, and which registry it talks to.
 
-Three environment variables, read in one place:
+Four environment variables, read in one place:
 
 ``CYTORAY_HOME``
     The folder for everything that Cytoray keeps; default ``.cytoray`` in the working directory.
@@ -9,6 +9,8 @@ Three environment variables, read in one place:
 ``CYTORAY_ARTIFACTS``
     Where new experiments keep their files when the registry is a database, such as ``s3://bucket/models``; default a
     folder under the home folder. A server keeps its own.
+``CYTORAY_CACHE``
+    Where decoded images lie, best on a disk of this machine alone; default a folder under the home folder.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ class Settings(BaseModel):
         Address of the MLflow tracking server and registry.
     artifacts_uri
         Where files of runs go that no server keeps; None for :attr:`artifacts`.
+    cache_folder
+        Where decoded images lie; None for a folder under `home`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +46,12 @@ class Settings(BaseModel):
     home: Path
     tracking_uri: str
     artifacts_uri: str | None = None
+    cache_folder: Path | None = None
+
+    @property
+    def cache(self) -> Path:
+        """Folder of decoded images, which need not outlive the machine."""
+        return self.cache_folder or self.home / "cache"
 
     @property
     def artifacts(self) -> Path:
@@ -84,6 +94,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         home=home,
         tracking_uri=variables.get("MLFLOW_TRACKING_URI") or _local_tracking_uri(home),
         artifacts_uri=variables.get("CYTORAY_ARTIFACTS") or None,
+        cache_folder=Path(cache).expanduser().absolute() if (cache := variables.get("CYTORAY_CACHE")) else None,
     )
 
 

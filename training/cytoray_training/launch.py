@@ -17,9 +17,9 @@ from typing import Any
 
 from cytoray_analysis.errors import CytorayError, PlatformError, RequestError, TrainingError
 from cytoray_analysis.files import write_whole
+from cytoray_services.jobs.scale import Scale
 from cytoray_training.checkpoint import Checkpoint, Journal, load_checkpoint, load_journal, save_checkpoint
 from cytoray_training.plan import Plan
-from cytoray_training.recipe import Scale
 from cytoray_training.reporter import PROGRESS, append_progress
 
 FAILURE = "failure.json"

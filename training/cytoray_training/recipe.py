@@ -16,6 +16,7 @@ from cytoray_analysis.augmentation import Augmentation
 from cytoray_analysis.bundle import NetworkChoice, TaskChoice
 from cytoray_analysis.errors import MissingFileError, RecipeError
 from cytoray_analysis.images.intensity import IntensityScaling
+from cytoray_services.jobs.scale import Scale
 
 _Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 _Count = Annotated[int, Field(ge=1)]
@@ -121,15 +122,6 @@ class Training(_Section):
         return self.epochs * self.steps_per_epoch
 
 
-class Scale(_Section):
-    """On how much machine. Not part of a run's identity: an interrupted run may go on with more workers."""
-
-    workers: int = Field(1, ge=1, le=4096)
-    cpus_per_worker: int = Field(1, ge=1)
-    gpus_per_worker: int = Field(0, ge=0, le=1)
-    max_failures: int = Field(3, ge=0, description="how often lost workers are replaced")
-
-
 class Halving(_Section):
     """When a search gives a trial up: asynchronous successive halving (ASHA, arXiv:1810.05934)."""
 
@@ -213,13 +205,22 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if not path.is_file():
         raise MissingFileError(f"expected a recipe file, found none at {path}", field="recipe")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid YAML: {error}", field="recipe") from error
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is no text: {error}", field="recipe") from error
+    return read_recipe(text, overrides, name=str(path))
+
+
+def read_recipe(text: str, overrides: Sequence[str] = (), *, name: str = "the recipe") -> Recipe:
+    """Read a recipe that is at hand as text; see :func:`load_recipe`."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{name} is not valid YAML: {error}", field="recipe") from error
     if not isinstance(content, dict):
-        raise RecipeError(f"expected a mapping at the top of {path}, got {type(content).__name__}", field="recipe")
-    for text in overrides:
-        content = _overridden(content, text)
+        raise RecipeError(f"expected a mapping at the top of {name}, got {type(content).__name__}", field="recipe")
+    for override in overrides:
+        content = _overridden(content, override)
     return parse_recipe(content)
 
 
