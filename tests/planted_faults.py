@@ -76,7 +76,7 @@ def trained(plan: Plan, folder: Path) -> Diagnosis:
     checkpoint = reporter.latest()
     assert checkpoint is not None
     assert checkpoint.best is not None
-    cache = open_cache(plan.home, plan.dataset, plan.dataset_hash, plan.model_input, plan.chosen_task)
+    cache = open_cache(plan.cache, plan.dataset, plan.dataset_hash, plan.model_input, plan.chosen_task)
     spec = plan.bundle_spec(cache.statistics, decode=fit(plan, cache, checkpoint.best))
     blank = torch.zeros((plan.examples.inputs(plan.model_input), *plan.crop)).numpy()
     with tempfile.TemporaryDirectory() as scratch:

@@ -64,9 +64,9 @@ def bare_rate(plan: Plan) -> float:
     """Train in a plain loop in this process."""
     torch.set_num_threads(os.cpu_count() or 1)
     training = plan.recipe.training
-    cache = open_cache(plan.home, plan.dataset, plan.dataset_hash, plan.model_input, plan.chosen_task)
+    cache = open_cache(plan.cache, plan.dataset, plan.dataset_hash, plan.model_input, plan.chosen_task)
     sampler = Sampler(
-        cache=cache,
+        source=cache,
         examples=plan.examples,
         crop=plan.crop,
         batch=training.batch_size,

@@ -34,7 +34,7 @@ def as_it_is(labels: Tensor) -> Tensor:
 
 def sampler(cache: Cache, **changes: Any) -> Sampler:
     settings: dict[str, Any] = {
-        "cache": cache,
+        "source": cache,
         "examples": EXAMPLES["pixel"],
         "crop": (64, 64),
         "batch": 8,

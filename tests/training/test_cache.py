@@ -20,8 +20,8 @@ GREY = ModelInput(channels=("grey",))
 TASK = TaskChoice(name="segmentation")
 
 
-def opened(home: Path, dataset: Dataset, model_input: ModelInput = GREY) -> Cache:
-    return open_cache(home, dataset, hash_dataset(dataset), model_input, TASK)
+def opened(caches: Path, dataset: Dataset, model_input: ModelInput = GREY) -> Cache:
+    return open_cache(caches, dataset, hash_dataset(dataset), model_input, TASK)
 
 
 def test_it_holds_the_pixels_and_labels_of_every_training_image(tmp_path: Path, cells: Dataset) -> None:
@@ -80,7 +80,7 @@ def test_statistics_come_from_the_training_images_only(tmp_path: Path) -> None:
         write_labels(tmp_path / "data" / "masks" / f"{name}.tif", np.ones((64, 64), np.uint16))
         rows.append(f"images/{name}.tif,masks/{name}.tif,{split}")
     (tmp_path / "data" / "manifest.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    cache = opened(tmp_path / "home", open_dataset(tmp_path / "data"))
+    cache = opened(tmp_path / "caches", open_dataset(tmp_path / "data"))
     assert cache.statistics.high[0] <= 100
 
 
@@ -94,4 +94,4 @@ def test_grey_images_are_repeated_where_the_model_takes_colour(tmp_path: Path, c
 def test_a_data_set_without_training_images_is_refused_and_leaves_nothing(tmp_path: Path, cells: Dataset) -> None:
     with pytest.raises(DatasetError, match="train"):
         opened(tmp_path, cells.split("val"))
-    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]

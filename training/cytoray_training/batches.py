@@ -1,6 +1,7 @@
 """Which crops a step trains on: a pure function of seed and step.
 
 So resuming needs only the place in the training. The draw does not depend on the number of workers; each takes a share.
+Where a worker holds but some shards of the training split, it draws from those, and they depend on the workers.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +21,11 @@ from torch import Tensor
 
 from cytoray_analysis.augmentation import Augmentation
 from cytoray_analysis.examples import Examples
-from cytoray_training.cache import Cache
+from cytoray_training.cache import Source, Window
 from cytoray_training.plan import Plan
 
 Pass = tuple[Tensor, Tensor]
+_Places = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 # Reads exactly a crop.
 _STILL = Augmentation(flips=False, rotation=0.0, zoom=(1.0, 1.0), elastic=0.0)
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -53,14 +55,14 @@ class Sampler:
 
     Attributes
     ----------
-    cache
+    source
         Where pixels and truths come from.
     examples
         How they are drawn and varied.
     crop
         Sides of a crop in pixels.
     batch
-        Crops per optimizer step, over all workers.
+        Crops per optimizer step, over all workers; see :func:`shares`.
     accumulate
         Passes that they are divided into, on each worker.
     seed
@@ -77,7 +79,7 @@ class Sampler:
         Counts where the time goes.
     """
 
-    cache: Cache
+    source: Source
     examples: Examples
     crop: tuple[int, ...]
     batch: int
@@ -89,11 +91,18 @@ class Sampler:
     rank: int = 0
     world: int = 1
     spent: Preparing = field(default_factory=Preparing, compare=False)
+    _known: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
 
-    @cached_property
-    def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """Example, place in it, and probability of all that may be drawn."""
-        offered = [self.examples.places(self.cache.truth(index)) for index in range(len(self.cache.entries))]
+    def _places(self, window: Window) -> _Places:
+        """Return what may be drawn from a window, kept until the next one comes."""
+        if not self._known or self._known[0] is not window:
+            self._known[:] = [window, self._offered(window)]
+        found: _Places = self._known[1]
+        return found
+
+    def _offered(self, window: Window) -> _Places:
+        """Return example, place in it, and probability of all that may be drawn."""
+        offered = [window.places(index, self.examples) for index in range(len(window.entries))]
         sizes = [len(places.weights) for places in offered]
         example = np.repeat(np.arange(len(offered)), sizes)
         place = np.concatenate([np.arange(size) for size in sizes])
@@ -101,13 +110,16 @@ class Sampler:
         classes = [places.classes for places in offered if places.classes is not None]
         if classes and self.balance > 0:
             numbers = np.concatenate(classes)
-            weights = weights / np.bincount(numbers)[numbers] ** self.balance
+            counts = np.bincount(numbers)
+            if window.class_counts:  # of the whole, so that a window is weighted like every other
+                counts = np.array([window.class_counts.get(number, 1) for number in range(len(counts))])
+            weights = weights / counts[numbers] ** self.balance
         return example, place, weights / weights.sum()
 
     def draw(self, step: int) -> list[Draw]:
-        """Choose the crops of a step, over all workers."""
+        """Choose the crops of a step, over all workers; of what this worker holds, where it does not hold all."""
         chance = np.random.default_rng((self.seed, step))
-        example, place, probability = self._places
+        example, place, probability = self._places(self.source.window(step))
         chosen = chance.choice(len(probability), self.batch, p=probability)
         where = chance.random((self.batch, len(self.crop)))
         return [
@@ -116,17 +128,23 @@ class Sampler:
 
     def passes(self, step: int) -> list[Pass]:
         """Return this worker's (images, target) of a step, one per pass, ready for the network."""
-        draws = self.draw(step)
-        size = self.batch // (self.world * self.accumulate)
-        starts = [(index * self.world + self.rank) * size for index in range(self.accumulate)]
-        return [self._pass(draws[start : start + size], (self.seed, step, start)) for start in starts]
+        draws, window = self.draw(step), self.source.window(step)
+        sizes = shares(self.batch, self.world, self.accumulate)
+        before = 0
+        mine = []
+        for number in range(self.accumulate):
+            start = before + sum(sizes[rank][number] for rank in range(self.rank))
+            chosen = draws[start : start + sizes[self.rank][number]]
+            mine.append(self._pass(window, chosen, (self.seed, step, start)))
+            before += sum(size[number] for size in sizes)
+        return mine
 
-    def _pass(self, draws: list[Draw], seed: tuple[int, int, int]) -> Pass:
+    def _pass(self, window: Window, draws: list[Draw], seed: tuple[int, int, int]) -> Pass:
         began = time.perf_counter()
         windows = [
             self.examples.window(
-                self.cache.pixels(draw.example),
-                self.cache.truth(draw.example),
+                window.pixels(draw.example),
+                window.truth(draw.example),
                 draw.place,
                 np.array(draw.chance),
                 self.crop,
@@ -150,13 +168,25 @@ class Sampler:
         return images, target
 
 
-def test_input(plan: Plan, cache: Cache) -> NDArray[np.float32]:
+def shares(batch: int, world: int, accumulate: int) -> tuple[tuple[int, ...], ...]:
+    """Return how many of a step's crops each worker takes in each of its passes, as evenly as it goes.
+
+    Of 16 crops three workers take 6, 5 and 5. As long as there are as many crops as passes in all, none is empty.
+
+    Returns
+    -------
+    tuple
+        ``shares(…)[rank][pass]``.
+    """
+    each, more = divmod(batch, world * accumulate)
+    return tuple(tuple(each + (number * world + rank < more) for number in range(accumulate)) for rank in range(world))
+
+
+def test_input(plan: Plan, source: Source) -> NDArray[np.float32]:
     """Return one input of the network as it is drawn from, not varied, for a bundle to test itself with."""
     examples = plan.examples
-    offered = [examples.places(cache.truth(index)).weights.sum() for index in range(len(cache.entries))]
-    richest = int(np.argmax(offered))
     middle = np.full(len(plan.crop), 0.5)
-    pixels, truth = cache.pixels(richest), cache.truth(richest)
+    pixels, truth = source.richest(examples)
     return examples.window(pixels, truth, 0, middle, plan.crop, _STILL)[0]
 
 

@@ -1,7 +1,9 @@
 """The training split decoded once, in files that every worker of a node maps into memory.
 
-``home/cache/<key>/`` holds all pixels one after the other in their own type (``pixels``), all truths (``truth``), and
-``index.json``. The key covers the content of the data, how the model sees it, and the task.
+``<key>/`` in the folder of caches holds all pixels one after the other in their own type (``pixels``), all truths
+(``truth``), and ``index.json``. The key covers the content of the data, how the model sees it, and the task.
+
+What is too large for one node is cut into :mod:`~cytoray_training.shards` instead.
 """
 
 from __future__ import annotations
@@ -11,23 +13,23 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cytoray_analysis.bundle import ModelInput, TaskChoice
 from cytoray_analysis.errors import DatasetError
-from cytoray_analysis.examples import EXAMPLES, Example
+from cytoray_analysis.examples import EXAMPLES, Example, Examples, Places
 from cytoray_analysis.images import fit_statistics, intensity_map
 from cytoray_analysis.images.intensity import IntensityStatistics
 from cytoray_analysis.tasks import get_task
-from cytoray_services.datasets import Dataset, read_labelled
+from cytoray_services.datasets import Dataset, Item, passing, read_labelled
 
 FORMAT = 2
 Progress = Callable[[int, int], None]
@@ -81,6 +83,49 @@ class CachedPixels:
         return pixels
 
 
+class Window(Protocol):
+    """Decoded examples on this node that crops are drawn from: all that there are, or some for the time being."""
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """Where they lie."""
+        ...
+
+    @property
+    def class_counts(self) -> Mapping[int, int] | None:
+        """How many places of each class the whole training split offers; None where all of it is here."""
+        ...
+
+    def pixels(self, index: int) -> CachedPixels:
+        """Return the pixels of an example."""
+        ...
+
+    def truth(self, index: int) -> NDArray[Any]:
+        """Return the truth of an example."""
+        ...
+
+    def places(self, index: int, examples: Examples) -> Places:
+        """Say what may be drawn from an example."""
+        ...
+
+
+class Source(Protocol):
+    """Where a worker's crops come from."""
+
+    @property
+    def statistics(self) -> IntensityStatistics:
+        """Intensities of the whole training split, for the bundle."""
+        ...
+
+    def window(self, step: int) -> Window:
+        """Return what this worker draws from at a step, waiting until it is here."""
+        ...
+
+    def richest(self, examples: Examples) -> tuple[CachedPixels, NDArray[Any]]:
+        """Return pixels and truth of an example that is drawn often."""
+        ...
+
+
 @dataclass(frozen=True)
 class Cache:
     """A decoded training split, mapped into memory.
@@ -94,6 +139,7 @@ class Cache:
     folder: Path
     statistics: IntensityStatistics
     entries: tuple[Entry, ...]
+    class_counts: Mapping[int, int] | None = None
 
     @cached_property
     def _maps(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -104,18 +150,33 @@ class Cache:
     def pixels(self, index: int) -> CachedPixels:
         """Return the pixels of an example."""
         entry = self.entries[index]
-        return CachedPixels(_view(self._maps[0], entry.pixels_at, entry.dtype, entry.shape), entry)
+        return CachedPixels(view(self._maps[0], entry.pixels_at, entry.dtype, entry.shape), entry)
 
     def truth(self, index: int) -> NDArray[Any]:
         """Return a read-only view of the truth of an example."""
         entry = self.entries[index]
-        return _view(self._maps[1], entry.truth_at, entry.truth_dtype, entry.truth_shape)
+        return view(self._maps[1], entry.truth_at, entry.truth_dtype, entry.truth_shape)
+
+    def places(self, index: int, examples: Examples) -> Places:
+        """Say what may be drawn from an example."""
+        return examples.places(self.truth(index))
+
+    def window(self, step: int) -> Window:
+        """Return what may be drawn from at a step: everything."""
+        return self
+
+    def richest(self, examples: Examples) -> tuple[CachedPixels, NDArray[Any]]:
+        """Return pixels and truth of the example that is drawn most often."""
+        offered = [self.places(index, examples).weights.sum() for index in range(len(self.entries))]
+        index = int(np.argmax(offered))
+        return self.pixels(index), self.truth(index)
 
 
-def _view(data: NDArray[np.uint8], start: int, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+def view(data: NDArray[np.uint8], start: int, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return an array that lies among bytes."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    view: NDArray[Any] = data[start : start + size].view(dtype).reshape(shape)
-    return view
+    found: NDArray[Any] = data[start : start + size].view(dtype).reshape(shape)
+    return found
 
 
 def cache_key(dataset_hash: str, model_input: ModelInput, task: TaskChoice) -> str:
@@ -125,7 +186,7 @@ def cache_key(dataset_hash: str, model_input: ModelInput, task: TaskChoice) -> s
 
 
 def open_cache(
-    home: Path,
+    caches: Path,
     dataset: Dataset,
     dataset_hash: str,
     model_input: ModelInput,
@@ -139,8 +200,8 @@ def open_cache(
 
     Parameters
     ----------
-    home
-        The state folder; the cache lies below ``home/cache``.
+    caches
+        The folder that caches lie in.
     dataset_hash
         What :func:`cytoray_services.datasets.hash_dataset` returned for `dataset`.
     model_input
@@ -157,9 +218,9 @@ def open_cache(
     ImageError
         An image cannot be read as the model sees it.
     """
-    folder = home / "cache" / cache_key(dataset_hash, model_input, task)
+    folder = caches / cache_key(dataset_hash, model_input, task)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock")):
         if not folder.exists():
             draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
             try:
@@ -172,7 +233,8 @@ def open_cache(
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Be the only one with this lock, after a wait where somebody else has it."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file closes, also by a process that dies
         yield
@@ -189,25 +251,19 @@ def _decode(
     folder: Path, dataset: Dataset, model_input: ModelInput, task: TaskChoice, progress: Progress | None
 ) -> None:
     train = dataset.split("train")
-    kind = EXAMPLES[get_task(task.name, task.arguments).output.per]
     entries: list[Entry] = []
     identity: list[bool] = []
     images = train.images
     with (folder / "pixels").open("wb") as pixels, (folder / "truth").open("wb") as truth:
         for done, items in enumerate(images, start=1):
-            labelled = read_labelled(train, items, task.arguments)
-            name = items[0].image.relative_to(dataset.root).as_posix()
-            for example in kind.cut(labelled.image, labelled.truth, labelled.objects, model_input):
-                entries.append(_write(example, name, pixels, truth))
+            name = dataset.name_of(items[0].image)
+            for example in decoded(train, items, model_input, task):
+                entries.append(write_example(example, name, pixels, truth))
                 identity.append(example.scaled)
             if progress is not None:
                 progress(done, len(images))
     if not entries:
-        raise DatasetError(
-            f"expected labelled images in the split 'train' of {dataset.root}, found none",
-            field="data.root",
-            hint="see cytoray data check",
-        )
+        raise nothing_to_learn_from(dataset)
     raw = Cache(folder, IntensityStatistics.identity(entries[0].shape[0]), tuple(entries))
     statistics = raw.statistics
     if not identity[0]:
@@ -217,21 +273,42 @@ def _decode(
     (folder / "index.json").write_text(json.dumps(document), encoding="utf-8")
 
 
-def _write(example: Example, name: str, pixels: Any, truth: Any) -> Entry:
-    for file in (pixels, truth):  # types of every width begin at a multiple of it
-        file.write(b"\0" * (-file.tell() % 8))
-    entry = Entry(
+def decoded(dataset: Dataset, items: tuple[Item, ...], model_input: ModelInput, task: TaskChoice) -> Iterator[Example]:
+    """Yield the examples of an image, whose files stay on this node only meanwhile if they lie elsewhere."""
+    kind = EXAMPLES[get_task(task.name, task.arguments).output.per]
+    with passing(dataset, items) as (here, local):
+        labelled = read_labelled(here, local, task.arguments)
+        yield from kind.cut(labelled.image, labelled.truth, labelled.objects, model_input)
+
+
+def nothing_to_learn_from(dataset: Dataset) -> DatasetError:
+    """Return the error for a training split without examples."""
+    return DatasetError(
+        f"expected labelled images in the split 'train' of {dataset.place}, found none",
+        field="data.root",
+        hint="see cytoray data check",
+    )
+
+
+def write_example(example: Example, name: str, pixels: BinaryIO, truth: BinaryIO) -> Entry:
+    """Append an example to two files, or to one that is given twice."""
+    return Entry(
         file=name,
         shape=example.pixels.shape,
         dtype=example.pixels.dtype.str,
-        pixels_at=pixels.tell(),
+        pixels_at=append_array(pixels, example.pixels),
         truth_shape=example.truth.shape,
         truth_dtype=example.truth.dtype.str,
-        truth_at=truth.tell(),
+        truth_at=append_array(truth, example.truth),
     )
-    pixels.write(np.ascontiguousarray(example.pixels).tobytes())
-    truth.write(np.ascontiguousarray(example.truth).tobytes())
-    return entry
+
+
+def append_array(file: BinaryIO, array: NDArray[Any]) -> int:
+    """Append an array to a file and return where it begins: types of every width at a multiple of it."""
+    file.write(b"\0" * (-file.tell() % 8))
+    begin = file.tell()
+    file.write(np.ascontiguousarray(array).tobytes())
+    return begin
 
 
 def _with_scaling(

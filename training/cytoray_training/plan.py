@@ -18,12 +18,13 @@ from cytoray_analysis.networks import NETWORKS
 from cytoray_analysis.tasks import TASKS, Task, get_task, truth_of
 from cytoray_analysis.tiles import per_axis
 from cytoray_services.datasets import Dataset, DataSource
+from cytoray_services.settings import load_settings
 from cytoray_training.recipe import Recipe, recipe_hash
 from cytoray_training.transfer import StartWeights
 
 
 def data_source(recipe: Recipe) -> DataSource:
-    """Return the folders that a recipe names, and how they are read."""
+    """Return the places that a recipe names, and how they are read."""
     data = recipe.data
     return DataSource(data.roots, truth_of(recipe.model.task.name), data.validation_roots, data.columns, data.where)
 
@@ -46,6 +47,8 @@ class Plan:
         State folder; on storage that all nodes share where there are several.
     start
         Whose weights it starts from.
+    cache_folder
+        Where decoded images lie on nodes that do not say so themselves; None for a folder under `home`.
     """
 
     recipe: Recipe
@@ -54,6 +57,12 @@ class Plan:
     decided: Mapping[str, Any]
     home: Path
     start: StartWeights | None = None
+    cache_folder: Path | None = None
+
+    @property
+    def cache(self) -> Path:
+        """Where decoded images lie on this node."""
+        return load_settings().cache_folder or self.cache_folder or self.home / "cache"
 
     @property
     def identity(self) -> str:

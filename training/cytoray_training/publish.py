@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -27,11 +29,12 @@ from cytoray_services.model_card import model_card
 from cytoray_services.promotion.seen_data import record_seen_data
 from cytoray_services.registry import KeptRun, ModelVersion, Registry, Run
 from cytoray_training.batches import test_input
-from cytoray_training.cache import Cache, open_cache
+from cytoray_training.cache import Source
 from cytoray_training.checkpoint import Checkpoint
 from cytoray_training.diagnosis.diagnose import conclude
 from cytoray_training.plan import Plan, data_source
 from cytoray_training.recipe import recipe_hash
+from cytoray_training.source import open_source
 from cytoray_training.validation import predictor_for
 
 logger = logging.getLogger(__name__)
@@ -88,14 +91,14 @@ def bundled(plan: Plan, checkpoint: Checkpoint, folder: Path, run: Run) -> tuple
     """Make the bundle of :func:`publish` and its scores on the validation data, without registering it."""
     if checkpoint.best is None:
         raise TrainingError("the training ended before its first validation, so that there are no best weights")
-    cache = open_cache(plan.home, plan.dataset, plan.dataset_hash, plan.model_input, plan.chosen_task)
-    decode = fit(plan, cache, checkpoint.best)
-    spec = plan.bundle_spec(cache.statistics, decode=decode, provenance=provenance(plan, checkpoint, run.run_id))
-    inputs = test_input(plan, cache)
+    source = open_source(plan)
+    decode = fit(plan, source, checkpoint.best)
+    spec = plan.bundle_spec(source.statistics, decode=decode, provenance=provenance(plan, checkpoint, run.run_id))
+    inputs = test_input(plan, source)
     with tempfile.TemporaryDirectory(prefix="cytoray-publish-") as scratch:
         draft = write_bundle(Path(scratch) / "bundle", spec, checkpoint.best, test_input=inputs, card="Draft.\n")
         evaluation = evaluate(Predictor(draft), plan.dataset.split("val"))
-    names = " + ".join(root.name for root in plan.recipe.data.roots)
+    names = " + ".join(str(root).rpartition("/")[2] for root in plan.recipe.data.roots)
     card = model_card(spec, evaluation.metrics, data={names: plan.dataset_hash})
     bundle = write_bundle(folder / "bundle", spec, checkpoint.best, test_input=inputs, card=card)
     _record(run, plan, checkpoint, evaluation, card)
@@ -103,14 +106,14 @@ def bundled(plan: Plan, checkpoint: Checkpoint, folder: Path, run: Run) -> tuple
     return bundle, evaluation.metrics
 
 
-def fit(plan: Plan, cache: Cache, weights: dict[str, Tensor]) -> dict[str, float]:
+def fit(plan: Plan, source: Source, weights: dict[str, Tensor]) -> dict[str, float]:
     """Fit the decode parameters on validation images, evenly chosen until about four megapixels are reached."""
     dataset = plan.dataset.split("val")
     images = [read_labelled(dataset, items, plan.chosen_task.arguments) for items in dataset.images]
     pixels = sum(math.prod(one.image.spatial_shape) for one in images)
     chosen = images[:: max(1, round(pixels / FITTING_PIXELS))]
     with tempfile.TemporaryDirectory(prefix="cytoray-fit-") as scratch:
-        predictor = predictor_for(plan, cache, weights, Path(scratch) / "bundle", None)
+        predictor = predictor_for(plan, source, weights, Path(scratch) / "bundle", None)
         outputs = [predictor.outputs(one.image, one.objects) for one in chosen]
     return fit_decode(plan.task, outputs, [one.truth for one in chosen])
 
@@ -130,7 +133,12 @@ def provenance(plan: Plan, checkpoint: Checkpoint, run_id: str) -> dict[str, Any
 
 
 def code_version() -> str:
-    """Return the git revision of this code, with ``+changes`` if files differ from it; else the package's version."""
+    """Return the git revision of this code, with ``+changes`` if files differ from it; else the package's version.
+
+    Where there is no git, as in a container, ``CYTORAY_REVISION`` names the revision.
+    """
+    if shutil.which("git") is None:  # as in a container, whose builder may tell
+        return os.environ.get("CYTORAY_REVISION") or f"cytoray {version('cytoray')}"
     here = Path(__file__).parent
     revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     if revision.returncode != 0:

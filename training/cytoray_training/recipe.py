@@ -10,17 +10,28 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from cytoray_analysis.augmentation import Augmentation
 from cytoray_analysis.bundle import NetworkChoice, TaskChoice
-from cytoray_analysis.errors import MissingFileError, RecipeError
+from cytoray_analysis.errors import DatasetError, MissingFileError, RecipeError
 from cytoray_analysis.images.intensity import IntensityScaling
+from cytoray_services.datasets import absolute_place, read_place
 from cytoray_services.jobs.scale import Scale
 
 _Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 _Count = Annotated[int, Field(ge=1)]
 _Side = Annotated[int, Field(ge=4, le=4096)]
+
+
+def _place(value: Any) -> Path | str:
+    if not isinstance(value, Path | str):
+        raise PydanticCustomError("place", "input should be a folder or a URI")
+    return read_place(value)
+
+
+_Place = Annotated[Path | str, PlainValidator(_place)]
 
 CHANNELS: dict[str, tuple[str, ...]] = {"rgb": ("red", "green", "blue"), "grey": ("grey",)}
 
@@ -48,11 +59,22 @@ class Model(_Section):
     start: Start | None = Field(None, description="whose weights to start from; null: from none")
 
 
+class Shards(_Section):
+    """When and how the decoded training images are cut into parts, so that no node holds them all."""
+
+    use: Literal["auto", "never", "always"] = Field("auto", description="auto: when they exceed above_gigabytes")
+    above_gigabytes: float = Field(32.0, ge=0, description="decoded training images that every node may hold")
+    megabytes: float = Field(128.0, gt=0, description="size of a shard; an image that is larger has its own")
+    held: _Count = Field(8, description="shards that a worker draws from at a time; as many are on the way")
+
+
 class Data(_Section):
     """Which images, and how the model sees them."""
 
-    root: Path | tuple[Path, ...] = Field(description="folder of the data set, or several trained on together")
-    validation: Path | tuple[Path, ...] = Field((), description="further folders, all for validation")
+    root: _Place | tuple[_Place, ...] = Field(
+        description="folder of the data set, s3://bucket/prefix or pvc://claim/path; or several trained on together"
+    )
+    validation: _Place | tuple[_Place, ...] = Field((), description="further folders, all for validation")
     axes: Literal["YX", "ZYX"] = Field("YX", description="spatial axes of what the network sees")
     planes: int | None = Field(None, ge=2, description="planes of a z-stack that enter a flat network as channels")
     balance: float = Field(0.0, ge=0, le=1, description="0 draws classes as often as they are, 1 all equally often")
@@ -68,16 +90,17 @@ class Data(_Section):
     folds: int | None = Field(None, ge=2, le=100, description="cross-validate with so many folds; null: not")
     group: str | None = Field(None, description="column whose equal values never are on both sides of a fold")
     stratify: str | None = Field(None, description="column spread evenly over the folds; null: the class, if any")
+    shards: Shards = Shards()
 
     @property
-    def roots(self) -> tuple[Path, ...]:
-        """The folders of all data sets."""
-        return (self.root,) if isinstance(self.root, Path) else self.root
+    def roots(self) -> tuple[Path | str, ...]:
+        """The folders of all data sets, and the URIs of those that lie elsewhere."""
+        return self.root if isinstance(self.root, tuple) else (self.root,)
 
     @property
-    def validation_roots(self) -> tuple[Path, ...]:
+    def validation_roots(self) -> tuple[Path | str, ...]:
         """The folders that are for validation only."""
-        return (self.validation,) if isinstance(self.validation, Path) else self.validation
+        return self.validation if isinstance(self.validation, tuple) else (self.validation,)
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -96,7 +119,7 @@ class Training(_Section):
     )
     label_share: float = Field(1.0, gt=0, le=1, description="share of the training labels that is used")
     batch_size: _Count = Field(16, description="crops per optimizer step, over all workers")
-    accumulate: _Count = Field(1, description="backward passes per optimizer step")
+    accumulate: _Count = Field(1, description="backward passes per optimizer step, with all workers")
     learning_rate: float = Field(1e-3, gt=0, le=1)
     weight_decay: float = Field(1e-2, ge=0, le=1)
     warmup: _Share = Field(0.05, description="share of the training spent warming up")
@@ -185,8 +208,17 @@ class Recipe(_Section):
 
     @property
     def crops_per_pass(self) -> int:
-        """Crops that one worker takes through the network at a time."""
+        """Crops that one worker takes through the network at a time, at most: what its memory must hold."""
         return self.training.batch_size // (self.scale.workers * self.training.accumulate)
+
+    def passes(self, workers: int) -> int:
+        """Return into how many passes so many workers divide a step: more, where there are fewer workers.
+
+        So the batch stays what it is while workers are missing, and none takes more crops at a time; but two instead of
+        one where some would go without any otherwise.
+        """
+        batch = self.training.batch_size
+        return min(-(-batch // (workers * self.crops_per_pass)), batch // workers)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -236,10 +268,10 @@ def parse_recipe(content: Mapping[str, Any]) -> Recipe:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise _readable(error) from None
-    roots = tuple(root.expanduser().absolute() for root in recipe.data.roots)
+    roots = tuple(absolute_place(root) for root in recipe.data.roots)
     places = {
         "root": roots[0] if len(roots) == 1 else roots,
-        "validation": tuple(root.expanduser().absolute() for root in recipe.data.validation_roots),
+        "validation": tuple(absolute_place(root) for root in recipe.data.validation_roots),
     }
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=places)})
 
@@ -261,10 +293,10 @@ def changed_recipe(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 def recipe_hash(recipe: Recipe) -> str:
     """Return the sha256 of all that shapes the result.
 
-    Where the data lie (their content has its own hash) and how many workers there are do not count; nor do a search,
-    folds and how far annotators agree, which tell what else is trained and how it is judged.
+    Where the data lie (their content has its own hash), how they are cut and how many workers there are do not count;
+    nor do a search, folds and how far annotators agree, which tell what else is trained and how it is judged.
     """
-    elsewhere = {"root", "validation", "folds", "group", "stratify", "agreement"}
+    elsewhere = {"root", "validation", "shards", "folds", "group", "stratify", "agreement"}
     content = recipe.model_dump(mode="json", exclude={"data": elsewhere, "scale": True, "tune": True})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -294,9 +326,12 @@ def _readable(error: ValidationError) -> RecipeError:
     """Turn pydantic's report into one sentence with a path and a way out."""
     problems = error.errors()
     first = problems[0]
-    raised = first.get("ctx", {}).get("error")
-    if isinstance(raised, RecipeError):
-        return raised
+    for problem in problems:
+        raised = problem.get("ctx", {}).get("error")
+        if isinstance(raised, RecipeError):
+            return raised
+        if isinstance(raised, DatasetError):
+            return RecipeError(raised.message, field=_dotted(problem["loc"]), hint=raised.hint)
     field = _dotted(first["loc"])
     others = sorted({_dotted(problem["loc"]) for problem in problems} - {field})
     more = f" (also wrong: {', '.join(others)})" if others else ""

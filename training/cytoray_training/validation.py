@@ -14,7 +14,7 @@ from cytoray_analysis.bundle import write_bundle
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.datasets import Dataset, Item, read_labelled
 from cytoray_services.evaluation import scored
-from cytoray_training.cache import Cache
+from cytoray_training.cache import Source
 from cytoray_training.engine import rank, world_size
 from cytoray_training.plan import Plan
 
@@ -24,7 +24,7 @@ _IMAGES_PER_SAMPLE, _LARGEST_SAMPLE = 4, 8
 
 
 def validate(
-    plan: Plan, cache: Cache, weights: Mapping[str, Tensor], device: str
+    plan: Plan, source: Source, weights: Mapping[str, Tensor], device: str
 ) -> tuple[dict[str, float], dict[str, float] | None]:
     """Score weights on the validation images, which are divided among the workers. Every worker must call it.
 
@@ -37,7 +37,7 @@ def validate(
     training, validation = plan.dataset.split("train"), plan.dataset.split("val")
     known = evenly_chosen(training.images, min(len(validation.images) // _IMAGES_PER_SAMPLE, _LARGEST_SAMPLE))
     with tempfile.TemporaryDirectory(prefix="cytoray-validation-") as folder:
-        predictor = predictor_for(plan, cache, weights, Path(folder) / "bundle", device)
+        predictor = predictor_for(plan, source, weights, Path(folder) / "bundle", device)
         scores = _score(plan, predictor, validation, validation.images)
         return scores, _score(plan, predictor, training, known) if known else None
 
@@ -69,10 +69,10 @@ def _score(plan: Plan, predictor: Predictor, dataset: Dataset, images: Sequence[
 
 
 def predictor_for(
-    plan: Plan, cache: Cache, weights: Mapping[str, Tensor], folder: Path, device: str | None
+    plan: Plan, source: Source, weights: Mapping[str, Tensor], folder: Path, device: str | None
 ) -> Predictor:
     """Make a predictor of weights in training, through a bundle in `folder`."""
-    spec = plan.bundle_spec(cache.statistics)
+    spec = plan.bundle_spec(source.statistics)
     blank = np.zeros((plan.examples.inputs(plan.model_input), *plan.crop), np.float32)
     bundle = write_bundle(folder, spec, weights, test_input=blank, card="In training.\n")
     precision = plan.recipe.training.precision

@@ -5,8 +5,11 @@ from cytoray_analysis.images.image import Image, image_from_array, require_finit
 from cytoray_analysis.images.intensity import (
     IntensityScaling,
     IntensityStatistics,
+    combine_intensities,
     fit_statistics,
     intensity_map,
+    measure_intensities,
+    measure_range,
     sample_for_statistics,
 )
 from cytoray_analysis.images.limits import Declared, Limits
@@ -21,11 +24,14 @@ __all__ = [
     "IntensityScaling",
     "IntensityStatistics",
     "Limits",
+    "combine_intensities",
     "create_zarr",
     "declared_size",
     "fit_statistics",
     "image_from_array",
     "intensity_map",
+    "measure_intensities",
+    "measure_range",
     "read_image",
     "read_labels",
     "read_zarr",

@@ -6,7 +6,7 @@ image itself, or the training set. Percentile scaling as in Weigert et al., Nat 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -132,38 +132,85 @@ def fit_statistics(images: Iterable[np.ndarray], scaling: IntensityScaling) -> I
     ImageError
         When an image holds NaN or infinity.
     """
-    lows: list[list[float]] = []
-    highs: list[list[float]] = []
-    ranges: list[list[float]] = []
-    totals: list[np.ndarray] = []  # per image and channel: pixels, sum, sum of squares
-    for image in images:
-        require_finite(image, "a training image")
-        channels = image.reshape(image.shape[0], -1)
-        if lows and len(channels) != len(lows[0]):
-            raise AxesError(f"training images must agree on their channels, got {len(lows[0])} and {len(channels)}")
-        bounds = [percentiles(channel, scaling.low, scaling.high) for channel in channels]
-        mean = channels.mean(axis=1, dtype=np.float64)
-        std = channels.std(axis=1, dtype=np.float64)
-        lows.append([low for low, _ in bounds])
-        highs.append([high for _, high in bounds])
-        ranges.append([high - low for low, high in bounds] if scaling.method == "percentile" else list(std))
-        count = float(channels.shape[1])
-        totals.append(np.stack([np.full(len(channels), count), mean * count, (std**2 + mean**2) * count]))
-    if not lows:
+    return combine_intensities([measure_intensities(image, scaling) for image in images])
+
+
+class ImageIntensities(BaseModel, frozen=True, extra="forbid"):
+    """What was measured on one image of a training set, one entry per channel.
+
+    Parameters
+    ----------
+    low, high
+        Percentiles.
+    mean, std
+        Of the pixels.
+    spread
+        The image's own range, or its standard deviation.
+    pixels
+        How many there are in a channel.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    spread: tuple[float, ...]
+    pixels: int
+
+
+def measure_intensities(image: np.ndarray, scaling: IntensityScaling) -> ImageIntensities:
+    """Measure one training image ``(C, spatial…)``.
+
+    Raises
+    ------
+    ImageError
+        It holds NaN or infinity.
+    """
+    require_finite(image, "a training image")
+    channels = image.reshape(image.shape[0], -1)
+    bounds = [percentiles(channel, scaling.low, scaling.high) for channel in channels]
+    std = _floats(channels.std(axis=1, dtype=np.float64))
+    return ImageIntensities(
+        low=tuple(low for low, _ in bounds),
+        high=tuple(high for _, high in bounds),
+        mean=_floats(channels.mean(axis=1, dtype=np.float64)),
+        std=std,
+        spread=tuple(high - low for low, high in bounds) if scaling.method == "percentile" else std,
+        pixels=channels.shape[1],
+    )
+
+
+def combine_intensities(images: Sequence[ImageIntensities]) -> IntensityStatistics:
+    """Return the statistics of a training set whose images were measured one by one, maybe elsewhere.
+
+    Raises
+    ------
+    DatasetError, AxesError
+        As :func:`fit_statistics` does.
+    """
+    if not images:
         raise DatasetError(
             "intensity statistics need at least one training image, got none",
             field="data",
             hint="check that the training split is not empty",
         )
+    channels = {len(image.low) for image in images}
+    if len(channels) > 1:
+        raise AxesError(f"training images must agree on their channels, got {' and '.join(map(str, sorted(channels)))}")
+    totals = []
+    for image in images:
+        mean, std = np.array(image.mean), np.array(image.std)
+        count = float(image.pixels)
+        totals.append(np.stack([np.full(len(mean), count), mean * count, (std**2 + mean**2) * count]))
     count_, total, squares = np.sum(totals, axis=0)
     mean = total / count_
     std = np.sqrt(np.maximum(squares / count_ - mean**2, 0.0))
     return IntensityStatistics(
-        low=_floats(np.median(lows, axis=0)),
-        high=_floats(np.median(highs, axis=0)),
+        low=_floats(np.median([image.low for image in images], axis=0)),
+        high=_floats(np.median([image.high for image in images], axis=0)),
         mean=_floats(mean),
         std=_floats(std),
-        smallest_range=tuple(_smallest(channel) for channel in np.array(ranges).T),
+        smallest_range=tuple(_smallest(channel) for channel in np.array([image.spread for image in images]).T),
     )
 
 
@@ -177,7 +224,11 @@ def _floats(values: np.ndarray) -> tuple[float, ...]:
 
 
 def intensity_map(
-    sample: np.ndarray, scaling: IntensityScaling, statistics: IntensityStatistics | None
+    sample: np.ndarray,
+    scaling: IntensityScaling,
+    statistics: IntensityStatistics | None,
+    *,
+    measured: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what to subtract from an image and what to multiply it by.
 
@@ -190,6 +241,8 @@ def intensity_map(
     statistics
         Of the training set; may be ``None`` only when the scope is ``image``, and then no smallest range applies. Nor
         does it to images of real numbers.
+    measured
+        What :func:`measure_range` said of the image; then `sample` only tells its type and channels.
 
     Returns
     -------
@@ -215,7 +268,7 @@ def intensity_map(
             else (np.array(statistics.mean), np.array(statistics.std))
         )
     else:
-        bounds = _measure(channels, scaling)
+        bounds = measure_range(sample, scaling) if measured is None else measured
     offset, spread = bounds
     # Real numbers come in any unit, often 0 to 1, where a range in the training images' units would leave nothing.
     known = statistics is not None and sample.dtype.kind != "f"
@@ -225,7 +278,9 @@ def intensity_map(
     return offset.astype(np.float32), scale.astype(np.float32)
 
 
-def _measure(channels: np.ndarray, scaling: IntensityScaling) -> tuple[np.ndarray, np.ndarray]:
+def measure_range(sample: np.ndarray, scaling: IntensityScaling) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the range of an image ``(C, …)`` begins and how wide it is, float64 (C,)."""
+    channels = sample.reshape(sample.shape[0], -1)
     if scaling.method == "zscore":
         return channels.mean(axis=1, dtype=np.float64), channels.std(axis=1, dtype=np.float64)
     bounds = np.array([percentiles(channel, scaling.low, scaling.high) for channel in channels])

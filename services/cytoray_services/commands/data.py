@@ -86,7 +86,7 @@ def make(
 
 @app.command()
 def check(
-    dataset: Annotated[Path, typer.Argument(help="A data set folder.")],
+    dataset: Annotated[str, typer.Argument(help="A data set: a folder, s3://bucket/prefix.")],
     column: ColumnOption = None,
     truth: Annotated[
         str | None, typer.Option(help="What the truth must be: labels, image, class or lineage; default what is there.")
@@ -118,7 +118,7 @@ def check(
     if json:
         print_json(
             {
-                "dataset": str(dataset),
+                "dataset": dataset,
                 **summary,
                 "errors": count["error"],
                 "warnings": count["warning"],
@@ -135,7 +135,7 @@ def check(
 
 @app.command("hash")
 def print_hash(
-    dataset: Annotated[Path, typer.Argument(help="A data set folder.")],
+    dataset: Annotated[str, typer.Argument(help="A data set: a folder, s3://bucket/prefix.")],
     column: ColumnOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -145,7 +145,7 @@ def print_hash(
     opened = open_dataset(dataset, columns=parse_columns(column))
     digest = hash_dataset(opened)
     if json:
-        print_json({"dataset": str(dataset), "hash": digest, "items": len(opened)})
+        print_json({"dataset": dataset, "hash": digest, "items": len(opened)})
     else:
         typer.echo(digest)
 
@@ -250,7 +250,7 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
     _console().print(table)
 
 
-def _print_findings(dataset: Path, findings: list[Finding]) -> None:
+def _print_findings(dataset: str, findings: list[Finding]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -258,7 +258,7 @@ def _print_findings(dataset: Path, findings: list[Finding]) -> None:
     if not findings:
         console.print(f"{dataset}: nothing found that would ruin a training", highlight=False, markup=False)
         return
-    table = Table("", "file", "problem", "remedy", title=str(dataset), show_lines=True)
+    table = Table("", "file", "problem", "remedy", title=escape(dataset), show_lines=True)
     colours = {"error": "red", "warning": "yellow", "note": "blue"}
     for finding in findings:
         texts = (escape(text) for text in (finding.file, finding.problem, finding.remedy))

@@ -27,7 +27,7 @@ WIDTH_OF_FILES = 200
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="NAME, NAME@ALIAS, NAME/VERSION or a bundle folder.")],
-    dataset: Annotated[Path, typer.Argument(help="A data set folder.")],
+    dataset: Annotated[str, typer.Argument(help="A data set: a folder, s3://bucket/prefix.")],
     split: Annotated[str, typer.Option(help="Which part of the data set; all for every part.")] = "val",
     where: Annotated[
         list[str] | None,
@@ -73,7 +73,7 @@ def evaluate(
         evaluation = evaluate_model(predictor, chosen, by=by, segment=segment, progress=progress)
     answer: dict[str, Any] = {
         "model": version.reference if version else model,
-        "dataset": str(dataset),
+        "dataset": dataset,
         "split": split,
         "metrics": evaluation.metrics,
         "items": len(chosen),

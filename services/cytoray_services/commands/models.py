@@ -108,7 +108,7 @@ def _list_by_data(data: str, json: bool) -> None:
     from cytoray_services.datasets import open_dataset
     from cytoray_services.promotion.lineage import versions_that_saw
 
-    found = versions_that_saw(_registry(), open_dataset(data) if Path(data).is_dir() else data)
+    found = versions_that_saw(_registry(), open_dataset(data) if "://" in data or Path(data).is_dir() else data)
     if json:
         print_json(
             {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +24,7 @@ CHAMPION = "champion"
 def promote(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME (its candidate), NAME@ALIAS or NAME/VERSION.")],
     on: Annotated[
-        Path | None, typer.Option(metavar="DATASET", help="Freeze this data set to judge by; recorded at first use.")
+        str | None, typer.Option(metavar="DATASET", help="Freeze this data set to judge by; recorded at first use.")
     ] = None,
     split: Annotated[str, typer.Option(help="With --on: which part of it.")] = "val",
     by: Annotated[str | None, typer.Option(metavar="COLUMN", help="With --on: subgroups that must not lose.")] = None,
@@ -71,13 +70,13 @@ def promote(
 
 
 def _freeze(
-    version: ModelVersion, on: Path, split: str, by: str | None, group: str | None, columns: dict[str, str]
+    version: ModelVersion, on: str, split: str, by: str | None, group: str | None, columns: dict[str, str]
 ) -> FrozenSet:
     from cytoray_analysis.tasks import truth_of
-    from cytoray_services.datasets import DataSource
+    from cytoray_services.datasets import DataSource, absolute_place
     from cytoray_services.promotion.frozen_set import freeze
 
-    source = DataSource((on.expanduser().absolute(),), truth_of(version.tags["task"]), columns=columns)
+    source = DataSource((absolute_place(on),), truth_of(version.tags["task"]), columns=columns)
     return freeze(source, split, by=by, group=group)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from cytoray_analysis.errors import MissingFileError
 from cytoray_services.datasets.dataset import Dataset
+from cytoray_services.datasets.remote import RemoteFolder
+from cytoray_services.settings import load_settings
 
 
 def file_digest(path: Path) -> str:
@@ -44,20 +47,15 @@ def hash_dataset(dataset: Dataset) -> str:
     MissingFileError
         When a file is missing.
     """
-    digests: dict[Path, str] = {}
-
-    def digest(path: Path) -> str:
-        if path not in digests:
-            digests[path] = file_digest(path)
-        return digests[path]
-
+    files = (path for item in dataset.items for path in (item.image, item.truth) if path is not None)
+    digests = content_digests(dataset, files)
     lines = sorted(
         json.dumps(
             [
-                _inside(item.image, dataset.root),
-                digest(item.image),
+                dataset.name_of(item.image),
+                digests[item.image],
                 # Where the truth is no file it is in the row, as a class or a box.
-                digest(item.truth) if item.truth else sorted(item.row.items()),
+                digests[item.truth] if item.truth else sorted(item.row.items()),
                 item.split,
             ]
         )
@@ -66,5 +64,32 @@ def hash_dataset(dataset: Dataset) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _inside(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+def content_digests(dataset: Dataset, paths: Iterable[Path]) -> dict[Path, str]:
+    """Return the digest of files of a data set; those in stores are read without being kept, and once.
+
+    Raises
+    ------
+    MissingFileError
+        When a file is missing.
+    """
+    digests: dict[Path, str] = {}
+    remote: dict[RemoteFolder, list[Path]] = {}
+    for path in dict.fromkeys(paths):
+        home = next((one for one in dataset.remotes if path.is_relative_to(one.root)), None)
+        if home is None:
+            digests[path] = file_digest(path)
+        else:
+            remote.setdefault(home, []).append(path)
+    for folder, inside in remote.items():
+        names = {path.relative_to(folder.root).as_posix(): path for path in inside}
+        found = folder.digests(names, load_settings().cache / "digests")
+        digests |= {names[name]: digest for name, digest in found.items()}
+    return digests
+
+
+def is_there(dataset: Dataset, path: Path) -> bool:
+    """Whether a data set has a file or folder of that path."""
+    for remote in dataset.remotes:
+        if path.is_relative_to(remote.root):
+            return bool(remote.below(path.relative_to(remote.root).as_posix()))
+    return path.exists()

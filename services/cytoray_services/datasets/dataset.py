@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cytoray_analysis.errors import DatasetError
+from cytoray_services.datasets.remote import RemoteFolder
 
 if TYPE_CHECKING:
     from cytoray_analysis.tasks import TruthKind
@@ -62,12 +63,21 @@ class Dataset:
         What the truth is: label images, images, classes, or lineages.
     derived_split
         Whether the split was drawn by content, because nobody gave one.
+    remotes
+        The folders in stores that files lie in. Their paths are names then; :func:`read_labelled` fetches what they
+        name.
     """
 
     root: Path
     items: tuple[Item, ...]
     truth_kind: TruthKind = "labels"
     derived_split: bool = False
+    remotes: tuple[RemoteFolder, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where it lies, for people."""
+        return next((remote.uri for remote in self.remotes if remote.root == self.root), str(self.root))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -98,7 +108,7 @@ class Dataset:
         chosen = tuple(item for item in self.items if item.split == name)
         if not chosen:
             raise DatasetError(
-                f"{self.root} has no split {name!r}; it has {', '.join(self.splits) or 'no items'}",
+                f"{self.place} has no split {name!r}; it has {', '.join(self.splits) or 'no items'}",
                 field="split",
                 hint="name one of those, or map the manifest's split column",
             )
@@ -118,13 +128,17 @@ class Dataset:
         by_class: dict[str | None, list[tuple[str, Item]]] = {}
         for item in self.items:
             if item.split == "train":
-                name = f"{seed} {item.image.relative_to(self.root)} {item.box}"
+                name = f"{seed} {self.name_of(item.image)} {item.box}"
                 by_class.setdefault(item.label, []).append((hashlib.sha256(name.encode()).hexdigest(), item))
         chosen: set[Item] = set()
         for members in by_class.values():
             ordered = sorted(members, key=lambda member: member[0])
             chosen.update(item for _, item in ordered[: max(1, round(share * len(ordered)))])
         return replace(self, items=tuple(item for item in self.items if item.split != "train" or item in chosen))
+
+    def name_of(self, path: Path) -> str:
+        """Return the path of a file inside the data set; of one that lies elsewhere its name."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name
 
     def where(self, column: str, glob: str) -> Dataset:
         """Return the items whose value in a column of the manifest matches, such as ``where("kind", "fluo*")``.
@@ -139,11 +153,11 @@ class Dataset:
         if not values:
             known = sorted({name for item in self.items for name in item.row})
             raise DatasetError(
-                f"{self.root} has no column {column!r}; it has {', '.join(known) or 'no manifest'}", field=column
+                f"{self.place} has no column {column!r}; it has {', '.join(known) or 'no manifest'}", field=column
             )
         if not chosen:
             raise DatasetError(
-                f"no item of {self.root} has {column} = {glob!r}; values are {', '.join(sorted(values)[:10])}",
+                f"no item of {self.place} has {column} = {glob!r}; values are {', '.join(sorted(values)[:10])}",
                 field=column,
             )
         return replace(self, items=chosen)
@@ -163,12 +177,24 @@ def join_datasets(datasets: Sequence[Dataset]) -> Dataset:
     for other in datasets:
         if other.truth_kind != first.truth_kind:
             raise DatasetError(
-                f"expected truth of one kind, got {first.truth_kind} in {first.root} "
-                f"and {other.truth_kind} in {other.root}",
+                f"expected truth of one kind, got {first.truth_kind} in {first.place} "
+                f"and {other.truth_kind} in {other.place}",
                 field="data.root",
             )
     items = tuple(
         replace(item, row={**item.row, "dataset": dataset.root.name}) for dataset in datasets for item in dataset.items
     )
-    root = Path(os.path.commonpath([dataset.root for dataset in datasets]))
-    return replace(first, root=root, items=items, derived_split=any(dataset.derived_split for dataset in datasets))
+    return replace(
+        first,
+        root=_common_root(datasets),
+        items=items,
+        derived_split=any(dataset.derived_split for dataset in datasets),
+        remotes=tuple(remote for dataset in datasets for remote in dataset.remotes),
+    )
+
+
+def _common_root(datasets: Sequence[Dataset]) -> Path:
+    roots = [dataset.root for dataset in datasets]
+    # A folder of this machine and one in a bucket have nothing in common.
+    alike = len({root.is_absolute() for root in roots}) == 1
+    return Path(os.path.commonpath(roots)) if alike else roots[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from cytoray_analysis.images import Image, fit_statistics, image_from_array, rea
 from cytoray_analysis.images.intensity import IntensityScaling
 from cytoray_analysis.tracking.ctc import read_movie, read_truth
 from cytoray_services.datasets.dataset import Dataset, Item
+from cytoray_services.datasets.fetching import kept, passing
 
 Arguments = Mapping[str, Any]
 
@@ -54,8 +55,11 @@ def read_labelled(dataset: Dataset, items: tuple[Item, ...], arguments: Argument
     ------
     DatasetError
         There is no truth, or a class that the task does not know.
+    ForbiddenError, PlatformError
+        The files lie in a store that does not give them.
     """
-    return _READERS[dataset.truth_kind](items, arguments)
+    labelled = _READERS[dataset.truth_kind](kept(dataset, items), arguments)
+    return replace(labelled, items=items)
 
 
 def task_arguments(dataset: Dataset) -> dict[str, Any]:
@@ -120,13 +124,19 @@ def _class_arguments(dataset: Dataset) -> dict[str, Any]:
 def _image_arguments(dataset: Dataset) -> dict[str, Any]:
     """Measure the targets of the training split, so that the network learns numbers near one."""
     items: Sequence[Item] = [item for item in dataset.items if item.split == "train"] or dataset.items
-    images = [read_image(_truth(item)) for item in items]
-    statistics = fit_statistics((target_pixels(image) for image in images), IntensityScaling(method="zscore"))
+    with passing(dataset, [replace(items[0], image=_truth(items[0]))]) as (_, (first,)):
+        channels = list(read_image(first.image).channels)
+    statistics = fit_statistics((_target(dataset, item) for item in items), IntensityScaling(method="zscore"))
     return {
-        "channels": list(images[0].channels),
+        "channels": channels,
         "offset": list(statistics.mean),
         "scale": [1 / max(deviation, 1e-12) for deviation in statistics.std],
     }
+
+
+def _target(dataset: Dataset, item: Item) -> np.ndarray:
+    with passing(dataset, [replace(item, image=_truth(item))]) as (_, (local,)):
+        return target_pixels(read_image(local.image))
 
 
 _READERS: dict[str, Callable[[tuple[Item, ...], Arguments], Labelled]] = {

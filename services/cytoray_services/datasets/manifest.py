@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cytoray_analysis.errors import DatasetError, MissingFileError
+from cytoray_services.datasets.content import content_digests, is_there
 from cytoray_services.datasets.dataset import Box, Dataset, Item
 from cytoray_services.datasets.layouts import read_layout
+from cytoray_services.datasets.places import folder_of_claim, read_place
+from cytoray_services.datasets.remote import RemoteFolder, list_folder
 
 if TYPE_CHECKING:
     from cytoray_analysis.tasks import TruthKind
@@ -21,6 +25,7 @@ IMAGE_ROLES = ("image", "path", "input", "movie")
 # The column that holds the truth of each kind.
 TRUTH_ROLES: dict[TruthKind, str] = {"labels": "mask", "image": "target", "class": "label", "lineage": "tracks"}
 _TRAINING_SHARE = 0.8
+_DEEPEST = 3  # split/class/image: no layout has more levels
 _AXES = ("z", "y", "x")
 
 
@@ -32,7 +37,8 @@ def open_dataset(
     Parameters
     ----------
     root
-        A folder with a ``manifest.csv``, or a plain one: see :mod:`cytoray_services.datasets.layouts`.
+        A folder with a ``manifest.csv``, or a plain one: see :mod:`cytoray_services.datasets.layouts`. Its path or URI:
+        see :mod:`cytoray_services.datasets.places`.
     columns
         The manifest's own column names by role: ``image`` (or ``path``, ``input``, ``movie``), ``mask``, ``target``,
         ``label`` or ``tracks``, ``split``, and the boxes' ``xmin ymin xmax ymax`` (``zmin zmax``). A column that is
@@ -50,23 +56,64 @@ def open_dataset(
     ------
     MissingFileError
         When there is no such folder.
+    ForbiddenError, PlatformError
+        When a store does not give it; see :func:`cytoray_services.datasets.remote.list_folder`.
     DatasetError
         When it is laid out in none of these ways, its truth is of another kind, or the manifest lacks a column.
     """
-    folder = Path(root)
-    if not folder.is_dir():
-        raise MissingFileError(f"there is no data set folder {folder}", field="root", hint="check the path")
-    manifest = folder / MANIFEST
-    dataset = _read_manifest(folder, manifest, columns or {}, truth) if manifest.is_file() else read_layout(folder)
+    place = read_place(root)
+    if isinstance(place, str) and place.startswith("s3://"):
+        dataset = _open_remote(list_folder(place), columns or {}, truth)
+    else:
+        folder = folder_of_claim(place) if isinstance(place, str) else place
+        if not folder.is_dir():
+            raise MissingFileError(f"there is no data set folder {root}", field="root", hint="check the path")
+        dataset = _open_folder(folder, columns or {}, truth)
     if truth is not None and dataset.truth_kind != truth:
         raise DatasetError(
-            f"expected {folder} to hold truth of the kind {truth!r}, got {dataset.truth_kind!r}",
+            f"expected {root} to hold truth of the kind {truth!r}, got {dataset.truth_kind!r}",
             field="data.root",
             hint="use a recipe or a model of the task that the data are for",
         )
     if not dataset.items:
-        raise DatasetError(f"{folder} holds no images", field="items", hint=f"fill {MANIFEST} or images/ and masks/")
+        raise DatasetError(f"{root} holds no images", field="items", hint=f"fill {MANIFEST} or images/ and masks/")
     return _with_derived_split(dataset) if dataset.derived_split else dataset
+
+
+def _open_folder(folder: Path, columns: Mapping[str, str], truth: TruthKind | None) -> Dataset:
+    manifest = folder / MANIFEST
+    return _read_manifest(folder, manifest, columns, truth) if manifest.is_file() else read_layout(folder)
+
+
+def _open_remote(remote: RemoteFolder, columns: Mapping[str, str], truth: TruthKind | None) -> Dataset:
+    """Open a folder of empty files with the same names: no layout looks into an image."""
+    with tempfile.TemporaryDirectory(prefix="cytoray-names-") as scratch:
+        folder = Path(scratch)
+        if MANIFEST in remote.files:
+            remote.fetch([MANIFEST], folder)
+        else:
+            for name in {"/".join(name.split("/")[:_DEEPEST]) for name in remote.files}:
+                _touch(folder / name, is_folder=name not in remote.files)
+        try:
+            dataset = _open_folder(folder, columns, truth)
+        except DatasetError as error:
+            message = error.message.replace(scratch, remote.uri)
+            raise DatasetError(message, field=error.field, hint=error.hint) from None
+        items = tuple(_renamed(item, folder, remote.root) for item in dataset.items)
+    return replace(dataset, root=remote.root, items=items, remotes=(remote,))
+
+
+def _touch(path: Path, *, is_folder: bool) -> None:
+    (path if is_folder else path.parent).mkdir(parents=True, exist_ok=True)
+    if not is_folder:
+        path.touch()
+
+
+def _renamed(item: Item, folder: Path, root: Path) -> Item:
+    def name(path: Path) -> Path:
+        return root / path.relative_to(folder) if path.is_relative_to(folder) else path
+
+    return replace(item, image=name(item.image), truth=item.truth and name(item.truth))
 
 
 def _read_manifest(folder: Path, manifest: Path, columns: Mapping[str, str], wanted: TruthKind | None) -> Dataset:
@@ -139,10 +186,7 @@ def _box(row: Mapping[str, str], sides: tuple[list[str], list[str]], line: int, 
 
 
 def _with_derived_split(dataset: Dataset) -> Dataset:
-    known: dict[Path, str] = {}
-    for item in dataset.items:
-        if item.image not in known:
-            known[item.image] = _content_or_name(item.image)
+    known = _contents_or_names(dataset)
     digests = [known[item.image] for item in dataset.items]
     splits = ["train" if int(digest[:8], 16) / 2**32 < _TRAINING_SHARE else "val" for digest in digests]
     if len(set(digests)) == 1:  # one image alone can only be judged by
@@ -155,8 +199,9 @@ def _with_derived_split(dataset: Dataset) -> Dataset:
     return replace(dataset, items=items)
 
 
-def _content_or_name(path: Path) -> str:
-    """Hash a file that may be missing, which the check reports later."""
-    from cytoray_services.datasets.content import file_digest
-
-    return file_digest(path) if path.exists() else hashlib.sha256(path.name.encode()).hexdigest()
+def _contents_or_names(dataset: Dataset) -> dict[Path, str]:
+    """Hash images, and the names of those that are missing, which the check reports later."""
+    images = dict.fromkeys(item.image for item in dataset.items)
+    there = [path for path in images if is_there(dataset, path)]
+    names = {path: hashlib.sha256(path.name.encode()).hexdigest() for path in images}
+    return names | content_digests(dataset, there)

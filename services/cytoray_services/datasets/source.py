@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cytoray_services.datasets.dataset import Dataset, join_datasets
 from cytoray_services.datasets.manifest import open_dataset
+from cytoray_services.datasets.places import read_place
 
 if TYPE_CHECKING:
     from cytoray_analysis.tasks import TruthKind
@@ -21,7 +22,8 @@ class DataSource:
     Attributes
     ----------
     roots
-        Folders; their own splits count unless there is a folder for validation.
+        Folders, or URIs of :mod:`cytoray_services.datasets.places`; their own splits count unless there is a folder
+        for validation.
     truth
         What the truth must be.
     validation
@@ -30,9 +32,9 @@ class DataSource:
         The manifest's own column names by role, and the rows to keep by column.
     """
 
-    roots: tuple[Path, ...]
+    roots: tuple[Path | str, ...]
     truth: TruthKind
-    validation: tuple[Path, ...] = ()
+    validation: tuple[Path | str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
     where: Mapping[str, str] = field(default_factory=dict)
 
@@ -49,7 +51,7 @@ class DataSource:
         training = [self._opened(root).as_split("train") for root in self.roots]
         return join_datasets([*training, *(self._opened(root).as_split("val") for root in self.validation)])
 
-    def _opened(self, root: Path) -> Dataset:
+    def _opened(self, root: Path | str) -> Dataset:
         dataset = open_dataset(root, columns=dict(self.columns) or None, truth=self.truth)
         for column, pattern in self.where.items():
             dataset = dataset.where(column, pattern)
@@ -68,5 +70,5 @@ class DataSource:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> DataSource:
         """Read what :meth:`to_record` returned."""
-        roots, validation = (tuple(map(Path, record[name])) for name in ("roots", "validation"))
+        roots, validation = (tuple(map(read_place, record[name])) for name in ("roots", "validation"))
         return cls(roots, record["truth"], validation, record["columns"], record["where"])

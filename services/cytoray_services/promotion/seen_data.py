@@ -12,7 +12,7 @@ import numpy as np
 
 from cytoray_analysis.images import Image, read_image
 from cytoray_analysis.tracking.ctc import read_movie
-from cytoray_services.datasets import Dataset, DataSource, Item, hash_dataset, open_dataset
+from cytoray_services.datasets import Dataset, DataSource, Item, hash_dataset, open_dataset, passing
 from cytoray_services.registry import Run
 
 SEEN = "data/seen.json"  # where it lies in a run
@@ -95,13 +95,12 @@ def image_digests(dataset: Dataset) -> dict[str, Path]:
 
 
 def _digests(dataset: Dataset, items: tuple[Item, ...]) -> Iterator[str]:
-    path = items[0].image
-    if dataset.truth_kind == "lineage":
-        movie = read_movie(path)
-        for frame in range(movie.shape[0]):
-            yield _pixel_digest(movie, frame)
-        return
-    digest = _pixel_digest(read_image(path))
+    with passing(dataset, items[:1]) as (_, (local,)):
+        if dataset.truth_kind == "lineage":
+            movie = read_movie(local.image)
+            yield from (_pixel_digest(movie, frame) for frame in range(movie.shape[0]))
+            return
+        digest = _pixel_digest(read_image(local.image))
     for item in items:
         yield digest if item.box is None else hashlib.sha256(f"{digest} {item.box}".encode()).hexdigest()
 

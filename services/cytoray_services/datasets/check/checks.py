@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cytoray_analysis.errors import DatasetError
 from cytoray_analysis.tasks.protocol import TruthKind
@@ -26,9 +27,11 @@ from cytoray_services.datasets.check.classes import (
 from cytoray_services.datasets.check.findings import Checked, Facts, Files, Finding, files_of, sort_findings
 from cytoray_services.datasets.check.images import examine_image
 from cytoray_services.datasets.check.labels import examine_labelled
+from cytoray_services.datasets.check.memory import remembered
 from cytoray_services.datasets.check.movies import examine_movie, note_divisions, note_drawn_split
 from cytoray_services.datasets.check.targets import compare_target_channels, examine_pair, find_shifted_targets
 from cytoray_services.datasets.dataset import Dataset, Item
+from cytoray_services.datasets.fetching import passing
 from cytoray_services.datasets.manifest import open_dataset
 
 REQUIRED_SPLITS = ("train", "val")
@@ -127,6 +130,8 @@ def check_dataset(
 ) -> list[Finding]:
     """Read every file of a data set and report what would ruin a training.
 
+    What was found about files in a store is kept until one of them changes.
+
     Parameters
     ----------
     dataset
@@ -147,16 +152,31 @@ def check_dataset(
     list of Finding
         Errors first, then warnings, then notes; each by file.
     """
+    question = {
+        "axes": axes,
+        "channels": channels,
+        "grey_as_rgb": grey_as_rgb,
+        "required_splits": tuple(required_splits),
+    }
+    return remembered(dataset, question, lambda: _find(dataset, progress, question))
+
+
+def _find(dataset: Dataset, progress: Callable[[int, int], None] | None, question: dict[str, Any]) -> list[Finding]:
     check = _CHECKS[dataset.truth_kind]
     unique = {files_of(item): item for item in dataset.items}
     facts: dict[Files, Facts] = {}
     with ThreadPoolExecutor(_THREADS) as pool:
-        examined = pool.map(lambda item: check.examine(item, dataset), unique.values())
+        examined = pool.map(lambda item: _examined(check, item, dataset), unique.values())
         for done, (files, result) in enumerate(zip(unique, examined, strict=True), start=1):
             facts[files] = result
             if progress is not None:
                 progress(done, len(unique))
-    checked = Checked(dataset, facts, axes, channels, grey_as_rgb, tuple(required_splits))
+    checked = Checked(dataset, facts, **question)
     found = [finding for result in facts.values() for finding in result.findings]
     found += [finding for compare in check.compare for finding in compare(checked)]
     return sort_findings(found)
+
+
+def _examined(check: _Check, item: Item, dataset: Dataset) -> Facts:
+    with passing(dataset, [item]) as (here, (local,)):
+        return check.examine(local, here)

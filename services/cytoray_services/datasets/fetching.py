@@ -1,0 +1,77 @@
+"""Files of remote data sets brought to this machine's disk: for one look, or to be read again and again."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from cytoray_services.datasets.dataset import Dataset, Item
+from cytoray_services.datasets.remote import NAMES, RemoteFolder
+from cytoray_services.settings import load_settings
+
+
+def kept(dataset: Dataset, items: Sequence[Item]) -> tuple[Item, ...]:
+    """Return the same items with files of this machine, which stay in its cache for the next time."""
+    for remote in dataset.remotes:
+        folder = _kept_folder(remote)
+        _fetch(remote, items, folder)
+        items = [_moved(item, remote, folder) for item in items]
+    return tuple(items)
+
+
+@contextmanager
+def passing(dataset: Dataset, items: Sequence[Item]) -> Iterator[tuple[Dataset, tuple[Item, ...]]]:
+    """Give the same data set and items with files of this machine, which are removed afterwards.
+
+    So that whoever looks at every image once needs the disk for one.
+    """
+    if not dataset.remotes:
+        yield dataset, tuple(items)
+        return
+    cache = load_settings().cache
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="passing-", dir=cache) as name:
+        folder = Path(name)
+        for remote in dataset.remotes:
+            _fetch(remote, items, folder)
+        here = folder / dataset.root.relative_to(NAMES) if dataset.root.is_relative_to(NAMES) else dataset.root
+        moved = list(items)
+        for remote in dataset.remotes:
+            moved = [_moved(item, remote, folder) for item in moved]
+        yield replace(dataset, root=here, items=tuple(moved), remotes=()), tuple(moved)
+
+
+def _fetch(remote: RemoteFolder, items: Iterable[Item], folder: Path) -> None:
+    wanted = [
+        path.relative_to(remote.root).as_posix()
+        for item in items
+        for path in _files(item)
+        if path.is_relative_to(remote.root)
+    ]
+    remote.fetch(wanted, folder / remote.root.relative_to(NAMES))
+
+
+def _files(item: Item) -> Iterator[Path]:
+    yield item.image
+    if item.truth is not None:
+        yield item.truth
+        if item.truth.name.endswith("_GT"):  # outlines made by machines lie beside the truth of a movie
+            yield item.truth.with_name(item.truth.name.removesuffix("_GT") + "_ST")
+
+
+def _moved(item: Item, remote: RemoteFolder, folder: Path) -> Item:
+    return replace(
+        item, image=_here(item.image, remote, folder), truth=item.truth and _here(item.truth, remote, folder)
+    )
+
+
+def _here(path: Path, remote: RemoteFolder, folder: Path) -> Path:
+    return folder / path.relative_to(NAMES) if path.is_relative_to(remote.root) else path
+
+
+def _kept_folder(remote: RemoteFolder) -> Path:
+    """Return where files stay: a changed bucket has another folder, so that what is there is always right."""
+    return load_settings().cache / "files" / remote.identity[:32]

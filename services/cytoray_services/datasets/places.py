@@ -1,0 +1,78 @@
+"""Where data lie: a folder, ``file:///folder``, ``s3://bucket/prefix``, or ``pvc://claim/path`` on Kubernetes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from cytoray_analysis.errors import DatasetError, MissingFileError
+
+CLAIMS = Path("/data")
+"""Where a job finds the volume claims that hold data."""
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_CLAIM = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
+_HINT = "name a folder, file:///folder, s3://bucket/prefix or pvc://claim/path"
+
+
+def read_place(text: str | Path) -> Path | str:
+    """Tell a path from a URI.
+
+    Returns
+    -------
+    pathlib.Path or str
+        A path for what lies on this machine, a URI without a slash at its end for ``s3://`` and ``pvc://``.
+
+    Raises
+    ------
+    DatasetError
+        It is a URI of another kind, or one that names nothing.
+    """
+    if isinstance(text, Path) or not _SCHEME.match(text):
+        return Path(text)
+    parts = urlsplit(text)
+    if parts.scheme == "file":
+        if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or len(parts.path) < 2:
+            raise DatasetError(f"expected file:///folder, got {text!r}", field="data.root", hint=_HINT)
+        return Path(unquote(parts.path))
+    known = {"s3": _BUCKET, "pvc": _CLAIM}.get(parts.scheme)
+    if known is None:
+        raise DatasetError(f"expected data in a place that can be read, got {text!r}", field="data.root", hint=_HINT)
+    first, _, rest = text.partition("://")[2].rstrip("/").partition("/")
+    inside = rest.split("/") if rest else []
+    if not known.fullmatch(first) or any(part in ("", ".", "..") for part in inside):
+        shape = "s3://bucket/prefix" if parts.scheme == "s3" else "pvc://claim/path"
+        raise DatasetError(f"expected {shape} without empty parts and '..', got {text!r}", field="data.root")
+    return "/".join((f"{parts.scheme}://{first}", *inside))
+
+
+def absolute_place(text: str | Path) -> Path | str:
+    """Tell a path from a URI, and make a path absolute, seen from the working directory.
+
+    Raises
+    ------
+    DatasetError
+        See :func:`read_place`.
+    """
+    place = read_place(text)
+    return place if isinstance(place, str) else place.expanduser().absolute()
+
+
+def folder_of_claim(uri: str) -> Path:
+    """Return where a volume claim is mounted in the pods of a job.
+
+    Raises
+    ------
+    MissingFileError
+        It is not mounted here.
+    """
+    claim, _, inside = uri.partition("://")[2].partition("/")
+    if not (CLAIMS / claim).is_dir():
+        raise MissingFileError(
+            f"{uri} is the volume claim {claim!r} of a cluster, which is not mounted here",
+            field="data.root",
+            hint=f"submit the recipe with --on kubernetes to a platform that offers the claim, or mount it at "
+            f"{CLAIMS / claim}",
+        )
+    return CLAIMS / claim / inside
