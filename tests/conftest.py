@@ -46,7 +46,7 @@ def ray_cluster() -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
-    from cytoray_training.launch import known_address
+    from cytoray_training.clusters import known_address
 
     folder = Path(tempfile.mkdtemp(prefix="cr"))
     with known_address():

@@ -47,6 +47,13 @@ def crops(step: int, count: int = 4) -> tuple[Tensor, Tensor]:
     return torch.rand(count, 1, 16, 16, generator=generator), torch.rand(count, 3, 16, 16, generator=generator)
 
 
+def uneven(step: int, rank: int) -> list[tuple[Tensor, Tensor]]:
+    """Divide the four crops of a step among two workers, three of them for the first."""
+    images, target = crops(step)
+    mine = slice(0, 3) if rank == 0 else slice(3, 4)
+    return [(images[mine], target[mine])]
+
+
 def passes(step: int, accumulate: int, rank: int = 0, world: int = 1) -> list[tuple[Tensor, Tensor]]:
     """Divide the four crops of a step among workers and passes."""
     images, target = crops(step)
@@ -137,6 +144,16 @@ def test_the_average_follows_the_weights_and_lags_behind() -> None:
     assert network().load_state_dict(average)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[0]}{kind[1]}")
+def test_passes_of_unequal_size_count_by_their_crops(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "network", network_without_batch_norm)
+    whole = run(engine_of(kind, accumulate=1), range(3), accumulate=1)
+    engine = engine_of(kind, accumulate=2)
+    parts = [engine.step([*uneven(step, 0), *uneven(step, 1)], RATE) for step in range(3)]
+    assert [s.loss for s in parts] == pytest.approx([s.loss for s in whole], rel=1e-5)
+    assert [s.gradient_norm for s in parts] == pytest.approx([s.gradient_norm for s in whole], rel=1e-5)
+
+
 @dataclass(frozen=True)
 class Job:
     folder: Path
@@ -157,6 +174,11 @@ def _worker(rank: int, job: Job) -> None:
         losses += [resumed.step(passes(step, 2, rank, 2), RATE).loss for step in range(3, 5)]
         tensors = {"losses": torch.tensor(losses)} | (state if rank == 0 else {})
         save_file(tensors, job.folder / f"{kind[0]}{kind[1]}-{rank}.safetensors")
+    globals()["network"] = network_without_batch_norm
+    for kind in KINDS:
+        engine = engine_of(kind, accumulate=1, world=2)
+        norms = [engine.step(uneven(step, rank), RATE).gradient_norm for step in range(3)]
+        save_file({"norms": torch.tensor(norms)}, job.folder / f"uneven-{kind[0]}{kind[1]}-{rank}.safetensors")
     distributed.destroy_process_group()
 
 
@@ -167,7 +189,9 @@ def _free_port() -> int:
 
 
 @pytest.mark.ray  # no Ray, but as slow: two processes that import DeepSpeed
-def test_two_workers_agree_at_every_stage_and_one_goes_on_for_them(tmp_path: Path) -> None:
+def test_two_workers_agree_at_every_stage_and_one_goes_on_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spawn: Callable[..., object] = multiprocessing.spawn  # type: ignore[attr-defined]
     spawn(_worker, args=(Job(tmp_path, _free_port()),), nprocs=2)
     expected = load_file(tmp_path / "torch0-0.safetensors")
@@ -179,3 +203,10 @@ def test_two_workers_agree_at_every_stage_and_one_goes_on_for_them(tmp_path: Pat
         torch.testing.assert_close(load_file(tmp_path / f"{name}{stage}-1.safetensors")["losses"], losses[1])
         assert {key: value.shape for key, value in state.items()} == {k: v.shape for k, v in expected.items()}
         assert len(run(engine_of(TORCH, state=state), range(3, 5))) == 2
+    # Three crops on one worker and one on the other have the gradient of all four on one.
+    monkeypatch.setattr(sys.modules[__name__], "network", network_without_batch_norm)
+    alone = torch.tensor([step.gradient_norm for step in run(engine_of(TORCH, accumulate=1), range(3), accumulate=1)])
+    for name, stage in KINDS:
+        for rank in range(2):
+            norms = load_file(tmp_path / f"uneven-{name}{stage}-{rank}.safetensors")["norms"]
+            torch.testing.assert_close(norms, alone, rtol=1e-4, atol=0.0)

@@ -55,6 +55,24 @@ def test_a_relative_root_is_taken_from_the_working_directory(tmp_path: Path, mon
     assert load_recipe(path).data.root == tmp_path / "images"
 
 
+def test_places_elsewhere_stay_uris_also_when_the_recipe_travels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = ["s3://bucket/cells/", "pvc://claim/cells", "file:///plates", "cells"]
+    recipe = parse_recipe(minimal(data={"root": places, "validation": "s3://bucket/frozen"}))
+    assert recipe.data.roots == ("s3://bucket/cells", "pvc://claim/cells", Path("/plates"), tmp_path / "cells")
+    assert recipe.data.validation_roots == ("s3://bucket/frozen",)
+    monkeypatch.chdir("/")
+    assert parse_recipe(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json", by_alias=True)))) == recipe
+
+
+def test_how_data_are_cut_is_no_part_of_a_run() -> None:
+    plain = parse_recipe(minimal())
+    cut = parse_recipe(minimal(data={"root": "s3://bucket/images", "shards": {"use": "always", "megabytes": 64}}))
+    assert recipe_hash(cut) == recipe_hash(plain)
+
+
 @pytest.mark.parametrize(
     ("change", "field", "says"),
     [
@@ -68,6 +86,10 @@ def test_a_relative_root_is_taken_from_the_working_directory(tmp_path: Path, mon
         ({"augmentation": {"zom": [1, 2]}}, "augmentation.zom", "zoom"),
         ({"data": {"root": "x", "scaling": {"low": 200}}}, "data.scaling.low", "less than 100"),
         ({"data": {}}, "data.root", "missing"),
+        ({"data": {"root": "ftp://host/x"}}, "data.root", "ftp"),
+        ({"data": {"root": ["x", "s3://"]}}, "data.root.1", "s3://bucket"),
+        ({"data": {"root": 5}}, "data.root", "folder or a URI"),
+        ({"data": {"root": "x", "shards": {"held": 0}}}, "data.shards.held", "greater than"),
         ({"model": {"name": "Bad Name"}}, "model.name", "pattern"),
         ({"training": {"batch_size": 9}, "scale": {"workers": 2}}, "training.batch_size", "multiple of"),
     ],

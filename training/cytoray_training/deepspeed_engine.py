@@ -48,6 +48,7 @@ class DeepSpeedEngine(Engine):
         trunk: Trunk = WHOLE,
         *,
         crops: int,
+        passes: int,
     ) -> None:
         super().__init__(network, loss, training, device, trunk)
         deepspeed = _deepspeed(device)
@@ -55,7 +56,7 @@ class DeepSpeedEngine(Engine):
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=self.network,
             optimizer=build_optimizer(self.network, training, trunk),
-            config=_configuration(training, crops, self.network, self.precision),
+            config=_configuration(training, crops, passes, self.network, self.precision),
         )
 
     def _update(self, passes: Sequence[tuple[Tensor, Tensor]], learning_rate: float) -> tuple[list[Tensor], float]:
@@ -66,7 +67,7 @@ class DeepSpeedEngine(Engine):
             loss = self.loss(self._engine(images).float(), target)
             if not _finite_everywhere(loss):  # the weights stay, so that it can be found out where it began
                 return [*losses, loss.detach()], math.nan
-            self._engine.backward(loss)  # divides by the number of passes
+            self._engine.backward(loss * self.share(images) * len(passes))  # divides by the number of passes
             if self._stage == 0 and index == len(passes) - 1:
                 # DeepSpeed clips here too, but keeps the norm to itself.
                 norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip))
@@ -177,12 +178,14 @@ def _deepspeed(device: torch.device) -> Any:
     return deepspeed
 
 
-def _configuration(training: Training, crops: int, network: nn.Module, precision: torch.dtype | None) -> dict[str, Any]:
+def _configuration(
+    training: Training, crops: int, passes: int, network: nn.Module, precision: torch.dtype | None
+) -> dict[str, Any]:
     # Buckets default to 2 GB each; nothing is gained by one larger than the network.
     bucket = max(2**20, sum(parameter.numel() for parameter in network.parameters()))
     return {
         "train_micro_batch_size_per_gpu": crops,
-        "gradient_accumulation_steps": training.accumulate,
+        "gradient_accumulation_steps": passes,
         "gradient_clipping": training.gradient_clip if training.zero_stage else 0.0,
         "steps_per_print": 2**31,
         "zero_optimization": {

@@ -89,13 +89,21 @@ class Engine(ABC):
         self._average: list[Tensor] = []
 
     def step(self, passes: Sequence[tuple[Tensor, Tensor]], learning_rate: float) -> Step:
-        """Take one optimizer step from ``training.accumulate`` passes of (images, target), each on this device."""
+        """Take one optimizer step from passes of (images, target), each on this device.
+
+        All workers have as many passes, together of ``training.batch_size`` crops. Where these do not divide evenly,
+        some passes are a crop smaller; each counts by its crops, so that the gradient is that of the mean over all.
+        """
         self.network.train()
         losses, norm = self._update(passes, learning_rate)
         if math.isfinite(norm):  # else this was the last step, and the average is still good
             self.steps += 1
             self._update_average()
-        return Step(float(torch.stack(losses).mean()), float(norm))
+        return Step(mean_loss(losses, passes), float(norm))
+
+    def share(self, images: Tensor) -> float:
+        """Return what the loss of a pass is multiplied by, so that the mean over workers is that over all crops."""
+        return world_size() * len(images) / self.training.batch_size
 
     @torch.no_grad()
     def loss_of(self, passes: Sequence[tuple[Tensor, Tensor]]) -> float:
@@ -109,7 +117,7 @@ class Engine(ABC):
             losses.append(self.loss(outputs.float(), target))
         for buffer, before in buffers:  # batch norms have counted these crops already
             buffer.copy_(before)
-        return float(torch.stack(losses).mean())
+        return mean_loss(losses, passes)
 
     def local_weights(self) -> list[tuple[str, Tensor]]:
         """Return this worker's part of each parameter, which steps change in place."""
@@ -228,7 +236,7 @@ class TorchEngine(Engine):
                 with self._autocast():
                     outputs = self._parallel(images)
                 loss = self.loss(outputs.float(), target)
-                (loss / len(passes)).backward()  # type: ignore[no-untyped-call]
+                (loss * self.share(images)).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip))
         set_learning_rate(self._optimizer.param_groups, learning_rate)
@@ -258,6 +266,12 @@ def world_size() -> int:
 def rank() -> int:
     """Return this worker's place among all workers."""
     return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def mean_loss(losses: Sequence[Tensor], passes: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """Return the mean loss over the crops of this worker's passes, as far as these have a loss."""
+    sizes = [len(images) for images, _ in passes[: len(losses)]]
+    return float(sum(size * loss for size, loss in zip(sizes, losses, strict=True)) / sum(sizes))
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
@@ -338,6 +352,7 @@ def build_engine(
     training: Training,
     *,
     crops: int,
+    passes: int | None = None,
     device: torch.device,
     state: Mapping[str, Tensor] | None = None,
     trunk: Trunk = WHOLE,
@@ -353,7 +368,9 @@ def build_engine(
     training
         The recipe's section.
     crops
-        Crops per backward pass and worker.
+        Crops per backward pass and worker, at most.
+    passes
+        Backward passes per step of a worker; None for ``training.accumulate``.
     device
         Where to train.
     state
@@ -367,7 +384,9 @@ def build_engine(
     if training.engine == "deepspeed":
         from cytoray_training.deepspeed_engine import DeepSpeedEngine
 
-        engine = DeepSpeedEngine(network, loss, training, device, trunk, crops=crops)
+        engine = DeepSpeedEngine(
+            network, loss, training, device, trunk, crops=crops, passes=passes or training.accumulate
+        )
     else:
         engine = TorchEngine(network, loss, training, device, trunk)
     if state is not None:

@@ -6,27 +6,30 @@ import contextlib
 import json
 import logging
 import os
-import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cytoray_analysis.errors import CytorayError, PlatformError, RequestError, TrainingError
+from cytoray_analysis.errors import CytorayError, PlatformError, TrainingError
 from cytoray_analysis.files import write_whole
-from cytoray_services.jobs.scale import Scale
 from cytoray_training.checkpoint import Checkpoint, Journal, load_checkpoint, load_journal, save_checkpoint
+from cytoray_training.clusters import LOCAL, bundle, cluster
+from cytoray_training.elastic import patience, torch_config
 from cytoray_training.plan import Plan
 from cytoray_training.reporter import PROGRESS, append_progress
 
 FAILURE = "failure.json"
 START = "start"  # a checkpoint that a run goes on from before it has one of its own
-LOCAL = "local"
+RESIZE_SECONDS = 60.0  # how often a training with fewer workers than it may have looks for more nodes
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
-_OBJECT_STORE = 2**28
+_MARK = "mark"  # tells a folder that all nodes share from one that is only called the same
+_SECONDS_TO_SEE_IT = 15.0
 Listener = Callable[[Mapping[str, Any]], None]
 
 
@@ -40,24 +43,28 @@ def launch(plan: Plan, folder: Path, *, on: str = LOCAL, listen: Listener | None
     folder
         Of this run; on storage that all nodes share where there are several.
     on
-        ``local`` starts a cluster of this machine for the time being; else the address of one.
+        Where; see :func:`cytoray_training.clusters.cluster`.
     listen
         Called with each line of the progress file.
 
     Raises
     ------
     TrainingError
-        The training diverged, or workers were lost more often than ``scale.max_failures``.
+        The training diverged, or workers were lost more than ``scale.max_failures`` times without a checkpoint between.
     PlatformError
-        There is no Ray cluster at the address, or it is too small.
+        There is no Ray cluster at the address, it is too small, or its nodes do not share the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     finished = newest_checkpoint(folder)
     if finished is not None and finished.journal.finished:
         return finished
     (folder / FAILURE).unlink(missing_ok=True)
-    with cluster(plan.recipe.scale, on), _listening(folder / PROGRESS, listen):
-        _fit(plan, folder)
+    from cytoray_training.progress_metrics import progress_metrics  # which knows what a listener is from here
+
+    with cluster(plan.recipe.scale, on), progress_metrics(plan, folder.name) as gauges:
+        listeners = [gauges] if listen is None else [gauges, listen]
+        with _listening(folder / PROGRESS, listeners):
+            _fit(plan, folder)
     checkpoint = newest_checkpoint(folder)
     if checkpoint is None:
         raise TrainingError(f"the training ended without a checkpoint in {folder}")
@@ -121,8 +128,8 @@ class _RayReporter:
         append_progress(self.folder / PROGRESS, facts)
 
 
-def _work(config: dict[str, Any]) -> None:
-    """Run in each worker."""
+def _work(config: dict[str, Any]) -> list[str]:
+    """Run in each worker; return the addresses of nodes that do not share the folder, having done nothing else."""
     import ray
     import ray.train.torch
     import torch
@@ -130,34 +137,87 @@ def _work(config: dict[str, Any]) -> None:
     from cytoray_training.loop import train
 
     plan, folder = ray.get(config["plan"]), config["folder"]
+    if blind := _blind_nodes(folder, config["mark"]):
+        return blind
     if (folder / FAILURE).exists():
-        return  # this worker was started in place of one that failed for a reason that a new start does not mend
+        return []  # this worker was started in place of one that failed for a reason that a new start does not mend
     torch.set_num_threads(plan.recipe.scale.cpus_per_worker)
     try:
         train(plan, _RayReporter(folder), device=ray.train.torch.get_device())
     except CytorayError as error:
         write_whole(folder / FAILURE, json.dumps({"kind": type(error).__name__, **error.describe()}))
         raise
+    return []
+
+
+def _blind_nodes(folder: Path, mark: str) -> list[str]:
+    """Return the addresses of the nodes whose workers do not find the mark in the folder. All workers call it."""
+    import ray
+    from torch import distributed
+
+    end = time.monotonic() + _SECONDS_TO_SEE_IT  # a network's file system may take a while to show a new file
+    path = folder / _MARK
+    while not (seen := path.is_file() and path.read_text() == mark) and time.monotonic() < end:
+        time.sleep(0.5)
+    mine = "" if seen else ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    if not distributed.is_initialized():
+        return [mine] if mine else []
+    everyone = [""] * distributed.get_world_size()
+    distributed.all_gather_object(everyone, mine)
+    return sorted({address for address in everyone if address})
 
 
 def _fit(plan: Plan, folder: Path) -> None:
+    """Train, as often as it takes: workers may be lost again and again where each time there is a checkpoint more."""
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    scale = plan.recipe.scale
+    while True:
+        before = newest_place(folder)
+        try:
+            blind = _trainer(plan, folder).fit().return_value
+        except TrainingFailedError as error:
+            _raise_failure(folder)
+            if scale.max_failures and newest_place(folder) != before:
+                continue
+            reason = str(error).strip().splitlines()
+            raise TrainingError(
+                f"the training stopped: {reason[-1] if reason else type(error).__name__}",
+                hint="run the same command again to go on from the last checkpoint",
+            ) from error
+        break
+    _raise_failure(folder)
+    if blind:
+        raise PlatformError(
+            f"expected a folder that all nodes share, got one that {', '.join(blind)} cannot see: {folder}",
+            field="CYTORAY_HOME",
+            hint="let CYTORAY_HOME name storage that is mounted on every node, such as a ReadWriteMany volume",
+        )
+
+
+def _trainer(plan: Plan, folder: Path) -> Any:
     import ray
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.exceptions import TrainingFailedError
+    from ray.train.torch import TorchTrainer
 
     # How often the controller looks at its workers; a worker with a second report waits until it took the first.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
     scale = plan.recipe.scale
-    trainer = TorchTrainer(
-        _work,
+    if scale.elastic:
+        # The controller counts nodes that have just been lost for up to 20 seconds more; it is to try again soon.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
+    mark = uuid.uuid4().hex
+    write_whole(folder / _MARK, mark)
+    return TorchTrainer(
+        _work,  # type: ignore[arg-type] # it may return something since V2
         # By reference: the controller, which reads this too, would import torch to understand a plan.
-        train_loop_config={"plan": ray.put(plan), "folder": folder},
-        torch_config=TorchConfig(backend="nccl" if scale.gpus_per_worker else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=scale.workers,
+        train_loop_config={"plan": ray.put(plan), "folder": folder, "mark": mark},
+        torch_config=torch_config(gpus=scale.gpus_per_worker > 0),
+        scaling_config=ScalingConfig(  # type: ignore[call-arg] # as below
+            num_workers=(scale.least_workers, scale.workers) if scale.elastic else scale.workers,  # type: ignore[arg-type]
             use_gpu=scale.gpus_per_worker > 0,
-            resources_per_worker={"CPU": scale.cpus_per_worker, "GPU": scale.gpus_per_worker},
+            resources_per_worker=bundle(scale),
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
         ),
         run_config=RunConfig(  # type: ignore[call-arg] # Ray's annotations show the class before V2
             name=folder.name,
@@ -165,18 +225,9 @@ def _fit(plan: Plan, folder: Path) -> None:
             failure_config=FailureConfig(max_failures=scale.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             logging_config=LoggingConfig(log_level="ERROR"),
+            callbacks=[patience(60 * scale.wait_minutes)],
         ),
     )
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        _raise_failure(folder)
-        reason = str(error).strip().splitlines()
-        raise TrainingError(
-            f"the training stopped: {reason[-1] if reason else type(error).__name__}",
-            hint="run the same command again to go on from the last checkpoint",
-        ) from error
-    _raise_failure(folder)
 
 
 def _raise_failure(folder: Path) -> None:
@@ -191,107 +242,11 @@ def _raise_failure(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def cluster(scale: Scale, on: str, *, trainings: int = 1, reclaiming: bool = False) -> Iterator[None]:
-    """Be connected to a Ray cluster: a local one that ends with this context, or the one at an address.
-
-    Inside another such context, as each of several trainings is, it is the outer one.
-
-    Parameters
-    ----------
-    scale
-        Of one training; a cluster that can never give it is refused.
-    on
-        ``local`` or an address.
-    trainings
-        How many such trainings a local cluster offers room for at a time.
-    reclaiming
-        Whether trainings are ended from outside, as a search does. What they had reserved is given back by Ray Train,
-        which asks the dashboard whether they are gone: a local cluster needs one then.
-
-    Raises
-    ------
-    PlatformError, RequestError
-        There is no cluster at the address, or it is too small.
-    """
-    import ray
-
-    if ray.is_initialized():  # by the caller, as a search does
-        _require(scale.workers, scale.cpus_per_worker, scale.gpus_per_worker)
-        yield
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if on == LOCAL:
-        with known_address():
-            ray.init(
-                address="local",
-                num_cpus=max(os.cpu_count() or 1, trainings * scale.workers * scale.cpus_per_worker),
-                include_dashboard=reclaiming,
-                object_store_memory=_OBJECT_STORE,
-                **quiet,
-            )
-    else:
-        try:
-            ray.init(address=on, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise PlatformError(
-                f"no Ray cluster answers at {on!r}: {error}", field="--on", hint="use --on local, or the right address"
-            ) from error
-    try:
-        _require(scale.workers, scale.cpus_per_worker, scale.gpus_per_worker)
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def known_address() -> Iterator[None]:
-    """Let the processes of a cluster that starts inside this context know its address.
-
-    What Ray Train leaves to watch over a training looks for the cluster by itself otherwise, and gives up where there
-    is a second one on the machine, such as a service.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    names = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"}
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _require(workers: int, cpus: int, gpus: int) -> None:
-    """Refuse a scale that the cluster can never give, instead of waiting for it for ever."""
-    import ray
-
-    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    for kind, wanted, field in (
-        ("GPU", workers * gpus, "scale.gpus_per_worker"),
-        ("CPU", workers * cpus, "scale.workers"),
-    ):
-        if wanted > have.get(kind, 0):
-            raise RequestError(
-                f"expected at most {have.get(kind, 0):.0f} {kind}s, got {wanted} ({workers} workers)",
-                field=field,
-                hint="use fewer workers, or a larger cluster",
-            )
-
-
-@contextlib.contextmanager
-def _listening(path: Path, listen: Listener | None) -> Iterator[None]:
+def _listening(path: Path, listeners: Sequence[Listener]) -> Iterator[None]:
     """Pass each new line of the progress file on, from a thread."""
-    if listen is None:
-        yield
-        return
     stop = threading.Event()
     start = path.stat().st_size if path.exists() else 0
-    thread = threading.Thread(target=_follow, args=(path, start, listen, stop), daemon=True, name="progress")
+    thread = threading.Thread(target=_follow, args=(path, start, listeners, stop), daemon=True, name="progress")
     thread.start()
     try:
         yield
@@ -300,7 +255,7 @@ def _listening(path: Path, listen: Listener | None) -> Iterator[None]:
         thread.join()
 
 
-def _follow(path: Path, start: int, listen: Listener, stop: threading.Event) -> None:
+def _follow(path: Path, start: int, listeners: Sequence[Listener], stop: threading.Event) -> None:
     ended = False
     while not ended:
         ended = stop.wait(0.25)  # one more look after the end
@@ -312,5 +267,6 @@ def _follow(path: Path, start: int, listen: Listener, stop: threading.Event) -> 
                 if not line.endswith(b"\n"):
                     break
                 start += len(line)
-                listen(json.loads(line))
+                for listen in listeners:
+                    listen(json.loads(line))
     sys.stderr.flush()

@@ -17,7 +17,7 @@ from torch import Tensor, distributed
 from cytoray_analysis.errors import RecipeError, TrainingError
 from cytoray_analysis.networks import build_network
 from cytoray_training.batches import Prefetcher, Preparing, Sampler
-from cytoray_training.cache import Cache, open_cache
+from cytoray_training.cache import Source
 from cytoray_training.checkpoint import Checkpoint, Journal
 from cytoray_training.diagnosis.facts import Failure, Spent, Validation
 from cytoray_training.diagnosis.origin import find_origin
@@ -26,6 +26,7 @@ from cytoray_training.engine import WHOLE, Engine, Step, build_engine, rank, wor
 from cytoray_training.plan import Plan
 from cytoray_training.reporter import Reporter
 from cytoray_training.schedule import learning_rate_at, progress_of
+from cytoray_training.source import open_source
 from cytoray_training.transfer import take_over
 from cytoray_training.validation import validate
 
@@ -56,15 +57,10 @@ def train(plan: Plan, reporter: Reporter, *, device: torch.device) -> Journal:
     TrainingError
         The loss or the gradient is no number any more.
     """
-    cache = open_cache(
-        plan.home,
-        plan.dataset,
-        plan.dataset_hash,
-        plan.model_input,
-        plan.chosen_task,
-        progress=lambda done, total: reporter.progress({"stage": "decoding", "done": done, "total": total}),
+    source = open_source(
+        plan, progress=lambda done, total: reporter.progress({"stage": "decoding", "done": done, "total": total})
     )
-    return _Training(plan, cache, reporter, device).run()
+    return _Training(plan, source, reporter, device).run()
 
 
 @dataclass
@@ -78,8 +74,8 @@ class _Tally:
 
 
 class _Training:
-    def __init__(self, plan: Plan, cache: Cache, reporter: Reporter, device: torch.device) -> None:
-        self.plan, self.cache, self.reporter, self.device = plan, cache, reporter, device
+    def __init__(self, plan: Plan, source: Source, reporter: Reporter, device: torch.device) -> None:
+        self.plan, self.source, self.reporter, self.device = plan, source, reporter, device
         self.settings = plan.recipe.training
         self.began = time.perf_counter()
         self.told = 0.0
@@ -90,6 +86,8 @@ class _Training:
         self.engine = _engine(plan, device, checkpoint)
         self.done = self._progress()
         self.record = Record(plan, reporter)
+        if rank() == 0:
+            reporter.progress({"stage": "workers", "workers": world_size()})
         self.sampler = self._sampler()
 
     def run(self) -> Journal:
@@ -126,7 +124,8 @@ class _Training:
             self._fail(step, on_device, seed)
         tally.crops += self.settings.batch_size
         self.record.step(self.journal.step, step, rate)
-        sums = _added(self.journal.sums, {"loss": step.loss, "gradient_norm": step.gradient_norm, "steps": 1.0})
+        share = sum(self.engine.share(images) for images, _ in passes)
+        sums = _added(self.journal.sums, {"loss": step.loss * share, "gradient_norm": step.gradient_norm, "steps": 1.0})
         self.journal = replace(self.journal, step=self.journal.step + 1, sums=sums)
         self.done = self._progress()
         self._tell(step, rate, tally)
@@ -162,7 +161,7 @@ class _Training:
         stale, best = journal.stale, journal.best
         if last or (journal.epoch + 1) % settings.validate_every == 0:
             average = self.engine.average()
-            scores, training_scores = validate(self.plan, self.cache, average, str(self.device))
+            scores, training_scores = validate(self.plan, self.source, average, str(self.device))
             metrics |= scores
             metric = self._metric(scores)
             score = scores[metric]
@@ -218,11 +217,11 @@ class _Training:
 
     def _sampler(self) -> Sampler:
         return Sampler(
-            cache=self.cache,
+            source=self.source,
             examples=self.plan.examples,
             crop=self.plan.crop,
             batch=self.settings.batch_size,
-            accumulate=self.settings.accumulate,
+            accumulate=self.plan.recipe.passes(world_size()),
             seed=self.settings.seed,
             augmentation=self.plan.recipe.augmentation,
             encode=self.plan.task.encode,
@@ -280,6 +279,7 @@ def _engine(plan: Plan, device: torch.device, checkpoint: Checkpoint | None) -> 
         plan.task.loss,
         recipe.training,
         crops=recipe.crops_per_pass,
+        passes=recipe.passes(world_size()),
         device=device,
         state=checkpoint.state if checkpoint else None,
         trunk=take_over(plan.start, network) if plan.start else WHOLE,

@@ -34,6 +34,7 @@ class ProgressBar:
         )
         self._task = self._bar.add_task("starting workers", total=UNITS, facts="")
         self._score = ""
+        self._workers: int | None = None
 
     def __enter__(self) -> ProgressBar:
         self._bar.start()
@@ -50,7 +51,9 @@ class ProgressBar:
 
     def show(self, facts: Mapping[str, Any]) -> None:
         """Show one line of the progress file."""
-        if facts["stage"] == "decoding":
+        if facts["stage"] == "workers":
+            self._begin(int(facts["workers"]))
+        elif facts["stage"] == "decoding":
             done = facts["done"] / facts["total"]
             self._bar.update(self._task, description="decoding images", completed=done * UNITS)
         elif facts["stage"] == "training":
@@ -63,6 +66,12 @@ class ProgressBar:
             self._bar.update(self._task, description=description, completed=progress * UNITS, facts=text)
         elif facts["stage"] == "epoch":
             self._end_epoch(facts)
+
+    def _begin(self, workers: int) -> None:
+        """Say so where a training goes on with more or fewer workers, as after the loss of a node."""
+        if self._workers not in (None, workers):
+            self._console.print(f"going on with {workers} workers instead of {self._workers}", highlight=False)
+        self._workers = workers
 
     def _end_epoch(self, facts: Mapping[str, Any]) -> None:
         scores = {name: facts[name] for name in ("ap50", "ap70", "pq") if name in facts}

@@ -108,7 +108,8 @@ def make_plan(recipe: Recipe, settings: Settings) -> Plan:
     _refuse(findings)
     dataset = dataset.share(recipe.training.label_share, seed=recipe.training.seed)
     start = None if recipe.model.start is None else find_start(recipe.model.start, recipe.model.network.name, settings)
-    plan = Plan(recipe, dataset, hash_dataset(dataset), task_arguments(dataset), settings.home, start)
+    decided = task_arguments(dataset)
+    plan = Plan(recipe, dataset, hash_dataset(dataset), decided, settings.home, start, settings.cache_folder)
     require_fitting(plan)
     metrics = plan.task.score([], [])
     if recipe.training.metric is not None and recipe.training.metric not in metrics:

@@ -37,7 +37,7 @@ class Scale(BaseModel):
     )
     cpus_per_worker: int = Field(1, ge=1)
     gpus_per_worker: int = Field(0, ge=0, le=1)
-    max_failures: int = Field(3, ge=0, description="how often lost workers are replaced")
+    max_failures: int = Field(3, ge=0, description="how often lost workers are replaced until the next checkpoint")
     wait_minutes: float = Field(20.0, ge=0, description="how long a cluster may take to give the workers their nodes")
     workers_per_node: int = Field(1, ge=1, le=64, description="processes that share a node, its disk and its memory")
     memory_per_worker: str = Field("8Gi", pattern=_BYTES, description="as Kubernetes writes it, such as 16Gi")

@@ -16,7 +16,7 @@ import numpy as np
 from cytoray_analysis.errors import DatasetError, RecipeError
 from cytoray_services.datasets import Dataset, Item, hash_dataset
 from cytoray_services.settings import Settings
-from cytoray_training.launch import cluster
+from cytoray_training.clusters import cluster
 from cytoray_training.plan import Plan
 from cytoray_training.search.study import open_study
 

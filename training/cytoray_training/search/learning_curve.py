@@ -18,7 +18,7 @@ from cytoray_analysis.files import write_whole
 from cytoray_analysis.pictures import figure_png, new_figure
 from cytoray_services.datasets import hash_dataset
 from cytoray_services.settings import Settings
-from cytoray_training.launch import cluster
+from cytoray_training.clusters import cluster
 from cytoray_training.recipe import Recipe, changed_recipe
 from cytoray_training.search.study import open_study
 from cytoray_training.train import make_plan

@@ -8,7 +8,7 @@ from typing import Any
 
 from cytoray_analysis.errors import TrainingError
 from cytoray_services.settings import Settings
-from cytoray_training.launch import cluster
+from cytoray_training.clusters import cluster
 from cytoray_training.recipe import Recipe, Tune, changed_recipe
 from cytoray_training.search.population import require_mutable
 from cytoray_training.search.report import write_report

@@ -24,6 +24,7 @@ _FIXED: tuple[str, ...] = (
     "data.validation",
     "data.columns",
     "data.where",
+    "data.shards",
 )
 _FIXED += ("data.folds", "data.group", "data.stratify", "training.label_share", "training.metric", "scale", "tune")
 # What YAML 1.1 takes for text, as 1e-4 without a point; a recipe's own fields take it for the number that it is.

@@ -13,6 +13,7 @@ from typing import Any
 
 from cytoray_analysis.errors import CytorayError
 from cytoray_training.checkpoint import Journal
+from cytoray_training.clusters import AUTO
 from cytoray_training.launch import launch, newest_journal
 from cytoray_training.plan import Plan
 from cytoray_training.recipe import changed_recipe
@@ -62,7 +63,7 @@ def train_trial(config: Mapping[str, Any], *, plan: Plan, folder: str, metric: s
     try:
         tell(newest_journal(place))
         changed = replace(plan, recipe=changed_recipe(plan.recipe, config["values"]))
-        tell(launch(changed, place, listen=listen).journal)
+        tell(launch(changed, place, on=AUTO, listen=listen).journal)  # this process is on a node of the cluster
     except CytorayError as error:
         tune.report({"epoch": told, "score": 0.0, "failed": error.message})
         return

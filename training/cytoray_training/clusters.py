@@ -1,0 +1,180 @@
+"""The Ray cluster that a training runs on: one of this machine for the time being, or one that is there already."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from cytoray_analysis.errors import PlatformError, RequestError
+from cytoray_services.jobs.scale import Scale
+
+LOCAL, AUTO = "local", "auto"
+_OBJECT_STORE = 2**28
+_SECONDS_BETWEEN_LOOKS = 5.0
+_SECONDS_BETWEEN_WORDS = 60.0
+
+
+@contextlib.contextmanager
+def cluster(scale: Scale, on: str, *, trainings: int = 1, reclaiming: bool = False) -> Iterator[None]:
+    """Be connected to a Ray cluster: a local one that ends with this context, or the one at an address.
+
+    Inside another such context, as each of several trainings is, it is the outer one.
+
+    Parameters
+    ----------
+    scale
+        Of one training. A local cluster that cannot give its least number of workers is refused; another one may still
+        bring up nodes, and is waited for.
+    on
+        ``local``, ``auto`` for the cluster whose node this process runs on, or ``host:port``.
+    trainings
+        How many such trainings a local cluster offers room for at a time.
+    reclaiming
+        Whether trainings are ended from outside, as a search does. What they had reserved is given back by Ray Train,
+        which asks the dashboard whether they are gone: a local cluster needs one then.
+
+    Raises
+    ------
+    PlatformError, RequestError
+        There is no cluster at the address, or it is too small, also after ``scale.wait_minutes``.
+    """
+    import ray
+
+    if ray.is_initialized():  # by the caller, as a search does
+        if on == LOCAL:
+            _require(scale)
+        yield
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if on == LOCAL:
+        with known_address():
+            ray.init(
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, trainings * scale.workers * scale.cpus_per_worker),
+                include_dashboard=reclaiming,
+                object_store_memory=_OBJECT_STORE,
+                **quiet,
+            )
+    else:
+        _connect(on, quiet)
+    try:
+        if on == LOCAL:
+            _require(scale)
+        else:
+            _await_nodes(scale, on)
+        # Ray tells of nodes that are lost on standard output, which is for the result.
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def known_address() -> Iterator[None]:
+    """Let the processes of a cluster that starts inside this context know its address.
+
+    What Ray Train leaves to watch over a training looks for the cluster by itself otherwise, and gives up where there
+    is a second one on the machine, such as a service.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    names = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _connect(on: str, quiet: dict[str, Any]) -> None:
+    import ray
+
+    if "://" in on:
+        raise RequestError(
+            f"expected local, auto or host:port of a Ray cluster, got {on!r}: a training is led from inside its own",
+            field="--on",
+            hint=f"use cytoray jobs submit RECIPE --on {on}",
+        )
+    try:
+        ray.init(address=on, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise PlatformError(
+            f"no Ray cluster answers at {on!r}: {error}", field="--on", hint="use --on local, or the right address"
+        ) from error
+
+
+def bundle(scale: Scale) -> dict[str, float]:
+    """Return what one worker asks of its node."""
+    wanted = {"CPU": scale.cpus_per_worker, "GPU": scale.gpus_per_worker}
+    return {kind: float(amount) for kind, amount in wanted.items() if amount}
+
+
+def _require(scale: Scale) -> None:
+    """Refuse a scale that the cluster can never give, instead of waiting for it for ever."""
+    if _room(bundle(scale)) < scale.least_workers:
+        raise _too_small(scale)
+
+
+def _await_nodes(scale: Scale, on: str) -> None:
+    """Wait until the least number of workers has room, and let a cluster that grows on demand know of it."""
+    import ray
+    from ray.util import placement_group, remove_placement_group
+
+    least, wanted = scale.least_workers, bundle(scale)
+    most = ray._private.state.state.get_max_resources_from_cluster_config()  # None: its nodes come from elsewhere
+    if most is not None and any(most.get(kind, 0) < least * amount for kind, amount in wanted.items()):
+        raise _too_small(scale, "and does not grow as far")
+    began, told, before = time.monotonic(), -_SECONDS_BETWEEN_WORDS, -1
+    group = placement_group([wanted] * least)
+    try:
+        while not group.wait(_SECONDS_BETWEEN_LOOKS):
+            waited = time.monotonic() - began
+            room = _room(wanted)
+            if waited > 60 * scale.wait_minutes:
+                raise _too_small(scale, f"after {scale.wait_minutes:g} minutes")
+            if room != before or waited - told >= _SECONDS_BETWEEN_WORDS:
+                told, before = waited, room
+                busy = ", which is taken" if room >= least else ""
+                print(
+                    f"waiting for nodes: {on} has room for {room} of {least} workers{busy} ({waited / 60:.0f} of "
+                    f"{scale.wait_minutes:g} minutes)",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    finally:
+        remove_placement_group(group)
+
+
+def _room(wanted: dict[str, float]) -> int:
+    """Return how many workers the nodes that are up would take if nothing else ran on them."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return sum(int(min(node.get(kind, 0) // amount for kind, amount in wanted.items())) for node in nodes)
+
+
+def _too_small(scale: Scale, when: str = "") -> RequestError:
+    wanted = bundle(scale)
+    room, without_gpus = _room(wanted), _room({"CPU": scale.cpus_per_worker})
+    least = scale.least_workers
+    each = " and ".join(f"{amount:g} {kind}{'s' if amount > 1 else ''}" for kind, amount in wanted.items())
+    missing = "scale.gpus_per_worker" if scale.gpus_per_worker and without_gpus >= least else "scale.workers"
+    said = f"the cluster has room for {room}{f' {when}' if when else ''}"
+    if room >= least:
+        said = f"it is taken{f' {when}' if when else ''}"
+    return RequestError(
+        f"expected room for {least} workers with {each} each, {said}",
+        field=missing,
+        hint="use fewer workers, a scale.min_workers, or a larger cluster",
+    )
