@@ -60,8 +60,8 @@ class Platform(_Frozen):
     secrets
         Names of secrets whose keys become variables, such as those of a bucket.
     home_claim
-        The volume claim that holds ``CYTORAY_HOME``, written to by all nodes; None keeps it on the head's own disk, so
-        that one node at a time works.
+        The volume claim that holds ``CYTORAY_HOME``, written to by all nodes; None keeps it on the disk of a single pod
+        that does all, and is gone with it unless artifacts go elsewhere.
     data_claims
         Volume claims that ``pvc://claim/path`` may name.
     queue
@@ -72,6 +72,11 @@ class Platform(_Frozen):
         KubeRay's submission mode.
     keep_seconds
         How long the cluster of a job that has ended is kept.
+    keep_days
+        How long a job that has ended is listed, with what it printed.
+    autoscaled
+        Whether the cluster adds nodes for pods that wait: then a job that no node of today can take is submitted with a
+        warning, otherwise it is refused.
     deadline_seconds
         How long a job may take; None for as long as it does.
     head_cpus, head_memory
@@ -81,7 +86,7 @@ class Platform(_Frozen):
     images: Images = Images()
     gpus: Gpus = Gpus()
     spot: Nodes = Nodes()
-    service_account: str = "cytoray-jobs"
+    service_account: str = "cytoray-training"
     environment: dict[str, str] = {}
     secrets: tuple[str, ...] = ()
     home_claim: str | None = "cytoray-home"
@@ -90,6 +95,8 @@ class Platform(_Frozen):
     priority: str | None = None
     submitter: str = Field("K8sJobMode", pattern="^(K8sJobMode|HTTPMode|SidecarMode)$")
     keep_seconds: int = Field(600, ge=0)
+    keep_days: int = Field(30, ge=1)
+    autoscaled: bool = True
     deadline_seconds: int | None = Field(None, ge=1)
     head_cpus: str = "2"
     head_memory: str = "8Gi"

@@ -38,7 +38,7 @@ class Submission(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,45}[a-z0-9])?$")
+    id: str = Field(pattern=r"^[a-z]([a-z0-9-]{0,45}[a-z0-9])?$")
     command: Command
     name: str
     recipe: str
@@ -72,4 +72,5 @@ def read_submission(text: str, overrides: Sequence[str] = (), *, command: Comman
 
 def _new_id(name: str) -> str:
     ending = "".join(secrets.choice(_LETTERS) for _ in range(5))
-    return f"{name.replace('_', '-')[:40].strip('-')}-{ending}"
+    letters_first = name if name[0].isalpha() else f"m-{name}"  # as services of Kubernetes want it
+    return f"{letters_first.replace('_', '-')[:40].strip('-')}-{ending}"

@@ -1,0 +1,26 @@
+"""The packages of this installation as a zip that travels with a job."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+_PACKAGES = ("cytoray_analysis", "cytoray_services", "cytoray_training", "cytoray_serving")
+_SAME_DATE = (2020, 1, 1, 0, 0, 0)  # the same code is the same zip
+
+
+def pack_code() -> bytes:
+    """Return a zip of Cytoray's packages as they are here."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in _PACKAGES:
+            spec = find_spec(name)
+            for folder in spec.submodule_search_locations or [] if spec else []:
+                root = Path(folder)
+                for path in sorted(root.rglob("*")):
+                    if path.is_file() and "__pycache__" not in path.parts:
+                        entry = zipfile.ZipInfo(f"{name}/{path.relative_to(root).as_posix()}", _SAME_DATE)
+                        archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED, 9)
+    return packed.getvalue()
