@@ -35,6 +35,8 @@ _LONGEST = 200
 _NOBODY = hashlib.sha256(b"").hexdigest()
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+# Also a label of Kubernetes.
+Team = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
 
 class Token(BaseModel):
@@ -48,6 +50,8 @@ class Token(BaseModel):
         Who has it; while a token is being replaced, two have the same name.
     scopes
         What it allows: ``predict`` (ask models), ``submit`` (start jobs), ``administer`` (everything).
+    team
+        Whose jobs it may see and whose quota it uses up; None for somebody of no team.
     digest
         SHA-256 of the token, hexadecimal.
     created, expires
@@ -59,6 +63,7 @@ class Token(BaseModel):
     id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12}$")]
     name: Name
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1)]
+    team: Team | None = None
     digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     created: AwareDatetime
     expires: AwareDatetime
@@ -156,7 +161,13 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
 
 
 def create_token(
-    path: Path, name: str, scopes: tuple[Scope, ...], *, days: int, now: datetime | None = None
+    path: Path,
+    name: str,
+    scopes: tuple[Scope, ...],
+    *,
+    days: int,
+    team: str | None = None,
+    now: datetime | None = None,
 ) -> tuple[str, Token]:
     """Make a token and add it to the file, which is made when there is none.
 
@@ -180,7 +191,7 @@ def create_token(
                 field="name",
                 hint="replace its secret with cytoray tokens rotate, or choose another name",
             )
-        text, token = _new(name, scopes, now, now + timedelta(days=days))
+        text, token = _new(name, scopes, team, now, now + timedelta(days=days))
         tokens[:] = [*(one for one in tokens if one.name != name), token]
     return text, token
 
@@ -188,7 +199,7 @@ def create_token(
 def rotate_token(
     path: Path, name: str, *, grace: timedelta, days: int | None = None, now: datetime | None = None
 ) -> tuple[str, Token]:
-    """Give a name a new token with the same scopes; the old one stays valid for a while.
+    """Give a name a new token with the same scopes and team; the old one stays valid for a while.
 
     Parameters
     ----------
@@ -206,7 +217,7 @@ def rotate_token(
     with _changing(path) as tokens:
         old = _newest(tokens, name)
         lifetime = old.expires - old.created if days is None else timedelta(days=days)
-        text, token = _new(name, old.scopes, now, now + lifetime)
+        text, token = _new(name, old.scopes, old.team, now, now + lifetime)
         ending = old.model_copy(update={"expires": min(old.expires, now + grace)})
         tokens[:] = [*(one for one in tokens if one.name != name), ending, token]
     return text, token
@@ -225,11 +236,12 @@ def revoke_token(path: Path, name: str) -> None:
         tokens[:] = [token for token in tokens if token.name != name]
 
 
-def _new(name: str, scopes: tuple[Scope, ...], now: datetime, expires: datetime) -> tuple[str, Token]:
+def _new(name: str, scopes: tuple[Scope, ...], team: str | None, now: datetime, expires: datetime) -> tuple[str, Token]:
     number = secrets.token_hex(6)
     text = f"{_PREFIX}_{number}_{secrets.token_urlsafe(32)}"
     ordered = tuple(scope for scope in SCOPES if scope in scopes)
-    return text, Token(id=number, name=name, scopes=ordered, digest=_digest(text), created=now, expires=expires)
+    token = Token(id=number, name=name, scopes=ordered, team=team, digest=_digest(text), created=now, expires=expires)
+    return text, token
 
 
 def _newest(tokens: list[Token], name: str) -> Token:

@@ -12,10 +12,10 @@ from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
 from cytoray_analysis.errors import CytorayError
+from cytoray_services.access import Access
 from cytoray_services.rollouts.leader import Compared, Observed
-from cytoray_services.telemetry import serving_metrics
+from cytoray_services.telemetry import JobWatch, SeenJob, job_metrics, serving_metrics
 from cytoray_services.tokens import TokenFile, tokens_path
-from cytoray_serving.access import Access
 from cytoray_serving.dispatch import Deployment, Dispatch
 from cytoray_serving.gateway import create_api
 from cytoray_serving.jobs.request import JobStatus
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MEASURE_SECONDS = 10.0
+_ANSWER_SECONDS = 5.0  # for the steward to answer
+
 
 @dataclass(frozen=True)
 class Assembled:
@@ -42,6 +45,7 @@ class Assembled:
     dispatch: Dispatch
     routes: Routes
     access: Access
+    metrics: CollectorRegistry
 
 
 class Backstage(Jobs, Protocol):
@@ -94,6 +98,27 @@ def assemble(
                 log.exception("following the registry failed; it is tried again")
             await asyncio.sleep(config.poll_seconds)
 
+    bulk = JobWatch(job_metrics(registry), "bulk")
+
+    async def measure() -> None:
+        """Keep the metrics true that somebody else has to be asked for, for as long as the gateway runs."""
+        while True:
+            try:
+                await dispatch.measure()
+                await dispatch.measure_replicas()
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    bulk.look([_seen(status) for status in await backstage.list()])
+            except CytorayError as error:
+                log.warning("some metrics are not up to date: %s", error.message)
+            except TimeoutError:
+                log.warning("some metrics are not up to date: nothing is heard of the jobs")
+            except Exception:
+                log.exception("some metrics are not up to date; it is tried again")
+            await asyncio.sleep(_MEASURE_SECONDS)
+
+    async def background() -> None:
+        await asyncio.gather(follow(), measure())
+
     tokens = None if config.insecure_local else TokenFile(config.tokens or tokens_path(settings))
     access = Access(tokens)
 
@@ -127,6 +152,10 @@ def assemble(
         access=access,
         submit=submit,
         routers=(jobs, protocol),
-        background=follow,
+        background=background,
     )
-    return Assembled(api, dispatch, routes, access)
+    return Assembled(api, dispatch, routes, access, registry)
+
+
+def _seen(status: JobStatus) -> SeenJob:
+    return SeenJob(status.id, status.state, progress=(status.items_done, status.items_failed, status.blocks_done))

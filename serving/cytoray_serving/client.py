@@ -22,13 +22,13 @@ from urllib.parse import quote
 import httpx
 from pydantic import ValidationError
 
-from cytoray_analysis import errors
-from cytoray_analysis.errors import CytorayError, MissingFileError, PlatformError, RequestError
+from cytoray_analysis.errors import MissingFileError, PlatformError, RequestError
+from cytoray_services.http_errors import error_of_response
 from cytoray_serving.jobs.request import JobList, JobRequest, JobStatus, event_id
-from cytoray_serving.schema import ErrorBody, ModelList, ModelStatus
+from cytoray_serving.schema import ModelList, ModelStatus
 from cytoray_serving.served_answer import ServedAnswer, parse_server_timing
 
-__all__ = ["Client", "ServedAnswer", "error_of_response", "parse_server_timing"]
+__all__ = ["Client", "ServedAnswer", "parse_server_timing"]
 
 log = logging.getLogger(__name__)
 
@@ -303,19 +303,6 @@ class Client:
             raise PlatformError(
                 f"{self.url} does not answer: {error}", field="url", hint="is the service running? cytoray serve MODEL"
             ) from error
-
-
-def error_of_response(status: int, body: bytes) -> CytorayError:
-    """Turn an error response back into the error that the service raised."""
-    try:
-        described = ErrorBody.model_validate_json(body)
-    except ValidationError:
-        kind: type[CytorayError] = RequestError if status < 500 else PlatformError
-        return kind(f"the service answered with status {status}: {body[:200].decode(errors='replace')}")
-    named = getattr(errors, described.error, None)
-    if not (isinstance(named, type) and issubclass(named, CytorayError)):
-        named = RequestError if status < 500 else PlatformError
-    return named(described.message, field=described.field, hint=described.hint)
 
 
 def _address(model: str, version: str | None) -> str:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from random import SystemRandom
 from typing import Any, Protocol, TypeVar
 
@@ -133,10 +134,20 @@ class Dispatch:
 
     async def measure(self) -> None:
         """Bring the metrics up to date that nothing else counts."""
+        statuses = await self._routes.statuses()
         self._metrics.model_info.clear()
-        for status in await self._routes.statuses():
+        for status in statuses:
             self._metrics.model_info.labels(status.name, status.version or "", status.digest).set(1)
             self._metrics.waiting_megapixels.labels(status.name).set(self.waiting.megapixels(status.name))
+
+    async def measure_replicas(self) -> None:
+        """Ask every model that keeps a replica whether one answers, for the metrics."""
+        ready: dict[str, bool] = {}
+        for reference, answers in (await self._alive()).items():
+            name = (await self.status(reference, None)).name
+            ready[name] = ready.get(name, True) and answers
+        for name, all_answer in ready.items():
+            self._metrics.model_ready.labels(name).set(all_answer)
 
     async def status(self, model: str, version: str | None) -> ModelStatus:
         """Describe one model."""
@@ -148,13 +159,17 @@ class Dispatch:
 
     async def require_ready(self) -> None:
         """Raise :class:`PlatformError` unless every model that keeps a replica has one that answers."""
-        kept = {one.model for one in self._config.models if one.replicas.least > 0}
-        names = [name for name in self._deployments if name in kept]
-        alive = await asyncio.gather(*(self._deployments[name].alive() for name in names))
-        missing = [name for name, answers in zip(names, alive, strict=True) if not answers]
+        missing = [reference for reference, answers in (await self._alive()).items() if not answers]
         if missing:
             raise PlatformError(f"no replica of {', '.join(missing)} answers", hint="they are starting; try again")
         await self._routes.statuses()
+
+    async def _alive(self) -> dict[str, bool]:
+        """Return whether a replica answers, by the reference of each model that keeps one."""
+        kept = {_lasting(one.model) for one in self._config.models if one.replicas.least > 0}
+        names = [name for name in self._deployments if name in kept]
+        alive = await asyncio.gather(*(self._deployments[name].alive() for name in names))
+        return dict(zip(names, alive, strict=True))
 
     async def _admitted(self, label: str, route: Route, question: Question, deadline: float | None) -> Answer:
         if not question.megapixels:
@@ -257,6 +272,11 @@ class Dispatch:
         metrics.batch_images.labels(model).observe(answer.batch)
         metrics.body_bytes.labels(model, "in").inc(answer.body_in)
         metrics.body_bytes.labels(model, "out").inc(len(answer.body))
+
+
+def _lasting(model: str) -> str:
+    """Return the reference of the replicas that are for a model: of a bundle folder its absolute path."""
+    return str(Path(model).absolute()) if Path(model).is_dir() else model
 
 
 async def _declared(image: bytes) -> Declared:

@@ -1,4 +1,4 @@
-"""The HTTP face: routes, limits, headers, metrics, and the one place that turns errors into responses.
+"""The HTTP face: routes, limits, headers and metrics.
 
 Knows nothing of Ray: it asks a :class:`~cytoray_serving.dispatch.Dispatch`, so it is tested against real models in one
 process.
@@ -7,29 +7,25 @@ process.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from pydantic import BaseModel
-from starlette.exceptions import HTTPException
 
-from cytoray_analysis.errors import CytorayError, RequestError
-from cytoray_serving.access import Access
+from cytoray_analysis.errors import CytorayError
+from cytoray_services.access import Access
+from cytoray_services.http_errors import ErrorBody, add_error_handlers
 from cytoray_serving.answers import media_types
 from cytoray_serving.bodies import REQUEST_BODY, read_question
 from cytoray_serving.dispatch import Dispatch
 from cytoray_serving.exchange import Answer
 from cytoray_serving.jobs.request import JobStatus
-from cytoray_serving.requests import declared_length, refusal_headers, unless_gone
+from cytoray_serving.requests import declared_length, unless_gone
 from cytoray_serving.schema import (
     ClassTable,
-    ErrorBody,
     FeatureCollection,
     ImageTable,
     Live,
@@ -42,8 +38,6 @@ from cytoray_serving.schema import (
 )
 from cytoray_serving.service_config import ServiceConfig
 from cytoray_serving.sources import fetch_question
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -153,7 +147,7 @@ def create_api(
             "5XX": {"model": ErrorBody, "description": "The service failed."},
         },
     )
-    _add_error_handlers(api)
+    add_error_handlers(api)
     _add_health(api, dispatch, registry)
     may_predict = [Depends(access.require("predict"))]
 
@@ -278,37 +272,6 @@ def _headers(answer: Answer) -> dict[str, str]:
     if answer.steps:
         headers["X-Cytoray-Steps"] = ", ".join(answer.steps)
     return headers
-
-
-def _add_error_handlers(api: FastAPI) -> None:
-    """Give every error, whoever raised it, the one body that clients can rely on."""
-
-    @api.exception_handler(CytorayError)
-    async def cytoray_error(request: Request, error: CytorayError) -> JSONResponse:
-        return _error_response(error.status, error.describe(), refusal_headers(error))
-
-    @api.exception_handler(RequestValidationError)
-    async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return _error_response(422, RequestError(first["msg"], field=place).describe())
-
-    @api.exception_handler(HTTPException)
-    async def routing_error(request: Request, error: HTTPException) -> JSONResponse:
-        described = RequestError(
-            f"{error.detail}: {request.method} {request.url.path}", hint="GET /openapi.json lists the addresses"
-        ).describe()
-        return _error_response(error.status_code, described, error.headers)
-
-    @api.exception_handler(Exception)
-    async def fault(request: Request, error: Exception) -> JSONResponse:
-        log.error("unexpected %s at %s %s", type(error).__name__, request.method, request.url.path, exc_info=error)
-        described = CytorayError("the service failed to answer", hint="the service's log says why").describe()
-        return _error_response(500, described)
-
-
-def _error_response(status: int, body: dict[str, str], headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(body, status_code=status, headers=dict(headers or {}))
 
 
 def _describe_json_answers(api: FastAPI) -> None:

@@ -1,4 +1,4 @@
-"""``cytoray jobs``: work in bulk, done by a service."""
+"""``cytoray jobs``: trainings on a cluster, and work in bulk that a service does."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from cytoray_analysis.errors import PlatformError
+from cytoray_analysis.errors import RequestError
+from cytoray_services.commands import jobs
 from cytoray_services.commands.output import JsonOption, print_json
 
 if TYPE_CHECKING:
     from cytoray_serving.client import Client
     from cytoray_serving.jobs.request import JobStatus
 
-app = typer.Typer(no_args_is_help=True, help="Work in bulk: slides, volumes, plates, movies, folders of images.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Trainings on a cluster, and work in bulk: slides, volumes, plates, movies, folders of images.",
+)
 
 _POLL_SECONDS = 1.0
-UrlOption = Annotated[str, typer.Option(help="Address of the service.", envvar="CYTORAY_URL")]
+_PLACES = "local|ray://…|http://HEAD:8265|kubernetes[:CONTEXT[/NAMESPACE]]|service:URL"
+UrlOption = Annotated[str, typer.Option(help="Address of the service that works in bulk.", envvar="CYTORAY_URL")]
+OnOption = Annotated[str | None, typer.Option("--on", metavar=_PLACES, help="Where trainings run.")]
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="As submit and list show it.")]
 FollowOption = Annotated[bool, typer.Option("--follow", help="Go on until the job has ended.")]
 LOCAL = "http://127.0.0.1:8000"
@@ -30,9 +35,23 @@ LOCAL = "http://127.0.0.1:8000"
 
 @app.command()
 def submit(
-    what: Annotated[str, typer.Argument(metavar="MODEL", help="name, name@alias, name/version or a pipeline.")],
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="URI or path of an image, a plate or a folder.")],
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="URI or path of a folder that holds nothing yet.")],
+    what: Annotated[
+        str, typer.Argument(metavar="RECIPE|MODEL", help="A recipe, YAML; or name, name@alias, name/version, pipeline.")
+    ],
+    source: Annotated[
+        str | None, typer.Argument(metavar="[INPUT]", help="URI or path of an image, a plate or a folder.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Argument(metavar="[OUTPUT]", help="URI or path of a folder that holds nothing yet.")
+    ] = None,
+    on: OnOption = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a field of the recipe.")
+    ] = None,
+    command: Annotated[str, typer.Option(metavar="train|tune", help="What is done with the recipe.")] = "train",
+    team: Annotated[str | None, typer.Option(help="For whom, where quotas are kept.")] = None,
+    code: Annotated[bool, typer.Option("--code", help="Send the code that is installed here along.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent, and send nothing.")] = False,
     url: UrlOption = LOCAL,
     form: Annotated[str | None, typer.Option("--format", help="Form of the answers, as for predict; or zarr.")] = None,
     pattern: Annotated[str, typer.Option(help="Which names of a folder are taken, such as '*.tif'.")] = "*",
@@ -43,7 +62,31 @@ def submit(
     follow: FollowOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Have a service answer images from a URI to a URI; paths are those of the service's machine."""
+    """Train by a RECIPE on a cluster; or have a service answer images with a MODEL from a URI to a URI.
+
+    A recipe runs --on this machine by default. Paths of images are those of the service's machine.
+    """
+    if source is None and (on is not None or what.endswith((".yaml", ".yml"))):
+        if command not in ("train", "tune"):
+            raise RequestError(f"expected train or tune, got {command!r}", field="--command")
+        jobs.submit_recipe(
+            Path(what),
+            overrides or (),
+            on=on or "local",
+            command="tune" if command == "tune" else "train",
+            team=team,
+            code=code,
+            dry_run=dry_run,
+            follow=follow,
+            json=json,
+        )
+        return
+    if source is None or output is None or on is not None or overrides or dry_run:
+        raise RequestError(
+            "expected a recipe alone, or a model with the URI of its images and one for the answers",
+            field="INPUT" if source is None else "OUTPUT" if output is None else "--on",
+            hint="cytoray jobs submit recipe.yaml --on PLACE, or cytoray jobs submit MODEL INPUT OUTPUT --url URL",
+        )
     with _client(url) as client:
         job = client.submit_job(
             what,
@@ -60,29 +103,40 @@ def submit(
             print(f"{job.id} is taken", file=sys.stderr, flush=True)
             job = _follow(client, job)
     _print(job, json=json)
-    _exit_as(job)
+    if job.state == "failed":
+        raise typer.Exit(1)
+    if job.items_failed:
+        raise typer.Exit(2)
 
 
 @app.command("list")
-def list_jobs(url: UrlOption = LOCAL, json: JsonOption = False) -> None:
+def list_jobs(on: OnOption = None, url: UrlOption = LOCAL, json: JsonOption = False) -> None:
     """List all jobs, the newest first."""
-    with _client(url) as client:
-        jobs = client.jobs()
-    if json:
-        print_json({"jobs": jobs})
+    if on is not None:
+        jobs.list_jobs(on, json=json)
         return
-    table = Table("id", "state", "models", "done", "failed", "of", "created", box=None)
-    for job in jobs:
-        total = "?" if job.items_total is None else str(job.items_total)
-        table.add_row(
-            job.id, job.state, _models(job), str(job.items_done), str(job.items_failed), total, f"{job.created:%F %T}"
-        )
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    with _client(url) as client:
+        found = client.jobs()
+    if json:
+        print_json({"jobs": found})
+        return
+    jobs.print_rows(
+        jobs.Row(job.id, job.state, "predict", _models(job), job.owner, _progress(job), job.created) for job in found
+    )
 
 
 @app.command()
-def show(job_id: JobArgument, url: UrlOption = LOCAL, follow: FollowOption = False, json: JsonOption = False) -> None:
+def show(
+    job_id: JobArgument,
+    on: OnOption = None,
+    url: UrlOption = LOCAL,
+    follow: FollowOption = False,
+    json: JsonOption = False,
+) -> None:
     """Show where a job stands."""
+    if on is not None:
+        jobs.show_job(job_id, on, follow=follow, json=json)
+        return
     with _client(url) as client:
         job = client.job(job_id)
         if follow:
@@ -91,8 +145,17 @@ def show(job_id: JobArgument, url: UrlOption = LOCAL, follow: FollowOption = Fal
 
 
 @app.command()
-def logs(job_id: JobArgument, url: UrlOption = LOCAL, follow: FollowOption = False, json: JsonOption = False) -> None:
+def logs(
+    job_id: JobArgument,
+    on: OnOption = None,
+    url: UrlOption = LOCAL,
+    follow: FollowOption = False,
+    json: JsonOption = False,
+) -> None:
     """Print what the processes of a job said."""
+    if on is not None:
+        jobs.print_log(job_id, on, follow=follow, json=json)
+        return
     with _client(url) as client:
         text = client.job_log(job_id)
         if json:
@@ -108,11 +171,37 @@ def logs(job_id: JobArgument, url: UrlOption = LOCAL, follow: FollowOption = Fal
 
 
 @app.command()
-def stop(job_id: JobArgument, url: UrlOption = LOCAL, json: JsonOption = False) -> None:
+def stop(job_id: JobArgument, on: OnOption = None, url: UrlOption = LOCAL, json: JsonOption = False) -> None:
     """Cancel a job; what is finished stays."""
+    if on is not None:
+        jobs.stop_job(job_id, on, json=json)
+        return
     with _client(url) as client:
         job = client.stop_job(job_id)
     _print(job, json=json)
+
+
+@app.command()
+def serve(
+    config: Annotated[Path, typer.Option(help="What the operator has decided, YAML.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one.")] = 8080,
+    insecure_local: Annotated[
+        bool, typer.Option("--insecure-local", help="Let everybody on this machine in without a token.")
+    ] = False,
+) -> None:
+    """Take trainings over HTTP from those who have no rights on the cluster."""
+    from cytoray_services.jobs.service.running import serve_jobs
+
+    serve_jobs(config, host=host, port=port, insecure_local=insecure_local)
+
+
+@app.command()
+def audit(
+    file: Annotated[Path, typer.Argument(help="The audit trail of a jobs service.")], json: JsonOption = False
+) -> None:
+    """Verify that nobody has changed an audit trail, and print it."""
+    jobs.verify_audit(file, json=json)
 
 
 def _client(url: str) -> Client:
@@ -149,18 +238,18 @@ def _print(job: JobStatus, *, json: bool) -> None:
     if json:
         print_json(job)
         return
-    total = "?" if job.items_total is None else job.items_total
     lines = [
-        f"{job.id}  {job.state}  {_models(job)}",
-        f"  {job.request.input} -> {job.request.output}",
-        f"  {job.items_done} of {total} images done, {job.items_failed} failed, {job.objects} objects, "
-        f"{job.megapixels:.1f} megapixels, {job.seconds:.1f} s",
+        f"{job.id}  {job.state}  predict {_models(job)}",
+        f"  {job.request.input} -> {job.request.output}, by {job.owner}",
+        f"  {_progress(job)}, {job.objects} objects, {job.megapixels:.1f} megapixels, {job.seconds:.1f} s",
     ]
     if job.blocks_total:
         lines.append(f"  {job.blocks_done} of {job.blocks_total} blocks of large images")
     lines += [f"  {error.item}: {error.error}: {error.message}" for error in job.errors]
     if job.error is not None:
         lines.append(f"  failed: {job.error.message}")
+        if job.error.hint:
+            lines.append(f"   hint: {job.error.hint}")
     print("\n".join(lines))
 
 
@@ -168,10 +257,6 @@ def _models(job: JobStatus) -> str:
     return " > ".join(model.name + (f"/{model.version}" if model.version else "") for model in job.models)
 
 
-def _exit_as(job: JobStatus) -> None:
-    """End as the job did: 2 where images failed, and 1 where the job did."""
-    if job.state == "failed":
-        described = job.error
-        raise PlatformError(described.message if described else "the job failed", hint="cytoray jobs logs says more")
-    if job.items_failed:
-        raise typer.Exit(2)
+def _progress(job: JobStatus) -> str:
+    total = "?" if job.items_total is None else job.items_total
+    return f"{job.items_done} of {total} images done, {job.items_failed} failed"

@@ -1,4 +1,4 @@
-"""What all doors that speak HTTP do alike: the length of a body, callers who go away, the headers of refusals."""
+"""What all doors that speak HTTP do alike: the length of a body, and callers who go away."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from fastapi import Request
-
-from cytoray_analysis.errors import CytorayError, OverloadedError, PlatformError, UnauthorizedError
-from cytoray_serving.access import CHALLENGE
 
 T = TypeVar("T")
 
@@ -37,13 +34,6 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     finally:
         for one in tasks:
             one.cancel()
-
-
-def refusal_headers(error: CytorayError) -> dict[str, str]:
-    """Return what a refusal says beside its body: when to come again, or that a token is needed."""
-    if isinstance(error, PlatformError):
-        return {"Retry-After": str(error.retry_after if isinstance(error, OverloadedError) else 1)}
-    return dict(CHALLENGE) if isinstance(error, UnauthorizedError) else {}
 
 
 async def _disconnected(request: Request) -> None:

@@ -28,15 +28,6 @@ class UriQuestion(_Frozen):
     format: str | None = Field(default=None, description="Form of the answer at `output`, such as zarr or geojson.")
 
 
-class ErrorBody(_Frozen):
-    """What every refused request is answered with."""
-
-    error: str = Field(description="Name of the error, such as UnreadableImageError.")
-    message: str = Field(description="What was expected and what came.")
-    field: str | None = Field(default=None, description="The offending field, header or argument.")
-    hint: str | None = Field(default=None, description="What to do about it.")
-
-
 class ModelAnswered(_Frozen):
     """The model that gave an answer."""
 

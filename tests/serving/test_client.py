@@ -11,9 +11,9 @@ from cytoray_analysis.errors import (
     UnreadableImageError,
 )
 from cytoray_analysis.tasks import TruthKind
+from cytoray_services.http_errors import ErrorBody, error_of_response
 from cytoray_serving.app import example_request, free_port, name_models
-from cytoray_serving.client import Client, ServedAnswer, error_of_response, parse_server_timing
-from cytoray_serving.schema import ErrorBody
+from cytoray_serving.client import Client, ServedAnswer, parse_server_timing
 
 
 def test_seconds_are_read_from_server_timing() -> None:

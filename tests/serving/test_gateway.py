@@ -16,12 +16,13 @@ from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.errors import CytorayError, PlatformError
 from cytoray_analysis.images import read_image
 from cytoray_analysis.predictor import Predictor
+from cytoray_services.http_errors import ErrorBody
 from cytoray_services.settings import load_settings
 from cytoray_serving.answers import FORMS, media_types
 from cytoray_serving.assembly import Assembled
 from cytoray_serving.client import parse_server_timing
 from cytoray_serving.exchange import Answer, Question
-from cytoray_serving.schema import ErrorBody, FeatureCollection, ModelList, ModelStatus, ObjectTable
+from cytoray_serving.schema import FeatureCollection, ModelList, ModelStatus, ObjectTable
 from serving_in_process import Ask, InProcess, asker, config_of, in_process
 from serving_samples import GOOD, WrongRequest, noise, tiff_bytes
 

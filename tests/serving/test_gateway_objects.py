@@ -16,10 +16,11 @@ from cytoray_analysis.cells import cells_from_boxes
 from cytoray_analysis.images import image_from_array, read_image
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.tracking.ctc import read_lineage
+from cytoray_services.http_errors import ErrorBody
 from cytoray_services.registry import Registry
 from cytoray_services.settings import load_settings
 from cytoray_serving.exchange import Question
-from cytoray_serving.schema import ClassTable, ErrorBody, ModelList, TrackTable
+from cytoray_serving.schema import ClassTable, ModelList, TrackTable
 from serving_in_process import Ask, asker, config_of, in_process
 from serving_samples import GOOD, moving_squares, noise, tiff_bytes
 

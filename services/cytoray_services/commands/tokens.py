@@ -29,6 +29,7 @@ def create(
     scope: Annotated[
         list[str], typer.Option("--scope", help="What it allows: predict, submit (jobs) or administer (all).")
     ],
+    team: Annotated[str | None, typer.Option(help="Whose jobs it may see, and whose quota it uses up.")] = None,
     days: Annotated[int, typer.Option(min=1, max=3650, help="How long it is valid.")] = 90,
     file: FileOption = None,
     json: JsonOption = False,
@@ -37,7 +38,7 @@ def create(
     from cytoray_services.tokens import create_token
 
     # Token says what is wrong with a name or a scope.
-    text, token = create_token(_path(file), name, tuple(scope), days=days)  # type: ignore[arg-type]
+    text, token = create_token(_path(file), name, tuple(scope), days=days, team=team)  # type: ignore[arg-type]
     _print_new(text, token, json)
 
 
@@ -53,7 +54,9 @@ def list_tokens(file: FileOption = None, json: JsonOption = False) -> None:
         return
     for token in tokens:
         state = "" if token.valid(datetime.now(UTC)) else "  (expired)"
-        typer.echo(f"{token.name}  {token.id}  {','.join(token.scopes)}  until {token.expires:%Y-%m-%d %H:%M}{state}")
+        team = "" if token.team is None else f"  team {token.team}"
+        until = f"until {token.expires:%Y-%m-%d %H:%M}{state}"
+        typer.echo(f"{token.name}  {token.id}  {','.join(token.scopes)}{team}  {until}")
 
 
 @app.command()

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cytoray_services.jobs.scale import Scale
+
 Command = Literal["train", "tune"]
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
@@ -26,6 +28,8 @@ class Job(BaseModel):
         Where, as ``--on`` has it.
     owner, team
         Who submitted it.
+    scale
+        What its recipe asks of the cluster, which quotas count; None where the place does not tell.
     workers
         That work now; None where the place does not tell.
     reason, hint
@@ -43,6 +47,7 @@ class Job(BaseModel):
     place: str
     owner: str = ""
     team: str | None = None
+    scale: Scale | None = None
     workers: int | None = None
     reason: str | None = None
     hint: str | None = None

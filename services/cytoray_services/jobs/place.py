@@ -48,7 +48,7 @@ class Place(Protocol):
         ...
 
 
-def open_place(on: str, settings: Settings) -> Place:
+def open_place(on: str, settings: Settings, *, code: bool = False) -> Place:
     """Find a place by its name.
 
     Parameters
@@ -56,6 +56,8 @@ def open_place(on: str, settings: Settings) -> Place:
     on
         ``local``, ``ray://HOST:PORT``, ``http(s)://HOST:8265`` (Ray's job API), ``kubernetes[:CONTEXT[/NAMESPACE]]`` or
         ``service:URL`` (Cytoray's jobs service).
+    code
+        Whether the packages of this installation travel with each job and count before those of the cluster.
 
     Raises
     ------
@@ -68,13 +70,15 @@ def open_place(on: str, settings: Settings) -> Place:
     if on == "local" or kind in ("ray", "http", "https"):
         from cytoray_services.jobs.ray_place import open_ray
 
-        return open_ray(on, settings)
+        return open_ray(on, settings, code=code)
     if kind == "kubernetes":
         from cytoray_services.jobs.kubernetes.place import open_kubernetes
 
-        return open_kubernetes(rest)
+        return open_kubernetes(rest, code=code)
     if kind == "service" and rest.startswith(("http://", "https://")):
         from cytoray_services.jobs.service_place import ServicePlace
 
+        if code:
+            raise RequestError("the jobs service runs its own code", field="--code", hint="leave --code out")
         return ServicePlace(rest)
     raise RequestError(f"expected a place where jobs run, got {on!r}", field="--on", hint=HINT)

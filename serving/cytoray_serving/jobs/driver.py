@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from cytoray_analysis.errors import InputError, PlatformError
+from cytoray_services.http_errors import ErrorBody
 from cytoray_services.settings import Settings, load_settings
 from cytoray_serving.jobs import large
 from cytoray_serving.jobs.plan import plan_items
@@ -27,7 +28,6 @@ from cytoray_serving.jobs.progress import Progress
 from cytoray_serving.jobs.store import Job, JobFolder, Journal, Record
 from cytoray_serving.jobs.work import Task, Worker
 from cytoray_serving.places import FilePlace, place
-from cytoray_serving.schema import ErrorBody
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def _workers(job: Job, settings: Settings, tasks: list[Task], *, models: bool) -
         fn_constructor_args=(job, settings, models),
         batch_size=1,
         compute=ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=2),
-        num_cpus=1,
+        num_cpus=job.cpus_per_worker,
         num_gpus=job.gpus_per_worker if models else 0,
         max_task_retries=_TRIES,
     )

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
+from cytoray_services.http_errors import ErrorBody
 from cytoray_serving.jobs.request import SHOWN_ERRORS, ItemError, State
 from cytoray_serving.jobs.store import Item, JobFolder, Record, now
 from cytoray_serving.jobs.work import Task
-from cytoray_serving.schema import ErrorBody
 
 
 class Progress:

@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from cytoray_serving.schema import ErrorBody, ModelAnswered
+from cytoray_services.http_errors import ErrorBody
+from cytoray_serving.schema import ModelAnswered
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 SHOWN_ERRORS = 20

@@ -10,8 +10,8 @@ from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from cytoray_analysis.errors import RequestError
+from cytoray_services.http_errors import ErrorBody
 from cytoray_serving.jobs.request import JobList, JobRequest, JobStatus, event_id
-from cytoray_serving.schema import ErrorBody
 
 Resolve = Callable[[str, str | None], Awaitable[tuple[str, ...]]]
 JobId = Annotated[str, Path(min_length=1, max_length=64, description="As the answer to the submission names it.")]

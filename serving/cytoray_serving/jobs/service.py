@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cytoray_analysis.errors import RequestError
 from cytoray_analysis.tasks import get_task
+from cytoray_services.http_errors import ErrorBody
 from cytoray_services.registry import load_bundle
 from cytoray_services.settings import Settings
 from cytoray_serving.answers import form_named
@@ -26,7 +27,7 @@ from cytoray_serving.jobs.store import Job, JobFolder, JobStore, new_id, now
 from cytoray_serving.jobs.work import ZARR
 from cytoray_serving.places import Allowed
 from cytoray_serving.replica import ReplicaOptions
-from cytoray_serving.schema import ErrorBody, ModelAnswered
+from cytoray_serving.schema import ModelAnswered
 from cytoray_serving.steps import Step, check_steps
 
 log = logging.getLogger(__name__)
@@ -67,8 +68,8 @@ class JobService:
         Jobs that are worked on at a time; the others wait.
     options
         How workers run the models.
-    gpus_per_worker
-        Share of an accelerator that each worker takes.
+    cpus_per_worker, gpus_per_worker
+        Cores and cards (or a share of one) that each worker holds of its node.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class JobService:
         workers: int = 2,
         at_once: int = 2,
         options: ReplicaOptions | None = None,
+        cpus_per_worker: float = 1.0,
         gpus_per_worker: float = 0.0,
     ) -> None:
         self._store = JobStore(folder)
@@ -90,6 +92,7 @@ class JobService:
         self._workers = workers
         self._at_once = at_once
         self._options = options or ReplicaOptions()
+        self._cpus_per_worker = cpus_per_worker
         self._gpus_per_worker = gpus_per_worker
         self._driven: dict[str, _Driven] = {}
         self._ended: set[str] = set()
@@ -218,6 +221,7 @@ class JobService:
                 options=self._options,
                 movies=is_movie(loaded[-1][0].spec.input),
                 workers=min(request.workers or self._workers, self._workers),
+                cpus_per_worker=self._cpus_per_worker,
                 gpus_per_worker=self._gpus_per_worker,
             )
         )

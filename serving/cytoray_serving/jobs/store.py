@@ -28,10 +28,11 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from cytoray_analysis.errors import JobNotFoundError
 from cytoray_analysis.files import write_whole
+from cytoray_services.http_errors import ErrorBody
 from cytoray_serving.jobs.request import JobRequest, JobStatus
 from cytoray_serving.places import Allowed
 from cytoray_serving.replica import ReplicaOptions
-from cytoray_serving.schema import ErrorBody, ModelAnswered
+from cytoray_serving.schema import ModelAnswered
 
 _ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _LOG_BYTES = 2**20  # of the end of a log that are shown
@@ -62,8 +63,8 @@ class Job(_Frozen):
         Whether the last model takes movies.
     workers
         Processes at most.
-    gpus_per_worker
-        Share of an accelerator that each takes.
+    cpus_per_worker, gpus_per_worker
+        Cores and cards (or a share of one) that each holds of its node.
     """
 
     id: str
@@ -76,6 +77,7 @@ class Job(_Frozen):
     options: ReplicaOptions
     movies: bool
     workers: int
+    cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
 
 

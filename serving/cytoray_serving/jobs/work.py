@@ -25,6 +25,7 @@ from cytoray_analysis.images.writer import write_labels
 from cytoray_analysis.inference.blocks import Blocks
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.tracking.ctc import read_movie
+from cytoray_services.http_errors import ErrorBody
 from cytoray_services.registry import load_bundle
 from cytoray_services.settings import Settings
 from cytoray_serving.answers import Answered, form_named
@@ -33,7 +34,6 @@ from cytoray_serving.inputs import cells_of_rows, in_model_axes, label_pixels, o
 from cytoray_serving.jobs import large
 from cytoray_serving.jobs.store import Item, Job, Record
 from cytoray_serving.places import Place, place
-from cytoray_serving.schema import ErrorBody
 from cytoray_serving.steps import run_steps
 
 log = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
 from cytoray_analysis.errors import CytorayError, ImageTooLargeError
+from cytoray_services.http_errors import refusal_headers
 from cytoray_serving.exchange import Answer, Answering, Question
 from cytoray_serving.open_inference.messages import (
     InferenceRequest,
@@ -37,7 +38,7 @@ from cytoray_serving.open_inference.metadata import (
     server_metadata,
 )
 from cytoray_serving.open_inference.translate import deadline_of, question_of, response_of
-from cytoray_serving.requests import declared_length, refusal_headers, unless_gone
+from cytoray_serving.requests import declared_length, unless_gone
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 _TEXT = {"type": "string"}

@@ -23,6 +23,7 @@ _TYPES: dict[str, np.dtype[Any]] = {
 _DATATYPES = {dtype: name for name, dtype in _TYPES.items()}
 DATATYPES = (*_TYPES, "BF16", "BYTES")
 MOST_AXES = 8
+_MOST_VALUES = 2**48
 _MOST_STRINGS = 2**20  # each is a Python object, however short
 _LENGTH = struct.Struct("<I")
 # What a list may hold, by the kind of the datatype.
@@ -69,9 +70,11 @@ def check_shape(name: str, datatype: str, shape: Sequence[int]) -> int:
         raise RequestError(
             f"expected a datatype out of {', '.join(DATATYPES)}, got {datatype!r}", field=f"{name}.datatype"
         )
-    if len(shape) > MOST_AXES or any(length < 0 for length in shape):
+    # Beside a length of 0 the others count nothing, but arrays cannot have them either.
+    if len(shape) > MOST_AXES or min(shape, default=0) < 0 or math.prod(filter(None, shape)) > _MOST_VALUES:
         raise RequestError(
-            f"expected up to {MOST_AXES} lengths of 0 or more, got {list(shape)[: MOST_AXES + 1]}",
+            f"expected up to {MOST_AXES} lengths of 0 or more, together at most {_MOST_VALUES}, "
+            f"got {list(shape)[: MOST_AXES + 1]}",
             field=f"{name}.shape",
         )
     count = math.prod(shape)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -121,6 +121,7 @@ anything = st.recursive(
     st.binary(max_size=64),
     st.lists(anything, max_size=5),
 )
+@example("UINT8", [0, 2**63], b"", [])
 @settings(max_examples=300)
 def test_any_values_are_read_or_refused(datatype: str, shape: list[int], raw: bytes, listed: list[Any]) -> None:
     with contextlib.suppress(RequestError):

@@ -12,8 +12,9 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from cytoray_analysis.errors import CytorayError, ForbiddenError, UnauthorizedError
+from cytoray_services.access import Access, Caller
+from cytoray_services.http_errors import CHALLENGE
 from cytoray_services.tokens import TokenFile, create_token, revoke_token
-from cytoray_serving.access import CHALLENGE, Access, Caller
 
 
 @pytest.fixture
@@ -40,7 +41,8 @@ def test_without_a_valid_token_nobody_is_let_in(path: Path, token: str, header: 
 
 def test_a_token_opens_what_its_scopes_say(path: Path, token: str) -> None:
     access = Access(TokenFile(path))
-    assert access.check(f"Bearer {token}", "predict") == Caller("lab", ("predict",))
+    number = token.split("_")[1]
+    assert access.check(f"Bearer {token}", "predict") == Caller("lab", ("predict",), None, number)
     assert access.check(f"bearer   {token} ", "predict").name == "lab"
     for scope in ("submit", "administer"):
         with pytest.raises(ForbiddenError, match=scope):
