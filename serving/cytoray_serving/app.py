@@ -16,11 +16,11 @@ from cytoray_analysis.errors import CytorayError, MissingFileError, PlatformErro
 from cytoray_analysis.tasks import TruthKind, truth_of
 from cytoray_services.tokens import read_tokens, tokens_path
 from cytoray_serving.autoscaling import scaling
+from cytoray_serving.cluster import ENVIRONMENT
 from cytoray_serving.deployments import Gateway, Replica
 from cytoray_serving.open_inference.grpc import SERVICER
-from cytoray_serving.replica import ReplicaOptions
 from cytoray_serving.routes import SHARED, Served
-from cytoray_serving.service_config import Replicas, ServiceConfig
+from cytoray_serving.service_config import ModelConfig, ServiceConfig, SharedConfig, fitted
 from cytoray_serving.steward import Steward
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ def name_models(references: Sequence[str], bundle_names: Mapping[str, str] | Non
 def prepare_environment(largest_body: int) -> Path:
     """Set Ray Serve's switches; must run before anything imports Ray, and is inherited by Ray's processes.
 
-    HAProxy in front and the throughput switches take an empty request from 3.3 to 0.7 ms (docs/benchmarks.md). Their
-    ports and sockets are fixed by default; each instance gets its own here, so that several run beside each other.
+    Ports and sockets are fixed by default; each instance gets its own here, so that several run beside each other.
     Whatever is set already is kept.
 
     Parameters
@@ -120,10 +119,7 @@ def prepare_environment(largest_body: int) -> Path:
         The folder of those sockets, for :func:`stop_service` to remove.
     """
     folder = tempfile.mkdtemp(prefix="cytoray-serve-")
-    switches = {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+    switches = ENVIRONMENT | {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
@@ -133,22 +129,10 @@ def prepare_environment(largest_body: int) -> Path:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
-        # Deployments speak gRPC to each other then, at most 4 MB a message by default: half an image.
-        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(largest_body + 2**20),
         # Half a minute each by default, which no balancer on this machine waits for.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
-        # Workers run at niceness 15 by default, behind every other program of the machine.
-        "RAY_worker_niceness": "0",
-        # Warnings and faults of replicas belong on the terminal of whoever runs the service.
-        "RAY_SERVE_LOG_TO_STDERR": "1",
-        # Ten times a second by default, which costs 4 % of a core.
-        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",
-        # Ten seconds by default, in which a burst would be over.
-        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
-        "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
     }
     for name, value in switches.items():
         os.environ.setdefault(name, value)
@@ -185,7 +169,7 @@ def start_service(
     """
     served, kinds = served_models(config, settings)
     if not config.insecure_local:
-        _require_tokens(config.tokens or tokens_path(settings))
+        require_tokens(config.tokens or tokens_path(settings))
     _require_free(host, port)
     port = port or free_port(host)
     if grpc_port is not None:
@@ -194,8 +178,6 @@ def start_service(
     cores = os.cpu_count() or 1
     most = sum(one.replicas.most for one in config.models) + (config.shared.replicas.most if config.shared else 0)
     least = sum(one.replicas.least for one in config.models)
-    config = _with_threads(config, max(1, cores // max(1, least)))
-
     folder = prepare_environment(config.limits.body_megabytes * 2**20)
     import ray
     from ray import serve
@@ -212,13 +194,16 @@ def start_service(
             logging_level=logging.WARNING,
             _node_ip_address="127.0.0.1" if host in ("127.0.0.1", "localhost") else None,
         )
-        gpus = _graphics_cards()
+        config = fitted(
+            config,
+            gpus=min(1.0, _graphics_cards() / max(1, most)),
+            threads=max(1, cores // max(1, least)),
+            job_threads=max(1, cores // config.jobs.workers),
+        )
         quiet = LoggingConfig(log_level="ERROR", enable_access_log=False)
         grpc = None if grpc_port is None else gRPCOptions(port=grpc_port, grpc_servicer_functions=[SERVICER])
         serve.start(http_options=HTTPOptions(host=host, port=port), grpc_options=grpc, logging_config=quiet)
-        application = build_application(
-            served, settings=settings, config=config, gpus_per_replica=min(1.0, gpus / max(1, most))
-        )
+        application = build_application(served, settings=settings, config=config)
         serve.run(application, name=APPLICATION, route_prefix="/", logging_config=quiet)
     except (RuntimeError, ConnectionError, ValueError) as error:
         stop_service(folder)
@@ -253,11 +238,7 @@ def served_models(config: ServiceConfig, settings: Settings) -> tuple[tuple[Serv
     return served, [truth_of(bundles[reference][0].spec.task.name) for reference in references]
 
 
-def _absolute(folder: str) -> str:
-    return str(Path(folder).absolute())
-
-
-def _require_tokens(path: Path) -> None:
+def require_tokens(path: Path) -> None:
     """Refuse to start a service that nobody could ask."""
     if not path.exists():
         raise MissingFileError(
@@ -267,19 +248,6 @@ def _require_tokens(path: Path) -> None:
             "--insecure-local",
         )
     read_tokens(path)
-
-
-def _with_threads(config: ServiceConfig, threads: int) -> ServiceConfig:
-    def shared_out(run: ReplicaOptions) -> ReplicaOptions:
-        return run if run.threads is not None else run.model_copy(update={"threads": threads})
-
-    models = tuple(one.model_copy(update={"run": shared_out(one.run)}) for one in config.models)
-    run = config.jobs.run
-    if run.threads is None:
-        run = run.model_copy(update={"threads": max(1, (os.cpu_count() or 1) // config.jobs.workers)})
-    jobs = config.jobs.model_copy(update={"run": run})
-    shared = config.shared and config.shared.model_copy(update={"run": shared_out(config.shared.run)})
-    return config.model_copy(update={"models": models, "shared": shared, "jobs": jobs})
 
 
 def example_request(url: str, name: str, kind: TruthKind, *, token: bool) -> str:
@@ -299,9 +267,7 @@ def stop_service(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def build_application(
-    served: Sequence[Served], *, settings: Settings, config: ServiceConfig, gpus_per_replica: float = 0.0
-) -> Any:
+def build_application(served: Sequence[Served], *, settings: Settings, config: ServiceConfig) -> Any:
     """Describe the service as a Ray Serve application: gateways, bound to one deployment per model and the shared one.
 
     Parameters
@@ -311,35 +277,34 @@ def build_application(
     """
     from ray import serve
 
-    def deployment(name: str, replicas: Replicas, preloaded: Sequence[str], held: int, run: ReplicaOptions) -> Any:
+    def deployment(name: str, models: ModelConfig | SharedConfig, preloaded: Sequence[str], held: int) -> Any:
         return serve.deployment(
             name=name,
             max_ongoing_requests=_ONGOING,
             max_queued_requests=config.limits.waiting_requests,
-            ray_actor_options={"num_cpus": 1, "num_gpus": gpus_per_replica},
+            ray_actor_options=models.needs.options,
             graceful_shutdown_timeout_s=30,
             health_check_period_s=5,
-            **scaling(replicas),
-        )(Replica).bind(tuple(preloaded), held, settings, run)
+            **scaling(models.replicas),
+        )(Replica).bind(tuple(preloaded), held, settings, models.run)
 
     handles = {
         one.reference: deployment(
-            f"model-{number}-{one.names[0].replace('@', '-')}",
-            model.replicas,
-            [one.reference],
-            _VERSIONS_HELD,
-            model.run,
+            f"model-{number}-{one.names[0].replace('@', '-')}", model, [one.reference], _VERSIONS_HELD
         )
         for number, (one, model) in enumerate(zip(served, config.models, strict=True))
     }
     if config.shared is not None:
-        handles[SHARED] = deployment(SHARED, config.shared.replicas, (), config.shared.models, config.shared.run)
+        handles[SHARED] = deployment(SHARED, config.shared, (), config.shared.models)
     steward = serve.deployment(name="steward", max_ongoing_requests=256, ray_actor_options={"num_cpus": 0})(Steward)
+    nodes = {} if config.gateway_nodes is None else {config.gateway_nodes: 1.0}
+    alone: dict[str, Any] = {} if config.metrics_port is None else {"max_replicas_per_node": 1}
     gateway = serve.deployment(
         name="gateway",
         num_replicas=config.gateways,
         max_ongoing_requests=_GATEWAY_ONGOING,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "resources": nodes},
+        **alone,
     )(serve.ingress()(Gateway))
     return gateway.bind(handles, steward.bind(tuple(served), settings, config), tuple(served), settings, config)
 

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from prometheus_client import start_http_server
+
 from cytoray_analysis.errors import CytorayError, OverloadedError, PlatformError, ReplicaLostError
 from cytoray_serving.assembly import assemble
 from cytoray_serving.autoscaling import PER_REQUEST, WAITING
@@ -218,6 +220,8 @@ class Gateway(InferenceMethods):
             require_ready=dispatch.require_ready,
             holding=dispatch.waiting.body,
         )
+        if config.metrics_port is not None:
+            start_http_server(config.metrics_port, registry=self._assembled.metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Give the application; called by Ray Serve."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -42,6 +42,29 @@ class Replicas(_Frozen):
         return self
 
 
+class Needs(_Frozen):
+    """What each copy of a model, or each worker of a job, holds of its node.
+
+    Attributes
+    ----------
+    cpus
+        Cores; on a cluster also the threads of its network where `run` does not say otherwise.
+    gpus
+        Cards, or a share of one; null for none on a cluster, and on one machine for a share of the cards that it has.
+    nodes
+        Custom resources of Ray, which tell nodes apart, such as ``{large: 1}``.
+    """
+
+    cpus: float = Field(default=1.0, ge=0)
+    gpus: float | None = Field(default=None, ge=0)
+    nodes: dict[str, float] = {}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return them as Ray takes them."""
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus or 0.0, "resources": dict(self.nodes)}
+
+
 class ModelConfig(_Frozen):
     """One model with replicas of its own.
 
@@ -51,12 +74,15 @@ class ModelConfig(_Frozen):
         ``name``, ``name@alias``, ``name/version`` or a bundle folder.
     replicas
         How many.
+    needs
+        What each of them holds of its node.
     run
         How each of them runs it.
     """
 
     model: str = Field(min_length=1)
     replicas: Replicas = Replicas()
+    needs: Needs = Needs()
     run: ReplicaOptions = ReplicaOptions()
 
 
@@ -70,6 +96,7 @@ class SharedConfig(_Frozen):
     """
 
     replicas: Replicas = Replicas(least=0, most=1)
+    needs: Needs = Needs()
     models: int = Field(default=4, ge=1)
     run: ReplicaOptions = ReplicaOptions()
 
@@ -105,13 +132,19 @@ class JobsConfig(_Frozen):
         Of one job at most, each a process with the model loaded.
     at_once
         Jobs that are worked on at a time; the others wait.
+    needs
+        What each worker holds of its node.
     run
         How workers run the models.
     """
 
     workers: int = Field(default=2, ge=1)
     at_once: int = Field(default=1, ge=1)
+    needs: Needs = Needs()
     run: ReplicaOptions = ReplicaOptions()
+
+
+_Section = TypeVar("_Section", ModelConfig, SharedConfig, JobsConfig)
 
 
 class ServiceConfig(_Frozen):
@@ -127,6 +160,11 @@ class ServiceConfig(_Frozen):
         By name, the models that work one after the other, such as ``{count: [nuclei, bloodcells]}``.
     gateways
         Processes that speak HTTP and gRPC.
+    gateway_nodes
+        The custom resource of Ray that nodes for gateways offer, one for each; null puts gateways anywhere.
+    metrics_port
+        Where each gateway tells Prometheus of itself; there can be one gateway on a node then. Null for only under
+        ``/metrics`` of the service, where any of several gateways answers.
     limits, jobs
         See there.
     allowed
@@ -143,6 +181,8 @@ class ServiceConfig(_Frozen):
     shared: SharedConfig | None = SharedConfig()
     pipelines: dict[str, tuple[str, ...]] = {}
     gateways: int = Field(default=1, ge=1)
+    gateway_nodes: str | None = None
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
     limits: RequestLimits = RequestLimits()
     jobs: JobsConfig = JobsConfig()
     allowed: Allowed = Allowed()
@@ -193,6 +233,36 @@ def read_config(path: Path) -> ServiceConfig:
             field=place or "config",
             hint="docs/guides/serving.md lists the fields",
         ) from error
+
+
+def fitted(config: ServiceConfig, *, gpus: float, threads: int | None, job_threads: int | None) -> ServiceConfig:
+    """Say how many cards and threads copies have that do not say so themselves; without a card they run on the CPU.
+
+    Parameters
+    ----------
+    gpus
+        Of each replica; workers of jobs that do not say so have none.
+    threads, job_threads
+        Of each replica, and of each worker of a job; None for as many as they hold cores.
+    """
+
+    def fit(section: _Section, gpus: float, threads: int | None) -> _Section:
+        held = gpus if section.needs.gpus is None else section.needs.gpus
+        run = section.run.model_copy(
+            update={
+                "threads": section.run.threads or threads or max(1, int(section.needs.cpus)),
+                "device": section.run.device or (None if held else "cpu"),
+            }
+        )
+        return section.model_copy(update={"needs": section.needs.model_copy(update={"gpus": held}), "run": run})
+
+    return config.model_copy(
+        update={
+            "models": tuple(fit(one, gpus, threads) for one in config.models),
+            "shared": config.shared and fit(config.shared, gpus, threads),
+            "jobs": fit(config.jobs, 0.0, job_threads),
+        }
+    )
 
 
 def configured(

@@ -48,6 +48,8 @@ class Steward:
             workers=config.jobs.workers,
             at_once=config.jobs.at_once,
             options=config.jobs.run,
+            cpus_per_worker=config.jobs.needs.cpus,
+            gpus_per_worker=config.jobs.needs.gpus or 0.0,
         )
         self._jobs.start()
         threading.Thread(target=self._lead, name="rollouts", daemon=True).start()

@@ -19,8 +19,8 @@ import pytest
 from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.images import read_image
 from cytoray_analysis.predictor import Predictor
+from cytoray_services.http_errors import ErrorBody
 from cytoray_serving.client import Client
-from cytoray_serving.schema import ErrorBody
 from serving_samples import GOOD, MAIN, WrongRequest, noise, tiff_bytes
 
 pytestmark = pytest.mark.ray

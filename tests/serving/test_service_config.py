@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cytoray_analysis.errors import MissingFileError, RequestError
-from cytoray_serving.service_config import Replicas, ServiceConfig, configured, read_config
+from cytoray_serving.service_config import Replicas, ServiceConfig, configured, fitted, read_config
 
 
 def with_words(
@@ -79,3 +79,25 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_replicas_are_a_number_or_two(text: str) -> None:
     with pytest.raises(RequestError, match="number of replicas"):
         with_words(None, "nuclei", replicas=text)
+
+
+def test_copies_get_what_they_hold_unless_they_say_so() -> None:
+    config = fitted(
+        ServiceConfig.model_validate(
+            {
+                "models": [
+                    {"model": "nuclei", "needs": {"cpus": 3, "gpus": 0.5}},
+                    {"model": "stain", "needs": {"cpus": 2}, "run": {"threads": 7}},
+                ],
+                "jobs": {"needs": {"gpus": 1}},
+            }
+        ),
+        gpus=0.0,
+        threads=None,
+        job_threads=2,
+    )
+    nuclei, stain = config.models
+    assert nuclei.needs.options == {"num_cpus": 3.0, "num_gpus": 0.5, "resources": {}}
+    assert (nuclei.run.threads, nuclei.run.device) == (3, None)
+    assert (stain.run.threads, stain.run.device, stain.needs.gpus) == (7, "cpu", 0.0)
+    assert (config.jobs.run.threads, config.jobs.run.device) == (2, None)
