@@ -1,0 +1,164 @@
+{{/* Parts of the Ray cluster that serves. */}}
+
+{{/* The service's configuration, cytoray_serving.service_config.ServiceConfig. */}}
+{{- define "cytoray.serving.config" -}}
+{{- $config := deepCopy .Values.serving.config }}
+{{- $allowed := deepCopy ($config.allowed | default dict) }}
+{{- with include "cytoray.s3.endpoint" . }}
+{{- $allowed = merge $allowed (dict "s3_endpoint" .) }}
+{{- end }}
+{{- $fixed := dict
+  "gateways" .Values.serving.gateways "gateway_nodes" "gateway" "metrics_port" 9464
+  "tokens" "/etc/cytoray/tokens/tokens.json" "allowed" $allowed }}
+{{- mergeOverwrite $config $fixed | toYaml }}
+{{- end -}}
+
+{{/* What Ray Serve runs: ray.serve.schema.ServeDeploySchema. */}}
+{{- define "cytoray.serving.applications" -}}
+proxy_location: EveryNode
+http_options:
+  host: 0.0.0.0
+  port: 8000
+grpc_options:
+  port: 9000
+  grpc_servicer_functions:
+    - cytoray_serving.open_inference.protocol.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
+logging_config:
+  log_level: WARNING
+  enable_access_log: false
+applications:
+  - name: cytoray
+    route_prefix: /
+    import_path: cytoray_serving.cluster:application
+    args:
+      config: /etc/cytoray/service.yaml
+{{- end -}}
+
+{{- define "cytoray.ray.volumes" -}}
+- name: home
+  persistentVolumeClaim:
+    claimName: {{ include "cytoray.home.claim" .root }}
+- name: service
+  configMap:
+    name: cytoray-service
+- name: tokens
+  secret:
+    secretName: {{ .root.Values.serving.tokensSecret }}
+- name: tmp
+  emptyDir: {}
+- name: scratch
+  emptyDir: {}
+- name: shared-memory
+  emptyDir:
+    medium: Memory
+    sizeLimit: {{ .memory }}
+{{- range .root.Values.dataClaims }}
+- name: data-{{ . }}
+  persistentVolumeClaim:
+    claimName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "cytoray.ray.volumeMounts" -}}
+- name: home
+  mountPath: /var/lib/cytoray
+- name: service
+  mountPath: /etc/cytoray/service.yaml
+  subPath: service.yaml
+  readOnly: true
+- name: tokens
+  mountPath: /etc/cytoray/tokens
+  readOnly: true
+- name: tmp
+  mountPath: /tmp
+- name: scratch
+  mountPath: /scratch
+- name: shared-memory
+  mountPath: /dev/shm
+{{- range .Values.dataClaims }}
+- name: data-{{ . }}
+  mountPath: /data/{{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "cytoray.ray.environment" -}}
+CYTORAY_HOME: /var/lib/cytoray
+CYTORAY_CACHE: /scratch/cache
+HOME: /tmp
+{{ include "cytoray.environment" . }}
+{{- range $name, $value := .Values.rayEnvironment }}
+{{ $name }}: {{ $value | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* A Ray container. KubeRay adds the command `ray start …`, its variables and the probes.
+Argument: dict "root" $ "name" NAME "image" IMAGE "resources" RESOURCES "ports" (dict NAME NUMBER). */}}
+{{- define "cytoray.ray.container" -}}
+- name: {{ .name }}
+  image: {{ .image }}
+  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  env:
+    {{- include "cytoray.variables" (include "cytoray.ray.environment" .root | fromYaml) | nindent 4 }}
+  {{- include "cytoray.s3.envFrom" .root | nindent 2 }}
+  ports:
+    {{- range $name, $port := .ports }}
+    - name: {{ $name }}
+      containerPort: {{ $port }}
+    {{- end }}
+  resources:
+    {{- toYaml .resources | nindent 4 }}
+  securityContext:
+    {{- include "cytoray.containerSecurity" . | nindent 4 }}
+  volumeMounts:
+    {{- include "cytoray.ray.volumeMounts" .root | nindent 4 }}
+{{- end -}}
+
+{{/* A group of workers. Argument: dict "root" $ "name" NAME "image" IMAGE "least" N "most" N "idle" SECONDS or nil
+"offers" (Ray's resources) "ports" "resources" "placement" "runtimeClass". */}}
+{{- define "cytoray.ray.workers" -}}
+- groupName: {{ .name }}
+  replicas: {{ .least }}
+  minReplicas: {{ .least }}
+  maxReplicas: {{ .most }}
+  {{- with .idle }}
+  idleTimeoutSeconds: {{ . }}
+  {{- end }}
+  resources:
+    {{- toYaml .offers | nindent 4 }}
+  rayStartParams:
+    metrics-export-port: "8080"
+  template:
+    metadata:
+      labels:
+        {{- include "cytoray.selector" (dict "root" .root "component" "serving") | nindent 8 }}
+    spec:
+      serviceAccountName: cytoray-serving
+      automountServiceAccountToken: false
+      # Ray drains a node for up to half a minute.
+      terminationGracePeriodSeconds: 60
+      {{- include "cytoray.pullSecrets" .root | nindent 6 }}
+      {{- include "cytoray.priorityClass" (dict "root" .root "class" "serving") | nindent 6 }}
+      {{- with .runtimeClass }}
+      runtimeClassName: {{ . }}
+      {{- end }}
+      securityContext:
+        {{- include "cytoray.podSecurity" (include "cytoray.user" .) | nindent 8 }}
+      {{- include "cytoray.placement" .placement | nindent 6 }}
+      {{- with .spread }}
+      topologySpreadConstraints:
+        {{- range . }}
+        - topologyKey: {{ . }}
+          maxSkew: 1
+          whenUnsatisfiable: ScheduleAnyway
+          labelSelector:
+            matchLabels:
+              ray.io/group: {{ $.name }}
+          # Old and new cluster are spread each for itself.
+          matchLabelKeys: [ray.io/cluster]
+        {{- end }}
+      {{- end }}
+      containers:
+        {{- include "cytoray.ray.container" (dict "root" .root "name" "ray-worker" "image" .image "resources" .resources "ports" .ports) | nindent 8 }}
+      volumes:
+        {{- include "cytoray.ray.volumes" (dict "root" .root "memory" .resources.limits.memory) | nindent 8 }}
+{{- end -}}

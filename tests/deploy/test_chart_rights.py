@@ -1,0 +1,88 @@
+"""The jobs service with the rights that the chart gives it, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cytoray_services.jobs.kubernetes.place import KubernetesPlace, open_kubernetes
+from deploy.charts import Manifest, named, render
+from services.jobs.kubernetes.api_server import ApiServer
+from services.jobs.kubernetes.kuberay import NAMESPACE, Operator
+from services.jobs.kubernetes.lab import make_submission
+
+# Of the whole cluster, which no Role of a namespace can give; the code goes on without them.
+CLUSTER = {"nodes", "namespaces", "priorityclasses"}
+
+
+class Beyond(set[tuple[str, str]]):
+    """All pairs of verb and resource that a Role does not allow."""
+
+    def __init__(self, role: Manifest) -> None:
+        super().__init__()
+        self.allowed = {
+            (verb, resource) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]
+        }
+        self.refused: set[tuple[str, str]] = set()
+
+    def __contains__(self, asked: Any) -> bool:
+        if asked in self.allowed:
+            return False
+        self.refused.add(asked)
+        return True
+
+
+@pytest.fixture
+def server() -> Iterator[ApiServer]:
+    """An API server with what the chart makes in a namespace."""
+    server = ApiServer()
+    server.objects.create("namespaces", "", {"metadata": {"name": NAMESPACE}})
+    manifests = render({"platform": {"queue": ""}}, namespace=NAMESPACE)
+    kinds = {"ConfigMap": "configmaps", "PersistentVolumeClaim": "persistentvolumeclaims"}
+    kinds |= {"ServiceAccount": "serviceaccounts", "Secret": "secrets"}
+    for one in manifests:
+        if one["kind"] in kinds:
+            server.objects.create(kinds[one["kind"]], NAMESPACE, one)
+    server.forbidden = Beyond(named(manifests, "Role/cytoray-jobs"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def place(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KubernetesPlace:
+    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path)))
+    return open_kubernetes("")
+
+
+def test_the_jobs_service_may_do_all_that_it_does(server: ApiServer, place: KubernetesPlace) -> None:
+    job = place.submit(make_submission(workers=2), owner="ann", team="cells")
+    operator = Operator(server, job.id)
+    operator.initialize()
+    assert [one.id for one in place.list()] == [job.id]
+    assert place.show(job.id).team == "cells"
+    assert place.stop(job.id).state == "cancelled"
+    refused = server.forbidden
+    assert isinstance(refused, Beyond)
+    # A look at secrets and at the cluster's nodes is what it goes without.
+    assert {resource for _, resource in refused.refused} <= {"secrets", *CLUSTER}
+
+
+def test_every_right_is_one_that_the_jobs_service_uses_or_has_to_stop_a_job(server: ApiServer) -> None:
+    beyond = server.forbidden
+    assert isinstance(beyond, Beyond)
+    assert not [one for one in beyond.allowed if one[0] in ("*", "update", "deletecollection", "escalate", "bind")]
+    assert {resource for _, resource in beyond.allowed} == {
+        "rayjobs",
+        "configmaps",
+        "pods",
+        "pods/log",
+        "events",
+        "persistentvolumeclaims",
+        "serviceaccounts",
+        "resourcequotas",
+        "localqueues",
+        "workloads",
+    }
