@@ -25,7 +25,7 @@ PACKAGES = {"cytoray_analysis", "cytoray_services", "cytoray_training", "cytoray
 # The vendor formats are never part of a set-up (one reader carries the GPL), so they are not pinned.
 NOT_SET_UP = {"formats"}
 # A plug-in that bioio finds, a builder that DeepSpeed calls, a parser that Starlette looks for.
-USED_WITHOUT_AN_IMPORT = {"bioio-imageio", "boto3", "ninja", "psycopg", "python-multipart"}
+USED_WITHOUT_AN_IMPORT = {"bioio-imageio", "ninja", "psycopg", "python-multipart"}
 
 
 def project() -> dict[str, Any]:
@@ -86,7 +86,7 @@ def test_every_dependency_is_pinned_to_a_version_that_the_project_allows() -> No
 
 
 def test_what_is_imported_and_what_is_declared_agree() -> None:
-    declared = {canonicalize_name(item.name) for item in requirements(but=NOT_SET_UP | {"dev", "cluster"})}
+    declared = {canonicalize_name(item.name) for item in requirements(but=NOT_SET_UP | {"dev"})}
     owners = packages_distributions()
     imported = set()
     undeclared = {}

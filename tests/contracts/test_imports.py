@@ -20,12 +20,15 @@ PACKAGES = tuple(f"cytoray_{room}" for room in ROOMS)
 DOORS = {
     "bioio": {"cytoray_analysis.images.reader", "cytoray_analysis.images.writer"},
     "mlflow": {"cytoray_services.registry"},
-    "ray.train": {"cytoray_training.launch"},
+    "ray.train": {"cytoray_training.launch", "cytoray_training.elastic"},
+    "ray.job_submission": {"cytoray_services.jobs.ray_place"},
+    "ray.util.metrics": {"cytoray_training.progress_metrics"},
     "ray.tune": {"cytoray_training.search"},
     "ray.serve": {"cytoray_serving"},
     "ray.data": {"cytoray_serving"},
     "deepspeed": {"cytoray_training.deepspeed_engine"},
-    "kubernetes": {"cytoray_services.jobs"},
+    "kubernetes": {"cytoray_services.jobs.kubernetes"},
+    "boto3": {"cytoray_services.datasets.remote", "cytoray_serving.buckets"},
 }
 
 COMMANDS = sorted(entry_points(group="cytoray.commands"), key=lambda command: command.name)
