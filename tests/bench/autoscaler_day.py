@@ -63,7 +63,7 @@ HEADINGS = (
 )  # fmt: skip
 # Node by node: the most replicas that may be, values of megapixels, and how many replicas a fixed fleet would have.
 _CPU = (32, (8.0, 16.0, 32.0, 64.0), (8, 16, 32))
-_GPU = (8, (8.0, 64.0, 256.0, 400.0), (1, 2, 4))
+_GPU = (32, (8.0, 32.0, 128.0, 256.0), (8, 16, 32))
 _IDLE = (60.0, 300.0)
 SHOWN = Replicas(least=0, most=32, megapixels=32.0, idle_seconds=300.0)
 
@@ -94,12 +94,12 @@ def cpu_cluster(inputs: Inputs) -> Cluster:
 
 
 def gpu_cluster(inputs: Inputs) -> Cluster:
-    """Return nodes with one GPU each."""
+    """Return nodes with one GPU each, which replicas share."""
     return Cluster(
-        images_per_second=inputs.gpu_images_per_second,
+        images_per_second=inputs.gpu_replica_images_per_second,
         replica_seconds=inputs.replica_seconds,
         node_seconds=inputs.gpu_node_seconds,
-        replicas_per_node=1,
+        replicas_per_node=int(inputs.gpu_replicas),
         node_idle_seconds=inputs.node_idle_seconds,
     )
 
@@ -140,10 +140,10 @@ def summary(inputs: Inputs, seed: int = 0) -> str:
     """Say what the table was computed with, so that an old one is told from a new one."""
     asked = arrivals(Load(inputs.day_images, inputs.day_plates), seed)
     return (
-        f"{asked.sum():,} images in the day (seed {seed}). A replica answers {inputs.cpu_images_per_second:g} images a "
-        f"second on two cores and {inputs.gpu_images_per_second:g} on a GPU, and starts in "
-        f"{inputs.replica_seconds:g} s, a node in {inputs.cpu_node_seconds:g} s, one with a GPU in "
-        f"{inputs.gpu_node_seconds:g} s. Prices as above."
+        f"{asked.sum():,} images in the day (seed {seed}). A replica answers {inputs.cpu_images_per_second:g} images "
+        f"a second on two cores and {inputs.gpu_replica_images_per_second:.1f} where {inputs.gpu_replicas:g} share "
+        f"a GPU, and starts in {inputs.replica_seconds:g} s, a node in {inputs.cpu_node_seconds:g} s, one with a GPU "
+        f"in {inputs.gpu_node_seconds:g} s. Prices as above."
     )
 
 

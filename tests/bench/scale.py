@@ -32,7 +32,8 @@ class Inputs:
     cpu_images_per_second: float
     cpu_cores: float
     gpu_images_per_second: float
-    gpu_job_images_per_second: float
+    gpu_replicas: float
+    gpu_network_images_per_second: float
     host_milliseconds: float
     gateway_milliseconds: float
     cpu_node_cores: float
@@ -57,6 +58,11 @@ class Inputs:
     def rate(self) -> float:
         """Images a second that are wanted."""
         return self.images / self.hours / 3600
+
+    @property
+    def gpu_replica_images_per_second(self) -> float:
+        """Of one of the replicas that share a GPU."""
+        return self.gpu_images_per_second / self.gpu_replicas
 
 
 def read_inputs(text: str | None = None) -> Inputs:
@@ -118,20 +124,18 @@ class Fleet:
 
 
 def fleets(inputs: Inputs) -> tuple[Fleet, ...]:
-    """Work out what keeps up: requests on CPUs, requests on GPUs, and a job on GPUs."""
+    """Work out what keeps up: replicas (or workers of a job) on CPUs, and on GPUs."""
 
     def fleet(name: str, rate: float, on_a_node: int, price: float, start: float) -> Fleet:
         replicas = math.ceil(inputs.rate / (rate * inputs.busy_share))
         nodes = math.ceil(replicas / on_a_node)
         return Fleet(name, rate, replicas, nodes, nodes * price * (inputs.hours + start / 3600))
 
-    on_a_node = int(inputs.cpu_node_cores // inputs.cpu_cores)
+    on_a_node, on_a_gpu = int(inputs.cpu_node_cores // inputs.cpu_cores), int(inputs.gpu_replicas)
+    gpu_rate = inputs.gpu_replica_images_per_second
     return (
-        fleet(
-            "requests, CPU", inputs.cpu_images_per_second, on_a_node, inputs.cpu_node_dollars, inputs.cpu_node_seconds
-        ),
-        fleet("requests, GPU", inputs.gpu_images_per_second, 1, inputs.gpu_node_dollars, inputs.gpu_node_seconds),
-        fleet("a job, GPU", inputs.gpu_job_images_per_second, 1, inputs.gpu_node_dollars, inputs.gpu_node_seconds),
+        fleet("CPU", inputs.cpu_images_per_second, on_a_node, inputs.cpu_node_dollars, inputs.cpu_node_seconds),
+        fleet("GPU", gpu_rate, on_a_gpu, inputs.gpu_node_dollars, inputs.gpu_node_seconds),
     )
 
 
@@ -140,7 +144,7 @@ def machines(inputs: Inputs) -> str:
     rows = [
         [
             one.name,
-            f"{inputs.rate:.1f} / ({one.rate:g} × {inputs.busy_share:g}) = {one.replicas}",
+            f"{inputs.rate:.1f} / ({one.rate:.1f} × {inputs.busy_share:g}) = {one.replicas}",
             f"{one.nodes}",
             f"{one.dollars:,.2f}",
             f"{one.dollars * inputs.spot_share:,.2f}",
@@ -186,8 +190,8 @@ def bottlenecks(inputs: Inputs) -> str:
     beside = f"the {inputs.gpu_node_cores:g} cores beside a GPU: read, decode, encode"
     full = {
         "a replica on two cores": inputs.cpu_images_per_second,
-        "a GPU, asked by requests": inputs.gpu_images_per_second,
-        "a GPU, in a job": inputs.gpu_job_images_per_second,
+        f"a GPU and {inputs.gpu_node_cores:g} cores": inputs.gpu_images_per_second,
+        "a GPU, its network alone": inputs.gpu_network_images_per_second,
         beside: inputs.gpu_node_cores * 1000 / inputs.host_milliseconds,
         "a gateway (one core)": 1000 / inputs.gateway_milliseconds,
         f"the network of a node, {inputs.node_gigabits:g} Gbit/s": inputs.node_gigabits * 1000 / 8 / both,
@@ -203,14 +207,13 @@ def bottlenecks(inputs: Inputs) -> str:
 
 def savings(inputs: Inputs) -> str:
     """Return the table of what a job saves over requests."""
-    _, request, job = fleets(inputs)
+    _, gpu = fleets(inputs)
     terabytes = inputs.images * (inputs.image_megabytes + inputs.answer_megabytes) / 1e6
     lost = "no: its caller has to ask again for what was lost"
     twice = f"{2 * terabytes:,.2f} TB: store to caller to replica, and back"
     rows = [
-        ["GPUs", f"{request.replicas}", f"{job.replicas}"],
-        ["$ for GPUs", f"{request.dollars:,.2f}", f"{job.dollars:,.2f}"],
-        ["$ on spot nodes", lost, f"{job.dollars * inputs.spot_share:,.2f}"],
+        ["$ for GPUs", f"{gpu.dollars:,.2f}", f"{gpu.dollars:,.2f}"],
+        ["$ on spot nodes", lost, f"{gpu.dollars * inputs.spot_share:,.2f}"],
         ["cores of gateways", f"{gateways(inputs)}", "0"],
         ["over the wire", twice, f"{terabytes:,.2f} TB: store to worker, and back"],
         ["calls over HTTP", f"{inputs.images:,.0f}", "1"],
