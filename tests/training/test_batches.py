@@ -58,8 +58,10 @@ def test_a_step_is_a_function_of_seed_and_step(cache: Cache) -> None:
     assert not same(sampler(cache).passes(5), sampler(cache, seed=1).passes(5))
 
 
-def test_prefetched_steps_are_the_same_from_wherever_they_begin(cache: Cache) -> None:
-    with Prefetcher(sampler(cache), range(6)) as whole, Prefetcher(sampler(cache), range(3, 6)) as resumed:
+@pytest.mark.parametrize("threads", [1, 4])
+def test_prefetched_steps_are_the_same_from_wherever_they_begin(cache: Cache, threads: int) -> None:
+    resuming = Prefetcher(sampler(cache), range(3, 6), threads=threads)
+    with Prefetcher(sampler(cache), range(6)) as whole, resuming as resumed:
         for one, other in zip(list(whole)[3:], resumed, strict=True):
             assert same(one, other)
 

@@ -6,11 +6,13 @@ Where a worker holds but some shards of the training split, it draws from those,
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from types import TracebackType
 from typing import Any
 
@@ -40,6 +42,15 @@ class Draw:
     chance: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The crops of a step over all workers, and the examples that they are cut from."""
+
+    step: int
+    draws: list[Draw]
+    window: Window
+
+
 @dataclass
 class Preparing:
     """Seconds spent preparing batches: pixels and truth read, warped and varied, turned into the loss's target."""
@@ -47,6 +58,14 @@ class Preparing:
     read: float = 0.0
     augment: float = 0.0
     encode: float = 0.0
+    _turn: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    def add(self, read: float, augment: float, encode: float) -> None:
+        """Count one more batch; threads may do so at a time."""
+        with self._turn:
+            self.read += read
+            self.augment += augment
+            self.encode += encode
 
 
 @dataclass(frozen=True)
@@ -128,14 +147,21 @@ class Sampler:
 
     def passes(self, step: int) -> list[Pass]:
         """Return this worker's (images, target) of a step, one per pass, ready for the network."""
-        draws, window = self.draw(step), self.source.window(step)
+        return self.cut(self.drawn(step))
+
+    def drawn(self, step: int) -> Drawn:
+        """Choose the crops of a step, and hold what they are cut from."""
+        return Drawn(step, self.draw(step), self.source.window(step))
+
+    def cut(self, drawn: Drawn) -> list[Pass]:
+        """Return what :meth:`passes` does, of crops that were chosen; several threads may do so at a time."""
         sizes = shares(self.batch, self.world, self.accumulate)
         before = 0
         mine = []
         for number in range(self.accumulate):
             start = before + sum(sizes[rank][number] for rank in range(self.rank))
-            chosen = draws[start : start + sizes[self.rank][number]]
-            mine.append(self._pass(window, chosen, (self.seed, step, start)))
+            chosen = drawn.draws[start : start + sizes[self.rank][number]]
+            mine.append(self._pass(drawn.window, chosen, (self.seed, drawn.step, start)))
             before += sum(size[number] for size in sizes)
         return mine
 
@@ -162,9 +188,7 @@ class Sampler:
         images = images.contiguous(memory_format=layout)
         varied = time.perf_counter()
         target = self.encode(truth)
-        self.spent.read += read - began
-        self.spent.augment += varied - read
-        self.spent.encode += time.perf_counter() - varied
+        self.spent.add(read - began, varied - read, time.perf_counter() - varied)
         return images, target
 
 
@@ -191,7 +215,7 @@ def test_input(plan: Plan, source: Source) -> NDArray[np.float32]:
 
 
 class Prefetcher:
-    """Prepares the next steps in one thread while the network trains, and measures how long the network waited.
+    """Prepares the next steps while the network trains, and measures how long the network waited.
 
     Parameters
     ----------
@@ -199,51 +223,38 @@ class Prefetcher:
         What prepares a step.
     steps
         The steps, in order.
-    ahead
-        How many are kept ready.
+    threads
+        That prepare steps beside each other; one step more is kept ready.
     """
 
-    def __init__(self, sampler: Sampler, steps: range, *, ahead: int = 2) -> None:
+    def __init__(self, sampler: Sampler, steps: range, *, threads: int = 1) -> None:
         self.waited = 0.0
-        self._ready: queue.Queue[list[Pass] | BaseException | None] = queue.Queue(ahead)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(sampler, steps), daemon=True, name="crops")
+        self._sampler, self._steps, self._ahead = sampler, steps, threads + 1
+        # One thread draws, in order: what a worker holds changes with the steps.
+        self._drawing = ThreadPoolExecutor(1, thread_name_prefix="draws")
+        self._cutting = ThreadPoolExecutor(threads, thread_name_prefix="crops")
 
     def __enter__(self) -> Prefetcher:
-        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join()
+        for pool in (self._drawing, self._cutting):
+            pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._drawing, self._cutting):
+            pool.shutdown()
 
     def __iter__(self) -> Iterator[list[Pass]]:
-        while True:
+        coming = iter(self._steps)
+        ready = deque(self._prepared(step) for step in islice(coming, self._ahead))
+        while ready:
             start = time.perf_counter()
-            ready = self._ready.get()
+            passes = ready.popleft().result()
             self.waited += time.perf_counter() - start
-            if ready is None:
-                return
-            if isinstance(ready, BaseException):
-                raise ready
-            yield ready
+            ready.extend(self._prepared(step) for step in islice(coming, 1))
+            yield passes
 
-    def _work(self, sampler: Sampler, steps: range) -> None:
-        try:
-            for step in steps:
-                if not self._put(sampler.passes(step)):
-                    return
-            self._put(None)
-        except Exception as error:  # noqa: BLE001 - raised again where the batches are consumed
-            self._put(error)
-
-    def _put(self, item: list[Pass] | BaseException | None) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
+    def _prepared(self, step: int) -> Future[list[Pass]]:
+        drawn = self._drawing.submit(self._sampler.drawn, step)
+        return self._cutting.submit(lambda: self._sampler.cut(drawn.result()))

@@ -93,7 +93,7 @@ class _Training:
     def run(self) -> Journal:
         per_epoch, total = self.settings.steps_per_epoch, self.settings.total_steps
         finished = self.journal.finished
-        with Prefetcher(self.sampler, range(self.journal.step, total)) as prepared:
+        with Prefetcher(self.sampler, range(self.journal.step, total), threads=self._threads()) as prepared:
             batches = iter(prepared)
             while not finished:
                 tally = _Tally()
@@ -107,6 +107,10 @@ class _Training:
                 tally.waited = prepared.waited - waited_before
                 finished = self._end_epoch(tally, prepared_before)
         return self.journal
+
+    def _threads(self) -> int:
+        """Return how many threads prepare crops: beside an accelerator all cores, of which the network needs none."""
+        return 1 if self.device.type == "cpu" else self.plan.recipe.scale.cpus_per_worker
 
     def _step(self, passes: list[tuple[Tensor, Tensor]], tally: _Tally) -> None:
         rate = learning_rate_at(self.done, self.settings.learning_rate, self.settings.warmup)
