@@ -7,8 +7,7 @@ process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Request, Response
@@ -17,7 +16,8 @@ from pydantic import BaseModel
 
 from cytoray_analysis.errors import CytorayError
 from cytoray_services.access import Access
-from cytoray_services.http_errors import ErrorBody, add_error_handlers
+from cytoray_services.http_api import begin_api
+from cytoray_services.http_errors import ErrorBody
 from cytoray_serving.answers import media_types
 from cytoray_serving.bodies import REQUEST_BODY, read_question
 from cytoray_serving.dispatch import Dispatch
@@ -127,27 +127,7 @@ def create_api(
     background
         Runs for as long as the application does.
     """
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        task = None if background is None else asyncio.ensure_future(background())
-        yield
-        if task is not None:
-            task.cancel()
-
-    api = FastAPI(
-        title="Cytoray",
-        description="Microscopy images in, answers about cells out.",
-        version="1",
-        docs_url="/docs",
-        redoc_url=None,
-        lifespan=lifespan,
-        responses={
-            "4XX": {"model": ErrorBody, "description": "The request cannot be answered as it is."},
-            "5XX": {"model": ErrorBody, "description": "The service failed."},
-        },
-    )
-    add_error_handlers(api)
+    api = begin_api("Cytoray", "Microscopy images in, answers about cells out.", background=background)
     _add_health(api, dispatch, registry)
     may_predict = [Depends(access.require("predict"))]
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cytoray_analysis.errors import MissingFileError, RequestError
+from cytoray_analysis.errors import RequestError
+from cytoray_services.configuration import read_configuration
 from cytoray_serving.places import Allowed
 from cytoray_serving.replica import ReplicaOptions
 
@@ -206,33 +207,8 @@ class ServiceConfig(_Frozen):
 
 
 def read_config(path: Path) -> ServiceConfig:
-    """Read the configuration of a service.
-
-    Raises
-    ------
-    MissingFileError
-        There is no such file.
-    RequestError
-        It is no YAML, or a field is unknown or out of range.
-    """
-    import yaml
-
-    if not path.is_file():
-        raise MissingFileError(f"{path} does not exist", field="config", hint="check the path")
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path} is no YAML: {error}", field="config", hint="see docs/guides/serving.md") from error
-    try:
-        return ServiceConfig.model_validate({} if content is None else content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise RequestError(
-            f"{path}: {first['msg']}, got {str(first['input'])[:80]!r}",
-            field=place or "config",
-            hint="docs/guides/serving.md lists the fields",
-        ) from error
+    """Read the configuration of a service; see :func:`cytoray_services.configuration.read_configuration`."""
+    return read_configuration(path, ServiceConfig, guide="docs/guides/serving.md")
 
 
 def fitted(config: ServiceConfig, *, gpus: float, threads: int | None, job_threads: int | None) -> ServiceConfig:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
@@ -24,7 +23,8 @@ from cytoray_analysis.errors import (
     RequestError,
 )
 from cytoray_services.access import Access, Caller
-from cytoray_services.http_errors import ErrorBody, add_error_handlers, invalid_request
+from cytoray_services.http_api import begin_api
+from cytoray_services.http_errors import ErrorBody, invalid_request
 from cytoray_services.jobs.job import Job, State
 from cytoray_services.jobs.place import Place
 from cytoray_services.jobs.service.audit import Act, Audit, Outcome, What, now
@@ -67,25 +67,7 @@ def create_jobs_api(place: Place, config: JobsServiceConfig, *, access: Access, 
     audit, followers = Audit(config.audit), Followers(config.followers)
     watch = Watch(place, registry, config.look_seconds)
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        looking = asyncio.ensure_future(watch.run())
-        yield
-        looking.cancel()
-
-    api = FastAPI(
-        title="Cytoray jobs",
-        description="Recipes in, trainings on a cluster.",
-        version="1",
-        docs_url="/docs",
-        redoc_url=None,
-        lifespan=lifespan,
-        responses={
-            "4XX": {"model": ErrorBody, "description": "The request cannot be answered as it is."},
-            "5XX": {"model": ErrorBody, "description": "The service failed."},
-        },
-    )
-    add_error_handlers(api)
+    api = begin_api("Cytoray jobs", "Recipes in, trainings on a cluster.", background=watch.run)
     _add_health(api, config, watch, registry)
     may_submit = [Depends(access.require("submit"))]
     route = _guarded_route(access, config, audit)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from cytoray_analysis.errors import MissingFileError, RequestError
+from cytoray_services.configuration import read_configuration
 from cytoray_services.tokens import Team
-
-_HINT = "docs/guides/jobs-service.md lists the fields"
 
 
 class _Frozen(BaseModel):
@@ -67,28 +64,5 @@ class JobsServiceConfig(_Frozen):
 
 
 def read_jobs_config(path: Path) -> JobsServiceConfig:
-    """Read the configuration of a jobs service.
-
-    Raises
-    ------
-    MissingFileError
-        There is no such file.
-    RequestError
-        It is no YAML, or a field is unknown or out of range.
-    """
-    import yaml
-
-    if not path.is_file():
-        raise MissingFileError(f"{path} does not exist", field="config", hint="check the path")
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path} is no YAML: {error}", field="config", hint=_HINT) from error
-    try:
-        return JobsServiceConfig.model_validate({} if content is None else content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise RequestError(
-            f"{path}: {first['msg']}, got {str(first['input'])[:80]!r}", field=place or "config", hint=_HINT
-        ) from error
+    """Read the configuration of a jobs service; see :func:`cytoray_services.configuration.read_configuration`."""
+    return read_configuration(path, JobsServiceConfig, guide="docs/guides/jobs-service.md")

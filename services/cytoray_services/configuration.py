@@ -1,0 +1,48 @@
+"""Configurations of services: one YAML file each, checked whole before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from cytoray_analysis.errors import MissingFileError, RequestError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_configuration(path: Path, model: type[Model], *, guide: str) -> Model:
+    """Read a configuration.
+
+    Parameters
+    ----------
+    model
+        What it must be.
+    guide
+        The page that lists the fields.
+
+    Raises
+    ------
+    MissingFileError
+        There is no such file.
+    RequestError
+        It is no YAML, or a field is unknown or out of range.
+    """
+    import yaml
+
+    if not path.is_file():
+        raise MissingFileError(f"{path} does not exist", field="config", hint="check the path")
+    hint = f"{guide} lists the fields"
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} is no YAML: {error}", field="config", hint=hint) from error
+    try:
+        return model.model_validate({} if content is None else content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise RequestError(
+            f"{path}: {first['msg']}, got {str(first['input'])[:80]!r}", field=place or "config", hint=hint
+        ) from error
