@@ -31,14 +31,17 @@ demo: setup ## From images to a served answer, on DATA=folder or on synthetic ce
 
 test: test-fast test-ray ## Run all tests
 
-servers: ## Install PostgreSQL for the tests of it, where that is allowed (Debian, root); they are skipped without it
-	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then :; \
+servers: ## Install PostgreSQL and Prometheus for the tests of them, where that is allowed (Debian, root); they are skipped without
+	@wanted=; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || wanted="$$wanted postgresql"; \
+	command -v promtool >/dev/null || wanted="$$wanted prometheus"; \
+	if [ -z "$$wanted" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; } \
-	        >/dev/null 2>&1 || echo 'PostgreSQL could not be installed: its tests are skipped'; \
-	else echo 'PostgreSQL is not installed: its tests are skipped'; fi
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$wanted; } \
+	        >/dev/null 2>&1 || echo "not to be installed, so their tests are skipped:$$wanted"; \
+	else echo "not installed, so their tests are skipped:$$wanted"; fi
 
-test-fast: setup ## Run the tests that need no Ray, in two to three minutes
+test-fast: setup servers ## Run the tests that need no Ray, in three to four minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not e2e'
 
 test-ray: setup servers ## Run the tests that start Ray, and the whole way end to end

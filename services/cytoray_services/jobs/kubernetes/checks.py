@@ -111,13 +111,16 @@ def _named(cluster: Cluster, manifest: Manifest) -> Iterator[tuple[str, str, str
             secrets.add(source["secretRef"]["name"])
     for name, volume in sorted(claims.items()):
         hint = (
-            "have the platform's homeClaim set up" if volume == "home" else "look at the recipe's data: pvc://CLAIM/…"
+            "install the chart helm/cytoray, which makes it, or make one of that name, ReadWriteMany for several nodes"
+            if volume == "home"
+            else "look at the recipe's data: pvc://CLAIM/…"
         )
         yield cluster.path("v1", "persistentvolumeclaims", name), "volume claim", name, hint
     for name in sorted(secrets):
         yield cluster.path("v1", "secrets", name), "secret", name, "have the secrets that the platform names set up"
     account = manifest.head["serviceAccountName"]
-    yield cluster.path("v1", "serviceaccounts", account), "service account", account, "install the chart helm/cytoray"
+    make = f"install the chart helm/cytoray, which makes it, or: kubectl create serviceaccount {account}"
+    yield cluster.path("v1", "serviceaccounts", account), "service account", account, make
     queue = manifest.rayjob["metadata"]["labels"].get(QUEUE_LABEL)
     if queue:
         version = cluster.preferred(KUEUE_GROUP)
