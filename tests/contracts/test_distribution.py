@@ -24,8 +24,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = {"cytoray_analysis", "cytoray_services", "cytoray_training", "cytoray_serving"}
 # The vendor formats are never part of a set-up (one reader carries the GPL), so they are not pinned.
 NOT_SET_UP = {"formats"}
-# A plug-in that bioio finds, a builder that DeepSpeed calls, a parser that Starlette looks for.
-USED_WITHOUT_AN_IMPORT = {"bioio-imageio", "ninja", "psycopg", "python-multipart"}
+# A builder that DeepSpeed calls, a driver that MLflow finds, a parser that Starlette looks for.
+USED_WITHOUT_AN_IMPORT = {"ninja", "psycopg", "python-multipart"}
 
 
 def project() -> dict[str, Any]:
