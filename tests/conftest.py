@@ -17,6 +17,7 @@ settings.load_profile("cytoray")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+_FOLDERS: list[Path] = []  # of the Ray instances that were shared
 
 
 @pytest.fixture
@@ -40,15 +41,34 @@ def shared_data() -> Path:
 def ray_cluster() -> Iterator[None]:
     """Start one Ray instance for all tests of the session that ask for it.
 
-    Four logical cores, so that two workers and what they wait for always find room. The temporary folder has
-    a short name, since the path of a Unix socket may have 107 bytes and Ray's own part takes about 70.
+    Four logical cores, so that two workers and what they wait for always find room.
     """
+    start_ray()
+    yield
+    stop_ray()
+
+
+@pytest.fixture(scope="module")
+def away_from_ray_cluster() -> Iterator[None]:
+    """Run a module while no Ray instance is shared: it uses others, or its environment must reach workers."""
+    import ray
+
+    shared = ray.is_initialized()
+    if shared:
+        stop_ray()
+    yield
+    if shared:
+        start_ray()
+
+
+def start_ray() -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
     from cytoray_training.clusters import known_address
 
-    folder = Path(tempfile.mkdtemp(prefix="cr"))
+    # A short name, since the path of a Unix socket may have 107 bytes and Ray's own part takes about 70.
+    _FOLDERS.append(Path(tempfile.mkdtemp(prefix="cr")))
     with known_address():
         ray.init(
             address="local",
@@ -56,8 +76,13 @@ def ray_cluster() -> Iterator[None]:
             object_store_memory=2**30,
             include_dashboard=True,  # Ray Train asks it whether a training that a search stopped is gone
             log_to_driver=False,
-            _temp_dir=str(folder),
+            _temp_dir=str(_FOLDERS[-1]),
         )
-    yield
+
+
+def stop_ray() -> None:
+    import ray
+
     ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    for folder in _FOLDERS:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -24,8 +24,8 @@ from cytoray_training.train import make_plan
 
 
 @pytest.fixture(scope="module")
-def uri(cells: Dataset) -> Iterator[str]:
-    with bucket_store():
+def uri(cells: Dataset, away_from_ray_cluster: None) -> Iterator[str]:
+    with bucket_store():  # of whose environment the workers of a Ray instance know that starts now
         yield copy_to_bucket(cells.root, "cells")
 
 

@@ -15,14 +15,14 @@ from cytoray_training.launch import launch
 from cytoray_training.plan import Plan
 from ray_nodes import RayNodes, ray_nodes
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("away_from_ray_cluster")]
 
 MakePlan = Callable[..., Plan]
 ELASTIC = {"workers": 2, "min_workers": 1, "max_failures": 1}
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[RayNodes]:
+def nodes(away_from_ray_cluster: None) -> Iterator[RayNodes]:
     """A head and a worker node with one core each."""
     with ray_nodes(2, cpus=1, environment={"OMP_NUM_THREADS": "1"}) as cluster:
         yield cluster

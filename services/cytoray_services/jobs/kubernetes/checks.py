@@ -222,10 +222,8 @@ def _nodes(cluster: Cluster, manifest: Manifest, platform: Platform, say: Say) -
             raise
         say("not looked at, for want of rights: whether there are nodes for it")
         return
-    for pod, number in ((manifest.head, 1), (manifest.worker, manifest.least_nodes)):
-        if pod is None:
-            continue
-        problem = _no_room(pod, number, nodes)
+    pods = [(manifest.head, 1), *([(manifest.worker, manifest.least_nodes)] if manifest.worker else [])]
+    for problem in dict.fromkeys(_no_room(pod, number, nodes) for pod, number in pods):
         if problem is None:
             continue
         if not platform.autoscaled:

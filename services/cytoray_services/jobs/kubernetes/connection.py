@@ -238,6 +238,7 @@ def connect(context: str, namespace: str) -> Cluster | None:
         The kubeconfig cannot be used, or `kubernetes` is not installed.
     """
     try:
+        import urllib3
         from kubernetes import client, config
         from kubernetes.config.incluster_config import InClusterConfigLoader
     except ImportError as error:
@@ -275,6 +276,8 @@ def connect(context: str, namespace: str) -> Cluster | None:
         raise PlatformError(
             f"the kubeconfig {named} cannot be used: {error}", field="KUBECONFIG", hint="kubectl config view shows it"
         ) from error
+    if not configuration.verify_ssl:  # as the kubeconfig has it; kubectl does not speak of it at every request either
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     return Cluster(client.ApiClient(configuration), namespace or known[chosen] or "default", chosen)
 
 
