@@ -66,6 +66,7 @@ spec:
     - name: {{ .name }}
       port: {{ .port }}
       targetPort: {{ .name }}
+      protocol: TCP
 {{- end -}}
 
 {{/* A secret that the chart makes once and then leaves alone; kept with the volumes that know it.
