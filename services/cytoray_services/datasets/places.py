@@ -12,7 +12,7 @@ CLAIMS = Path("/data")
 """Where a job finds the volume claims that hold data."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _CLAIM = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}")
 _HINT = "name a folder, file:///folder, s3://bucket/prefix or pvc://claim/path"
 
 
@@ -41,7 +41,10 @@ def read_place(text: str | Path) -> Path | str:
         raise DatasetError(f"expected data in a place that can be read, got {text!r}", field="data.root", hint=_HINT)
     first, _, rest = text.partition("://")[2].rstrip("/").partition("/")
     inside = rest.split("/") if rest else []
-    if not known.fullmatch(first) or any(part in ("", ".", "..") for part in inside):
+    if not known.fullmatch(first):
+        what = "a bucket's name of 3 to 63 letters, digits, '-', '_' and '.'" if parts.scheme == "s3" else "a claim's name"
+        raise DatasetError(f"expected {what} in {text!r}, got {first!r}", field="data.root", hint=_HINT)
+    if any(part in ("", ".", "..") for part in inside):
         shape = "s3://bucket/prefix" if parts.scheme == "s3" else "pvc://claim/path"
         raise DatasetError(f"expected {shape} without empty parts and '..', got {text!r}", field="data.root")
     return "/".join((f"{parts.scheme}://{first}", *inside))
