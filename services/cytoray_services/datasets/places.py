@@ -42,7 +42,7 @@ def read_place(text: str | Path) -> Path | str:
     first, _, rest = text.partition("://")[2].rstrip("/").partition("/")
     inside = rest.split("/") if rest else []
     if not known.fullmatch(first):
-        what = "a bucket's name of 3 to 63 letters, digits, '-', '_' and '.'" if parts.scheme == "s3" else "a claim's name"
+        what = "a bucket's name of 3 to 63 letters and digits" if parts.scheme == "s3" else "a claim's name"
         raise DatasetError(f"expected {what} in {text!r}, got {first!r}", field="data.root", hint=_HINT)
     if any(part in ("", ".", "..") for part in inside):
         shape = "s3://bucket/prefix" if parts.scheme == "s3" else "pvc://claim/path"
