@@ -1,27 +1,46 @@
-"""What every HTTP application of Cytoray begins with: one form of errors, and what runs beside it."""
+"""What every HTTP application of Cytoray begins with: one form of errors, liveness, metrics, what runs beside it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import Literal
+
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from pydantic import BaseModel, ConfigDict
 
 from cytoray_services.http_errors import ErrorBody, add_error_handlers
 
-if TYPE_CHECKING:
-    from fastapi import FastAPI
+
+class Live(BaseModel):
+    """The process runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: Literal["alive"] = "alive"
 
 
-def begin_api(title: str, description: str, *, background: Callable[[], Awaitable[None]] | None = None) -> FastAPI:
-    """Return an application without routes, whose errors all have one body.
+def begin_api(
+    title: str,
+    description: str,
+    registry: CollectorRegistry,
+    *,
+    measure: Callable[[], Awaitable[None]] | None = None,
+    background: Callable[[], Awaitable[None]] | None = None,
+) -> FastAPI:
+    """Return an application that answers ``/health/live`` and ``/metrics``, and whose errors all have one body.
 
     Parameters
     ----------
+    registry
+        Of the metrics; those of the process are added.
+    measure
+        Called before the metrics are told.
     background
         Runs for as long as the application does.
     """
-    from fastapi import FastAPI
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -43,4 +62,23 @@ def begin_api(title: str, description: str, *, background: Callable[[], Awaitabl
         },
     )
     add_error_handlers(api)
+    ProcessCollector(registry=registry)
+
+    @api.get("/health/live", tags=["health"])
+    async def live() -> Live:
+        """Say that the process runs."""
+        return Live()
+
+    @api.get(
+        "/metrics",
+        tags=["health"],
+        response_class=Response,
+        responses={200: {"content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}},
+    )
+    async def prometheus() -> Response:
+        """Give the metrics in Prometheus' text format."""
+        if measure is not None:
+            await measure()
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
     return api

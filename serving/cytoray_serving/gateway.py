@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
 from cytoray_analysis.errors import CytorayError
@@ -28,7 +28,6 @@ from cytoray_serving.schema import (
     ClassTable,
     FeatureCollection,
     ImageTable,
-    Live,
     ModelList,
     ModelStatus,
     ObjectTable,
@@ -127,8 +126,14 @@ def create_api(
     background
         Runs for as long as the application does.
     """
-    api = begin_api("Cytoray", "Microscopy images in, answers about cells out.", background=background)
-    _add_health(api, dispatch, registry)
+    api = begin_api(
+        "Cytoray",
+        "Microscopy images in, answers about cells out.",
+        registry,
+        measure=dispatch.measure,
+        background=background,
+    )
+    _add_readiness(api, dispatch)
     may_predict = [Depends(access.require("predict"))]
 
     @api.get("/models", tags=["models"], dependencies=may_predict, responses=_only(401, 403, 503))
@@ -201,30 +206,12 @@ def create_api(
     return api
 
 
-def _add_health(api: FastAPI, dispatch: Dispatch, registry: CollectorRegistry) -> None:
-    ProcessCollector(registry=registry)
-
-    @api.get("/health/live", tags=["health"])
-    async def live() -> Live:
-        """Say that the gateway runs."""
-        return Live()
-
+def _add_readiness(api: FastAPI, dispatch: Dispatch) -> None:
     @api.get("/health/ready", tags=["health"], responses={503: {"model": ErrorBody}})
     async def ready() -> Ready:
         """Say that every model that keeps a replica has one that answers."""
         await dispatch.require_ready()
         return Ready(models=sorted(dispatch.names))
-
-    @api.get(
-        "/metrics",
-        tags=["health"],
-        response_class=Response,
-        responses={200: {"content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}},
-    )
-    async def prometheus() -> Response:
-        """Give the metrics in Prometheus' text format."""
-        await dispatch.measure()
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _see_other(job: JobStatus) -> Response:

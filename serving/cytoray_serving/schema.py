@@ -60,12 +60,6 @@ class ModelList(_Frozen):
     models: list[ModelStatus]
 
 
-class Live(_Frozen):
-    """The gateway runs."""
-
-    status: Literal["alive"] = "alive"
-
-
 class Ready(_Frozen):
     """Every model answers."""
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry
 
 from cytoray_analysis.errors import (
     CytorayError,
@@ -30,7 +30,7 @@ from cytoray_services.jobs.place import Place
 from cytoray_services.jobs.service.audit import Act, Audit, Outcome, What, now
 from cytoray_services.jobs.service.config import JobsServiceConfig
 from cytoray_services.jobs.service.quotas import require_quota
-from cytoray_services.jobs.service.schema import Checked, JobList, JobRequest, Live, Ready
+from cytoray_services.jobs.service.schema import Checked, JobList, JobRequest, Ready
 from cytoray_services.jobs.service.streams import Followers
 from cytoray_services.jobs.service.watch import Watch
 from cytoray_services.jobs.submission import Submission, read_submission
@@ -67,8 +67,8 @@ def create_jobs_api(place: Place, config: JobsServiceConfig, *, access: Access, 
     audit, followers = Audit(config.audit), Followers(config.followers)
     watch = Watch(place, registry, config.look_seconds)
 
-    api = begin_api("Cytoray jobs", "Recipes in, trainings on a cluster.", background=watch.run)
-    _add_health(api, config, watch, registry)
+    api = begin_api("Cytoray jobs", "Recipes in, trainings on a cluster.", registry, background=watch.run)
+    _add_readiness(api, config, watch)
     may_submit = [Depends(access.require("submit"))]
     route = _guarded_route(access, config, audit)
     _add_questions(APIRouter(tags=["jobs"], dependencies=may_submit, route_class=route), api, place, config, followers)
@@ -160,29 +160,12 @@ def _add_acts(router: APIRouter, api: FastAPI, place: Place, config: JobsService
     api.include_router(router)
 
 
-def _add_health(api: FastAPI, config: JobsServiceConfig, watch: Watch, registry: CollectorRegistry) -> None:
-    ProcessCollector(registry=registry)
-
-    @api.get("/health/live", tags=["health"])
-    async def live() -> Live:
-        """Say that the service runs."""
-        return Live()
-
+def _add_readiness(api: FastAPI, config: JobsServiceConfig, watch: Watch) -> None:
     @api.get("/health/ready", tags=["health"], responses=_only(503))
     async def ready() -> Ready:
         """Say that the cluster answers."""
         watch.require_answer()
         return Ready(place=config.place)
-
-    @api.get(
-        "/metrics",
-        tags=["health"],
-        response_class=Response,
-        responses={200: {"content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}},
-    )
-    async def prometheus() -> Response:
-        """Give the metrics in Prometheus' text format."""
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _guarded_route(access: Access, config: JobsServiceConfig, audit: Audit) -> type[APIRoute]:

@@ -37,12 +37,6 @@ class Checked(_Frozen):
     manifest: str = Field(description="What would be sent to the cluster, YAML.")
 
 
-class Live(_Frozen):
-    """The service runs."""
-
-    status: Literal["alive"] = "alive"
-
-
 class Ready(_Frozen):
     """The cluster answers."""
 
