@@ -5,6 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 EXTRAS := train,serve,cluster,exchange,postgresql,s3,dev
 DATA ?=
+MINUTES ?=
 
 # DeepSpeed would otherwise compile its kernels while it is installed; it builds what it uses on first use.
 export DS_BUILD_OPS := 0
@@ -20,14 +21,20 @@ setup: $(INSTALLED) ## Install everything into .venv; does nothing when nothing 
 $(INSTALLED): pyproject.toml constraints.txt build-constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
 	    { echo 'Cytoray needs Python 3.11 or 3.12; name one with: make setup PYTHON=/path/to/python3.11' >&2; exit 1; }
-	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
-	$(BIN)/python -m pip install --quiet pip==26.3
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint build-constraints.txt \
-	    --editable '.[$(EXTRAS)]'
-	touch $@
+	@echo 'setup 1/3: an environment of its own in .venv (seconds)'
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	@echo 'setup 2/3: pip (seconds)'
+	@$(BIN)/python -m pip install --quiet pip==26.3
+	@echo "setup 3/3: $$(grep -c == constraints.txt) packages, PyTorch, DeepSpeed and Ray among them: some gigabytes, 2 to 10 minutes"
+	@began=$$(date +%s); rm -f $(BIN)/.failed; \
+	{ $(BIN)/python -m pip install --constraint constraints.txt --build-constraint build-constraints.txt \
+	    --editable '.[$(EXTRAS)]' || touch $(BIN)/.failed; } \
+	    | grep --line-buffered -E '^(Collecting|Building wheel|Installing)' | cut -c1-100; \
+	test ! -e $(BIN)/.failed && echo "setup: done in $$(( $$(date +%s) - began )) s"
+	@touch $@
 
-demo: setup ## From images to a served answer, on DATA=folder or on synthetic cells
-	$(BIN)/python deploy/demo/demo.py $(if $(DATA),--data "$(DATA)")
+demo: setup ## From images to a served answer, on DATA=folder or on synthetic cells; trains at most MINUTES
+	$(BIN)/python deploy/demo/demo.py $(if $(DATA),--data "$(DATA)") $(if $(MINUTES),--minutes $(MINUTES))
 
 test: test-fast test-ray ## Run all tests
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,12 @@ settings.load_profile("cytoray")
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 _FOLDERS: list[Path] = []  # of the Ray instances that were shared
+
+
+def pytest_configure() -> None:
+    """Listen to Ctrl-C, also where a shell started the tests in the background, whose children ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
@@ -65,7 +72,7 @@ def start_ray() -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
-    from cytoray_training.clusters import known_address
+    from cytoray_services.jobs.ray_start import known_address
 
     # A short name, since the path of a Unix socket may have 107 bytes and Ray's own part takes about 70.
     _FOLDERS.append(Path(tempfile.mkdtemp(prefix="cr")))

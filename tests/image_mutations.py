@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import random
+import re
 import struct
 import tempfile
 import zipfile
@@ -11,6 +13,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import imageio.v3
 import numpy as np
@@ -21,6 +24,9 @@ from cytoray_analysis.images import image_from_array, write_image
 
 _EXTREME = (0, 1, 2, 7, 255, 256, 65_535, 65_536, 2**20, 2**31 - 1, 2**31, 2**32 - 1)
 _TIFF_STARTS = (b"II*\0", b"MM\0*")
+
+
+Change = Callable[[bytearray, random.Random, Mapping[str, bytes]], None]
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ def valid_images() -> dict[str, bytes]:
         "jpeg": _picture(grey(96, 128), ".jpg"),
         "jpeg colour": _picture(grey(96, 128, 3), ".jpg"),
         "zip": _zipped(grey(96, 128), zipfile.ZIP_STORED),
+        "zip 0.4": _zipped(grey(2, 48, 64), zipfile.ZIP_STORED, version=2),
         "zip deflated": _zipped(grey(3, 48, 64), zipfile.ZIP_DEFLATED),
     }
     for axes in ("YX", "CYX", "ZYX", "TYX", "TZYX", "CZYX", "TCYX", "ZCYX", "CTYX", "TCZYX", "CTZYX", "ZTCYX"):
@@ -76,11 +83,19 @@ def valid_images() -> dict[str, bytes]:
 
 
 def mutated(images: Mapping[str, bytes], seed: int) -> Mutation:
-    """Return one of the images, changed in one to three ways."""
+    """Return one of the images, changed in one to three ways.
+
+    Every other seed changes what describes the pixels: fields of headers, OME-XML, ``zarr.json`` and ``.zattrs``.
+    """
     dice = random.Random(seed)
     source = dice.choice(sorted(images))
     data, changes = bytearray(images[source]), []
-    for _ in range(dice.choice((1, 1, 1, 2, 3))):
+    described = seed % 2 == 1
+    if described:
+        change = _describing_change(data, dice)
+        change(data, dice, images)
+        changes.append(change.__name__.strip("_"))
+    for _ in range(dice.choice((0, 0, 0, 1)) if described else dice.choice((1, 1, 1, 2, 3))):
         change = dice.choice(_CHANGES)
         change(data, dice, images)
         changes.append(change.__name__.strip("_"))
@@ -171,7 +186,143 @@ def _repetition(data: bytearray, dice: random.Random, images: Mapping[str, bytes
     data[begin:begin] = part * dice.choice((1, 3, 50))
 
 
-_CHANGES: tuple[Callable[[bytearray, random.Random, Mapping[str, bytes]], None], ...] = (
+def _describing_change(data: bytearray, dice: random.Random) -> Change:
+    """Choose a change of what describes the pixels of a file of this kind."""
+    if data[:2] == b"PK":
+        return _metadata_member
+    if b"<OME" in data:
+        return dice.choice((_xml, _xml, _header_field))
+    return _header_field
+
+
+def _header_field(data: bytearray, dice: random.Random, images: Mapping[str, bytes]) -> None:
+    """Change a field of the header, of TIFF sometimes the text of the description."""
+    if data[:4] in _TIFF_STARTS and dice.random() < 0.2 and (place := data.find(b"ImageJ=")) > 0:
+        _number_in_text(data, place, place + 120, dice)
+    else:
+        _lying_field(data, dice, images)
+
+
+# What is put for values of attributes and of JSON: wrong kinds, extremes, what files in use have.
+_VALUES = (
+    "",
+    "0",
+    "-1",
+    "1",
+    "2",
+    "3",
+    "7",
+    "65536",
+    "4294967295",
+    "1e308",
+    "NaN",
+    "inf",
+    "none",
+    "XYZCT",
+    "XY",
+    "\u00b5m",
+    "uint16",
+)
+
+
+def _xml(data: bytearray, dice: random.Random, images: Mapping[str, bytes]) -> None:
+    """Change the OME-XML in place: as many bytes as before, so that the file around it stays whole."""
+    start, end = data.find(b"<OME"), data.find(b"</OME>") + 6
+    text = bytes(data[start:end])
+    values = list(re.finditer(rb'="([^"]*)"', text))
+    tags = list(re.finditer(rb"<[A-Z][A-Za-z]*\b[^>]*?/>|</?[A-Z][A-Za-z]*\b[^>]*?>", text))
+    what = dice.randrange(6)
+    if what < 3 and values:
+        found = dice.choice(values)
+        text = text[: found.start(1)] + dice.choice(_VALUES).encode() + text[found.end(1) :]
+    elif what == 3 and tags:
+        found = dice.choice(tags)  # an element that lacks, or whose end lacks
+        text = text[: found.start()] + text[found.end() :]
+    elif what == 4 and tags:
+        found = dice.choice(tags)
+        text = text[: found.end()] + found.group() * dice.choice((1, 3)) + text[found.end() :]
+    else:
+        place = dice.randrange(len(text))
+        text = text[:place] + bytes([dice.randrange(256)]) + text[place + 1 :]
+    data[start:end] = text[: end - start].ljust(end - start)
+
+
+def _number_in_text(data: bytearray, start: int, end: int, dice: random.Random) -> None:
+    numbers = list(re.finditer(rb"\d+", bytes(data[start:end])))
+    if numbers:
+        found = dice.choice(numbers)
+        width = found.end() - found.start()
+        text = str(dice.choice(_EXTREME)).encode()[:width].rjust(width, b"9")
+        data[start + found.start() : start + found.end()] = text
+
+
+def _metadata_member(data: bytearray, dice: random.Random, images: Mapping[str, bytes]) -> None:
+    """Change zarr.json, .zattrs or .zarray in an archive, which is then packed again."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    named = [name for name in members if name.rpartition("/")[2] in ("zarr.json", ".zattrs", ".zarray", ".zgroup")]
+    name = dice.choice(sorted(named))
+    text = members[name]
+    document = json.loads(text)
+    what = dice.randrange(6)
+    if what < 4:
+        _change_json(document, dice)
+        members[name] = json.dumps(document).encode()
+    elif what == 4:
+        place = dice.randrange(len(text))
+        members[name] = text[:place] + bytes([dice.randrange(256)]) + text[place + 1 :]
+    else:
+        members[name] = text[: dice.randrange(len(text))]
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for member, content in members.items():
+            archive.writestr(zipfile.ZipInfo(member), content)
+    data[:] = packed.getvalue()
+
+
+def _change_json(document: Any, dice: random.Random) -> None:
+    """Change, remove or repeat one value of a JSON document, wherever it is."""
+    places: list[tuple[Any, Any]] = []
+
+    def walk(node: Any) -> None:
+        for key in node if isinstance(node, dict) else range(len(node)):
+            places.append((node, key))
+            if isinstance(node[key], dict | list):
+                walk(node[key])
+
+    walk(document)
+    if not places:  # an empty object
+        document["multiscales"] = dice.choice((None, [], [{}]))
+        return
+    holder, key = dice.choice(places)
+    what = dice.randrange(4)
+    if what == 0:
+        del holder[key]
+    elif what == 1 and isinstance(holder, list):
+        holder.append(holder[key])
+    else:
+        odd: tuple[Any, ...] = (
+            None,
+            True,
+            -1,
+            0,
+            2,
+            1.5,
+            2**31,
+            2**62,
+            "",
+            "q",
+            "uint16",
+            "|O8",
+            [],
+            {},
+            [0],
+            {"a": 1},
+        )
+        holder[key] = dice.choice(odd)
+
+
+_CHANGES: tuple[Change, ...] = (
     _truncation,
     _bit_flips,
     _bit_flips_in_the_header,
@@ -195,12 +346,32 @@ def _picture(array: NDArray[np.generic], suffix: str) -> bytes:
     return bytes(imageio.v3.imwrite("<bytes>", array, extension=suffix) or b"")
 
 
-def _zipped(array: NDArray[np.uint8], compression: int) -> bytes:
+def _zipped(array: NDArray[np.uint8], compression: int, *, version: int = 3) -> bytes:
     file = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder:
-        write_image(Path(folder) / "a.zarr", image_from_array(array, "CYX"[-array.ndim :]))
+        path = Path(folder) / "a.zarr"
+        if version == 3:
+            write_image(path, image_from_array(array, "CYX"[-array.ndim :]))
+        else:
+            _write_old_zarr(path, array)
         with zipfile.ZipFile(file, "w", compression) as archive:
-            for path in sorted((Path(folder) / "a.zarr").rglob("*")):
-                if path.is_file():
-                    archive.write(path, path.relative_to(Path(folder) / "a.zarr").as_posix())
+            for member in sorted(path.rglob("*")):
+                if member.is_file():
+                    archive.write(member, member.relative_to(path).as_posix())
     return file.getvalue()
+
+
+def _write_old_zarr(path: Path, array: NDArray[np.uint8]) -> None:
+    """Write NGFF 0.4, whose metadata lie in .zattrs, .zgroup and .zarray."""
+    import zarr
+
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    group.create_array("0", shape=array.shape, dtype=array.dtype, chunks=(1, 32, 32))[...] = array
+    axes = [{"name": "c", "type": "channel"}, *({"name": name, "type": "space", "unit": "micrometer"} for name in "yx")]
+    scale = [{"type": "scale", "scale": [1.0, 0.5, 0.5]}]
+    image: dict[str, Any] = {
+        "version": "0.4",
+        "axes": axes,
+        "datasets": [{"path": "0", "coordinateTransformations": scale}],
+    }
+    group.attrs.update({"multiscales": [image], "omero": {"channels": [{"label": "DNA"}, {"label": "actin"}]}})

@@ -17,8 +17,10 @@ from cytoray_services.evaluation import evaluate
 from cytoray_training.cache import open_cache
 from cytoray_training.diagnosis.diagnose import Diagnosis, diagnose
 from cytoray_training.diagnosis.ending import record_ending
-from cytoray_training.diagnosis.facts import Facts, read_facts
+from cytoray_training.diagnosis.facts import Facts
+from cytoray_training.diagnosis.reading import read_facts
 from cytoray_training.loop import train
+from cytoray_training.out_of_fold import calibrated_out_of_fold
 from cytoray_training.plan import Plan
 from cytoray_training.publish import fit
 from cytoray_training.recipe import parse_recipe
@@ -82,7 +84,8 @@ def trained(plan: Plan, folder: Path) -> Diagnosis:
     with tempfile.TemporaryDirectory() as scratch:
         bundle = write_bundle(Path(scratch) / "bundle", spec, checkpoint.best, test_input=blank, card="Test.\n")
         predictor = Predictor(bundle)
-        record_ending(plan, predictor, evaluate(predictor, plan.dataset.split("val")), folder)
+        evaluation = calibrated_out_of_fold(evaluate(predictor, plan.dataset.split("val")), predictor)
+        record_ending(plan, predictor, evaluation, folder)
     return diagnose(folder)
 
 

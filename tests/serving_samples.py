@@ -13,10 +13,12 @@ import numpy as np
 import tifffile
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from cytoray_analysis.bundle import BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
 from cytoray_analysis.networks import build_network
 from cytoray_analysis.tracking.candidates import FEATURES
+from cytoray_serving.answer_record import RECORD
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,11 @@ def tiff_bytes(array: NDArray[np.generic], **options: Any) -> bytes:
 
 
 def noise(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    """Return a texture: noise in which neighbours are alike, as they are in pictures; white noise shows nothing."""
+    values = np.random.default_rng(seed).random(shape)
+    smooth = gaussian_filter(values, (0,) * (len(shape) - 2) + (1.5, 1.5))
+    low, high = smooth.min(), smooth.max()
+    return np.asarray((smooth - low) / (high - low) * 255).astype(np.uint8)
 
 
 def huge_header(compression: int) -> bytes:
@@ -120,6 +126,7 @@ def write_small_bundle(folder: Path, *, seed: int = 0, name: str = "nuclei", dim
         task=TaskChoice(arguments={} if dimensions == 2 else {"dimensions": 3}),
         input=ModelInput(axes="CYX" if dimensions == 2 else "CZYX"),
         network=NetworkChoice(arguments=network),
+        decode={"votes": 6.0} if dimensions == 2 else {},  # so that it finds objects in a texture
         provenance={"seed": seed},
     )
     return _write(folder, spec, (1, *(32,) * dimensions) if dimensions == 2 else (1, 8, 16, 16), seed)
@@ -178,3 +185,8 @@ def moving_squares(frames: int = 5) -> tuple[NDArray[np.uint8], NDArray[np.uint1
             masks[square] = 1 + (place + frame) % 2
             movie[square] = 120 + 60 * place
     return movie, masks
+
+
+def answers_in(folder: Path) -> list[str]:
+    """Return the names of the answers in a folder, without the record of them."""
+    return sorted(path.name for path in folder.iterdir() if path.name != RECORD)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -11,7 +11,7 @@ from random import Random
 import numpy as np
 
 from cytoray_services.rollouts.judge import Judge, Outcome
-from cytoray_services.rollouts.rollout import STEPS, Canary, Limits, share
+from cytoray_services.rollouts.rollout import STEPS, Canary, Limits, chosen, lane
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 Draw = Callable[[Random], Outcome]
@@ -61,31 +61,49 @@ def requests(
 
 @dataclass(frozen=True)
 class Ended:
-    """How a simulated canary ended."""
+    """How a simulated canary ended; `hours` after its start."""
 
     what: str
     reason: str
     step: int
     requests: int
     canary_requests: int
+    hours: float
 
 
-def simulate(draw: Draw, *, seed: int, canary: Canary | None = None, per_tick: int = 100) -> Ended:
-    """Lead a canary whose requests are drawn by `draw`, beside a version as usual, a hundred requests a second."""
-    random, usual = Random(seed), requests()
+def simulate(
+    draw: Draw,
+    *,
+    seed: int,
+    canary: Canary | None = None,
+    per_second: float = 100.0,
+    load: Sequence[float] = (),
+    usual: Draw | None = None,
+) -> Ended:
+    """Lead a canary whose requests are drawn by `draw`, beside a version as usual.
+
+    Parameters
+    ----------
+    load
+        Step by step, how many times as long every answer takes, whichever version gives it.
+    usual
+        Requests to the other version.
+    """
+    random, usual = Random(seed), usual or requests()
     canary, now, asked, own = canary or canary_of(), BEGAN, 0, 0
-    judge = Judge(canary)
+    judge, per_tick = Judge(canary), max(1, round(per_second))
     while True:
         for _ in range(per_tick):
             asked += 1
-            if random.random() < share(canary):
-                own += 1
-                judge.observe(canary.version, draw(random))
-            else:
-                judge.observe(canary.beside, usual(random))
-        now += timedelta(seconds=1)
+            key = random.random()
+            version = chosen(canary, key)
+            own += version == canary.version
+            outcome = (draw if version == canary.version else usual)(random)
+            seconds = outcome.seconds * (load[canary.step] if load else 1.0)
+            judge.observe(version, replace(outcome, seconds=seconds, timed=lane(canary, key) > 0))
+        now += timedelta(seconds=per_tick / per_second)
         verdict = judge.verdict(canary, now)
         if verdict.what == "advance":
             canary = replace(canary, step=canary.step + 1, began=now)
         elif verdict.what != "stay":
-            return Ended(verdict.what, verdict.reason, canary.step, asked, own)
+            return Ended(verdict.what, verdict.reason, canary.step, asked, own, (now - BEGAN).total_seconds() / 3600)

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 _Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 _KNOTS = 6  # of the warping, along each axis
+_LARGEST_NUMBER = 2**24 - 1
 
 
 class Augmentation(BaseModel):
@@ -69,6 +70,8 @@ def augment(
     truth
         What moves with them: labels (B, spatial…) integer, −1 where nothing is known (outside the image); or images
         (B, K, spatial…) float32, NaN where nothing is known; or anything (B,) that does not move, such as classes.
+        Beyond `images` labels and images are unknown there, and pixels 0; where nothing moves, the border of `images`
+        goes on, as it does beyond an image that :func:`cytoray_analysis.cells.read_window` reads for a prediction.
     crop
         Size of the crops returned, per spatial axis.
     generator
@@ -80,7 +83,8 @@ def augment(
         (B, C, crop…) float32, and labels (B, crop…) int64, or images (B, K, crop…) float32, or (B,) as it came.
     """
     grid = _sampling_grid(images, crop, augmentation, generator)
-    warped = functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    beyond = "zeros" if truth.ndim > 1 else "border"
+    warped = functional.grid_sample(images, grid, mode="bilinear", padding_mode=beyond, align_corners=False)
     if truth.ndim == images.ndim:
         truth = _read_images(truth, grid)
     elif truth.ndim > 1:
@@ -89,10 +93,14 @@ def augment(
 
 
 def _read_labels(labels: Tensor, grid: Tensor) -> Tensor:
+    names = None
+    if int(labels.max()) >= _LARGEST_NUMBER:  # from here on two numbers may be one as float32
+        names, labels = torch.unique(labels, return_inverse=True)
     # They travel shifted by one, so that what grid_sample fills in (zero) means "unknown" (−1).
     shifted = (labels + 1).unsqueeze(1).to(grid.dtype)
     chosen = functional.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-    return chosen.squeeze(1).to(torch.int64) - 1
+    found = chosen.squeeze(1).to(torch.int64) - 1
+    return found if names is None else torch.where(found < 0, -1, names[found.clamp(min=0)])
 
 
 def _read_images(images: Tensor, grid: Tensor) -> Tensor:

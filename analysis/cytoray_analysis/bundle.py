@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +32,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cytoray_analysis.errors import BundleError, ModelNotFoundError
+from cytoray_analysis.files import draft_folder, follow_umask
 from cytoray_analysis.images.intensity import IntensityScaling, IntensityStatistics
 from cytoray_analysis.networks import build_network
+from cytoray_analysis.plain_yaml import load_yaml
 
 SPEC, WEIGHTS, TEST_INPUT, TEST_OUTPUT, CARD = (
     "bundle.yaml",
@@ -237,8 +238,7 @@ def write_bundle(
         The weights do not fit the network that `spec` describes.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    draft = draft_folder(folder)
     try:
         (draft / SPEC).write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
@@ -247,7 +247,7 @@ def write_bundle(
         np.save(draft / TEST_INPUT, test_input.astype(np.float32), allow_pickle=False)
         network = Bundle(folder=draft, spec=spec, digest="").network()
         np.save(draft / TEST_OUTPUT, _forward(network, test_input.astype(np.float32)), allow_pickle=False)
-        draft.chmod(0o755)
+        follow_umask(draft)  # safetensors writes for the owner alone
         if folder.exists():
             _refuse_foreign_files(folder)
             shutil.rmtree(folder)
@@ -276,7 +276,7 @@ def _refuse_foreign_files(folder: Path) -> None:
 
 def _read_spec(path: Path) -> BundleSpec:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is not plain YAML: {error}", field=SPEC) from error
     try:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from cytoray_analysis.errors import RequestError
+from cytoray_analysis.numbering import dense_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,8 @@ def cells_from_boxes(boxes: Sequence[tuple[Sequence[float], Sequence[float]]]) -
 
 def cells_from_labels(labels: NDArray[np.integer[Any]]) -> Cells:
     """Return the bounding box of every object of a label image, numbered as there; 0 is background."""
-    found = [(number, box) for number, box in enumerate(find_objects(labels), start=1) if box is not None]
+    dense, names = dense_numbers(labels)
+    found = [(names[number], box) for number, box in enumerate(find_objects(dense), start=1) if box is not None]
     boxes = [[[part.start for part in box], [part.stop for part in box]] for _, box in found]
     array = np.asarray(boxes, dtype=np.float64).reshape(len(found), 2, labels.ndim)
     return Cells(array, np.array([number for number, _ in found], dtype=np.int64))

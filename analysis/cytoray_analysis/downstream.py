@@ -33,13 +33,16 @@ def downstream_agreement(
     -------
     dict
         ``ap50``, ``f1_50`` and ``dice`` of the labels on the predicted stain, with those on the real stain as truth.
-        With `truths` also ``ap50_real`` and ``ap50_predicted``, of either against them.
+        With `truths` also ``ap50_real`` and ``ap50_predicted``, of either against them. Those with nothing to count are
+        absent.
     """
     on_real = [segment(image) for image in real]
     on_predicted = [segment(image) for image in predicted]
     agreement = score_instances([overlap(a, t) for a, t in zip(on_predicted, on_real, strict=True)])
-    scores = {name: agreement[name] for name in ("ap50", "f1_50", "dice")}
+    scores: dict[str, float] = {name: agreement[name] for name in ("ap50", "f1_50", "dice") if name in agreement}
     if truths is not None:
         for name, answers in (("ap50_real", on_real), ("ap50_predicted", on_predicted)):
-            scores[name] = score_instances([overlap(a, t) for a, t in zip(answers, truths, strict=True)])["ap50"]
+            against = score_instances([overlap(a, t) for a, t in zip(answers, truths, strict=True)])
+            if "ap50" in against:
+                scores[name] = against["ap50"]
     return scores

@@ -23,6 +23,7 @@ Every error that a caller can cause or mend is a :class:`CytorayError`, and also
         ├── OverloadedError         (429)                      as much is waiting as may wait
         ├── ReplicaLostError        (503)                      the process that was answering ended
         └── TrainingError           (500)                      a training that could not go on
+            └── UntrainableError    (500)                      one whose recipe is why, and which would fail again
 """
 
 from __future__ import annotations
@@ -193,3 +194,10 @@ class TrainingError(PlatformError):
     """A training that could not go on."""
 
     status = 500
+
+
+class UntrainableError(TrainingError):
+    """A training that could not go on because of its recipe: numbers overflow, or a step exceeds the memory.
+
+    It would fail again, which is a verdict on the recipe; any other :class:`TrainingError` is none.
+    """

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoray_analysis.errors import AxesError
+from cytoray_analysis.images.axes import how_to_choose
 from cytoray_analysis.tasks.image_scores import true_range
 
 
@@ -90,7 +91,7 @@ def _check(entry: StainEntry) -> None:
         raise AxesError(
             f"{entry.title}: expected an input (C, Y, X), a target and a prediction (Y, X) of one size, "
             f"got {entry.image.shape}, {plane} and {entry.prediction.shape}",
-            hint="select one plane of a volume first",
+            hint=f"choose one plane of a volume first: {how_to_choose('Z')}",
         )
 
 

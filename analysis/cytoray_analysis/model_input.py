@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoray_analysis.answer_warnings import AnswerWarning, Warnings
 from cytoray_analysis.bundle import ModelInput
+from cytoray_analysis.channel_order import in_model_order
 from cytoray_analysis.errors import AxesError, ImageError
-from cytoray_analysis.images import Image, image_from_array, intensity_map, sample_for_statistics
+from cytoray_analysis.images import (
+    Image,
+    IntensityScaling,
+    IntensityStatistics,
+    image_from_array,
+    intensity_map,
+    measure_image,
+    scale_intensities,
+)
+from cytoray_analysis.images.axes import COLOURS, known_pixel_size
+from cytoray_analysis.images.choose import how_to_choose
 from cytoray_analysis.images.image import require_finite
+from cytoray_analysis.images.intensity import range_ratio
 from cytoray_analysis.images.resample import resample_image, resample_image_to
+from cytoray_analysis.pixel_sizes import Resampling, resampling
 from cytoray_analysis.tiles import Region
+
+_FAR = 4.0  # times that an image's range may differ from the training's without a word
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +46,16 @@ class NetworkImage:
         Per channel: scaled = (pixel − offset) · scale.
     original_shape
         Spatial shape before resampling to the model's pixel size; answers are brought back to it.
+    warnings
+        What was assumed about channels, pixel size and intensities.
     """
 
     image: Image
     copies: int
-    offset: NDArray[np.float32]
-    scale: NDArray[np.float32]
+    offset: NDArray[np.float64]
+    scale: NDArray[np.float64]
     original_shape: tuple[int, ...]
+    warnings: Warnings = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,10 +72,7 @@ class NetworkImage:
         """
         pixels = self.image.read((slice(None), *region))
         require_finite(pixels, self.image.source)
-        column = (-1,) + (1,) * len(region)
-        scaled: NDArray[np.float32] = pixels.astype(np.float32) - self.offset.reshape(column)
-        scaled *= self.scale.reshape(column)
-        return scaled
+        return scale_intensities(pixels, self.offset, self.scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,47 +113,78 @@ def _fold_stack(image: Image, planes: int) -> Image:
         raise AxesError(
             f"{image.source}: expected a stack of {planes} planes, got {image.size('Z')}",
             field="axes",
-            hint=f"the model was trained on stacks of {planes} planes; choose as many, at the same spacing",
+            hint=f"the model was trained on stacks of {planes} planes; give as many, at the same spacing",
         )
     stack = image.select("CZYX")
     names = [f"{channel} z{plane}" for channel in stack.channels for plane in range(planes)]
-    return image_from_array(FoldedStack(stack), "CYX", channels=names, pixel_size=image.pixel_size, source=image.source)
+    flat = known_pixel_size(stack.pixel_size or {}, "YX")
+    return replace(stack, data=FoldedStack(stack), axes="CYX", channels=tuple(names), pixel_size=flat)
 
 
-def match_channels(image: Image, model_input: ModelInput) -> tuple[Image, int]:
-    """Bring an image to the axes of a model.
+def match_channels(image: Image, model_input: ModelInput) -> tuple[Image, int, Warnings]:
+    """Bring an image to the axes of a model, and its channels to the model's order.
 
     Returns
     -------
-    image, copies
-        The image with the model's axes, and how often its one channel is to be repeated.
+    image, copies, warnings
+        The image with the model's axes, how often its one channel is to be repeated, and what was assumed about the
+        channels.
 
     Raises
     ------
     AxesError
-        The image has an axis that the model does not take, lacks one, or has another number of channels.
+        The image has an axis that the model does not take, lacks one, has another number of channels, or names that
+        contradict the model's.
     """
     wanted = model_input.inputs
+    taken = model_input.axes if model_input.planes is None else model_input.axes.replace("C", "CZ")
+    lacks = [axis for axis in model_input.axes if axis not in image.axes and axis != "C"]
+    surplus = [axis for axis in image.axes if axis not in taken and axis != "C" and image.size(axis) > 1]
+    if lacks or surplus:
+        sizes = ", ".join(f"{axis}={length}" for axis, length in zip(image.axes, image.shape, strict=True))
+        raise AxesError(
+            f"{image.source}: expected an image with axes {taken}, got {image.axes} ({sizes})",
+            field="axes",
+            hint=_other_axes(lacks, surplus, taken),
+        )
+    image, warnings = in_model_order(image, model_input.channels)
     if model_input.planes is not None:
         image = _fold_stack(image, model_input.planes)
-    for axis in model_input.axes:
-        if axis not in image.axes and axis != "C":
-            raise AxesError(
-                f"{image.source}: expected an image with axes {model_input.axes}, got {image.axes}",
-                field="axes",
-                hint=f"the model works on {model_input.axes}; give an image that has {axis}",
-            )
     chosen = image.select(model_input.axes)
     if chosen.size("C") == wanted:
-        return chosen, 1
-    if chosen.size("C") == 1 and model_input.grey_as_rgb:
-        return chosen, wanted
+        return chosen, 1, warnings
+    # Grey that was saved as red, green and blue is that again for a colour model.
+    saved_as_colour = image.equal_samples and tuple(model_input.channels) == COLOURS
+    if chosen.size("C") == 1 and (model_input.grey_as_rgb or saved_as_colour):
+        return chosen, wanted, warnings
     expected = f"{wanted} ({', '.join(model_input.channels)})" + (" or 1" if model_input.grey_as_rgb else "")
     raise AxesError(
         f"{image.source}: expected {expected} channels, got {chosen.size('C')} ({', '.join(chosen.channels)})",
         field="channels",
-        hint="select the channels that the model was trained on",
+        hint=f"choose the channels that the model was trained on, in their order: {how_to_choose('C')}, "
+        f"{'once for each' if wanted > 1 else 'by its name or its number from 0'}",
     )
+
+
+def _other_axes(lacks: list[str], surplus: list[str], taken: str) -> str:
+    """Return what to do about an image that has other axes than a model takes."""
+    axes = taken.replace("C", "")
+    if lacks and surplus:
+        return f"where its {'/'.join(surplus)} is {'/'.join(lacks)}, say so with --input-axes {axes}"
+    if lacks:
+        return f"the model works on {axes}; give an image that has {' and '.join(lacks)}"
+    return f"choose one entry of {', '.join(surplus)} ({how_to_choose(''.join(surplus))}), or use a model that takes it"
+
+
+def resampled(image: Image, model_input: ModelInput) -> Resampling:
+    """Say how an image is resampled for a model, by what its header says.
+
+    Raises
+    ------
+    ImageError
+        See :func:`cytoray_analysis.pixel_sizes.resampling`.
+    """
+    return resampling(image, model_input.pixel_size, model_input.spatial_axes)
 
 
 def prepare(
@@ -156,40 +203,77 @@ def prepare(
     Raises
     ------
     AxesError, ImageError
-        See :func:`match_channels` and :meth:`NetworkImage.read`.
+        See :func:`match_channels`, :func:`resampled` and :meth:`NetworkImage.read`.
     """
-    chosen, copies = match_channels(image, model_input)
+    chosen, copies, warnings = match_channels(image, model_input)
     original = chosen.spatial_shape
-    zoom = _zoom(chosen, model_input) if shape is None else None
-    if in_memory or zoom is not None:
+    size = resampled(chosen, model_input) if shape is None else Resampling(None, shape)
+    before = chosen
+    if in_memory or size.zoom is not None:
         if not in_memory:
             raise ImageError(
                 f"{image.source}: its pixel size {dict(chosen.pixel_size or {})} differs from the model's "
                 f"{model_input.pixel_size}, and it is too large to be resampled in memory",
-                hint="store it at the model's pixel size first",
+                hint="store it at the model's pixel size first, or give more --memory",
             )
         pixels = chosen.read()
-        if zoom is not None:
+        before = replace(chosen, data=pixels)
+        if size.zoom is not None or (shape is not None and shape != original):
             require_finite(pixels, image.source)
-            pixels = resample_image(pixels.astype(np.float32), zoom)
-        elif shape is not None and shape != original:
-            require_finite(pixels, image.source)
-            pixels = resample_image_to(pixels, shape)
-        chosen = image_from_array(pixels, chosen.axes, channels=chosen.channels, source=image.source)
-    sample = sample_for_statistics(chosen)
-    if copies > 1:
-        sample = np.broadcast_to(sample, (copies, *sample.shape[1:]))
-    offset, scale = intensity_map(sample, model_input.scaling, model_input.statistics)
-    return NetworkImage(chosen, copies, offset, scale, original)
+            pixels = (
+                resample_image(pixels, size.zoom) if size.zoom is not None else resample_image_to(pixels, size.shape)
+            )
+        chosen = replace(chosen, data=pixels, pixel_size=None)
+    offset, scale, about = _map_of(chosen, before, copies, model_input)
+    return NetworkImage(chosen, copies, offset, scale, original, warnings + size.warnings + about)
 
 
-def _zoom(image: Image, model_input: ModelInput) -> tuple[float, ...] | None:
-    """Return the factor per spatial axis that brings an image to the model's pixel size; None where there is none."""
-    if not model_input.pixel_size or not image.pixel_size:
-        return None
-    axes = model_input.spatial_axes
-    if not all(axis in image.pixel_size and axis in model_input.pixel_size for axis in axes):
-        return None
-    zoom = tuple(image.pixel_size[axis] / model_input.pixel_size[axis] for axis in axes)
-    # Within five percent the resampling would cost more accuracy than it gives.
-    return None if all(abs(factor - 1) < 0.05 for factor in zoom) else zoom
+def _map_of(
+    image: Image, before: Image, copies: int, model_input: ModelInput
+) -> tuple[NDArray[np.float64], NDArray[np.float64], Warnings]:
+    """Return offset and scale per channel of an image that was resampled, and what to say about them."""
+    scaling, statistics = model_input.scaling, model_input.statistics
+    channels = image.size("C") * copies
+    if scaling.scope == "dataset" and statistics is not None and statistics.is_identity:
+        return np.zeros(channels), np.ones(channels), ()
+    begin, spread = measure_image(image, scaling)
+    if any(now > was for now, was in zip(image.spatial_shape, before.spatial_shape, strict=True)):
+        # Enlarged noise looks like a picture, so it is looked for before.
+        spread[measure_image(before, scaling)[1] == 0] = 0.0
+    about = _about_range(image, spread, scaling, statistics)
+    measured = np.repeat(begin, copies), np.repeat(spread, copies)
+    offset, scale = intensity_map(np.empty((channels, 0)), scaling, statistics, measured=measured)
+    return offset, scale, about
+
+
+def _about_range(
+    image: Image, spread: NDArray[np.float64], scaling: IntensityScaling, statistics: IntensityStatistics | None
+) -> Warnings:
+    """Return a warning where an image shows nothing, or its range is far from that of the data that set the scale."""
+    if scaling.scope == "image" or statistics is None:
+        empty = [name for name, width in zip(image.channels, spread, strict=True) if width == 0]
+        if not empty:
+            return ()
+        what = "it" if len(image.channels) == 1 else f"channel {', '.join(empty)}"
+        sentence = f"{image.source}: {what} is constant or nothing but camera noise, and was taken as empty"
+        return (AnswerWarning("no-contrast", sentence),)
+    ratio = range_ratio(spread, scaling, statistics)
+    if ratio > 0 and not _is_near(ratio) and scaling.method == "zscore":
+        # The training's deviation is that of all pixels together: images of unlike brightness make it larger than that
+        # of any image. Percentiles were measured image by image.
+        by_image = scaling.model_copy(update={"method": "percentile"})
+        ratio = range_ratio(measure_image(image, by_image)[1], by_image, statistics)
+    if _is_near(ratio):
+        return ()
+    if ratio == 0:
+        what = "is constant or nothing but camera noise"
+    elif ratio > 1:
+        what = f"has a range of intensities {ratio:.3g} times as wide as the training images"
+    else:
+        what = f"has a range of intensities {1 / ratio:.3g} times narrower than the training images"
+    sentence = f"{image.source} {what}, which set the scale: is it in another unit, or stored at another bit depth?"
+    return (AnswerWarning("intensity-range", sentence),)
+
+
+def _is_near(ratio: float) -> bool:
+    return 1 / _FAR <= ratio <= _FAR

@@ -1,4 +1,4 @@
-"""Number the objects of an image that is decoded block by block."""
+"""Numbers of objects: small ones for tables, and running ones for an image that is decoded block by block."""
 
 from __future__ import annotations
 
@@ -8,6 +8,32 @@ from typing import Any
 import fastremap
 import numpy as np
 from numpy.typing import NDArray
+
+_SMALL = 2**16  # numbers up to here index a table whatever the image's size
+
+
+def dense_numbers(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.integer[Any]], NDArray[np.int64]]:
+    """Return labels that may index a table, however large the numbers of a label image are.
+
+    Parameters
+    ----------
+    labels
+        Any shape, none below 0.
+
+    Returns
+    -------
+    dense
+        The labels themselves where their largest number is small or at most the number of pixels; else numbered from
+        1 in the same order. 0 stays 0.
+    names
+        (n + 1,) int64 what each number of `dense` stands for: ``names[dense]`` are the labels.
+    """
+    largest = int(labels.max(initial=0))
+    if largest <= max(labels.size, _SMALL):
+        return labels, np.arange(largest + 1)
+    names = np.union1d(np.zeros(1, np.int64), fastremap.unique(labels).astype(np.int64))
+    dense: NDArray[np.int64] = np.searchsorted(names, labels.astype(np.int64, copy=False))
+    return dense, names
 
 
 class Numbering:

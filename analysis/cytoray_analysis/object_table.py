@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoray_analysis.column_names import unique_names
 from cytoray_analysis.errors import ImageError
+from cytoray_analysis.numbering import dense_numbers
 
 _ANY_DIMENSION = ("label", "area", "centroid", "bbox", "equivalent_diameter_area", "extent")
 _PLANE_ONLY = (
@@ -46,9 +48,10 @@ def measure_objects(
     pixel_size
         Micrometres per spatial axis, such as ``{"Y": 0.65, "X": 0.65}``.
     confidence
-        (highest label + 1,) how sure each object is, by its number.
+        (highest label + 1,) how sure each object is, by its number; of objects with small numbers only.
     channels
-        Names of the channels of `image`; their numbers by default.
+        Names of the channels of `image`; their numbers by default. Of channels of one name the later ones get a number
+        (``DAPI``, ``DAPI_2``), so that each has columns of its own.
 
     Returns
     -------
@@ -89,14 +92,16 @@ def measure_objects(
             )
         pixels = np.moveaxis(image, 0, -1)
         properties += ("intensity_mean", "intensity_max")
-        for index, channel in enumerate(channels or map(str, range(len(image)))):
+        for index, channel in enumerate(unique_names(channels or map(str, range(len(image))))):
             names |= {f"intensity_{kind}-{index}": f"intensity_{kind}_{channel}" for kind in ("mean", "max")}
-    measured = regionprops_table(labels, pixels, properties=properties)  # type: ignore[no-untyped-call]
+    dense, numbers = dense_numbers(labels)
+    measured = regionprops_table(dense, pixels, properties=properties)  # type: ignore[no-untyped-call]
     table: dict[str, NDArray[Any]] = {names.get(name, name): column for name, column in measured.items()}
     if pixel_size is not None and all(axis.upper() in pixel_size for axis in axes):
         table |= _in_micrometres(table, {axis: pixel_size[axis.upper()] for axis in axes})
     if confidence is not None:
         table["confidence"] = confidence[table["label"]]
+    table["label"] = numbers[table["label"]]
     return table
 
 

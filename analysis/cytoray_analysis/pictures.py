@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoray_analysis.errors import AxesError
+from cytoray_analysis.images.axes import how_to_choose
 from cytoray_analysis.tasks.instance_scores import overlap
 
 RGB = NDArray[np.uint8]
@@ -58,7 +59,7 @@ def display_rgb(sample: NDArray[Any], *, low: float = 0.5, high: float = 99.8) -
     if channels.ndim != 3:
         raise AxesError(
             f"A picture needs (Y, X) or (C, Y, X), but the array has {sample.ndim} axes",
-            hint="select one plane first, such as image.select('CYX')",
+            hint=f"choose one plane first, such as image.select('CYX'), or {how_to_choose('Z')}",
         )
     if len(channels) == 3:
         colours: RGB = np.moveaxis(_stretch(channels, low, high), 0, -1)

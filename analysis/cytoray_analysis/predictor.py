@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cytoray_analysis.answer_warnings import Warnings, join_warnings
 from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.devices import Precision
 from cytoray_analysis.errors import CytorayError, RequestError
@@ -19,6 +20,7 @@ from cytoray_analysis.images import Image
 from cytoray_analysis.inference import INFERENCE, NetworkRunner, Outcome
 from cytoray_analysis.inference.blocks import BlockAnswer, Blocks
 from cytoray_analysis.inference.pixels import PixelInference
+from cytoray_analysis.model_input import resampled
 from cytoray_analysis.tasks import TruthKind, get_task
 
 MEMORY_BUDGET = 2**30  # bytes; with the process itself, about two gigabytes
@@ -64,6 +66,11 @@ class Prediction:
     confidence
         (objects + 1,) float32 how sure each object is, 0 to 1, entry 0 meaning nothing; None where the task does
         not say.
+    warnings
+        What was assumed, left out or unknown on the way to this answer.
+    axes
+        Of an answer in pixels and of the boxes of cells, such as ``YX``; ``TYX`` or ``ZYX`` where every frame or plane
+        was answered by itself. Empty for lineages.
     """
 
     answer: Any
@@ -73,6 +80,8 @@ class Prediction:
     seconds: dict[str, float]
     model: ModelIdentity
     confidence: NDArray[np.float32] | None = None
+    warnings: Warnings = ()
+    axes: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,8 @@ class StoredPrediction:
         Spatial shape.
     objects
         Number of objects.
+    warnings
+        What was assumed, left out or unknown on the way to this answer.
     """
 
     path: Path
@@ -95,6 +106,7 @@ class StoredPrediction:
     task: str
     seconds: dict[str, float]
     model: ModelIdentity
+    warnings: Warnings = ()
 
 
 class Predictor:
@@ -166,7 +178,7 @@ class Predictor:
         RequestError
             The model takes no objects, or none such.
         """
-        return self._prediction(self.inference.answer(image, objects))
+        return self._prediction(image, self.inference.answer(image, objects))
 
     def predict_batch(
         self, images: Sequence[Image], objects: Sequence[Any] | None = None
@@ -179,7 +191,10 @@ class Predictor:
             One entry per image, in order: its answer, or the error that this image alone caused.
         """
         outcomes = self.inference.answer_batch(images, objects or [None] * len(images))
-        return [one if isinstance(one, CytorayError) else self._prediction(one) for one in outcomes]
+        return [
+            one if isinstance(one, CytorayError) else self._prediction(image, one)
+            for image, one in zip(images, outcomes, strict=True)
+        ]
 
     def predict_to_zarr(
         self, image: Image, path: str | Path, *, progress: Callable[[int, int], None] | None = None
@@ -200,15 +215,49 @@ class Predictor:
         RequestError
             The model's answers are no images.
         """
-        shape, objects, seconds = self.inference.store(image, Path(path), progress)
-        return StoredPrediction(Path(path), shape, objects, self.bundle.spec.task.name, seconds, self.identity)
+        stored = self.inference.store(image, Path(path), progress)
+        return StoredPrediction(
+            Path(path),
+            stored.shape,
+            stored.objects,
+            self.bundle.spec.task.name,
+            stored.seconds,
+            self.identity,
+            join_warnings(image.warnings, stored.warnings),
+        )
 
     def fits(self, image: Image) -> bool:
-        """Whether an image's scaled pixels and its answer fit into the memory budget, by what its header says."""
+        """Whether an image's scaled pixels and its answer fit into the memory budget, by what its header says.
+
+        What is resampled to the model's pixel size counts as it comes and as the network sees it.
+
+        Raises
+        ------
+        ImageError
+            The image cannot be resampled: see :func:`cytoray_analysis.model_input.resampled`.
+        """
         output = self.task.output
+        size = resampled(image, self.bundle.spec.input)
         answered = math.prod(image.size(axis) for axis in self.bundle.spec.input.spatial_axes)
         channels = output.channels if output.truth == "image" else 1
-        return 4 * (math.prod(image.shape) + answered * channels) <= self.memory_budget
+        pixels = math.prod(image.shape) + answered * channels
+        if size.zoom is not None:
+            pixels += math.prod(size.shape) * (image.size("C") + channels)
+        return 4 * pixels <= self.memory_budget
+
+    def network_pixels(self, image: Image) -> int:
+        """Return how many pixels of an image the network sees, channels not counted, by what its header says.
+
+        Raises
+        ------
+        ImageError
+            As :meth:`fits` does.
+        """
+        expected = self.bundle.spec.input
+        own = math.prod(image.size(axis) for axis in image.axes if axis != "C")
+        if expected.window is not None or "T" in expected.axes or resampled(image, expected).zoom is None:
+            return own
+        return max(own, math.prod(resampled(image, expected).shape))
 
     def blocks(self, image: Image, core: tuple[int, ...] | None = None) -> Blocks:
         """Cut an image larger than memory into blocks, which any number of processes may answer.
@@ -249,7 +298,7 @@ class Predictor:
             )
         return self.inference
 
-    def _prediction(self, outcome: Outcome) -> Prediction:
+    def _prediction(self, image: Image, outcome: Outcome) -> Prediction:
         return Prediction(
             outcome.answer,
             self.task.output.truth,
@@ -258,4 +307,6 @@ class Predictor:
             outcome.seconds,
             self.identity,
             outcome.confidence,
+            join_warnings(image.warnings, outcome.warnings),
+            "" if self.task.output.per == "link" else self.bundle.spec.input.spatial_axes,
         )

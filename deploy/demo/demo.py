@@ -32,6 +32,9 @@ MARK = ".made-by-the-demo"
 IMAGES_ASKED = 6
 SECONDS_TO_STOP = 60
 SHOWN_SCORES = ("ap50", "ap70", "f1_50", "pq")
+MINUTES = 10.0  # at most; the synthetic cells need their epochs, which take one or two on two cores
+MINUTES_OF_OTHER_DATA = 1.5
+LEAST_AP50 = 0.1  # below it a model has learned nothing worth showing
 
 console = Console(stderr=True)
 
@@ -99,9 +102,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="From labelled images to a served answer.")
     parser.add_argument("--data", type=Path, help="a data set folder; default: synthetic cells made for the occasion")
     parser.add_argument("--folder", type=Path, default=Path(".demo"), help="where to write; replaced by the next run")
-    parser.add_argument("--minutes", type=float, default=1.5, help="how long to train")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help=f"how long to train at most; default {MINUTES:g}, with --data {MINUTES_OF_OTHER_DATA:g}",
+    )
     words = parser.parse_args()
 
+    minutes = words.minutes or (MINUTES if words.data is None else MINUTES_OF_OTHER_DATA)
     start = time.perf_counter()
     demo = Demo(_fresh(words.folder))
     changes: dict[str, object]
@@ -122,12 +130,17 @@ def main() -> None:
     with demo.stage("check data"):
         demo.cytoray("data", "check", data)
     with demo.stage("train"):
-        trained = demo.cytoray("train", RECIPE, *_settings(data, words.minutes, changes))
+        trained = demo.cytoray("train", RECIPE, *_settings(data, minutes, changes))
     model, version = trained["model"], f"{trained['model']}/{trained['version']}"
+    split = _judging_split(data)
     with demo.stage("evaluate"):
-        scores = demo.cytoray("evaluate", version, data)
+        scores = demo.cytoray("evaluate", version, data, "--split", split)
+    if too_little := nothing_learned(scores, demo.seconds["train"], minutes):
+        sys.exit(too_little)
     with demo.stage("promote"):
-        demo.cytoray("models", "promote", version)
+        # Few images of one's own leave none to judge by that chose nothing: the demo goes on, and says why.
+        force = () if split == "test" else ("--force", "--reason", "a demo on too few images for a split test")
+        demo.cytoray("models", "promote", version, *force)
     with ExitStack() as running:
         with demo.stage("start the service"):
             url = running.enter_context(demo.service(f"{model}@champion"))
@@ -138,6 +151,19 @@ def main() -> None:
         stopping = time.perf_counter()
     demo.seconds["stop the service"] = time.perf_counter() - stopping
     _print_table(demo, model, scores, answered, time.perf_counter() - start)
+
+
+def nothing_learned(scores: dict[str, Any], seconds: float, minutes: float) -> str | None:
+    """Say so where a model finds next to nothing, and what to do; None where it has learned something."""
+    found = scores["metrics"].get("ap50")
+    if found is not None and found >= LEAST_AP50:
+        return None
+    shown = "no score at all" if found is None else f"ap50 {found:.3f}"
+    return (
+        f"the demo ends here: the model has learned next to nothing ({shown} on {scores['items']} images after "
+        f"{seconds / 60:.1f} minutes). This machine is slow or busy, or the images are hard: give it longer with\n"
+        f"    make demo MINUTES={max(10, round(4 * minutes))}"
+    )
 
 
 def _settings(data: Path, minutes: float, changes: dict[str, object]) -> list[str]:
@@ -160,6 +186,13 @@ def _fresh(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / MARK).touch()
     return folder
+
+
+def _judging_split(data: Path) -> str:
+    """Return the split that chose nothing of the model; ``val`` where there is none."""
+    from cytoray_services.datasets import open_dataset
+
+    return "test" if "test" in open_dataset(data).splits else "val"
 
 
 def _images(data: Path) -> list[Path]:

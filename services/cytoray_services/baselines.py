@@ -14,7 +14,7 @@ from cytoray_analysis.tasks import get_task
 from cytoray_analysis.threshold import threshold_and_split
 from cytoray_analysis.tracking.baseline import overlap_then_distance
 from cytoray_analysis.tracking.linking import link_movie
-from cytoray_services.datasets import Dataset, Labelled, read_labelled
+from cytoray_services.datasets import Dataset, Labelled, read_parts
 
 
 def baseline_scores(dataset: Dataset, chosen: Dataset, spec: BundleSpec) -> dict[str, float]:
@@ -36,7 +36,7 @@ def baseline_scores(dataset: Dataset, chosen: Dataset, spec: BundleSpec) -> dict
 
 
 def _read(dataset: Dataset, spec: BundleSpec) -> list[Labelled]:
-    return [read_labelled(dataset, items, spec.task.arguments) for items in dataset.images]
+    return [part for items in dataset.images for part in read_parts(dataset, items, spec.task.arguments)]
 
 
 def _training(dataset: Dataset, chosen: Dataset) -> Dataset:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from cytoray_analysis.errors import MissingFileError, RequestError
+from cytoray_analysis.plain_yaml import load_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -27,7 +28,7 @@ def read_configuration(path: Path, model: type[Model], *, guide: str) -> Model:
     MissingFileError
         There is no such file.
     RequestError
-        It is no YAML, or a field is unknown or out of range.
+        It is no YAML, holds a key twice, or a field is unknown or out of range.
     """
     import yaml
 
@@ -35,7 +36,7 @@ def read_configuration(path: Path, model: type[Model], *, guide: str) -> Model:
         raise MissingFileError(f"{path} does not exist", field="config", hint="check the path")
     hint = f"{guide} lists the fields"
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: Any = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} is no YAML: {error}", field="config", hint=hint) from error
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -96,27 +96,26 @@ def _draw_lineages(evaluation: Evaluation) -> Pictures:
         last = movie.read((slice(-1, None), *(slice(None),) * (len(movie.axes) - 1)))[0]
         frame = display_rgb(last.max(axis=0) if last.ndim == 3 else last)
         name = score.image.name
-        pictures[f"tracks_{name}"] = lineage_picture(frame, score.prediction.answer, title=f"{name}: {_scores(score)}")
+        title = f"{name}: {_shown(evaluation.metric, score.metrics)}"
+        pictures[f"tracks_{name}"] = lineage_picture(frame, score.prediction.answer, title=title)
     return pictures
 
 
 def _chosen(evaluation: Evaluation, count: int = 3) -> list[tuple[str, ItemScore]]:
     worst, best = extremes(evaluation, count)
     return [
-        (f"{kind}: {score.image.name}   {_scores(score)}", score)
+        (f"{kind}: {score.image.name}   {_shown(evaluation.metric, score.metrics)}", score)
         for kind, scores in (("worst", worst), ("best", best))
         for score in scores
     ]
 
 
-def _scores(score: ItemScore) -> str:
-    metric = next(iter(score.metrics))
-    return f"{metric} {score.metrics[metric]:.3f}"
+def _shown(metric: str, scores: Mapping[str, float]) -> str:
+    return f"{metric} {scores[metric]:.3f}" if metric in scores else f"{metric} –"
 
 
 def _headline(evaluation: Evaluation) -> str:
-    metric = next(iter(evaluation.metrics))
-    return f"{metric} {evaluation.metrics[metric]:.3f} over {len(evaluation.items)} images"
+    return f"{_shown(evaluation.metric, evaluation.metrics)} over {len(evaluation.items)} images"
 
 
 def _middle_plane(image: Image) -> NDArray[Any]:

@@ -14,13 +14,15 @@ from cytoray_analysis.errors import CytorayError, OverloadedError, PlatformError
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse
+    from fastapi.responses import JSONResponse, Response
     from starlette.exceptions import HTTPException
 
 log = logging.getLogger(__name__)
 
 # What a response with status 401 must say (RFC 6750).
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cytoray"'}
+
+LEFT = 499  # what proxies write down for a caller who went away; no caller ever sees it
 
 
 class ErrorBody(BaseModel):
@@ -50,7 +52,9 @@ def invalid_request(error: RequestValidationError) -> RequestError:
 def add_error_handlers(api: FastAPI) -> None:
     """Give every error, whoever raised it, the one body that clients can rely on."""
     from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import Response
     from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
 
     @api.exception_handler(CytorayError)
     async def cytoray_error(request: Request, error: CytorayError) -> JSONResponse:
@@ -66,6 +70,11 @@ def add_error_handlers(api: FastAPI) -> None:
             f"{error.detail}: {request.method} {request.url.path}", hint="GET /openapi.json lists the addresses"
         )
         return _response(error.status_code, described, error.headers)
+
+    @api.exception_handler(ClientDisconnect)
+    async def left(request: Request, error: ClientDisconnect) -> Response:
+        log.warning("the caller left before %s %s was answered", request.method, request.url.path)
+        return Response(status_code=LEFT)
 
     @api.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> JSONResponse:

@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cytoray_analysis.bundle import BundleSpec, ModelInput
+from cytoray_analysis.tasks.calibration import CalibratedError
+from cytoray_services.statistics import FEW
+from cytoray_services.statistics.intervals import Interval, shown
 
+_CHOSEN = "These images chose the epoch, the decoding and the calibration: on others the scores are somewhat lower."
 LIMITS = (
     "For research use. It is no medical device, and no diagnosis may rest on it.",
     "The scores hold for images like those it was evaluated on. Another microscope, stain, magnification or cell "
@@ -23,6 +27,8 @@ def model_card(
     metrics: Mapping[str, float],
     *,
     data: Mapping[str, str],
+    intervals: Mapping[str, Interval] | None = None,
+    calibrated: CalibratedError | None = None,
     groups: Mapping[str, Mapping[str, float]] | None = None,
     limits: Sequence[str] = (),
 ) -> str:
@@ -33,9 +39,13 @@ def model_card(
     spec
         The model's bundle specification.
     metrics
-        Scores on the validation data, pooled.
+        Scores on the validation data, pooled; those with nothing to count are left out.
     data
         Content hash of every data set that the model saw, by name or role.
+    intervals
+        95 % intervals of the scores.
+    calibrated
+        The ``ece`` that calibrated answers would have on the same data.
     groups
         Scores per subgroup of the validation data.
     limits
@@ -54,7 +64,8 @@ def model_card(
         "## Network",
         _bullets({"architecture": spec.network.name, **spec.network.arguments}),
         "## Scores on validation data",
-        _scores({"all": metrics} | {name: dict(scores) for name, scores in (groups or {}).items()}),
+        _scores({"all": metrics} | {name: dict(scores) for name, scores in (groups or {}).items()}, intervals or {}),
+        *([_calibration(metrics["ece"], calibrated)] if calibrated is not None and "ece" in metrics else []),
         "## Data",
         "Content hashes, as `cytoray data hash` gives them:",
         _bullets(data),
@@ -97,10 +108,23 @@ def _flat(value: object) -> str:
     return f"`{str(value).replace('`', chr(39))}`".replace("\n", " ")
 
 
-def _scores(rows: Mapping[str, Mapping[str, float]]) -> str:
-    names = list(next(iter(rows.values())))
-    lines = [f"| images | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
-    for images, scores in rows.items():
-        values = (f"{scores[name]:.3f}" if name in scores else "–" for name in names)
-        lines.append(f"| {images.replace('|', '/')} | {' | '.join(values)} |")
-    return "\n".join(lines) if names else "None were recorded."
+def _calibration(error: float, calibrated: CalibratedError) -> str:
+    return f"Each image counts in ece with a calibration that was fitted on the others: {calibrated.beside(error)}."
+
+
+def _scores(rows: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Interval]) -> str:
+    """Write a row for each score, a column for each part of the images; the first has the intervals."""
+    names = list(dict.fromkeys(name for scores in rows.values() for name in scores))
+    if not names:
+        return "None were recorded."
+    lines = [f"| score | {' | '.join(images.replace('|', '/') for images in rows)} |", f"|---|{'---:|' * len(rows)}"]
+    for name in names:
+        cells = [
+            shown(scores[name], intervals.get(name) if place == 0 else None) if name in scores else "–"
+            for place, scores in enumerate(rows.values())
+        ]
+        lines.append(f"| {name.replace('|', '/')} | {' | '.join(cells)} |")
+    units = next((one.units for one in intervals.values()), 0)
+    few = f"; ?: fewer than {FEW} are too few to know" if 0 < units < FEW else ""
+    basis = f" In brackets: 95 % intervals over {units} images, movies or groups{few}." if units else ""
+    return "\n".join(lines) + "\n\n" + _CHOSEN + basis

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -181,8 +182,9 @@ def create_token(
     Raises
     ------
     RequestError
-        There is a valid token of that name.
+        There is a valid token of that name, or no such scope.
     """
+    _require_scopes(scopes)
     now = now or _now()
     with _changing(path) as tokens:
         if any(token.name == name and token.valid(now) for token in tokens):
@@ -214,6 +216,7 @@ def rotate_token(
         There is no token of that name.
     """
     now = now or _now()
+    _require(path, name)
     with _changing(path) as tokens:
         old = _newest(tokens, name)
         lifetime = old.expires - old.created if days is None else timedelta(days=days)
@@ -231,9 +234,26 @@ def revoke_token(path: Path, name: str) -> None:
     RequestError
         There is none.
     """
+    _require(path, name)
     with _changing(path) as tokens:
         _newest(tokens, name)
         tokens[:] = [token for token in tokens if token.name != name]
+
+
+def _require_scopes(scopes: tuple[str, ...]) -> None:
+    known = ", ".join(SCOPES)
+    if not scopes:
+        raise RequestError(f"expected one or more of the scopes {known}, got none", field="scope")
+    for scope in scopes:
+        if scope not in SCOPES:
+            close = get_close_matches(scope, SCOPES, n=1)
+            raise RequestError(
+                f"expected the scopes {known}, got {scope!r}",
+                field="scope",
+                hint=f"did you mean {close[0]!r}?"
+                if close
+                else "repeat --scope for several: --scope predict --scope submit",
+            )
 
 
 def _new(name: str, scopes: tuple[Scope, ...], team: str | None, now: datetime, expires: datetime) -> tuple[str, Token]:
@@ -242,6 +262,16 @@ def _new(name: str, scopes: tuple[Scope, ...], team: str | None, now: datetime, 
     ordered = tuple(scope for scope in SCOPES if scope in scopes)
     token = Token(id=number, name=name, scopes=ordered, team=team, digest=_digest(text), created=now, expires=expires)
     return text, token
+
+
+def _require(path: Path, name: str) -> None:
+    """Refuse to change a file of tokens that is not there, before anything is made beside it."""
+    if not path.exists():
+        raise RequestError(
+            f"expected the name of a token, got {name!r}; there are no tokens in {path}, which does not exist",
+            field="name",
+            hint="name the file with --file, or make a token: cytoray tokens create NAME",
+        )
 
 
 def _newest(tokens: list[Token], name: str) -> Token:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cytoray_analysis.errors import CytorayError, MissingFileError, PlatformError, RequestError
 from cytoray_analysis.tasks import TruthKind, truth_of
+from cytoray_services.jobs.ray_start import start_ray
 from cytoray_services.tokens import read_tokens, tokens_path
 from cytoray_serving.autoscaling import scaling
 from cytoray_serving.cluster import ENVIRONMENT
@@ -179,15 +180,13 @@ def start_service(
     most = sum(one.replicas.most for one in config.models) + (config.shared.replicas.most if config.shared else 0)
     least = sum(one.replicas.least for one in config.models)
     folder = prepare_environment(config.limits.body_megabytes * 2**20)
-    import ray
     from ray import serve
     from ray.serve.config import HTTPOptions, gRPCOptions
     from ray.serve.schema import LoggingConfig
 
     try:
         # Logical cores: every copy finds a place, however few cores there are.
-        ray.init(
-            address="local",
+        start_ray(
             num_cpus=max(cores, most + config.jobs.workers + 2),
             include_dashboard=False,
             log_to_driver=True,
@@ -205,10 +204,11 @@ def start_service(
         serve.start(http_options=HTTPOptions(host=host, port=port), grpc_options=grpc, logging_config=quiet)
         application = build_application(served, settings=settings, config=config)
         serve.run(application, name=APPLICATION, route_prefix="/", logging_config=quiet)
-    except (RuntimeError, ConnectionError, ValueError) as error:
+    except CytorayError:
         stop_service(folder)
-        if isinstance(error, CytorayError):
-            raise
+        raise
+    except (RuntimeError, ConnectionError, TimeoutError, ValueError) as error:
+        stop_service(folder)
         raise PlatformError(
             f"the service did not start: {error}", hint="the log above says why; cytoray doctor checks the machine"
         ) from error

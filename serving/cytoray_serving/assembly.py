@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from cytoray_analysis.errors import CytorayError
 from cytoray_services.access import Access
-from cytoray_services.rollouts.leader import Compared, Observed
+from cytoray_services.rollouts.leader import Report
 from cytoray_services.telemetry import JobWatch, SeenJob, job_metrics, serving_metrics
 from cytoray_services.tokens import TokenFile, tokens_path
 from cytoray_serving.dispatch import Deployment, Dispatch
@@ -51,7 +51,7 @@ class Assembled:
 class Backstage(Jobs, Protocol):
     """What a service does once, behind all gateways; see :class:`cytoray_serving.steward.RemoteSteward`."""
 
-    async def report(self, reports: Sequence[Observed | Compared]) -> None:
+    async def report(self, reports: Sequence[Report]) -> None:
         """Take what was seen of canaries and shadows."""
         ...
 
@@ -107,7 +107,7 @@ def assemble(
                 await dispatch.measure()
                 await dispatch.measure_replicas()
                 async with asyncio.timeout(_ANSWER_SECONDS):
-                    bulk.look([_seen(status) for status in await backstage.list()])
+                    bulk.look([_seen(status) for status in (await backstage.list()).jobs])
             except CytorayError as error:
                 log.warning("some metrics are not up to date: %s", error.message)
             except TimeoutError:

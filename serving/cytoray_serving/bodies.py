@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import difflib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request
@@ -11,14 +13,27 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from cytoray_analysis.errors import ImageTooLargeError, RequestError
+from cytoray_analysis.selection import EACH, FORMS, Selection, merge, selection_error, selection_of
 from cytoray_serving.exchange import Question
 from cytoray_serving.requests import declared_length
 from cytoray_serving.schema import UriQuestion
 
 _BINARY = {"type": "string", "format": "binary"}
 _LARGEST_JSON = 2**24
-_FIELDS = ("image", "masks", "boxes", "segmentation")
+_CHOICES = tuple(Selection.model_fields)
+_FIELDS = ("image", "masks", "boxes", "segmentation", *_CHOICES)
 
+# Of an address: what of the image is asked about.
+PARAMETERS: list[dict[str, Any]] = [
+    {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "description": schema["description"],
+        "schema": {"type": "array", "items": {"type": "string"}} if name == "channel" else {"type": "string"},
+    }
+    for name, schema in Selection.model_json_schema()["properties"].items()
+]
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
     "description": "An image file: TIFF, OME-TIFF, PNG or JPEG; told by its content. Movies are one TIFF, axes TYX or "
@@ -49,6 +64,7 @@ REQUEST_BODY: dict[str, Any] = {
                         "description": "A registered model that finds the objects.",
                         "example": "nuclei@champion",
                     },
+                    **Selection.model_json_schema()["properties"],
                 },
             }
         },
@@ -73,12 +89,21 @@ async def read_question(request: Request, accept: str | None, limit: int) -> Que
     RequestError
         It holds no image, or is no form that can be read.
     """
+    chosen = _chosen_in_address(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     declared = declared_length(request) or 0
     if declared > limit:
         raise _too_large(declared, limit)
     if kind == "application/json":
-        return _uri_question(b"".join([part async for part in _limited(request, min(limit, _LARGEST_JSON))]))
+        asked = _uri_question(b"".join([part async for part in _limited(request, min(limit, _LARGEST_JSON))]))
+        if asked.format is not None and asked.output is None:
+            raise RequestError(
+                "expected no format for an answer that is sent back, which the header Accept chooses the form of",
+                field="format",
+                hint="leave format out, or name an output",
+            )
+        _require_one_series(selection := merge(chosen, asked.selection), job=asked.output is not None)
+        return asked.model_copy(update=dict(selection))
     if kind == "multipart/form-data":
         question = await _read_form(request, accept, limit)
     elif kind.startswith("image/") or kind in ("", "application/octet-stream", "application/x-www-form-urlencoded"):
@@ -92,7 +117,41 @@ async def read_question(request: Request, accept: str | None, limit: int) -> Que
         )
     if not question.image:
         raise RequestError("expected an image in the request body, got none", field="body")
-    return question
+    _require_one_series(selection := merge(chosen, question.selection), job=False)
+    return replace(question, selection=selection)
+
+
+def _chosen_in_address(request: Request) -> Selection:
+    """Read what the parameters after the question mark choose."""
+    parameters = request.query_params
+    for name in parameters:
+        if name not in _CHOICES:
+            near = difflib.get_close_matches(name.replace("-", "_"), _CHOICES, 1)
+            raise RequestError(
+                f"expected parameters out of {', '.join(_CHOICES)}, got {name[:80]!r}",
+                field=name[:80],
+                hint=f"did you mean {near[0]}?" if near else "leave it out",
+            )
+    return _selection({name: parameters.getlist(name) for name in dict.fromkeys(parameters)})
+
+
+def _selection(given: Mapping[str, Sequence[Any]]) -> Selection:
+    """Make a choice of fields that may be given several times, as channels may."""
+    for name, values in given.items():
+        if name != "channel" and len(values) > 1:
+            raise RequestError(
+                f"expected {name} once, got it {len(values)} times", field=name, hint=f"{name} takes {FORMS[name]}"
+            )
+    return selection_of({name: list(values) if name == "channel" else values[0] for name, values in given.items()})
+
+
+def _require_one_series(selection: Selection, *, job: bool) -> None:
+    if selection.series == EACH and not job:
+        raise RequestError(
+            "expected one series, got each: a request has one answer",
+            field="series",
+            hint="name a series, or send a job: POST /models/{model}/jobs answers each",
+        )
 
 
 def _uri_question(body: bytes) -> UriQuestion:
@@ -100,6 +159,8 @@ def _uri_question(body: bytes) -> UriQuestion:
         return UriQuestion.model_validate_json(body)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["loc"] and first["loc"][0] in _CHOICES:
+            raise selection_error(error) from error
         raise RequestError(
             f"expected a JSON object with the URI of an image: {first['msg']}",
             field=".".join(str(part) for part in first["loc"]) or "body",
@@ -118,7 +179,7 @@ async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
 
 async def _read_form(request: Request, accept: str | None, limit: int) -> Question:
     try:
-        form = await MultiPartParser(request.headers, _limited(request, limit), max_files=4, max_fields=16).parse()
+        form = await MultiPartParser(request.headers, _limited(request, limit), max_files=4, max_fields=128).parse()
     except MultiPartException as error:
         raise RequestError(f"the form in the body is malformed: {error.message}", field="body") from error
     try:
@@ -131,14 +192,20 @@ async def _question_of_form(form: FormData, accept: str | None) -> Question:
     parts = form.multi_items()
     names = [name for name, _ in parts]
     images = [value for name, value in parts if isinstance(value, UploadFile) and name not in _FIELDS[1:]]
-    if len(images) != 1:
+    # Any name will do for the image, but not one that means something else or is beside an image given as text.
+    if len(images) != 1 or isinstance(form.get("image"), str):
         raise RequestError(
-            f"expected a form with one file for the image, got {len(images)}",
+            f"expected a form with one file for the image, got {', '.join(names)[:200] or 'nothing'}",
             field="image",
-            hint="send one image per request, as the field image; masks are another field",
+            hint="send one image per request, as the file of the field image; masks are another field",
         )
-    unknown = [name for name, value in parts if name not in _FIELDS and not isinstance(value, UploadFile)]
-    twice = [name for name in _FIELDS if names.count(name) > 1]
+    unknown = [
+        name
+        for name, value in parts
+        if name not in _FIELDS
+        and (not isinstance(value, UploadFile) or difflib.get_close_matches(name, _FIELDS[1:], 1, 0.8))
+    ]
+    twice = [name for name in _FIELDS if names.count(name) > 1 and name != "channel"]
     if unknown or twice:
         raise RequestError(
             f"expected the fields {', '.join(_FIELDS)}, each once, got {', '.join(names)}",
@@ -152,14 +219,16 @@ async def _question_of_form(form: FormData, accept: str | None) -> Question:
         image=await images[0].read(),
         accept=accept,
         masks=None if masks is None else await masks.read(),
-        boxes=await _text(form, "boxes"),
-        segmentation=await _text(form, "segmentation"),
+        boxes=await _text(form.get("boxes"), "boxes"),
+        segmentation=await _text(form.get("segmentation"), "segmentation"),
+        selection=_selection(
+            {name: [await _text(value, name) for value in form.getlist(name)] for name in _CHOICES if name in names}
+        ),
     )
 
 
-async def _text(form: FormData, name: str) -> str | None:
+async def _text(value: UploadFile | str | None, name: str) -> str | None:
     """Return a field of text, which may come as a file."""
-    value = form.get(name)
     if not isinstance(value, UploadFile):
         return value
     try:

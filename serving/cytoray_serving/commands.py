@@ -6,42 +6,35 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import BaseModel, ConfigDict
 
-from cytoray_analysis.errors import CytorayError, InputError, RequestError
+from cytoray_analysis.errors import RequestError
+from cytoray_services.commands.idle import refuse_idle
 from cytoray_services.commands.output import JsonOption, print_json
+from cytoray_services.commands.selecting import (
+    ChannelOption,
+    FrameOption,
+    InputAxesOption,
+    PixelSizeOption,
+    PlaneOption,
+    SeriesOption,
+    chosen,
+)
 from cytoray_services.settings import load_settings
 
-if TYPE_CHECKING:
-    from cytoray_serving.predicting import Answerer
-
 _FORMATS = (
-    "Form of the answers; the first is the default. Segmentation: tif, json, geojson, overlay, png, csv, arrow, zarr; "
-    "label-free: tif, png, json, zarr; classification: json, csv, arrow, overlay, heatmap; tracking: zip (written as a "
-    "folder), csv, geff, json, arrow; all: arrays."
+    "Form of the answers, repeatable; the first is the default. Segmentation: tif, json, geojson, overlay, png, csv, "
+    "arrow, zarr; label-free: tif, png, json, zarr; classification: json, csv, arrow, overlay, heatmap; tracking: zip "
+    "(written as a folder), csv, geff, json, arrow; all: arrays."
 )
 
 
-class Output(BaseModel):
-    """What became of one input: an output, or an error."""
-
-    model_config = ConfigDict(frozen=True)
-
-    input: str
-    output: str | None = None
-    objects: int | None = None
-    seconds: float
-    error: dict[str, str] | None = None
-
-
 def serve(
+    context: typer.Context,
     models: Annotated[
         list[str] | None,
         typer.Argument(
@@ -70,6 +63,9 @@ def serve(
     from cytoray_serving.app import start_service
     from cytoray_serving.service_config import configured
 
+    if not models:
+        hint = "name a MODEL, or write them into the file of --config: docs/guides/serving.md lists its fields"
+        refuse_idle(context, ("replicas", "threads", "device"), "without MODEL", hint=hint)
     settings = load_settings()
     wanted = configured(
         config,
@@ -88,13 +84,7 @@ def serve(
             hint="leave --host out, or make tokens: cytoray tokens create NAME",
         )
     stop = threading.Event()
-    # A signal while Ray starts must unwind what has been started.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    try:
-        service = start_service(wanted, settings=settings, host=host, port=port, grpc_port=grpc_port)
-    except KeyboardInterrupt:
-        raise typer.Exit(1) from None
+    service = start_service(wanted, settings=settings, host=host, port=port, grpc_port=grpc_port)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     names = ", ".join(one.model for one in wanted.models) or "every registered model"
@@ -108,17 +98,40 @@ def serve(
 
 
 def predict(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="name, name@alias, name/version, or a bundle folder.")],
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="INPUT...", help="Images, folders of images or of frames, or OME-Zarr folders."),
+        typer.Argument(
+            metavar="INPUT...", help="Images, folders of images or of frames, OME-Zarr folders, patterns ('*.tif')."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the answers; made when it does not exist.")],
     url: Annotated[str | None, typer.Option(help="Ask this service instead of predicting in this process.")] = None,
-    form: Annotated[str | None, typer.Option("--format", help=_FORMATS)] = None,
-    masks: Annotated[Path | None, typer.Option(help="Label image of the objects; or a folder of them.")] = None,
-    boxes: Annotated[Path | None, typer.Option(help="CSV of the cells: xmin, ymin, xmax, ymax, and image.")] = None,
+    form: Annotated[list[str] | None, typer.Option("--format", help=_FORMATS)] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Label image of the objects; or a folder of them, by the images' names or paths."),
+    ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="CSV of the cells: xmin, ymin, xmax, ymax, and image (its name, or path).")
+    ] = None,
     segmentation: Annotated[str | None, typer.Option(metavar="MODEL", help="Model that finds the objects.")] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Look into folders in folders, and keep them in --out.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace answers that exist; changed ones are moved aside.")
+    ] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Keep what the same model and options have answered.")
+    ] = False,
+    channel: ChannelOption = None,
+    plane: PlaneOption = None,
+    frame: FrameOption = None,
+    series: SeriesOption = None,
+    input_axes: InputAxesOption = None,
+    pixel_size: PixelSizeOption = None,
     memory: Annotated[int, typer.Option(min=16, help="Megabytes for one prediction; larger images are cut.")] = 1024,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …; default an accelerator where there is one.")] = None,
     json: JsonOption = False,
@@ -126,59 +139,38 @@ def predict(
     """Predict images and movies, in this process or by a service.
 
     Models of cells can be told where the cells are, models of movies must be: by --masks, --boxes (cells only) or a
-    --segmentation model. One bad input does not keep the others from being answered: all are reported, and the exit
-    status is 2 at the end.
+    --segmentation model. No file is replaced: answers that exist are named before work starts. One bad input does not
+    keep the others from being answered: all are reported, and the exit status is 2 at the end.
     """
     from cytoray_serving.client import Client
-    from cytoray_serving.predicting import ZARR, Told, answer_here, answer_there, expand
+    from cytoray_serving.given_objects import GivenObjects
+    from cytoray_serving.predict_command import predict_inputs
+    from cytoray_serving.predicting import answer_here, answer_there
 
-    if form == ZARR and url is not None:
+    if overwrite and skip_existing:
         raise RequestError(
-            "a service does not answer with OME-Zarr", field="format", hint="leave --url or --format out"
+            "expected --overwrite or --skip-existing, got both", field="overwrite", hint="leave one of them out"
         )
-    told = Told(masks, boxes, segmentation)
+    if url is not None:
+        refuse_idle(context, ("memory", "device"), "with --url", hint="leave them out: the service decides them")
+    selection = chosen(channel, plane, frame, series, input_axes, pixel_size)
+    given = GivenObjects(masks, boxes, segmentation)
     with ExitStack() as cleanup:
         if url is None:
             settings = load_settings()
-            answerer = answer_here(model, form, told, settings=settings, memory_budget=memory * 2**20, device=device)
+            answerer = answer_here(
+                model, form or (), given, settings=settings, memory_budget=memory * 2**20, device=device
+            )
         else:
-            answerer = answer_there(cleanup.enter_context(Client(url)), model, form, told)
-        paths = list(expand(inputs, answerer.kind))
-        out.mkdir(parents=True, exist_ok=True)
-        outputs, failures = _answer_all(paths, out, answerer, quiet=json)
-    if failures and len(paths) == 1:
-        raise failures[0]
-    if json:
-        print_json({"model": model, "outputs": [one.model_dump(exclude_none=True) for one in outputs]})
-    if failures:
-        raise typer.Exit(2 if all(isinstance(error, InputError) for error in failures) else 1)
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def _answer_all(
-    paths: Sequence[Path], out: Path, answerer: Answerer, *, quiet: bool
-) -> tuple[list[Output], list[CytorayError]]:
-    from cytoray_serving.predicting import targets_of
-
-    outputs: list[Output] = []
-    failures: list[CytorayError] = []
-    for path, target in zip(paths, targets_of(paths, out), strict=True):
-        start = time.perf_counter()
-        try:
-            written, objects = answerer.answer(path, target, len(paths) == 1)
-        except CytorayError as error:
-            failures.append(error)
-            taken = time.perf_counter() - start
-            outputs.append(Output(input=str(path), seconds=taken, error=error.describe()))
-            if len(paths) > 1:
-                hint = "" if error.hint is None else f" ({error.hint})"
-                print(f"{path}: {error.message}{hint}", file=sys.stderr)
-            continue
-        taken = time.perf_counter() - start
-        outputs.append(Output(input=str(path), output=str(written), objects=objects, seconds=taken))
-        if not quiet:
-            print(f"{path} → {written}: {objects} objects, {taken:.2f} s")
-    return outputs, failures
+            answerer = answer_there(cleanup.enter_context(Client(url)), model, form or (), given)
+        predict_inputs(
+            answerer,
+            inputs,
+            out,
+            given,
+            model=model,
+            selection=selection,
+            existing="overwrite" if overwrite else "skip" if skip_existing else "refuse",
+            recursive=recursive,
+            json=json,
+        )

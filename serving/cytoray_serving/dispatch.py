@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -27,8 +28,9 @@ from cytoray_analysis.errors import (
     ReplicaLostError,
 )
 from cytoray_analysis.images import Declared, Limits, declared_size
+from cytoray_services.http_errors import LEFT
 from cytoray_services.rollouts.judge import Outcome
-from cytoray_services.rollouts.leader import Compared, Observed
+from cytoray_services.rollouts.leader import Compared, Counted, Observed, Report
 from cytoray_services.telemetry import ServingMetrics
 from cytoray_serving.exchange import UPLOADED, Answer, Question
 from cytoray_serving.routes import Route, Routes, Target
@@ -95,7 +97,8 @@ class Dispatch:
         self._deployments = deployments
         self._config = config
         self._metrics = metrics
-        self._reports: list[Observed | Compared] = []
+        self._reports: list[Report] = []
+        self._asked: Counter[tuple[str, str]] = Counter()
         self._mirrored: set[asyncio.Task[None]] = set()
 
     async def answer(
@@ -110,8 +113,7 @@ class Dispatch:
             with self._metrics.in_flight.labels(label).track_inprogress():
                 answer = await self._admitted(label, route, question, deadline)
         except BaseException as error:
-            # 499 is what proxies write down for a caller who went away.
-            status = error.status if isinstance(error, CytorayError) else 499 if _cancelled(error) else 500
+            status = error.status if isinstance(error, CytorayError) else LEFT if _cancelled(error) else 500
             self._metrics.requests.labels(label, str(status)).inc()
             raise
         answer = replace(answer, seconds=answer.seconds | {"total": time.perf_counter() - begun})
@@ -122,10 +124,15 @@ class Dispatch:
         """Count a request that came to no question."""
         self._metrics.requests.labels("unknown", str(error.status)).inc()
 
-    def take_reports(self) -> list[Observed | Compared]:
-        """Return what was seen of canaries and shadows since this was last called."""
+    def left(self) -> None:
+        """Count a request whose caller went away before it had come whole."""
+        self._metrics.requests.labels("unknown", str(LEFT)).inc()
+
+    def take_reports(self) -> list[Report]:
+        """Return what was seen of canaries and shadows, and how many requests came, since this was last called."""
         reports, self._reports = self._reports, []
-        return reports
+        asked, self._asked = self._asked, Counter()
+        return [*reports, *(Counted(model, alias, requests) for (model, alias), requests in asked.items())]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -175,8 +182,10 @@ class Dispatch:
         if not question.megapixels:
             declared = await _declared(question.image)
             question = replace(question, megapixels=declared.pixels / 1e6)
+        if route.alias is not None:
+            self._asked[label, route.alias] += 1
         if route.watched:
-            question = replace(question, summary=True)
+            question = replace(question, summary=True, lane=route.lane)
         self._require_size(question)
         seconds = min(deadline or self._config.limits.seconds, self._config.limits.seconds)
         with self.waiting.request(label, question.megapixels):
@@ -205,8 +214,8 @@ class Dispatch:
         """Wait for an answer, and note what becomes of it while a canary is running."""
         begun = time.perf_counter()
 
-        def note(*, failed: bool, seconds: float, summary: dict[str, float]) -> None:
-            status, outcome = route.target.status, Outcome(failed, seconds, question.megapixels, summary)
+        def note(outcome: Outcome) -> None:
+            status = route.target.status
             self._reports.append(Observed(status.name, status.version or "", outcome))
 
         try:
@@ -214,11 +223,12 @@ class Dispatch:
         except (InputError, OverloadedError, asyncio.CancelledError):
             raise  # callers' mistakes, full queues and callers who go away speak neither for nor against a version
         except Exception:
-            note(failed=True, seconds=time.perf_counter() - begun, summary={})
+            note(Outcome(True, time.perf_counter() - begun, question.megapixels))
             raise
-        # Not how long it waited: a canary may have fewer replicas.
-        seconds = sum(taken for stage, taken in answer.seconds.items() if stage != "queue")
-        note(failed=False, seconds=seconds, summary=answer.summary)
+        # One answer speaks for a pass of the network: the times of the others are the same one.
+        timed = question.lane > 0 and answer.place == 0
+        seconds = own_seconds(answer)
+        note(Outcome(False, seconds, question.megapixels, answer.summary, timed=timed, batch=answer.batch))
         return answer
 
     def _mirror(self, route: Route, shadow: Target, question: Question) -> None:
@@ -272,6 +282,11 @@ class Dispatch:
         metrics.batch_images.labels(model).observe(answer.batch)
         metrics.body_bytes.labels(model, "in").inc(answer.body_in)
         metrics.body_bytes.labels(model, "out").inc(len(answer.body))
+
+
+def own_seconds(answer: Answer) -> float:
+    """Return what a version took for an answer: not how long it waited, nor what the models before it took."""
+    return sum(taken for stage, taken in answer.seconds.items() if stage != "queue" and not stage.startswith("step"))
 
 
 def _lasting(model: str) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cytoray_analysis.answer_warnings import Warnings
 from cytoray_analysis.images import Limits
+from cytoray_analysis.selection import EVERYTHING, Selection
 from cytoray_analysis.tasks import TruthKind
-from cytoray_serving.schema import ModelStatus
+from cytoray_serving.schema import ChannelChosen, ModelStatus
 
+_LONGEST_WARNINGS, _LONGEST_SENTENCE = 4096, 500
 UPLOADED = Limits(frames=4096)  # of an image that comes in a request; its pixels are each replica's to limit
 
 
@@ -32,6 +36,12 @@ class Question:
         What the header of the image declares, for those who queue it.
     summary
         Whether the answer is to be described in numbers.
+    selection
+        What of the image is asked about.
+    warnings
+        What was assumed or left out where the files were made from others, of which they say nothing.
+    lane
+        It goes through the network only with others in its lane.
     """
 
     image: bytes
@@ -41,6 +51,9 @@ class Question:
     segmentation: str | None = None
     megapixels: float = 0.0
     summary: bool = False
+    selection: Selection = EVERYTHING
+    warnings: Warnings = ()
+    lane: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,14 +76,18 @@ class Answer:
         Size of the image.
     body_in
         Bytes of the files that came.
-    batch
-        Images that went through the network together.
+    batch, place
+        Images that went through the network together, and which of them this is, from 0.
     seconds
-        Per stage: ``read`` (image decoding and scaling), ``queue``, ``network``, ``decode`` (outputs to objects),
-        ``encode``, and what else the predictor measures.
+        Per stage: ``read`` (image decoding and scaling), ``queue`` (all waiting), ``network``, ``decode`` (outputs to
+        objects), ``encode``, and what else the predictor measures; of a batch each image has its part.
     summary
         A few numbers about the answer, by name, that are compared between versions; see
         :mod:`cytoray_serving.answers.summary`. Empty where nobody asked for them.
+    warnings
+        What was assumed, left out or unknown on the way to it, by all models that worked.
+    channels
+        Those of the image that were chosen, in their order; empty where none were.
     """
 
     body: bytes
@@ -86,6 +103,28 @@ class Answer:
     batch: int
     seconds: dict[str, float] = field(default_factory=dict)
     summary: dict[str, float] = field(default_factory=dict)
+    warnings: Warnings = ()
+    channels: tuple[ChannelChosen, ...] = ()
+    place: int = 0
+
+
+def warnings_text(warnings: Warnings) -> str:
+    """Write warnings as JSON in ASCII, for headers and parameters: at most 4 KB.
+
+    Sentences are cut where they are long; what does not fit is counted in the last entry.
+    """
+    listed = [{"code": one.code, "sentence": _cut(one.sentence)} for one in warnings]
+    for kept in range(len(listed), -1, -1):
+        rest = len(listed) - kept
+        more = {"code": "more-warnings", "sentence": f"{rest} more: ask for application/json to read them all"}
+        text = json.dumps(listed[:kept] + ([more] if rest else []))
+        if len(text) <= _LONGEST_WARNINGS:
+            break
+    return text
+
+
+def _cut(sentence: str) -> str:
+    return sentence if len(sentence) <= _LONGEST_SENTENCE else sentence[: _LONGEST_SENTENCE - 1] + "…"
 
 
 class Answering(Protocol):

@@ -13,15 +13,16 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Request, Response
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
 from cytoray_analysis.errors import CytorayError
 from cytoray_services.access import Access
 from cytoray_services.http_api import begin_api
 from cytoray_services.http_errors import ErrorBody
 from cytoray_serving.answers import media_types
-from cytoray_serving.bodies import REQUEST_BODY, read_question
+from cytoray_serving.bodies import PARAMETERS, REQUEST_BODY, read_question
 from cytoray_serving.dispatch import Dispatch
-from cytoray_serving.exchange import Answer
+from cytoray_serving.headers import answer_headers, described
 from cytoray_serving.jobs.request import JobStatus
 from cytoray_serving.requests import declared_length, unless_gone
 from cytoray_serving.schema import (
@@ -49,17 +50,6 @@ _ANSWERS: dict[str, Any] = {
     media_type: {"schema": {"type": "string"} | ({} if media_type.startswith("text/") else {"format": "binary"})}
     for media_type in media_types()
 }
-_ANSWER_HEADERS = {
-    "X-Cytoray-Model": "Name of the model that gave the answer.",
-    "X-Cytoray-Version": "Its version in the registry; absent for a bundle folder.",
-    "X-Cytoray-Digest": "SHA-256 of its specification and weights.",
-    "X-Cytoray-Kind": "What the answer is: labels, image, class or lineage.",
-    "X-Cytoray-Objects": "Number of objects, cells or tracks in the answer; 0 for images.",
-    "X-Cytoray-Steps": "Versions of the models that worked before it, in order; absent where there are none.",
-    "Server-Timing": "Milliseconds per stage (W3C Server Timing).",
-}
-
-
 # Of a request that comes to no answer.
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {
@@ -81,9 +71,7 @@ _PREDICTED: dict[int | str, dict[str, Any]] = {
         "description": "The answer, in the form that Accept likes best; which there are depends on the model, "
         "see media_types in GET /models.",
         "content": _ANSWERS,
-        "headers": {
-            name: {"description": text, "schema": {"type": "string"}} for name, text in _ANSWER_HEADERS.items()
-        },
+        "headers": described(),
     },
     303: {
         "model": JobStatus,
@@ -161,7 +149,7 @@ def create_api(
         "response_class": Response,
         "dependencies": may_predict,
         "responses": _PREDICTED,
-        "openapi_extra": {"requestBody": REQUEST_BODY},
+        "openapi_extra": {"requestBody": REQUEST_BODY, "parameters": PARAMETERS},
     }
 
     @api.post("/models/{model}/predict", **predicts)
@@ -196,9 +184,12 @@ def create_api(
             except CytorayError as error:
                 dispatch.refused(error)
                 raise
+            except ClientDisconnect:
+                dispatch.left()
+                raise
             work = dispatch.answer(model, version, asked, deadline=timeout)
             answer = await unless_gone(request, work)
-        return Response(answer.body, headers=_headers(answer))
+        return Response(answer.body, headers=answer_headers(answer))
 
     for router in routers:
         api.include_router(router)
@@ -222,23 +213,6 @@ def _see_other(job: JobStatus) -> Response:
 
 def _only(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _REFUSALS[status] for status in statuses}
-
-
-def _headers(answer: Answer) -> dict[str, str]:
-    headers = {
-        "Content-Type": answer.media_type,
-        "X-Cytoray-Model": answer.name,
-        "X-Cytoray-Digest": answer.digest,
-        "X-Cytoray-Kind": answer.kind,
-        "X-Cytoray-Objects": str(answer.objects),
-        "Server-Timing": ", ".join(f"{name};dur={1e3 * value:.3f}" for name, value in answer.seconds.items()),
-        "Vary": "Accept",
-    }
-    if answer.version is not None:
-        headers["X-Cytoray-Version"] = answer.version
-    if answer.steps:
-        headers["X-Cytoray-Steps"] = ", ".join(answer.steps)
-    return headers
 
 
 def _describe_json_answers(api: FastAPI) -> None:

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from cytoray_analysis.bundle import ModelInput
 from cytoray_analysis.cells import Cells, cells_from_boxes
-from cytoray_analysis.errors import ImageError, MissingFileError, RequestError
-from cytoray_analysis.images import Image, image_from_array, read_image
-from cytoray_analysis.images.axes import channel_names
+from cytoray_analysis.errors import AxesError, ImageError, RequestError
+from cytoray_analysis.images import Image, list_series, read_image
+from cytoray_analysis.images.axes import channel_names, known_pixel_size
+from cytoray_analysis.images.choose import entries_along, follow
+from cytoray_analysis.images.label_values import WholeNumbers, as_labels
+from cytoray_analysis.images.series import each_series
 from cytoray_analysis.images.writer import check_labels
 from cytoray_analysis.predictor import Predictor
+from cytoray_analysis.selection import EACH, EVERYTHING, Selection
+from cytoray_analysis.tracking.ctc import holds_frames as holds_frames  # of movies, for those who open inputs here
+from cytoray_analysis.tracking.ctc import holds_masks as holds_masks
 from cytoray_analysis.tracking.ctc import read_masks, read_movie
 
 # The sides of a box in the order of the field's tables; the first half is where it begins.
-_SIDES = {2: ("xmin", "ymin", "xmax", "ymax"), 3: ("xmin", "ymin", "zmin", "xmax", "ymax", "zmax")}
-_FRAME = re.compile(r"t\d{3,4}\.tiff?")
-_LARGEST_LABEL = 2**24  # tables by number must fit into memory
-_MASK = re.compile(r"(man_track|man_seg|mask)\d{3,4}\.tiff?")
+SIDES = {2: ("xmin", "ymin", "xmax", "ymax"), 3: ("xmin", "ymin", "zmin", "xmax", "ymax", "zmax")}
 _ZARR_FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
-_IMAGE_COLUMNS = ("image", "path")
 _JSON_BOXES: TypeAdapter[list[tuple[float, ...]]] = TypeAdapter(list[tuple[float, ...]])
 
 
@@ -37,16 +37,36 @@ def is_movie(model_input: ModelInput) -> bool:
 
 
 def in_model_axes(image: Image, *, movie: bool) -> Image:
-    """Take the first axis of a stack as time where a model takes movies and the file names no time axis.
+    """Take the first axis of a stack as time where a model takes movies and the file only says that it holds planes.
 
-    Plain TIFF files say only that they hold planes, which are read as a stack: ``ZYX``, or ``CZYX`` for four axes. For
-    a model of movies these are ``TYX`` and ``TZYX``. Images with named channels, and all other models, are left alone.
+    Those of plain TIFF files are read as a stack: ``ZYX``, or ``CZYX`` for four axes. For a model of movies these are
+    ``TYX`` and ``TZYX``. All other models take images as they are; so is an image whose file declares its axes.
+
+    Raises
+    ------
+    AxesError
+        The model takes movies, and the file declares a stack along Z without time.
     """
-    unnamed = image.channels == channel_names(None, image.size("C"))
-    if not movie or image.axes not in ("ZYX", "CZYX") or not unnamed:
+    if not movie:
         return image
-    sizes = {axis: size for axis, size in (image.pixel_size or {}).items() if axis in image.axes[1:]}
-    return image_from_array(image.data, "T" + image.axes[1:], pixel_size=sizes, source=image.source)
+    if not image.guessed_axes:
+        if "T" not in image.axes and image.size("Z") > 1:
+            raise AxesError(
+                f"{image.source}: expected a movie, a file with time points (T), got a z-stack: {image.axes} with "
+                f"{image.size('Z')} planes along Z",
+                field="axes",
+                hint=f"where its planes are time points, say so with --input-axes {image.axes.replace('Z', 'T')}",
+            )
+        return image
+    return _planes_as_frames(image)
+
+
+def _planes_as_frames(image: Image) -> Image:
+    if image.axes not in ("ZYX", "CZYX"):
+        return image
+    axes = "T" + image.axes[1:]
+    channels = channel_names(None, 1) if image.axes == "CZYX" else image.channels
+    return replace(image, axes=axes, channels=channels, pixel_size=known_pixel_size(image.pixel_size or {}, axes))
 
 
 def require_objects_fit(
@@ -90,38 +110,39 @@ def require_objects_fit(
         )
 
 
-def label_pixels(image: Image, model_input: ModelInput) -> Any:
+def label_pixels(image: Image, model_input: ModelInput, selection: Selection = EVERYTHING, axes: str = "") -> Any:
     """Return the label image that a file holds, as a model takes it: an array, or for a movie an image.
+
+    Parameters
+    ----------
+    selection
+        What of the image is asked about: planes and frames of its masks follow, where they have any.
+    axes
+        Of the image that they are masks of, after the choice.
 
     Raises
     ------
     ImageError
-        Pixels are real numbers, negative or too large, or there are channels.
+        Numbers are not whole, negative or above 2⁵³, or there are channels, or not what was chosen.
     """
     if not is_movie(model_input):
-        labels = check_labels(image)
-        _check_numbers(labels, image.source)
-        return labels
-    movie = in_model_axes(image, movie=True)
-    if movie.size("C") > 1 or movie.dtype.kind not in "bui":
+        image = follow(image, selection, axes)
+        if "T" in image.axes and "T" in selection.each:
+            return np.stack([check_labels(frame) for _, frame in entries_along(image, "T")])
+        return check_labels(image)
+    # Masks of a movie have frames, whatever their file calls them: their shape is compared with the movie's.
+    image = follow(image, Selection(input_axes=selection.input_axes))
+    unnamed = image.channels == channel_names(None, image.size("C"))
+    movie = follow(_planes_as_frames(image) if unnamed else image, selection.without("input_axes"))
+    if movie.size("C") > 1 or movie.dtype.kind not in "buif":
         raise ImageError(
             f"{image.source}: masks of a movie are integers with axes TYX or TZYX, got {image.axes} of {image.dtype}",
             field="masks",
             hint="store one integer per pixel: the number of the object, 0 for background",
         )
-    if isinstance(movie.data, np.ndarray):  # those of files are read frame by frame later
-        _check_numbers(movie.data, image.source)
-    return movie
-
-
-def _check_numbers(labels: NDArray[Any], source: str) -> None:
-    lowest, highest = int(labels.min(initial=0)), int(labels.max(initial=0))
-    if lowest < 0 or highest > _LARGEST_LABEL:
-        raise ImageError(
-            f"{source}: labels must be 0 to {_LARGEST_LABEL}, got {lowest} to {highest}",
-            field="masks",
-            hint="use 0 for background, and renumber the objects from 1",
-        )
+    if isinstance(movie.data, np.ndarray):
+        return replace(movie, data=as_labels(movie.data, image.source))
+    return replace(movie, data=WholeNumbers(movie.data, image.source))  # read frame by frame later
 
 
 def boxes_of_json(text: str, image: Image, model_input: ModelInput) -> Cells:
@@ -154,7 +175,7 @@ def cells_of_rows(rows: Sequence[Sequence[float]], image: Image, model_input: Mo
         A box has another number of sides, is empty, not finite or outside the image.
     """
     dimensions = len(model_input.spatial_axes)
-    sides = _SIDES[dimensions]
+    sides = SIDES[dimensions]
     shape = tuple(image.size(axis) for axis in model_input.spatial_axes)
     for number, row in enumerate(rows, start=1):
         if len(row) != len(sides):
@@ -179,96 +200,28 @@ def cells_of_rows(rows: Sequence[Sequence[float]], image: Image, model_input: Mo
     return cells
 
 
-def rows_of_csv(path: Path, image: Path, *, alone: bool) -> list[list[float]]:
-    """Read the boxes of an image from a CSV file, X first.
+def open_input(path: Path, selection: Selection = EVERYTHING) -> Image:
+    """Open what is chosen of an image, or of the folder of a movie's frames."""
+    if path.is_dir() and not is_zarr(path) and path.suffix.lower() != ".zarr":
+        return read_movie(path, selection)
+    return read_image(path, selection=selection)
 
-    Parameters
-    ----------
-    path
-        Columns ``xmin, ymin, xmax, ymax`` (``zmin, zmax`` for volumes) in pixels, and where it is about several images
-        a column ``image`` or ``path`` that ends in the image's file name.
-    image
-        Which image.
-    alone
-        Whether it is the only image; if not, that column is needed.
 
-    Raises
-    ------
-    MissingFileError
-        There is no such file.
-    RequestError
-        A column is missing, a side is no number, or no row is about the image.
+def series_of(path: Path, selection: Selection) -> list[tuple[str, Selection]]:
+    """Return what is to be answered of a file, each with the name of its series: one for each, or the file itself.
+
+    A name is empty where no series is to be told from another.
     """
-    if not path.is_file():
-        raise MissingFileError(f"{path} does not exist", field="boxes", hint="check the path")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            names = tuple(reader.fieldnames or ())
-            rows = list(reader)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise RequestError(
-            f"{path} is not a CSV file in UTF-8: {error}",
-            field="boxes",
-            hint="give a table with the columns xmin, ymin, xmax, ymax",
-        ) from error
-    sides = _SIDES[3] if "zmin" in names else _SIDES[2]
-    missing = [side for side in sides if side not in names]
-    if missing:
-        raise RequestError(
-            f"{path} has no column {', '.join(missing)}; it has {', '.join(names) or 'no header'}",
-            field="boxes",
-            hint="name the columns xmin, ymin, xmax, ymax (and zmin, zmax)",
-        )
-    column = next((name for name in _IMAGE_COLUMNS if name in names), None)
-    if column is None and not alone:
-        raise RequestError(
-            f"{path} has no column {' or '.join(_IMAGE_COLUMNS)}, and there are several inputs",
-            field="boxes",
-            hint="name the image of each box in such a column",
-        )
-    found = []
-    for line, row in enumerate(rows, start=2):
-        if column is not None and Path(row[column] or "").name != image.name:
-            continue
-        try:
-            found.append([float(row[side]) for side in sides])
-        except (TypeError, ValueError) as error:
-            raise RequestError(
-                f"{path}, line {line}: expected numbers for the box, got {[row[side] for side in sides]}",
-                field="boxes",
-                hint="give its sides in pixels",
-            ) from error
-    if not found:
-        raise RequestError(
-            f"{path} holds no box for {image.name}", field="boxes", hint="the column image names files, such as a.tif"
-        )
-    return found
-
-
-def are_frames(names: Iterable[str]) -> bool:
-    """Whether names are those of a movie's numbered frames, ``t000.tif`` and on."""
-    return any(_FRAME.fullmatch(name) for name in names)
-
-
-def holds_frames(folder: Path) -> bool:
-    """Whether a folder holds a movie as numbered frames."""
-    return folder.is_dir() and are_frames(path.name for path in folder.iterdir())
-
-
-def holds_masks(folder: Path) -> bool:
-    """Whether a folder holds masks of frames: ``mask000.tif``, ``man_track000.tif`` or ``man_seg000.tif``, and on."""
-    return folder.is_dir() and any(_MASK.fullmatch(path.name) for path in folder.iterdir())
-
-
-def open_input(path: Path) -> Image:
-    """Open an image, or the folder of a movie's frames."""
-    return read_movie(path) if holds_frames(path) else read_image(path)
+    if selection.series != EACH or (path.is_dir() and not is_zarr(path)):
+        return [("", selection.without("series") if selection.series == EACH else selection)]
+    return each_series(list_series(path), selection)
 
 
 def open_masks(path: Path) -> Image:
     """Open a label image, or the folder of the masks of a movie's frames."""
-    return read_masks(path) if holds_masks(path) else read_image(path)
+    if path.is_dir() and not is_zarr(path):
+        return read_masks(path)
+    return read_image(path, labels=True)
 
 
 def is_zarr(folder: Path) -> bool:

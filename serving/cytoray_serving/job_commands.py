@@ -13,7 +13,17 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from cytoray_analysis.errors import RequestError
 from cytoray_services.commands import jobs
+from cytoray_services.commands.idle import refuse_idle
 from cytoray_services.commands.output import JsonOption, print_json
+from cytoray_services.commands.selecting import (
+    ChannelOption,
+    FrameOption,
+    InputAxesOption,
+    PixelSizeOption,
+    PlaneOption,
+    SeriesOption,
+    chosen,
+)
 
 if TYPE_CHECKING:
     from cytoray_serving.client import Client
@@ -31,10 +41,15 @@ OnOption = Annotated[str | None, typer.Option("--on", metavar=_PLACES, help="Whe
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="As submit and list show it.")]
 FollowOption = Annotated[bool, typer.Option("--follow", help="Go on until the job has ended.")]
 LOCAL = "http://127.0.0.1:8000"
+_ABOUT_IMAGES = (
+    *("form", "pattern", "masks", "boxes", "segmentation", "workers", "url"),
+    *("channel", "plane", "frame", "series", "input_axes", "pixel_size"),
+)
 
 
 @app.command()
 def submit(
+    context: typer.Context,
     what: Annotated[
         str, typer.Argument(metavar="RECIPE|MODEL", help="A recipe, YAML; or name, name@alias, name/version, pipeline.")
     ],
@@ -58,6 +73,12 @@ def submit(
     masks: Annotated[str | None, typer.Option(help="URI of a label image of the objects, or a folder of them.")] = None,
     boxes: Annotated[str | None, typer.Option(help="URI of a CSV of the cells.")] = None,
     segmentation: Annotated[str | None, typer.Option(metavar="MODEL", help="Model that finds the objects.")] = None,
+    channel: ChannelOption = None,
+    plane: PlaneOption = None,
+    frame: FrameOption = None,
+    series: SeriesOption = None,
+    input_axes: InputAxesOption = None,
+    pixel_size: PixelSizeOption = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes at most.")] = None,
     follow: FollowOption = False,
     json: JsonOption = False,
@@ -69,6 +90,9 @@ def submit(
     if source is None and (on is not None or what.endswith((".yaml", ".yml"))):
         if command not in ("train", "tune"):
             raise RequestError(f"expected train or tune, got {command!r}", field="--command")
+        refuse_idle(context, _ABOUT_IMAGES, "with a recipe")
+        if dry_run:
+            refuse_idle(context, ("follow",), "with --dry-run")
         jobs.submit_recipe(
             Path(what),
             overrides or (),
@@ -87,6 +111,8 @@ def submit(
             field="INPUT" if source is None else "OUTPUT" if output is None else "--on",
             hint="cytoray jobs submit recipe.yaml --on PLACE, or cytoray jobs submit MODEL INPUT OUTPUT --url URL",
         )
+    refuse_idle(context, ("command", "team", "code"), "with a model")
+    selection = chosen(channel, plane, frame, series, input_axes, pixel_size)
     with _client(url) as client:
         job = client.submit_job(
             what,
@@ -98,6 +124,7 @@ def submit(
             boxes=None if boxes is None else _uri(boxes),
             segmentation=segmentation,
             workers=workers,
+            **selection.given(),
         )
         if follow:
             print(f"{job.id} is taken", file=sys.stderr, flush=True)
@@ -110,23 +137,30 @@ def submit(
 
 
 @app.command("list")
-def list_jobs(on: OnOption = None, url: UrlOption = LOCAL, json: JsonOption = False) -> None:
+def list_jobs(context: typer.Context, on: OnOption = None, url: UrlOption = LOCAL, json: JsonOption = False) -> None:
     """List all jobs, the newest first."""
     if on is not None:
+        refuse_idle(context, ("url",), "with --on")
         jobs.list_jobs(on, json=json)
         return
     with _client(url) as client:
         found = client.jobs()
     if json:
-        print_json({"jobs": found})
+        print_json(found)
         return
-    jobs.print_rows(
-        jobs.Row(job.id, job.state, "predict", _models(job), job.owner, _progress(job), job.created) for job in found
-    )
+    rows = [jobs.Row(one.id, "damaged", "predict", "", "", "", None) for one in found.damaged]
+    rows += [
+        jobs.Row(job.id, job.state, "predict", _models(job), job.owner, _progress(job), job.created)
+        for job in found.jobs
+    ]
+    jobs.print_rows(rows)
+    for one in found.damaged:
+        print(f"{one.id} is damaged: {one.error.message}", file=sys.stderr)
 
 
 @app.command()
 def show(
+    context: typer.Context,
     job_id: JobArgument,
     on: OnOption = None,
     url: UrlOption = LOCAL,
@@ -135,6 +169,7 @@ def show(
 ) -> None:
     """Show where a job stands."""
     if on is not None:
+        refuse_idle(context, ("url",), "with --on")
         jobs.show_job(job_id, on, follow=follow, json=json)
         return
     with _client(url) as client:
@@ -146,6 +181,7 @@ def show(
 
 @app.command()
 def logs(
+    context: typer.Context,
     job_id: JobArgument,
     on: OnOption = None,
     url: UrlOption = LOCAL,
@@ -154,6 +190,7 @@ def logs(
 ) -> None:
     """Print what the processes of a job said."""
     if on is not None:
+        refuse_idle(context, ("url",), "with --on")
         jobs.print_log(job_id, on, follow=follow, json=json)
         return
     with _client(url) as client:
@@ -171,9 +208,16 @@ def logs(
 
 
 @app.command()
-def stop(job_id: JobArgument, on: OnOption = None, url: UrlOption = LOCAL, json: JsonOption = False) -> None:
+def stop(
+    context: typer.Context,
+    job_id: JobArgument,
+    on: OnOption = None,
+    url: UrlOption = LOCAL,
+    json: JsonOption = False,
+) -> None:
     """Cancel a job; what is finished stays."""
     if on is not None:
+        refuse_idle(context, ("url",), "with --on")
         jobs.stop_job(job_id, on, json=json)
         return
     with _client(url) as client:
@@ -246,6 +290,10 @@ def _print(job: JobStatus, *, json: bool) -> None:
     if job.blocks_total:
         lines.append(f"  {job.blocks_done} of {job.blocks_total} blocks of large images")
     lines += [f"  {error.item}: {error.error}: {error.message}" for error in job.errors]
+    lines += [f"  left out: {one.item} ({one.reason})" for one in job.left_out]
+    if job.items_left_out > len(job.left_out):
+        lines.append(f"  and {job.items_left_out - len(job.left_out)} more left out")
+    lines += [f"  warning: {warning.item}: {warning.sentence} [{warning.code}]" for warning in job.warnings]
     if job.error is not None:
         lines.append(f"  failed: {job.error.message}")
         if job.error.hint:
@@ -259,4 +307,5 @@ def _models(job: JobStatus) -> str:
 
 def _progress(job: JobStatus) -> str:
     total = "?" if job.items_total is None else job.items_total
-    return f"{job.items_done} of {total} images done, {job.items_failed} failed"
+    warned = f", {job.items_warned} with warnings" if job.items_warned else ""
+    return f"{job.items_done} of {total} images done, {job.items_failed} failed{warned}"

@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cytoray_analysis.errors import CytorayError, ForbiddenError, MissingFileError, PlatformError, RequestError
 from cytoray_analysis.files import write_whole
-from cytoray_analysis.images import Image, Limits, image_from_array, read_image, read_zarr
+from cytoray_analysis.images import Image, Limits, read_image, read_zarr
+from cytoray_analysis.selection import EVERYTHING, Selection
 from cytoray_serving.downloads import bounded, too_large, without_secrets
 
 _ZARR_FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
@@ -215,10 +216,15 @@ class Place(ABC):
             self._download(target)
             yield target
 
-    def open_image(self, limits: Limits) -> Image:
+    def open_image(self, limits: Limits, selection: Selection = EVERYTHING, *, labels: bool = False) -> Image:
         """Open an image: an OME-Zarr chunk by chunk wherever it lies, another file by a copy whose pixels are loaded.
 
         Files of this machine are decoded when asked for. They may name no other files.
+
+        Parameters
+        ----------
+        limits, selection, labels
+            As for :func:`cytoray_analysis.images.read_image`.
 
         Raises
         ------
@@ -228,15 +234,13 @@ class Place(ABC):
         self.check()
         if self.is_zarr():
             with self._reported():
-                return read_zarr(self.zarr_store(writing=False), limits=limits, name=str(self))
+                store = self.zarr_store(writing=False)
+                return read_zarr(store, limits=limits, name=str(self), selection=selection, labels=labels)
         with self.local() as path:
-            image = read_image(path, limits=limits, name=str(self), alone=True)
+            image = read_image(path, limits=limits, name=str(self), alone=True, selection=selection, labels=labels)
             if isinstance(self, FilePlace):
                 return image
-            loaded = image.read()
-        return image_from_array(
-            loaded, image.axes, channels=image.channels, pixel_size=image.pixel_size, source=image.source
-        )
+            return replace(image, data=image.read())
 
     def _fields(self) -> list[str]:
         """Return the paths of the fields of an OME-Zarr plate; none of other stores."""

@@ -1,9 +1,9 @@
-"""What ``cytoray predict`` does with its inputs: finds them, has each answered, and writes the answers."""
+"""How ``cytoray predict`` has one input answered: in this process, or by a service."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import hashlib
+import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,88 +15,47 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from cytoray_analysis.errors import MissingFileError, RequestError
-from cytoray_analysis.files import write_whole
-from cytoray_analysis.images import Image
-from cytoray_analysis.inference.objects import find_objects, require_labels
-from cytoray_analysis.predictor import Predictor
+from cytoray_analysis.answer_warnings import Warnings, join_warnings
+from cytoray_analysis.each import predict_each, require_each
+from cytoray_analysis.errors import RequestError
+from cytoray_analysis.images import Image, write_image
+from cytoray_analysis.images.axes import SPATIAL_AXES
+from cytoray_analysis.images.writer import write_labels
+from cytoray_analysis.inference.objects import require_labels, segment
+from cytoray_analysis.predictor import Predictor, StoredPrediction
+from cytoray_analysis.selection import Selection
 from cytoray_analysis.tasks import TruthKind
 from cytoray_services.registry import load_bundle
 from cytoray_services.settings import Settings
+from cytoray_serving.answer_record import fingerprint
+from cytoray_serving.answer_writer import AnswerWriter
 from cytoray_serving.answers import Answered, Form, form_named
+from cytoray_serving.answers.images import answer_image
 from cytoray_serving.client import Client
+from cytoray_serving.given_objects import GivenObjects, InputObjects
+from cytoray_serving.input_files import InputFile
 from cytoray_serving.inputs import (
     cells_of_rows,
-    holds_frames,
-    holds_masks,
     in_model_axes,
     is_movie,
-    is_zarr,
     label_pixels,
     open_input,
     open_masks,
     require_objects_fit,
-    rows_of_csv,
 )
+from cytoray_serving.schema import ChannelChosen, ModelAnswered
 
-ZARR = "zarr"
-_IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".czi", ".nd2", ".lif")
+ZARR, ZARR_SUFFIX = "zarr", ".ome.zarr"
+_ZARR_KINDS = ("labels", "image")
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the caller tells of the objects beside the inputs; None for nothing.
+class Done:
+    """What is said of an answer: how many objects it holds, what was assumed, which channels were chosen."""
 
-    Attributes
-    ----------
-    masks
-        A label image, or of a movie all its masks, as a file or a folder of numbered masks; or a folder in which each
-        input has masks of its name.
-    boxes
-        A CSV file, see :func:`cytoray_serving.inputs.rows_of_csv`.
-    segmentation
-        Reference of a model that finds the objects.
-    """
-
-    masks: Path | None = None
-    boxes: Path | None = None
-    segmentation: str | None = None
-
-    def masks_of(self, path: Path, *, alone: bool) -> Path | None:
-        """Return where the masks of an input lie; `alone` says that it is the only one.
-
-        Raises
-        ------
-        MissingFileError
-            They are not where they should be.
-        RequestError
-            There is one file of masks for several inputs.
-        """
-        if self.masks is None:
-            return None
-        if not self.masks.exists():
-            raise MissingFileError(f"{self.masks} does not exist", field="masks", hint="check the path")
-        if self.masks.is_dir() and not is_zarr(self.masks):
-            found = [entry for entry in sorted(self.masks.iterdir()) if stem(entry) == stem(path)]
-            if found:
-                return found[0]
-            if not alone or not holds_masks(self.masks):
-                raise MissingFileError(
-                    f"the folder {self.masks} holds no masks named {stem(path)}",
-                    field="masks",
-                    hint="masks have the name of their image; those of a movie are numbered, such as mask000.tif",
-                )
-        elif not alone:
-            raise RequestError(
-                f"expected a folder of masks for several inputs, got the file {self.masks}",
-                field="masks",
-                hint="give a folder in which masks have the names of their images",
-            )
-        return self.masks
-
-    def rows_of(self, path: Path, *, alone: bool) -> list[list[float]] | None:
-        """Return the boxes of an input, X first."""
-        return None if self.boxes is None else rows_of_csv(self.boxes, path, alone=alone)
+    objects: int
+    warnings: Warnings = ()
+    channels: tuple[ChannelChosen, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,17 +66,67 @@ class Answerer:
     ----------
     kind
         What the answers are.
+    formats
+        Names of the forms that are asked for.
+    digest
+        Of the model.
+    options
+        What decides every answer beside image, objects and model.
     answer
-        Given an input, where its answer goes (without its suffix) and whether it is the only input, writes the answer
-        and returns where it lies and how many objects it holds.
+        Given an input, where its objects are, the names of the forms to write, and what writes them, answers it.
+    spatial_axes
+        Of what the model looks at; of movies those of a frame.
     """
 
     kind: TruthKind
-    answer: Callable[[Path, Path, bool], tuple[Path, int]]
+    formats: tuple[str, ...]
+    digest: str
+    options: dict[str, Any]
+    answer: Callable[[InputFile, InputObjects, Sequence[str], AnswerWriter], Done]
+    spatial_axes: str = "YX"
+
+    def targets(self, stem: Path, form: str) -> list[tuple[str, Path]]:
+        """Return where a form of an answer may be written, with the form that it then has.
+
+        Answers to images too large for memory are OME-Zarr where a TIFF was asked for.
+        """
+        large = form == "tif" and self.kind in _ZARR_KINDS and ZARR not in self.formats
+        names = (form, ZARR) if large else (form,)
+        return [(name, stem.with_name(stem.name + self._suffix(name))) for name in names]
+
+    def options_of(self, source: InputFile, objects: InputObjects) -> dict[str, Any]:
+        """Return what decides the answer to an input beside the image and the model, for the record.
+
+        Raises
+        ------
+        CytorayError
+            As :meth:`InputObjects.masks_of` and :meth:`InputObjects.boxes_of` raise it.
+        """
+        masks, boxes = objects.masks_of(source.path), objects.boxes_of(source.path)
+        return self.options | {
+            "selection": source.selection.given(),
+            "masks": None if masks is None else fingerprint(masks),
+            "boxes": None if boxes is None else hashlib.sha256(json.dumps(boxes).encode()).hexdigest(),
+        }
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """All that the names of answers may end in."""
+        names = (*self.formats, ZARR) if self.kind in _ZARR_KINDS else self.formats
+        return tuple(dict.fromkeys(map(self._suffix, names)))
+
+    def _suffix(self, form: str) -> str:
+        return ZARR_SUFFIX if form == ZARR else form_named(form, self.kind).suffix
 
 
 def answer_here(
-    model: str, form: str | None, told: Told, *, settings: Settings, memory_budget: int, device: str | None
+    model: str,
+    formats: Sequence[str],
+    given: GivenObjects,
+    *,
+    settings: Settings,
+    memory_budget: int,
+    device: str | None,
 ) -> Answerer:
     """Answer with a predictor in this process.
 
@@ -125,10 +134,10 @@ def answer_here(
     ----------
     model
         ``name``, ``name@alias``, ``name/version`` or a bundle folder.
-    form
-        Name of the answers' form, or ``zarr``; the first of the model's kind for None.
-    told
-        What is told beside the inputs.
+    formats
+        Names of the answers' forms, or ``zarr``; the first of the model's kind for none.
+    given
+        What is given of the objects beside the inputs.
     settings
         Where the registry is.
     memory_budget
@@ -149,42 +158,52 @@ def answer_here(
 
     predictor = load(model)
     kind = predictor.task.output.truth
-    chosen = None if form == ZARR else form_named(form, kind)
-    require_objects_fit(predictor, masks=told.masks, boxes=told.boxes, segmentation=told.segmentation)
+    names = _names(formats, kind)
+    require_objects_fit(predictor, masks=given.masks, boxes=given.boxes, segmentation=given.segmentation)
     segmenter = None
-    if told.segmentation is not None:
-        segmenter = load(told.segmentation)
-        require_labels(segmenter, told.segmentation)
+    if given.segmentation is not None:
+        segmenter = load(given.segmentation)
+        require_labels(segmenter, given.segmentation)
     expected = predictor.bundle.spec.input
+    one = predictor.identity
+    identity = ModelAnswered(name=one.name, version=one.version, digest=one.digest)
 
-    def objects_of(path: Path, image: Image, alone: bool) -> Any:
+    def objects_of(path: Path, image: Image, objects: InputObjects, selection: Selection) -> tuple[Any, Warnings]:
         if segmenter is not None:
+            if selection.each:
+                stack = predict_each(segmenter, image, selection)
+                return stack.answer, stack.warnings
             with _progress(f"{path.name}: segmentation") as progress:
-                return find_objects(image, segmenter, progress=progress)
-        masks, rows = told.masks_of(path, alone=alone), told.rows_of(path, alone=alone)
+                found = segment(image, segmenter, progress=progress)
+            return found.labels, found.warnings
+        masks, rows = objects.masks_of(path), objects.boxes_of(path)
         if masks is not None:
-            return label_pixels(open_masks(masks), expected)
-        return None if rows is None else cells_of_rows(rows, image, expected)
+            labelled = open_masks(masks)
+            return label_pixels(labelled, expected, selection, image.axes), labelled.warnings
+        return None if rows is None else cells_of_rows(rows, image, expected), ()
 
-    def answer(path: Path, target: Path, alone: bool) -> tuple[Path, int]:
-        image = in_model_axes(open_input(path), movie=is_movie(expected))
-        if chosen is None or (predictor.task.output.per == "pixel" and not predictor.fits(image)):
-            return _stream(predictor, image, target, form)
-        objects = objects_of(path, image, alone)
-        answered = Answered(predictor.predict(image, objects), image, predictor, objects)
-        if chosen.write_folder is None:
-            written = write_file(target, chosen.suffix, chosen.encode(answered), path)
-        else:
-            with new_folder(target.with_name(target.name + chosen.suffix)) as folder:
-                chosen.write_folder(answered, folder)
-            written = target.with_name(target.name + chosen.suffix)
-        return written, answered.prediction.objects
+    def answer(source: InputFile, objects: InputObjects, wanted: Sequence[str], writer: AnswerWriter) -> Done:
+        selection = source.selection
+        require_each(predictor.bundle.spec, predictor.task.output.per, selection.each)
+        image = in_model_axes(open_input(source.path, selection), movie=is_movie(expected))
+        large = predictor.task.output.per == "pixel" and not selection.each and not predictor.fits(image)
+        if large or (tuple(wanted) == (ZARR,) and not selection.each):
+            return _stream(predictor, image, wanted, writer, identity)
+        given_here, warnings = objects_of(source.path, image, objects, selection)
+        image = image.warn(*warnings)
+        prediction = predict_each(predictor, image, selection, given_here)
+        answered = Answered(prediction, image, predictor, given_here)
+        for name in wanted:
+            suffix = ZARR_SUFFIX if name == ZARR else form_named(name, kind).suffix
+            writer.write(name, suffix, identity, _filling(name, kind, answered))
+        return Done(prediction.objects, join_warnings(image.warnings, prediction.warnings), tuple(answered.channels))
 
-    return Answerer(kind, answer)
+    options = {"segmentation": None if segmenter is None else segmenter.identity.digest}
+    return Answerer(kind, names, one.digest, options, answer, expected.spatial_axes)
 
 
-def answer_there(client: Client, model: str, form: str | None, told: Told) -> Answerer:
-    """Answer by asking a service; parameters as of :func:`answer_here`.
+def answer_there(client: Client, model: str, formats: Sequence[str], given: GivenObjects) -> Answerer:
+    """Answer by asking a service, once for every form; parameters as of :func:`answer_here`.
 
     Raises
     ------
@@ -193,113 +212,111 @@ def answer_there(client: Client, model: str, form: str | None, told: Told) -> An
     PlatformError
         The service does not answer.
     """
-    kind = client.model(model).kind
-    chosen = form_named(form, kind)
-
-    def answer(path: Path, target: Path, alone: bool) -> tuple[Path, int]:
-        served = client.predict(
-            path,
-            model=model,
-            accept=chosen.media_type,
-            masks=told.masks_of(path, alone=alone),
-            boxes=told.rows_of(path, alone=alone),
-            segmentation=told.segmentation,
-        )
-        return _write_served(chosen, served.body, target, path), served.objects
-
-    return Answerer(kind, answer)
-
-
-def expand(inputs: Sequence[Path], kind: TruthKind) -> Iterator[Path]:
-    """Yield the images that the inputs name, those of a folder in the order of their names.
-
-    For a model of movies a folder of frames ``t000.tif`` is one input.
-    """
-    for path in inputs:
-        if not path.is_dir() or is_zarr(path) or (kind == "lineage" and holds_frames(path)):
-            yield path  # a path that does not exist is reported when it is read, beside the others
-            continue
-        found = [entry for entry in sorted(path.iterdir()) if _is_image(entry)]
-        if not found:
-            raise MissingFileError(
-                f"the folder {path} holds no image", field="input", hint=f"images end in {', '.join(_IMAGE_SUFFIXES)}"
-            )
-        yield from found
-
-
-def targets_of(paths: Sequence[Path], out: Path) -> list[Path]:
-    """Return where each answer goes, without its suffix; inputs of one name from different folders get a number."""
-    seen: dict[str, int] = {}
-    targets = []
-    for path in paths:
-        name = stem(path)
-        seen[name] = seen.get(name, 0) + 1
-        targets.append(out / (name if seen[name] == 1 else f"{name}-{seen[name]}"))
-    return targets
-
-
-def stem(path: Path) -> str:
-    """Return the name of a file without the suffixes of its format."""
-    return path.name.removesuffix(path.suffix).removesuffix(".ome")
-
-
-def write_file(target: Path, suffix: str, body: bytes, source: Path) -> Path:
-    """Write an answer in one step.
-
-    Raises
-    ------
-    RequestError
-        It would replace its input.
-    """
-    path = target.with_name(target.name + suffix)
-    if path.exists() and source.exists() and path.samefile(source):
-        raise RequestError(f"the answer would replace its input {source}", field="out", hint="choose another --out")
-    return write_whole(path, body)
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Give a folder to fill, which appears at `path` when all went well.
-
-    Raises
-    ------
-    RequestError
-        There is something at `path` already.
-    """
-    _require_absent(path)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield draft
-        draft.chmod(0o755)
-        draft.replace(path)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
-def _write_served(form: Form, body: bytes, target: Path, source: Path) -> Path:
-    """Write what a service answered; archives are unpacked."""
-    if form.write_folder is None:
-        return write_file(target, form.suffix, body, source)
-    path = target.with_name(target.name + form.suffix)
-    with new_folder(path) as folder, zipfile.ZipFile(BytesIO(body)) as archive:
-        archive.extractall(folder)
-    return path
-
-
-def _stream(predictor: Predictor, image: Image, target: Path, form: str | None) -> tuple[Path, int]:
-    """Answer for an image that does not fit into memory, block by block, into an OME-Zarr."""
-    if form not in (None, "tif", ZARR):
+    if ZARR in formats:
         raise RequestError(
-            f"{image.source} is larger than the memory budget, so its answer is written as OME-Zarr, not as {form}",
-            field="format",
-            hint="use --format zarr, or give more --memory",
+            "a service does not answer with OME-Zarr", field="format", hint="leave --url or --format zarr out"
         )
-    path = target.with_name(f"{target.name}.ome.zarr")
-    _require_absent(path)
-    with _progress(target.name) as progress:
-        stored = predictor.predict_to_zarr(image, path, progress=progress)
-    return path, stored.objects
+    status = client.model(model)
+    kind = status.kind
+    names = _names(formats, kind)
+
+    def answer(source: InputFile, objects: InputObjects, wanted: Sequence[str], writer: AnswerWriter) -> Done:
+        count = 0
+        warnings: Warnings = ()
+        channels: tuple[ChannelChosen, ...] = ()
+        for form in (form_named(name, kind) for name in wanted):
+            served = client.predict(
+                source.path,
+                model=model,
+                accept=form.media_type,
+                masks=objects.masks_of(source.path),
+                boxes=objects.boxes_of(source.path),
+                segmentation=given.segmentation,
+                **source.selection.choices(),
+            )
+            count, warnings, channels = served.objects, join_warnings(warnings, served.warnings), served.channels
+            identity = ModelAnswered(name=served.model, version=served.version, digest=served.digest)
+            writer.write(form.name, form.suffix, identity, _filling_served(form, served.body))
+        return Done(count, warnings, channels)
+
+    segmentation = None if given.segmentation is None else client.model(given.segmentation).digest
+    axes = "".join(axis for axis in status.axes if axis in SPATIAL_AXES)
+    return Answerer(kind, names, status.digest, {"segmentation": segmentation}, answer, axes)
+
+
+def _names(formats: Sequence[str], kind: TruthKind) -> tuple[str, ...]:
+    """Return the names of forms, each once, checked; the first of the kind for none."""
+    for name in formats:
+        if name != ZARR:
+            form_named(name, kind)
+        elif kind not in _ZARR_KINDS:
+            raise RequestError(
+                f"expected a format for answers of the kind {kind!r}, got zarr, which holds images",
+                field="format",
+                hint="leave --format out, or see: cytoray predict --help",
+            )
+    return tuple(dict.fromkeys(formats)) or (form_named(None, kind).name,)
+
+
+def _filling(name: str, kind: TruthKind, answered: Answered) -> Callable[[Path], None]:
+    """Return what makes the file or folder of a prediction in one form."""
+
+    def fill(draft: Path) -> None:
+        if name == ZARR:
+            if kind == "labels":
+                write_labels(
+                    draft, answered.prediction.answer, axes=answered.axes, pixel_size=answered.image.pixel_size
+                )
+            else:
+                write_image(draft, answer_image(answered))
+            return
+        form = form_named(name, kind)
+        if form.write_folder is None:
+            draft.write_bytes(form.encode(answered))
+        else:
+            draft.mkdir()
+            form.write_folder(answered, draft)
+
+    return fill
+
+
+def _filling_served(form: Form, body: bytes) -> Callable[[Path], None]:
+    """Return what makes the file or folder of what a service answered; archives are unpacked."""
+
+    def fill(draft: Path) -> None:
+        if form.write_folder is None:
+            draft.write_bytes(body)
+            return
+        with zipfile.ZipFile(BytesIO(body)) as archive:
+            draft.mkdir()
+            archive.extractall(draft)
+
+    return fill
+
+
+def _stream(
+    predictor: Predictor, image: Image, wanted: Sequence[str], writer: AnswerWriter, identity: ModelAnswered
+) -> Done:
+    """Answer for an image that does not fit into memory, block by block, into an OME-Zarr."""
+    stored: list[StoredPrediction] = []
+
+    def fill(draft: Path) -> None:
+        with _progress(Path(image.source).name) as progress:
+            stored.append(predictor.predict_to_zarr(image, draft, progress=progress))
+
+    others = [name for name in wanted if name not in ("tif", ZARR)]
+    if len(others) < len(wanted):
+        writer.write(ZARR, ZARR_SUFFIX, identity, fill)
+    if others:
+        writer.errors.append(
+            RequestError(
+                f"{image.source} is larger than the memory budget, so its answer is written as OME-Zarr, not as "
+                f"{', '.join(others)}",
+                field="format",
+                hint="use --format zarr, or give more --memory",
+            )
+        )
+    return Done(sum(one.objects for one in stored), join_warnings(image.warnings, *(one.warnings for one in stored)))
 
 
 @contextmanager
@@ -308,14 +325,3 @@ def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*Progress.get_default_columns(), console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _require_absent(path: Path) -> None:
-    if path.exists():
-        raise RequestError(f"{path} exists already", field="out", hint="remove it, or choose another --out")
-
-
-def _is_image(path: Path) -> bool:
-    if path.is_dir():
-        return is_zarr(path)
-    return path.suffix.lower() in _IMAGE_SUFFIXES and not path.name.startswith(".")

@@ -8,33 +8,35 @@ files are passed but arrays: see :class:`Given`.
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 import time
-from collections.abc import Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from cytoray_analysis.devices import Precision
-from cytoray_analysis.errors import CytorayError
+from cytoray_analysis.each import predict_each, require_each
+from cytoray_analysis.errors import CytorayError, ImageTooLargeError
 from cytoray_analysis.images import Image, Limits, read_image
 from cytoray_analysis.predictor import MEMORY_BUDGET, ModelIdentity, Prediction, Predictor
+from cytoray_analysis.selection import EVERYTHING, Selection
 from cytoray_serving.answers import Answered, Form, choose_form
 from cytoray_serving.answers.summary import compare, summarise
-from cytoray_serving.batching import BatchQueue
 from cytoray_serving.exchange import UPLOADED, Answer, Question
 from cytoray_serving.inputs import boxes_of_json, in_model_axes, is_movie, label_pixels, require_objects_fit
+from cytoray_serving.lanes import Lane
 from cytoray_serving.steps import run_step
 
 if TYPE_CHECKING:
     from cytoray_analysis.bundle import Bundle
     from cytoray_services.settings import Settings
+
+T = TypeVar("T")
 
 
 class ReplicaOptions(BaseModel):
@@ -91,24 +93,27 @@ class Given:
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """An image, decoded, with what is told of its objects."""
+    """An image, decoded, with what is told of its objects, and whether its planes are answered one by one."""
 
     image: Image
     objects: Any
+    pixels: int  # at the pixel size of the model
+    selection: Selection = EVERYTHING
 
     @property
     def alike(self) -> Hashable:
-        """What requests have in common that go through the network together; those with objects go alone."""
-        if self.objects is not None:
+        """What requests have in common that go through the network together; those with objects or stacks go alone."""
+        if self.objects is not None or self.selection.each:
             return id(self)
-        return self.image.axes, self.image.shape, self.image.dtype.str
+        return self.image.axes, self.image.shape, self.image.dtype.str, self.pixels
 
 
 @dataclass(frozen=True, eq=False)
 class _Predicted:
     answered: Answered
     batch: int
-    started: float
+    place: int
+    seconds: float  # of the whole batch
 
 
 class LoadedModel:
@@ -142,20 +147,16 @@ class LoadedModel:
         )
         bundle.self_test()
         self._predictor.warm_up()
-        # An accelerator must not wait for the CPU's part, reading and decoding: as many at work as there are cores.
-        # On a CPU two hide each other's reading and decoding, where there are cores for two.
         on_cpu = self._predictor.device.type == "cpu"
-        cores = options.threads or torch.get_num_threads()
-        at_work = min(2, cores) if on_cpu else max(2, min(16, os.cpu_count() or 2))
-        self._threads = ThreadPoolExecutor(at_work, thread_name_prefix="encode")
-        self._cores = _Cores(cores)
-        self._queue: BatchQueue[_Asked, _Predicted | CytorayError] = BatchQueue(
-            self._predict,
-            key=lambda asked: asked.alike,
-            cost=lambda asked: _pixels(asked.image),
-            budget=options.batch_pixels or (2**18 if on_cpu else 2**24),
-            concurrency=at_work,
-            beside=at_work if on_cpu else 1,
+        self._lanes: defaultdict[int, Lane[_Asked, _Predicted | CytorayError]] = defaultdict(
+            lambda: Lane(
+                self._predict,
+                key=lambda asked: asked.alike,
+                cost=lambda asked: asked.pixels,
+                budget=options.batch_pixels or (2**18 if on_cpu else 2**24),
+                cores=options.threads or torch.get_num_threads(),
+                on_cpu=on_cpu,
+            )
         )
 
     async def answer(self, question: Question, given: Given | None = None) -> Answer | CytorayError:
@@ -172,25 +173,23 @@ class LoadedModel:
             The error is returned, not raised: it is an answer too, and nothing of the replica's.
         """
         loop = asyncio.get_running_loop()
+        lane = self._lanes[question.lane]
         try:
             begun = time.perf_counter()
             form = choose_form(question.accept, self._predictor.task.output.truth)
-            asked = await loop.run_in_executor(self._threads, self._read, question, given)
-            waiting = time.perf_counter()
-            outcome = await self._queue.submit(asked)
+            asked, reading = await loop.run_in_executor(lane.threads, _timed, self._read, question, given)
+            outcome = await lane.queue.submit(asked)
             if isinstance(outcome, CytorayError):
                 return outcome
-            encoding = time.perf_counter()
-            encoded, summary = await loop.run_in_executor(
-                self._threads, _encode, form, outcome.answered, question.summary
-            )
+            encode = partial(_encode, form, outcome.answered, question.summary)
+            (encoded, summary), encoding = await loop.run_in_executor(lane.threads, _timed, encode)
         except CytorayError as error:
             return error
         prediction = outcome.answered.prediction
         seconds = prediction.seconds | {
-            "read": waiting - begun + prediction.seconds["read"],
-            "queue": outcome.started - waiting,
-            "encode": time.perf_counter() - encoding,
+            "read": reading + prediction.seconds["read"],
+            "queue": time.perf_counter() - begun - reading - encoding - outcome.seconds,
+            "encode": encoding,
         }
         return Answer(
             body=encoded,
@@ -201,11 +200,14 @@ class LoadedModel:
             kind=prediction.kind,
             objects=prediction.objects,
             steps=() if given is None else given.steps,
-            megapixels=_pixels(asked.image) / 1e6,
+            megapixels=asked.pixels / 1e6,
             body_in=len(question.image) + len(question.masks or b""),
             batch=outcome.batch,
             seconds=seconds if given is None else given.seconds | seconds,
             summary=summary,
+            warnings=prediction.warnings,
+            channels=tuple(outcome.answered.channels),
+            place=outcome.place,
         )
 
     async def step(self, question: Question, given: Given | None, *, movie: bool) -> Given | CytorayError:
@@ -218,7 +220,7 @@ class LoadedModel:
         """
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, self._step, question, given, movie)
+            return await loop.run_in_executor(self._lanes[0].threads, self._step, question, given, movie)
         except CytorayError as error:
             return error
 
@@ -230,40 +232,60 @@ class LoadedModel:
             return compare(first, second, self._predictor)
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, agreement)
+            return await asyncio.get_running_loop().run_in_executor(self._lanes[0].threads, agreement)
         except CytorayError as error:
             return error
 
     def close(self) -> None:
         """Let what is at work finish, and end the threads."""
-        self._queue.close()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for lane in self._lanes.values():
+            lane.close()
 
     def _read(self, question: Question, given: Given | None) -> _Asked:
         """Take what earlier models found, or decode the files of a question."""
         predictor = self._predictor
         expected = predictor.bundle.spec.input
+        require_each(predictor.bundle.spec, predictor.task.output.per, question.selection.each)
         if given is not None:
             found = () if given.objects is None else given.steps
             require_objects_fit(predictor, masks=question.masks, boxes=question.boxes, segmentation=found or None)
-            return _Asked(given.image, given.objects)
+            return self._asked(given.image, given.objects, question.selection)
         require_objects_fit(predictor, masks=question.masks, boxes=question.boxes)
-        image = in_model_axes(self._decode(question.image, "the image"), movie=is_movie(expected))
+        image = self._image(question, movie=is_movie(expected))
         objects: Any = None
         if question.masks is not None:
-            objects = label_pixels(self._decode(question.masks, "the masks"), expected)
+            masks = self._decode(question.masks, "the masks", labels=True)
+            objects = label_pixels(masks, expected, question.selection, image.axes)
+            image = image.warn(*masks.warnings)
         elif question.boxes is not None:
             objects = boxes_of_json(question.boxes, image, expected)
-        return _Asked(image, objects)
+        return self._asked(image, objects, question.selection)
 
-    def _decode(self, body: bytes, name: str) -> Image:
+    def _asked(self, image: Image, objects: Any, selection: Selection) -> _Asked:
+        pixels, most = self._predictor.network_pixels(image), self._options.largest_image
+        if pixels > most:
+            raise ImageTooLargeError(
+                f"{image.source}: expected at most {most / 1e6:.0f} megapixels at the model's pixel size, "
+                f"got {pixels / 1e6:.0f}",
+                field="image",
+                hint="send a job; where the file is wrong about its pixel size, say it with pixel_size",
+            )
+        return _Asked(image, objects, pixels, selection)
+
+    def _image(self, question: Question, *, movie: bool) -> Image:
+        """Decode the image of a question, and take what is chosen of it."""
+        image = self._decode(question.image, "the image", question.selection)
+        return in_model_axes(image, movie=movie).warn(*question.warnings)
+
+    def _decode(self, body: bytes, name: str, selection: Selection = EVERYTHING, *, labels: bool = False) -> Image:
         pixels = self._options.largest_image
-        return read_image(body, limits=Limits(pixels, decoded_bytes=16 * pixels, frames=UPLOADED.frames), name=name)
+        limits = Limits(pixels, decoded_bytes=16 * pixels, frames=UPLOADED.frames)
+        return read_image(body, limits=limits, name=name, selection=selection, labels=labels)
 
     def _step(self, question: Question, given: Given | None, movie: bool) -> Given:
         started = time.perf_counter()
-        image = in_model_axes(self._decode(question.image, "the image"), movie=movie) if given is None else given.image
-        image, objects = run_step(self._predictor, image, None if given is None else given.objects)
+        image = self._image(question, movie=movie) if given is None else given.image
+        image, objects = run_step(self._predictor, image, None if given is None else given.objects, question.selection)
         # In memory: it goes to another process.
         image = replace(image, data=image.read())
         steps = () if given is None else given.steps
@@ -274,50 +296,30 @@ class LoadedModel:
 
     def _predict_alone(self, question: Question) -> Prediction:
         asked = self._read(question, None)
-        return self._predictor.predict(asked.image, asked.objects)
+        return predict_each(self._predictor, asked.image, asked.selection, asked.objects)
 
     def _predict(self, batch: Sequence[_Asked]) -> list[_Predicted | CytorayError]:
-        started = time.perf_counter()
-        with self._cores.share():
-            outcomes = self._predictor.predict_batch([one.image for one in batch], [one.objects for one in batch])
+        outcomes, seconds = _timed(self._outcomes, batch)
         return [
             outcome
             if isinstance(outcome, CytorayError)
             else _Predicted(
                 Answered(replace(outcome, model=self.identity), asked.image, self._predictor, asked.objects),
                 len(batch),
-                started,
+                place,
+                seconds,
             )
-            for asked, outcome in zip(batch, outcomes, strict=True)
+            for place, (asked, outcome) in enumerate(zip(batch, outcomes, strict=True))
         ]
 
-
-class _Cores:
-    """Shares the cores of a replica among the batches at work: together they would wait for each other's threads.
-
-    Parameters
-    ----------
-    threads
-        Cores that the network may use.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._busy = 0
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def share(self) -> Iterator[None]:
-        """Take a share of the cores for the calling thread; with OpenMP the number of threads is each thread's own."""
-        with self._lock:
-            self._busy += 1
-            share = max(1, self._threads // self._busy)
-        torch.set_num_threads(share)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._busy -= 1
+    def _outcomes(self, batch: Sequence[_Asked]) -> list[Prediction | CytorayError]:
+        first = batch[0]
+        if not first.selection.each:
+            return self._predictor.predict_batch([one.image for one in batch], [one.objects for one in batch])
+        try:  # a stack is alone in its batch
+            return [predict_each(self._predictor, first.image, first.selection, first.objects)]
+        except CytorayError as error:
+            return [error]
 
 
 def load_model(reference: str, settings: Settings, options: ReplicaOptions) -> LoadedModel:
@@ -360,6 +362,12 @@ def exact_reference(reference: str, settings: Settings) -> str:
     registry = Registry.open(settings)
     known = registry.last_known(reference)
     return (known or registry.resolve_or_known(reference)[0]).reference
+
+
+def _timed(work: Callable[..., T], *arguments: Any) -> tuple[T, float]:
+    """Do some work, and say how long it took, without the wait for a thread."""
+    begun = time.perf_counter()
+    return work(*arguments), time.perf_counter() - begun
 
 
 def _encode(form: Form, answered: Answered, summary: bool) -> tuple[bytes, dict[str, float]]:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 T = TypeVar("T")
 
@@ -20,7 +21,13 @@ def declared_length(request: Request) -> int | None:
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """Wait for work, and cancel it when the caller goes away: nobody waits for it then."""
+    """Wait for work, and cancel it when the caller goes away: nobody waits for it then.
+
+    Raises
+    ------
+    ClientDisconnect
+        The caller went away.
+    """
     task = asyncio.ensure_future(work)
     tasks: set[asyncio.Future[Any]] = {task}
     try:
@@ -30,6 +37,9 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             task.cancel()
+            await asyncio.wait([task])
+        if task.cancelled():
+            raise ClientDisconnect
         return await task
     finally:
         for one in tasks:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from cytoray_analysis.errors import CytorayError, InputError, ModelNotFoundError, RequestError
 from cytoray_analysis.tasks import truth_of
 from cytoray_services.registry import Registry, load_bundle, parse_reference
-from cytoray_services.rollouts.rollout import Routing, read_routing, share
+from cytoray_services.rollouts.rollout import Routing, lane, read_routing, share
 from cytoray_serving.answers import FORMS
 from cytoray_serving.schema import ModelStatus
 
@@ -77,8 +77,12 @@ class Route:
         The version that its alias points to, or a canary beside it.
     before
         The models of a pipeline that work before it, in order.
+    alias
+        The alias that was meant; None where it is not followed.
     watched
-        Whether a canary is running, so that what becomes of the question is to be reported.
+        Whether a canary stands beside that alias, so that what becomes of the question is to be reported.
+    lane
+        The lane in which it is answered: 0, or apart from the rest of its version because its time is compared.
     shadow
         A version that is to be asked too, whose answer nobody sees.
     """
@@ -88,7 +92,9 @@ class Route:
     keys: tuple[float, float]
     target: Target
     before: tuple[Target, ...] = ()
+    alias: str | None = None
     watched: bool = False
+    lane: int = 0
     shadow: Target | None = None
 
 
@@ -189,12 +195,15 @@ class Routes:
             return Route(model, version, keys, target)
         alias = parse_reference(reference).alias
         chosen, mirror = known.routing.version(alias, keys[0]), known.routing.mirror(alias, keys[1])
+        canary = known.routing.canary(alias)
         return Route(
             model,
             version,
             keys,
             known.beside.get(chosen or "", target),
-            watched=bool(known.routing.canaries),
+            alias=known.routing.alias(alias),
+            watched=canary is not None,
+            lane=0 if canary is None else lane(canary, keys[0]),
             shadow=known.beside.get(mirror or ""),
         )
 

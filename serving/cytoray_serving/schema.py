@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cytoray_analysis.selection import Selection
 from cytoray_analysis.tasks import TruthKind
 
 
@@ -13,10 +15,8 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class UriQuestion(_Frozen):
+class UriQuestion(Selection):
     """A question whose files lie somewhere else; the service must be allowed to read there."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     image: str = Field(description="URI of the image: s3://, https:// or file://.", min_length=1)
     masks: str | None = Field(default=None, description="URI of a label image of the same size.")
@@ -26,6 +26,20 @@ class UriQuestion(_Frozen):
         default=None, description="URI for the answer; the request then becomes a job, and 303 says where it is."
     )
     format: str | None = Field(default=None, description="Form of the answer at `output`, such as zarr or geojson.")
+
+
+class WarningRow(_Frozen):
+    """What should be known before an answer is used."""
+
+    code: str = Field(description="The same for the same kind of thing, such as pixel-size-unknown.")
+    sentence: str = Field(description="What was found, and what was done about it.")
+
+
+class ChannelChosen(_Frozen):
+    """A channel of the image that was chosen."""
+
+    name: str
+    number: int = Field(description="In the file, from 0.")
 
 
 class ModelAnswered(_Frozen):
@@ -67,13 +81,48 @@ class Ready(_Frozen):
     models: list[str]
 
 
-class ObjectRow(_Frozen):
+_Z = "Of a volume, or of planes that were answered one by one; null in a plane."
+_T = "Of frames that were answered one by one; null otherwise."
+
+
+class BoxSides(_Frozen):
+    """Where a box begins, and where it ends, outside of it; in pixels of the image that was sent."""
+
+    xmin: int | float
+    ymin: int | float
+    zmin: int | float | None = Field(default=None, description=_Z)
+    tmin: int | float | None = Field(default=None, description=_T)
+    xmax: int | float
+    ymax: int | float
+    zmax: int | float | None = Field(default=None, description=_Z)
+    tmax: int | float | None = Field(default=None, description=_T)
+
+
+def box_sides(starts: Sequence[float], stops: Sequence[float], axes: str) -> dict[str, float]:
+    """Return the sides of a box by name.
+
+    Parameters
+    ----------
+    starts, stops
+        Along each axis.
+    axes
+        Their names, such as ``"YX"`` or ``"TZYX"``.
+    """
+    ends = (("min", starts), ("max", stops))
+    return {f"{axis}{end}": side for end, sides in ends for axis, side in zip(axes.lower(), sides, strict=True)}
+
+
+class ObjectRow(BoxSides):
     """One object of an answer; coordinates in pixels of the image that was sent, in the order of its spatial axes."""
 
     label: int
     area: int = Field(description="Pixels.")
     centroid: list[float]
-    bbox: list[int] = Field(description="First row, first column, then one past the last row and column.")
+    bbox: list[int] = Field(
+        description="The box without names, for callers of earlier releases: first row, first column, then one past "
+        "the last row and column.",
+        json_schema_extra={"deprecated": True},
+    )
     intensity_mean: list[float] | None = Field(
         default=None, description="Mean of each channel; null where a stack was answered with a plane."
     )
@@ -85,6 +134,9 @@ class ObjectTable(_Frozen):
 
     kind: Literal["labels"] = "labels"
     model: ModelAnswered
+    warnings: list[WarningRow] = Field(default=[], description="What was assumed, left out or unknown.")
+    channels: list[ChannelChosen] = Field(default=[], description="Of the image, where some were chosen.")
+    axes: str = Field(default="", description="Of the label image, such as YX; ZYX where each plane was answered.")
     shape: list[int]
     seconds: dict[str, float] = Field(description="Seconds per stage.")
     objects: list[ObjectRow]
@@ -104,6 +156,8 @@ class ImageTable(_Frozen):
 
     kind: Literal["image"] = "image"
     model: ModelAnswered
+    warnings: list[WarningRow] = Field(default=[], description="What was assumed, left out or unknown.")
+    input_channels: list[ChannelChosen] = Field(default=[], description="Of the image, where some were chosen.")
     axes: str
     shape: list[int]
     seconds: dict[str, float] = Field(description="Seconds per stage.")
@@ -117,11 +171,15 @@ class ClassProbability(_Frozen):
     probability: float
 
 
-class CellRow(_Frozen):
+class CellRow(BoxSides):
     """One cell that was classified; coordinates in pixels of the image that was sent."""
 
     number: int = Field(description="Its number in the masks, or in the list of boxes from 1.")
-    box: list[float] = Field(description="Where it begins along each spatial axis, rows first; then where it ends.")
+    box: list[float] = Field(
+        description="The box without names, for callers of earlier releases: where it begins along each spatial axis, "
+        "rows first; then where it ends.",
+        json_schema_extra={"deprecated": True},
+    )
     label: str = Field(description="The most probable class.")
     probabilities: list[float] = Field(description="Of every class, in the order of the classes.")
     top: list[ClassProbability] = Field(description="The most probable classes, three at most.")
@@ -132,6 +190,9 @@ class ClassTable(_Frozen):
 
     kind: Literal["class"] = "class"
     model: ModelAnswered
+    warnings: list[WarningRow] = Field(default=[], description="What was assumed, left out or unknown.")
+    channels: list[ChannelChosen] = Field(default=[], description="Of the image, where some were chosen.")
+    axes: str = Field(default="", description="Of the boxes, such as YX; ZYX where each plane was answered.")
     classes: list[str]
     seconds: dict[str, float] = Field(description="Seconds per stage.")
     cells: list[CellRow]
@@ -152,6 +213,8 @@ class TrackTable(_Frozen):
 
     kind: Literal["lineage"] = "lineage"
     model: ModelAnswered
+    warnings: list[WarningRow] = Field(default=[], description="What was assumed, left out or unknown.")
+    channels: list[ChannelChosen] = Field(default=[], description="Of the image, where some were chosen.")
     frames: int
     shape: list[int] = Field(description="Of a frame.")
     divisions: list[int] = Field(description="Tracks that end in a division.")

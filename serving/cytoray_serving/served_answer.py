@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoray_analysis.answer_warnings import Warnings
 from cytoray_analysis.errors import RequestError
+from cytoray_serving.schema import ChannelChosen
 
 if TYPE_CHECKING:
     from cytoray_analysis.images import Image
 
-# A metric's name, any parameters but a duration, then the duration; commas and semicolons may stand in quotes.
-_DURATION = re.compile(r'([\w-]+)(?:;\s*(?!dur=)[\w-]+(?:=(?:"[^"]*"|[^;,"]*))?)*;\s*dur=([0-9]+(?:\.[0-9]+)?)')
-
 
 @dataclass(frozen=True)
 class ServedAnswer:
-    """An answer of the service.
+    """An answer of the service; :mod:`cytoray_serving.headers` says which header fills which field.
 
     Attributes
     ----------
@@ -34,10 +32,14 @@ class ServedAnswer:
         What it is: ``labels``, ``image``, ``class`` or ``lineage``.
     objects
         Objects, cells or tracks that it holds.
-    segmentation
-        Version of the model that found the objects; None where none was named.
+    steps
+        Versions of the models that worked before it, in order, such as the one that found the objects.
     seconds
         Per stage, as the service measured them.
+    warnings
+        What should be known before the answer is used; more than fits into a header is in the answer in JSON.
+    channels
+        Those of the image that were chosen, with their numbers in the file; empty where none were.
     """
 
     body: bytes
@@ -47,8 +49,15 @@ class ServedAnswer:
     digest: str
     kind: str
     objects: int
-    segmentation: str | None
+    steps: tuple[str, ...]
     seconds: dict[str, float]
+    warnings: Warnings = ()
+    channels: tuple[ChannelChosen, ...] = ()
+
+    @property
+    def segmentation(self) -> str | None:
+        """The version that worked right before this model: of cells and tracks, the one that found the objects."""
+        return self.steps[-1] if self.steps else None
 
     def labels(self) -> NDArray[np.unsignedinteger[Any]]:
         """Return the label image of an answer in TIFF or label PNG.
@@ -58,7 +67,7 @@ class ServedAnswer:
         RequestError
             The answer has another form.
         """
-        if self.media_type == "image/tiff":
+        if self.kind == "labels" and self.media_type == "image/tiff":
             import tifffile
 
             return np.asarray(tifffile.imread(io.BytesIO(self.body)))
@@ -67,21 +76,29 @@ class ServedAnswer:
 
             return np.asarray(imagecodecs.png_decode(self.body))
         raise RequestError(
-            f"expected an answer that is a label image, got {self.media_type}",
+            f"expected an answer that is a label image, got {self.media_type} of the kind {self.kind!r}",
             field="accept",
-            hint="ask with accept='image/tiff'",
+            hint="ask with accept='image/tiff'"
+            if self.kind == "labels"
+            else f"ask a model of labels, not {self.model}",
         )
 
     def image(self) -> Image:
-        """Return the predicted image of an answer in TIFF, with the names of its channels.
+        """Return the image of an answer in TIFF, with its axes and the names of its channels.
 
         Raises
         ------
-        ImageError
-            The answer has another form.
+        RequestError
+            The answer has another form: pictures are stretched for the eye.
         """
         from cytoray_analysis.images import read_image
 
+        if self.media_type != "image/tiff":
+            raise RequestError(
+                f"expected an answer in TIFF, got {self.media_type}",
+                field="accept",
+                hint="ask with accept='image/tiff'",
+            )
         return read_image(self.body, name="the answer")
 
     def table(self) -> Any:
@@ -99,8 +116,3 @@ class ServedAnswer:
                 hint="ask with accept='application/json'",
             )
         return json.loads(self.body)
-
-
-def parse_server_timing(header: str) -> dict[str, float]:
-    """Read seconds per stage from a ``Server-Timing`` header, whose durations are milliseconds."""
-    return {name: float(value) / 1e3 for name, value in _DURATION.findall(header)}

@@ -7,8 +7,10 @@ import math
 import tempfile
 from pathlib import Path
 
+from cytoray_analysis.answer_warnings import Warnings, join_warnings
 from cytoray_analysis.errors import ImageTooLargeError, RequestError
 from cytoray_analysis.images import Limits, write_image
+from cytoray_analysis.selection import EVERYTHING, Selection
 from cytoray_serving.exchange import Question
 from cytoray_serving.jobs.request import JobRequest
 from cytoray_serving.places import Place, place
@@ -35,12 +37,16 @@ def fetch_question(asked: UriQuestion, accept: str | None, config: ServiceConfig
     largest_image = config.largest_image
     image = place(asked.image, allowed, field="image")
     masks = None if asked.masks is None else place(asked.masks, allowed, field="masks")
+    body, warnings, left = _chosen_bytes(image, largest_image, asked.selection)
+    objects, more = (None, ()) if masks is None else _bytes(masks, largest_image, labels=True)
     return Question(
-        image=_bytes(image, largest_image),
+        image=body,
         accept=accept,
-        masks=None if masks is None else _bytes(masks, largest_image),
+        masks=objects,
         boxes=None if asked.boxes is None else json.dumps(asked.boxes),
         segmentation=asked.segmentation,
+        selection=left,
+        warnings=join_warnings(warnings, more),
     )
 
 
@@ -66,14 +72,25 @@ def job_of(asked: UriQuestion) -> JobRequest:
         format=asked.format,
         masks=asked.masks,
         segmentation=asked.segmentation,
+        **asked.given(),
     )
 
 
-def _bytes(file: Place, largest_image: int) -> bytes:
-    """Return an image file as it is; an OME-Zarr, which is a folder, as an OME-TIFF."""
+def _chosen_bytes(file: Place, largest_image: int, selection: Selection) -> tuple[bytes, Warnings, Selection]:
+    """Return an image file, its warnings, and what is left to be chosen: of an OME-Zarr one series, plane or frame."""
     if not file.is_zarr():
-        return file.read_bytes()
-    image = file.open_image(Limits())
+        return file.read_bytes(), (), selection
+    here = selection.without("channel", "pixel_size", *("plane" if axis == "Z" else "frame" for axis in selection.each))
+    return *_bytes(file, largest_image, here), selection.without(*here.given())
+
+
+def _bytes(
+    file: Place, largest_image: int, selection: Selection = EVERYTHING, *, labels: bool = False
+) -> tuple[bytes, Warnings]:
+    """Return an image file as it is; an OME-Zarr, which is a folder, as an OME-TIFF, with what it cannot say itself."""
+    if not file.is_zarr():
+        return file.read_bytes(), ()
+    image = file.open_image(Limits(), selection, labels=labels)
     pixels = math.prod(length for axis, length in zip(image.axes, image.shape, strict=True) if axis != "C")
     if pixels > largest_image:
         raise ImageTooLargeError(
@@ -83,4 +100,4 @@ def _bytes(file: Place, largest_image: int) -> bytes:
         )
     with tempfile.TemporaryDirectory(prefix="cytoray-") as folder:
         write_image(Path(folder) / "image.ome.tif", image)
-        return (Path(folder) / "image.ome.tif").read_bytes()
+        return (Path(folder) / "image.ome.tif").read_bytes(), image.warnings

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cytoray_analysis.each import predict_each
 from cytoray_analysis.errors import RequestError
 from cytoray_analysis.images import Image
-from cytoray_analysis.inference.objects import find_objects
+from cytoray_analysis.inference.objects import segment
 from cytoray_analysis.predictor import Predictor
+from cytoray_analysis.selection import EVERYTHING, Selection
 from cytoray_analysis.tasks import TruthKind
 from cytoray_analysis.tasks.protocol import Per
 from cytoray_serving.answers import Answered
@@ -66,8 +68,17 @@ def require_step(name: str, kind: TruthKind) -> None:
         )
 
 
-def run_step(predictor: Predictor, image: Image, objects: Any = None) -> tuple[Image, Any]:
+def run_step(
+    predictor: Predictor, image: Image, objects: Any = None, selection: Selection = EVERYTHING
+) -> tuple[Image, Any]:
     """Return what the next model is asked about: labels become its objects, a predicted image becomes its image.
+
+    Either way the image carries the warnings of the answer.
+
+    Parameters
+    ----------
+    selection
+        Says whether every plane or frame is answered by itself; all else is chosen already.
 
     Raises
     ------
@@ -76,14 +87,21 @@ def run_step(predictor: Predictor, image: Image, objects: Any = None) -> tuple[I
     """
     require_step(predictor.identity.name, predictor.task.output.truth)
     if predictor.task.output.truth == "labels":
-        return image, find_objects(image, predictor)
-    prediction = predictor.predict(image, objects)
+        if selection.each:
+            stack = predict_each(predictor, image, selection)
+            return image.warn(*stack.warnings), stack.answer
+        found = segment(image, predictor)
+        return image.warn(*found.warnings), found.labels
+    prediction = predict_each(predictor, image, selection, objects)
     # Deviations, which come after the channels, are not for the next model.
     channels = prediction.answer[: len(predictor.bundle.spec.task.arguments["channels"])]
-    return answer_image(Answered(replace(prediction, answer=channels), image, predictor)), None
+    predicted = answer_image(Answered(replace(prediction, answer=channels), image, predictor))
+    return predicted.warn(*prediction.warnings), None
 
 
-def run_steps(predictors: Sequence[Predictor], image: Image, objects: Any = None) -> Answered:
+def run_steps(
+    predictors: Sequence[Predictor], image: Image, objects: Any = None, selection: Selection = EVERYTHING
+) -> Answered:
     """Answer with several models: labels are the objects of the next model, a predicted image is its image.
 
     Parameters
@@ -94,6 +112,8 @@ def run_steps(predictors: Sequence[Predictor], image: Image, objects: Any = None
         The image, or a movie of which a model of labels segments every frame.
     objects
         What the first model is told of the objects.
+    selection
+        Says whether every plane or frame is answered by itself; all else is chosen already.
 
     Returns
     -------
@@ -104,5 +124,5 @@ def run_steps(predictors: Sequence[Predictor], image: Image, objects: Any = None
     image = in_model_axes(image, movie=movie)
     *earlier, last = predictors
     for predictor in earlier:
-        image, objects = run_step(predictor, image, objects)
-    return Answered(last.predict(image, objects), image, last, objects)
+        image, objects = run_step(predictor, image, objects, selection)
+    return Answered(predict_each(last, image, selection, objects), image, last, objects)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from cytoray_analysis.errors import CytorayError, PlatformError
 from cytoray_services.registry import Registry, parse_reference
-from cytoray_services.rollouts.leader import Compared, Observed, RolloutKeeper
-from cytoray_serving.jobs.request import JobRequest, JobStatus
+from cytoray_services.rollouts.leader import Report, RolloutKeeper
+from cytoray_serving.jobs.request import JobList, JobRequest, JobStatus
 from cytoray_serving.jobs.service import JobService
 from cytoray_serving.routes import Served
 from cytoray_serving.service_config import ServiceConfig
@@ -54,8 +54,8 @@ class Steward:
         self._jobs.start()
         threading.Thread(target=self._lead, name="rollouts", daemon=True).start()
 
-    async def report(self, reports: Sequence[Observed | Compared]) -> None:
-        """Take what a gateway saw of canaries and shadows."""
+    async def report(self, reports: Sequence[Report]) -> None:
+        """Take what a gateway saw of canaries, shadows and traffic."""
         self._keeper.observe_many(reports)
 
     async def submit(self, steps: tuple[str, ...], request: JobRequest, owner: str) -> JobStatus | CytorayError:
@@ -66,9 +66,9 @@ class Steward:
         """Return where a job stands."""
         return await _value(self._jobs.show(job_id))  # type: ignore[no-any-return]
 
-    async def list_jobs(self, owner: str | None) -> list[JobStatus] | CytorayError:
+    async def list_jobs(self) -> JobList | CytorayError:
         """Return where all jobs stand."""
-        return await _value(self._jobs.list(owner))  # type: ignore[no-any-return]
+        return await _value(self._jobs.list())  # type: ignore[no-any-return]
 
     async def stop(self, job_id: str) -> JobStatus | CytorayError:
         """Cancel a job."""
@@ -93,8 +93,8 @@ class RemoteSteward:
     def __init__(self, handle: Any) -> None:
         self._handle = handle
 
-    async def report(self, reports: Sequence[Observed | Compared]) -> None:
-        """Hand over what was seen of canaries and shadows."""
+    async def report(self, reports: Sequence[Report]) -> None:
+        """Hand over what was seen of canaries, shadows and traffic."""
         await _asked(self._handle.report.remote(list(reports)))
 
     async def submit(self, steps: tuple[str, ...], request: JobRequest, owner: str) -> JobStatus:
@@ -105,9 +105,9 @@ class RemoteSteward:
         """Return where a job stands."""
         return await _asked(self._handle.show.remote(job_id))  # type: ignore[no-any-return]
 
-    async def list(self, owner: str | None = None) -> list[JobStatus]:
+    async def list(self) -> JobList:
         """Return where all jobs stand."""
-        return await _asked(self._handle.list_jobs.remote(owner))  # type: ignore[no-any-return]
+        return await _asked(self._handle.list_jobs.remote())  # type: ignore[no-any-return]
 
     async def stop(self, job_id: str) -> JobStatus:
         """Cancel a job."""

@@ -59,6 +59,20 @@ class TaskConformance(ABC):
         step = 0.05 / float(outputs.grad.abs().max().clamp(min=1e-12))
         assert task.loss(outputs.detach() - step * outputs.grad, target) < before
 
+    def test_the_losses_of_parts_of_a_batch_and_their_gradients_add_up_to_those_of_the_batch(self) -> None:
+        task, target = self.task(), self.task().encode(self.truths())
+        whole, parts = (self.outputs(self.truths()).requires_grad_() for _ in range(2))
+        loss = task.loss(whole, target)
+        loss.backward()  # type: ignore[no-untyped-call]
+        amounts = task.loss.amounts(target)
+        each = torch.stack([task.loss.amounts(one) for one in torch.split(target, 1)])
+        torch.testing.assert_close(amounts, each.sum(0))
+        crops = zip(torch.split(parts, 1), torch.split(target, 1), strict=True)
+        pieces = [task.loss(outputs, one, of=amounts) for outputs, one in crops]
+        torch.stack(pieces).sum().backward()  # type: ignore[no-untyped-call]
+        torch.testing.assert_close(torch.stack(pieces).sum(), loss)
+        torch.testing.assert_close(parts.grad, whole.grad, rtol=1e-5, atol=1e-7)
+
     def test_what_is_unknown_teaches_nothing(self) -> None:
         task, truths = self.task(), self.unknown()
         outputs = self.outputs(truths).requires_grad_()
@@ -70,7 +84,10 @@ class TaskConformance(ABC):
 
     def test_metrics_have_names_before_anything_is_scored(self) -> None:
         answers, truths = self.items()
-        assert set(self.task().score([], [])) <= set(self.task().score(answers, truths))
+        assert set(self.task().score(answers, truths)) <= set(self.task().output.metrics)
+
+    def test_nothing_has_no_score(self) -> None:
+        assert self.task().score([], []) == {}
 
     def test_a_perfect_answer_has_the_best_score(self) -> None:
         scores = self.task().score(*self.items())

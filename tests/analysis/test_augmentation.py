@@ -99,6 +99,19 @@ def test_truth_about_a_whole_crop_is_left_alone(truth: torch.Tensor) -> None:
     assert out.shape == (3, 2, 64, 64)
 
 
+@pytest.mark.parametrize("crop", [(64, 64), (24, 48, 48)], ids=str)
+def test_where_no_truth_says_that_a_pixel_is_unknown_the_border_goes_on(crop: tuple[int, ...]) -> None:
+    """As beyond the border of an image at inference: a network for cells must not learn what black corners mean."""
+    augmentation = STILL.model_copy(update={"rotation": 1.0, "flips": True, "zoom": (0.5, 0.5)})
+    images = torch.full((16, 2, *crop), 0.7)
+    of_cells, _ = augment(images, torch.zeros(16, dtype=torch.int64), crop, augmentation, torch.Generator())
+    assert torch.allclose(of_cells, torch.tensor(0.7), atol=1e-5)
+    unknown = torch.zeros((16, *crop), dtype=torch.int64)
+    of_pixels, labels = augment(images, unknown, crop, augmentation, torch.Generator())
+    assert (of_pixels[:, 0][labels < 0] < 0.7).all()
+    assert (labels < 0).float().mean() > 0.5
+
+
 def test_volumes_are_turned_in_their_plane_only() -> None:
     augmentation = STILL.model_copy(update={"rotation": 1.0, "flips": True})
     crop = (8, 32, 32)

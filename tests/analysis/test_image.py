@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cytoray_analysis.errors import AxesError, ImageError
-from cytoray_analysis.images import AXES, image_from_array, require_finite
+from cytoray_analysis.errors import AxesError, ImageError, ImageTooLargeError
+from cytoray_analysis.images import AXES, image_from_array, read_image, require_finite, write_image
 from cytoray_analysis.images.axes import channel_names, micrometres, resolve_axes
 from cytoray_analysis.images.image import AxisView
 
@@ -169,4 +171,15 @@ def test_channels_without_names_are_numbered() -> None:
     assert channel_names(None, 2) == ("channel 0", "channel 1")
     assert channel_names(("Channel:0:0", "DAPI"), 2) == ("channel 0", "DAPI")
     assert channel_names(None, 1) == ("grey",)
-    assert channel_names(None, 3, samples=True) == ("red", "green", "blue")
+    assert channel_names(None, 3) == ("channel 0", "channel 1", "channel 2")
+
+
+def test_an_image_that_does_not_fit_into_memory_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "large.ome.zarr"
+    write_image(path, image_from_array(np.ones((32, 32)), "YX"))
+    header = path / "0" / "zarr.json"
+    header.write_text(json.dumps({**json.loads(header.read_text()), "shape": [2**18, 2**18]}))
+    image = read_image(path)
+    with pytest.raises(ImageTooLargeError, match=r"takes 549\.8 GB, \d+\.\d GB are free"):
+        image.read()
+    np.testing.assert_array_equal(image.read((slice(0, 32), slice(0, 32))), np.ones((32, 32)))

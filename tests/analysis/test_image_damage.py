@@ -93,7 +93,7 @@ def fails(source: bytes | Path, error: type[CytorayError], match: str) -> Cytora
 def _imports_are_not_measured(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("good")
     (folder / "image.tif").write_bytes(tiff())
-    create_zarr(folder / "labels.ome.zarr", "YX", (8, 8), dtype="uint32", chunks=(8, 8))
+    create_zarr(folder / "labels.ome.zarr", "YX", (8, 8), dtype="uint32", chunks=(8, 8))[:] = 1
     for source in (tiff(), png(), folder / "image.tif", folder / "labels.ome.zarr"):
         read_image(source).read()
 

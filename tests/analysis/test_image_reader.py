@@ -83,7 +83,7 @@ CASES: dict[str, tuple[bytes, str, np.ndarray]] = {
     "RGB PNG": (picture(COLOUR, ".png"), "CYX", COLOUR.transpose(2, 0, 1)),
     "RGBA PNG": (picture(np.dstack([COLOUR, GREY]), ".png"), "CYX", COLOUR.transpose(2, 0, 1)),
     "grey PNG with a transparent value": (pillow_png(GREY, transparency=5), "YX", GREY),
-    "PNG of two values": (pillow_png(GREY > 100), "YX", (GREY > 100) * np.uint8(255)),
+    "PNG of two values": (pillow_png(GREY > 100), "YX", (GREY > 100) * np.uint8(1)),
     "grey PNG with transparency": (picture(np.dstack([GREY, GREY]), ".png", mode="LA"), "YX", GREY),
     "16-bit RGB PNG": (
         bytes(imagecodecs.png_encode(COLOUR.astype(np.uint16) * 250)),

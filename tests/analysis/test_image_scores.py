@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
 from cytoray_analysis.errors import ImageError
-from cytoray_analysis.tasks.image_scores import HIGHEST_PSNR, score_images, true_range
+from cytoray_analysis.tasks.image_scores import HIGHEST_PSNR, metric_names, score_images, true_range
 
 
 def picture(seed: int = 0, shape: tuple[int, ...] = (1, 48, 40)) -> np.ndarray:
@@ -123,8 +123,13 @@ def test_coverage_is_the_share_of_errors_within_one_standard_deviation(told: flo
     assert scores["coverage68"] == pytest.approx(share, abs=0.01)
 
 
+def test_a_constant_truth_has_no_score() -> None:
+    flat = np.full((1, 32, 32), 5.0, np.float32)
+    assert score_images([flat], [flat], ["stain"]) == {}
+
+
 def test_metrics_are_named_without_images_too() -> None:
-    assert set(score_images([], [], ["dna", "actin"], uncertainty=True)) == {
+    assert set(metric_names(["dna", "actin"], uncertainty=True)) == {
         *(f"{m}{c}" for m in ("pearson", "ssim", "psnr", "nrmse") for c in ("", "/dna", "/actin")),
         "coverage68",
     }

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from cytoray_analysis.bundle import Bundle, BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
 from cytoray_analysis.cells import cells_from_boxes, cells_from_labels, read_window, window_around
@@ -25,6 +26,13 @@ from cytoray_analysis.tracking.candidates import FEATURES
 from cytoray_analysis.tracking.lineage import check_lineage
 
 NOISE = np.random.default_rng(5)
+
+
+def texture(shape: tuple[int, ...], most: float) -> NDArray[np.float64]:
+    """Return blurred noise between 0 and `most`: noise alone would be taken for an empty image."""
+    blurred = gaussian_filter(NOISE.random(shape), (0,) * (len(shape) - 2) + (1.5, 1.5))
+    low, high = blurred.min(), blurred.max()
+    return np.asarray((blurred - low) / (high - low) * most)
 
 
 def bundle_of(
@@ -61,7 +69,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 
 class TestCells:
     def field(self) -> NDArray[np.uint8]:
-        return NOISE.integers(0, 255, (60, 80)).astype(np.uint8)
+        return texture((60, 80), 255).astype(np.uint8)
 
     def test_every_box_gets_probabilities_in_its_order(self, classifier: Predictor) -> None:
         image = image_from_array(self.field(), "YX")
@@ -137,7 +145,7 @@ class TestImages:
     def test_tiles_do_not_show_in_a_predicted_stain(self, tmp_path: Path, dimensions: int) -> None:
         bundle = self.stain(tmp_path, dimensions)
         shape = (230, 270) if dimensions == 2 else (26, 90, 100)
-        image = image_from_array(NOISE.integers(0, 4000, shape).astype(np.uint16), bundle.spec.input.spatial_axes)
+        image = image_from_array(texture(shape, 4_000).astype(np.uint16), bundle.spec.input.spatial_axes)
         whole = Predictor(bundle, precision="fp32").predict(image)
         assert (whole.kind, whole.answer.shape, whole.objects) == ("image", (1, *shape), 0)
         tiled = Predictor(bundle, precision="fp32", memory_budget=2**20 if dimensions == 2 else 2**22)
@@ -147,7 +155,7 @@ class TestImages:
 
     def test_a_large_answer_is_written_as_an_image_of_its_channels(self, tmp_path: Path) -> None:
         bundle = self.stain(tmp_path)
-        image = image_from_array(NOISE.integers(0, 4000, (130, 150)).astype(np.uint16), "YX")
+        image = image_from_array(texture((130, 150), 4_000).astype(np.uint16), "YX")
         predictor = Predictor(bundle, precision="fp32", memory_budget=2**21)
         stored = predictor.predict_to_zarr(image, tmp_path / "stain.ome.zarr")
         written = read_image(stored.path).select("CYX").read()
@@ -155,7 +163,7 @@ class TestImages:
 
     def test_a_stack_enters_a_flat_network_plane_by_plane(self, tmp_path: Path) -> None:
         bundle = self.stain(tmp_path, planes=3)
-        stack = NOISE.integers(0, 4000, (3, 40, 50)).astype(np.uint16)
+        stack = texture((3, 40, 50), 4_000).astype(np.uint16)
         predictor = Predictor(bundle, precision="fp32")
         predictor.warm_up()
         answer = predictor.predict(image_from_array(stack, "ZYX")).answer
@@ -219,7 +227,7 @@ class TestLinks:
                 return super().predict(image, objects)
 
         segmenter = Watched(bundle_of(tmp_path, "segmentation", {}, unet(1, 3), model))
-        movie = image_from_array(NOISE.integers(0, 255, (4, 32, 40)).astype(np.uint8), "TYX", source="movie")
+        movie = image_from_array(texture((4, 32, 40), 255).astype(np.uint8), "TYX", source="movie")
         masks = segmented_frames(movie, segmenter)
         assert (masks.axes, masks.shape, seen) == ("TYX", (4, 32, 40), [])
         masks.read((slice(2, 3), slice(None), slice(None)))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cytoray_analysis.tasks.instance_scores import overlap, score_instances
+from cytoray_analysis.tasks.instance_scores import METRICS, overlap, score_instances
 
 
 def test_a_perfect_answer_scores_one_whatever_its_numbers() -> None:
@@ -41,9 +41,17 @@ def test_scores_are_pooled_over_images_not_averaged() -> None:
     assert scores["recall50"] == pytest.approx(1 / 17)
 
 
-def test_nothing_to_find_and_nothing_found_is_right() -> None:
+def test_nothing_to_find_and_nothing_found_has_no_score() -> None:
     empty = np.zeros((5, 5), np.uint8)
-    assert score_instances([overlap(empty, empty)])["ap50"] == 1.0
+    assert score_instances([overlap(empty, empty)]) == {}
+
+
+def test_a_share_of_nothing_is_absent() -> None:
+    empty, one = np.zeros((5, 5), np.uint8), np.eye(5, dtype=np.uint8)
+    missed, invented = score_instances([overlap(empty, one)]), score_instances([overlap(one, empty)])
+    assert set(METRICS) - set(missed) == {"precision50"}
+    assert set(METRICS) - set(invented) == {"recall50"}
+    assert set(missed.values()) == set(invented.values()) == {0.0}
 
 
 labels = arrays(np.int32, (6, 7), elements=st.integers(0, 4))
@@ -57,7 +65,7 @@ def test_matching_is_one_to_one_and_symmetric(
     pairs = forth.pairs[forth.matches(0.5)]
     assert len(set(pairs[:, 0])) == len(set(pairs[:, 1])) == len(pairs)
     assert len(back.matches(0.5)) == len(pairs)
-    assert score_instances([forth])["ap50"] == pytest.approx(score_instances([back])["ap50"])
+    assert score_instances([forth]).get("ap50") == pytest.approx(score_instances([back]).get("ap50"))
 
 
 def test_huge_ids_are_counted_like_small_ones() -> None:

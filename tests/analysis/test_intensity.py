@@ -18,7 +18,10 @@ from cytoray_analysis.images import (
     fit_statistics,
     image_from_array,
     intensity_map,
+    measure_image,
+    measure_range,
     sample_for_statistics,
+    scale_intensities,
 )
 from cytoray_analysis.images.intensity import percentiles
 
@@ -27,9 +30,7 @@ ZSCORE = IntensityScaling(method="zscore")
 
 
 def scaled(image: np.ndarray, scaling: IntensityScaling, statistics: IntensityStatistics | None = None) -> np.ndarray:
-    offset, scale = intensity_map(image, scaling, statistics)
-    assert offset.dtype == scale.dtype == np.float32
-    return np.asarray((image.astype(np.float32) - offset[:, None, None]) * scale[:, None, None])
+    return scale_intensities(image, *intensity_map(image, scaling, statistics))
 
 
 def noisy(mean: float, contrast: float, *, seed: int = 0, channels: int = 1) -> np.ndarray:
@@ -58,7 +59,7 @@ def test_exposure_does_not_matter(factor: float) -> None:
 
 
 def test_percentiles_become_nought_and_one() -> None:
-    image = np.arange(64 * 64, dtype=np.uint16).reshape(1, 64, 64)
+    image = noisy(100, 1_000)
     result = scaled(image, IntensityScaling(low=10, high=90))
     assert np.percentile(result, [10, 90]) == pytest.approx([0, 1], abs=1e-5)
 
@@ -70,10 +71,62 @@ def test_zscore_gives_mean_nought_and_deviation_one() -> None:
 
 @pytest.mark.parametrize("scaling", [PERCENTILE, ZSCORE])
 def test_an_empty_field_is_not_blown_up_into_noise(scaling: IntensityScaling) -> None:
-    statistics = fit_statistics([noisy(100, contrast, seed=seed) for seed, contrast in enumerate((800, 1500))], scaling)
     empty = np.random.default_rng(0).normal(100, 3, (1, 64, 64)).clip(0).astype(np.uint16)
-    assert scaled(empty, scaling, None).std() > 0.2
-    assert scaled(empty, scaling, statistics).std() < 0.05
+    assert not scaled(empty, scaling).any()
+    assert not scaled(empty.astype(np.float32) / 65_535, scaling).any()
+
+
+@pytest.mark.parametrize("scaling", [PERCENTILE, ZSCORE])
+@pytest.mark.parametrize("copy", ["shift 8", "shift 4", "over 257", "least to most", "float", "nought to one"])
+def test_copies_of_a_picture_are_scaled_like_the_picture(copy: str, scaling: IntensityScaling) -> None:
+    picture = noisy(3_000, 40_000)
+    statistics = fit_statistics([noisy(3_000, 50_000, seed=seed) for seed in range(3)], scaling)
+    span = int(picture.max()) - int(picture.min())
+    copied = {
+        "shift 8": (picture >> 8).astype(np.uint8),
+        "shift 4": picture >> 4,
+        "over 257": (picture / 257).round().astype(np.uint8),
+        "least to most": ((picture - picture.min()) / span * 255).astype(np.uint8),
+        "float": picture.astype(np.float32),
+        "nought to one": picture / 65_535,
+    }[copy]
+    assert scaled(copied, scaling, statistics) == pytest.approx(scaled(picture, scaling, statistics), abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "start", "step"),
+    [
+        (np.uint32, 2**32 - 20, 10),
+        (np.int32, -(2**31), 10),
+        (np.int64, 2**40, 10),
+        (np.float64, 1e9, 1e-3),
+        (np.float32, 1e30, 1e30),
+        (np.float32, -3e38, 3e38),
+        (np.float32, 0.0, 1e-42),
+        (np.float64, 0.0, 1e-200),
+        (np.float16, -60_000, 60_000),
+        (np.bool_, 0, 1),
+    ],
+)
+def test_no_type_and_no_magnitude_loses_a_picture(dtype: Any, start: float, step: float) -> None:
+    square = np.zeros((1, 64, 64))
+    square[:, 20:40, 20:40] = 1
+    image = np.where(square > 0, dtype(start) + dtype(step), dtype(start)).astype(dtype)
+    assert scaled(image, PERCENTILE) == pytest.approx(square, abs=1e-5)
+
+
+def test_one_wrong_pixel_of_real_numbers_stays_finite() -> None:
+    image = noisy(500, 2_000).astype(np.float32) / 65_535
+    image[0, 3, 3] = 3e38
+    assert np.isfinite(scaled(image, PERCENTILE)).all()
+
+
+def test_a_range_that_is_no_number_is_refused() -> None:
+    image = np.zeros((1, 64, 64))
+    image[:, :32] = -1.7e308
+    image[:, 32:] = 1.7e308
+    with pytest.raises(ImageError, match="range of real numbers"):
+        intensity_map(image, PERCENTILE, None)
 
 
 @pytest.mark.parametrize("scaling", [PERCENTILE, ZSCORE])
@@ -83,7 +136,7 @@ def test_a_constant_image_becomes_nought(scaling: IntensityScaling) -> None:
 
 def test_a_few_bright_pixels_on_nothing_do_not_explode() -> None:
     image = np.zeros((1, 100, 100), np.uint16)
-    image[0, 5, 5] = 60_000
+    image[0, 5:8, 5:8] = 60_000
     assert scaled(image, PERCENTILE).max() == pytest.approx(1.0)
 
 
@@ -143,7 +196,7 @@ def test_impossible_scalings_are_refused(values: dict[str, Any]) -> None:
 
 def test_a_small_image_is_sampled_whole() -> None:
     image = image_from_array(noisy(100, 900, channels=2), "CYX")
-    assert np.array_equal(sample_for_statistics(image), image.read().reshape(2, -1))
+    assert np.array_equal(sample_for_statistics(image)[:, 0], image.read())
 
 
 def test_the_sample_of_a_large_image_is_small_even_and_always_the_same() -> None:
@@ -161,9 +214,9 @@ def test_the_sample_of_a_large_image_is_small_even_and_always_the_same() -> None
     image = image_from_array(Gradient(), "CYX")
     sample = sample_for_statistics(image, at_most_pixels=2**20)
     assert sample.shape[0] == 2
-    assert 2**18 <= sample.shape[1] <= 2**20
+    assert 2**18 <= sample[0].size <= 2**20
     assert np.array_equal(sample, sample_for_statistics(image, at_most_pixels=2**20))
-    assert sample.mean(axis=1) == pytest.approx([0.5, 1.0], abs=0.01)
+    assert sample.mean(axis=(1, 2, 3)) == pytest.approx([0.5, 1.0], abs=0.01)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5, 300, 70), (1, 1, 40, 200, 200), (9, 1, 1, 600, 257)])
@@ -171,7 +224,7 @@ def test_the_sample_of_a_large_stack_stays_within_its_pixels(shape: tuple[int, .
     image = image_from_array(np.random.default_rng(0).integers(0, 99, shape, dtype=np.uint8), "TCZYX")
     sample = sample_for_statistics(image, at_most_pixels=2**17)
     assert sample.shape[0] == shape[1]
-    assert 0 < sample.shape[1] <= 2**17
+    assert 0 < sample[0].size <= 2**17
 
 
 def test_pixels_that_are_no_numbers_are_noticed() -> None:
@@ -184,11 +237,35 @@ def test_pixels_that_are_no_numbers_are_noticed() -> None:
 
 
 def test_images_of_real_numbers_are_scaled_whatever_their_unit() -> None:
-    rng = np.random.default_rng(0)
-    integers = rng.integers(0, 255, (1, 64, 64)).astype(np.uint8)
+    integers = noisy(20, 200).astype(np.uint8)
     statistics = fit_statistics([integers], IntensityScaling())
     for unit in (1.0, 1e-3, 255.0):
         real = integers.astype(np.float32) / 255 * unit
-        offset, scale = intensity_map(real, IntensityScaling(), statistics)
-        scaled = (real - offset.reshape(-1, 1, 1)) * scale.reshape(-1, 1, 1)
-        assert np.percentile(scaled, 99.8) == pytest.approx(1.0, abs=0.02)
+        assert np.percentile(scaled(real, PERCENTILE, statistics), 99.8) == pytest.approx(1.0, abs=0.02)
+
+
+class Plain:
+    """A dark plane of noise, too large to be read whole, with an object where `bright` says."""
+
+    shape, dtype = (4_200, 4_200), np.dtype(np.uint16)
+
+    def __init__(self, bright: int | None) -> None:
+        self.bright = bright
+
+    def __getitem__(self, region: tuple[slice, ...]) -> np.ndarray:
+        rows, columns = (np.arange(*part.indices(length)) for part, length in zip(region, self.shape, strict=True))
+        seed = int(rows[0]) * self.shape[1] + int(columns[0])
+        pixels = np.random.default_rng(seed).normal(100, 3, (len(rows), len(columns)))
+        if self.bright is not None:
+            near = np.abs(rows - self.bright) < 10, np.abs(columns - self.bright) < 10
+            pixels[np.ix_(*near)] += 500
+        return pixels.astype(np.uint16)
+
+
+@pytest.mark.parametrize(("bright", "empty"), [(None, True), (1_030, False)])
+def test_a_large_image_is_empty_only_when_all_of_it_is(bright: int | None, empty: bool) -> None:
+    image = image_from_array(Plain(bright), "YX")
+    _, sampled = measure_range(sample_for_statistics(image), PERCENTILE)
+    _, spread = measure_image(image, PERCENTILE)
+    assert sampled[0] == 0
+    assert (spread[0] == 0) == empty

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from cytoray_analysis.errors import DatasetError, RecipeError
 from cytoray_analysis.tasks import SemanticSegmentation, get_task
+from cytoray_analysis.tasks.class_values import class_indices
 
 NAMES = ("background", "nucleus", "cytoplasm")
 
@@ -71,14 +74,33 @@ def test_pixels_are_pooled_over_images() -> None:
     assert scores["accuracy"] == pytest.approx(6 / 8)
 
 
-def test_a_class_that_occurs_nowhere_is_not_averaged() -> None:
+def test_a_class_that_occurs_nowhere_has_no_score_and_is_not_averaged() -> None:
     task = SemanticSegmentation(classes=NAMES)
     scores = task.score([np.array([[0, 1, 1, 1]])], [np.array([[0, 0, 1, 1]])])
     assert scores["iou"] == pytest.approx((1 / 2 + 2 / 3) / 2)
-    assert scores["iou_cytoplasm"] == 1.0
-    nothing = task.score([], [])
-    assert list(nothing) == list(scores)
-    assert set(nothing.values()) == {1.0}
+    assert "iou_cytoplasm" not in scores
+    assert set(scores) < set(task.output.metrics)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_background_everywhere_that_was_answered_with_background_is_not_perfect(value: int) -> None:
+    truth = np.array([[0, 0, value, value]])
+    assert SemanticSegmentation(classes=NAMES).score([np.zeros((1, 4), np.int32)], [truth]) == {}
+
+
+def test_values_of_masks_are_mapped_to_classes() -> None:
+    values = {"0": "background", "255": "nucleus", "7": "cytoplasm"}
+    mask = np.array([[0, 255], [7, 0]], np.uint8)
+    assert class_indices(mask, {"classes": list(NAMES), "values": values}, "mask").tolist() == [[0, 1], [2, 0]]
+    with pytest.raises(DatasetError, match=r"expected the values 0, 7, 255 .* got 8"):
+        class_indices(np.array([[0, 8]]), {"classes": list(NAMES), "values": values}, "mask")
+
+
+@pytest.mark.parametrize("values", [{0: "background", 255: "nuclei"}, {"a": "nucleus"}, {-1: "nucleus"}])
+def test_values_that_name_no_class_are_refused(values: dict[Any, str]) -> None:
+    with pytest.raises(RecipeError) as caught:
+        get_task("semantic_segmentation", {"classes": NAMES, "values": values})
+    assert caught.value.field == "model.task.arguments.values"
 
 
 def test_a_class_that_has_no_name_is_refused() -> None:

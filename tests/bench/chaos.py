@@ -35,6 +35,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # serving_samples
 import psutil
 from load import percentile
 from servers import Server, start_cytoray, stop_servers_when_told_to
+from sureness import highest_quantile, quantile
 
 from cytoray_services.registry import Registry
 from cytoray_services.settings import load_settings
@@ -191,13 +192,20 @@ def judge(asked: Sequence[Asked], chaos: Chaos, allowed_lag: float) -> dict[str,
         "late_answers": sum(lag > 0 for lag in lags),
         "by_version": dict(collections.Counter(one.version for one in asked if one.status == 200)),
         "p50": percentile(seconds, 0.5),
-        "p99": percentile(seconds, 0.99),
+        "slowest": slowest(seconds),
         "longest": max(seconds),
         "failed_after_kill": [
             round(min((one.ended - kill for kill in chaos.kills if kill <= one.ended), default=-1.0), 3)
             for one in failed[:50]
         ],
     }
+
+
+def slowest(seconds: Sequence[float]) -> dict[str, Any] | None:
+    """Return the highest quantile that the requests are enough for, with its interval."""
+    share = highest_quantile(seconds)
+    found = None if share is None else quantile(seconds, share)
+    return None if found is None else {"share": share, **asdict(found)}
 
 
 def run(words: argparse.Namespace, work: Path) -> dict[str, Any]:

@@ -27,6 +27,8 @@ class Ratio:
         Such as ``crops/s``.
     target
         The least ratio wanted, or None.
+    interval
+        The 95 % interval of the ratio, where it is known.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Ratio:
     below: tuple[float, ...]
     unit: str
     target: float | None = None
+    interval: tuple[float, float] | None = None
 
     @property
     def value(self) -> float:
@@ -42,7 +45,8 @@ class Ratio:
     def row(self) -> str:
         target = "–" if self.target is None else f"≥ {self.target:.2f}"
         above, below = statistics.median(self.above), statistics.median(self.below)
-        return f"| {self.name} | {above:.2f} | {below:.2f} | {self.unit} | **{self.value:.2f}** | {target} |"
+        sure = "" if self.interval is None else " ({:.2f} to {:.2f})".format(*self.interval)
+        return f"| {self.name} | {above:.2f} | {below:.2f} | {self.unit} | **{self.value:.2f}**{sure} | {target} |"
 
 
 def alternate(rounds: int, *rates: Callable[[], float]) -> list[tuple[float, ...]]:
@@ -83,6 +87,13 @@ def report(ratios: Sequence[Ratio]) -> None:
 def ratios_from(text: str) -> list[Ratio]:
     """Undo :func:`report`."""
     return [
-        Ratio(entry["name"], tuple(entry["above"]), tuple(entry["below"]), entry["unit"], entry["target"])
+        Ratio(
+            entry["name"],
+            tuple(entry["above"]),
+            tuple(entry["below"]),
+            entry["unit"],
+            entry["target"],
+            entry["interval"] and tuple(entry["interval"]),
+        )
         for entry in json.loads(text)
     ]

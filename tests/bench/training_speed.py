@@ -21,9 +21,10 @@ from measure import Ratio, alternate, report
 from cytoray_analysis.networks import build_network
 from cytoray_services.datasets import make_segmentation
 from cytoray_services.settings import load_settings
+from cytoray_training.adamw import build_optimizer
 from cytoray_training.batches import Sampler
 from cytoray_training.cache import open_cache
-from cytoray_training.engine import autocast_dtype, build_optimizer
+from cytoray_training.engine import autocast_dtype
 from cytoray_training.launch import launch
 from cytoray_training.plan import Plan
 from cytoray_training.recipe import Recipe, load_recipe

@@ -96,7 +96,7 @@ def trained(recipe: Recipe, folder: Path, where: str, nodes: RayNodes | None) ->
     if nodes is not None and len(nodes.nodes) == 1:
         nodes.add()
     assert [entry["epoch"] for entry in journal.history] == list(range(journal.epoch)), "an epoch is missing"
-    metric = recipe.training.metric or next(iter(plan.task.score([], [])))
+    metric = plan.metric
     stage = recipe.training.zero_stage if recipe.training.engine == "deepspeed" else None
     return Row(
         where,

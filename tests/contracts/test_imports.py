@@ -83,6 +83,11 @@ def test_each_heavy_library_has_one_door(library: str) -> None:
     assert not intruders
 
 
+def test_ray_is_started_in_one_place() -> None:
+    callers = {module for module, path in sources() if "ray.init(" in path.read_text().replace("``ray.init", "")}
+    assert callers == {"cytoray_services.jobs.ray_start"}
+
+
 def test_importing_the_packages_writes_nothing_and_loads_no_platform(tmp_path: Path) -> None:
     program = f"import json, sys, {', '.join(PACKAGES)}; print(json.dumps(sorted(sys.modules)))"
     loaded = {name.partition(".")[0] for name in json.loads(run_python(program, tmp_path))}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -17,7 +19,10 @@ PLUGIN = '''
 """Commands of a package that this test installs."""
 
 import os
+import sqlite3
 import subprocess
+import sys
+import time
 
 import numpy
 import typer
@@ -58,6 +63,19 @@ def fail(kind: str, json: JsonOption = False) -> None:
         raise KeyboardInterrupt
     if kind == "exit":
         raise typer.Exit(1)
+    if kind == "disk":
+        raise OSError(28, "No space left on device", "/data/out/a.tif")
+    if kind == "database":
+        raise sqlite3.DatabaseError("file is not a database")
+    if kind == "memory":
+        raise MemoryError
+    if kind == "wait":
+        print("waiting", file=sys.stderr, flush=True)
+        time.sleep(60)
+    if kind == "talk":
+        for number in range(100_000):
+            print("line", number)
+        return
     raise ZeroDivisionError("a fault of ours")
 
 
@@ -93,7 +111,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
     (tmp_path / "plugin_commands.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     return tmp_path
 
 
@@ -158,10 +176,73 @@ def test_commands_in_groups_are_found(plugin: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize(
     ("kind", "status"),
-    [("caller", 2), ("platform", 1), ("value", 2), ("module", 1), ("interrupt", 1), ("exit", 1)],
+    [("caller", 2), ("platform", 1), ("value", 2), ("module", 1), ("interrupt", 130), ("exit", 1)],
 )
 def test_the_exit_status_says_whose_mistake_it_was(plugin: Path, kind: str, status: int) -> None:
     assert status_of("plugin-fail", kind) == status
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("disk", ["/data/out/a.tif", "the disk is full", "free some room"]),
+        ("database", ["database is damaged", "not a database"]),
+        ("memory", ["not enough memory"]),
+    ],
+)
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_the_machine_refuses_is_a_sentence(plugin: Path, kind: str, words: list[str], as_json: bool) -> None:
+    done = run_as_a_process("plugin-fail", kind, *(["--json"] if as_json else []))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    if as_json:
+        assert json.loads(done.stdout)["error"] == "PlatformError"
+
+
+def test_a_fault_of_ours_keeps_its_traceback(plugin: Path) -> None:
+    done = run_as_a_process("plugin-fail", "bug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "a fault of ours" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "by"), [(signal.SIGTERM, 143, "by SIGTERM"), (signal.SIGINT, 130, "by the user")]
+)
+def test_a_signal_ends_a_command_in_one_line(plugin: Path, number: int, status: int, by: str) -> None:
+    program = "from cytoray_services.commands.root import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "plugin-fail", "wait", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stderr.readline() == "waiting\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert err.splitlines() == [f"error: stopped {by}"]
+    assert json.loads(out)["message"] == f"stopped {by}"
+
+
+def test_a_reader_who_leaves_ends_a_command_quietly(plugin: Path) -> None:
+    program = "from cytoray_services.commands.root import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "plugin-fail", "talk"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "line 0\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
 
 
 def test_an_error_is_one_object_with_everything_that_helps(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -181,9 +181,9 @@ def test_notes_come_last(tmp_path: Path) -> None:
 
 def test_a_folder_per_class_is_checked_as_well(tmp_path: Path) -> None:
     make_classification(tmp_path / "cells", images=8, size=320, layout="folders")
-    assert check_folder(tmp_path / "cells") == []
+    assert codes(check_folder(tmp_path / "cells")) == ["no-test-split"]
     shutil.rmtree(tmp_path / "cells" / "train" / "ring")
-    assert codes(check_folder(tmp_path / "cells")) == ["class-missing"]
+    assert "class-missing" in codes(check_folder(tmp_path / "cells"))
 
 
 @given(
@@ -198,7 +198,7 @@ def test_every_item_is_counted_once(pairs: list[tuple[str, str]]) -> None:
 
 @pytest.mark.parametrize("name", ["bccd", "chula_rbc12"])
 def test_of_real_classes_only_the_imbalance_is_noted(name: str, shared_data: Path) -> None:
-    assert codes(check_folder(shared_data / "classification" / name)) == ["class-imbalance"]
+    assert sorted(codes(check_folder(shared_data / "classification" / name))) == ["class-imbalance", "no-test-split"]
 
 
 def codes(findings: list[Finding]) -> list[str]:

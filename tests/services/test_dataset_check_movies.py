@@ -13,6 +13,8 @@ import tifffile
 
 from cytoray_services.datasets import Finding, check_dataset, check_folder, join_datasets, open_dataset
 
+COLOUR = np.arange(3072).reshape(32, 32, 3).astype(np.uint8)
+
 FRAMES = 6
 # Cell 1 divides after frame 2 into 2 and 3; cell 4 stays.
 TABLE = "1 0 2 0\n2 3 5 1\n3 3 5 1\n4 0 5 0\n"
@@ -102,8 +104,8 @@ PLANTS: list[tuple[str, str, Callable[[Path], object]]] = [
     ("not-finite", "01", lambda f: nan(frame_of(f))),
     ("size-mismatch", "01", lambda f: tifffile.imwrite(frame_of(f), np.eye(31, dtype=np.uint8))),
     ("size-mismatch", "01_GT/TRA", crop_masks),
-    ("wrong-axes", "01", lambda f: tifffile.imwrite(frame_of(f, 0), np.ones((32, 32, 3), np.uint8))),
-    ("invalid-mask", "01_GT/TRA", lambda f: tifffile.imwrite(mask_of(f), np.ones((32, 32), np.float32))),
+    ("wrong-axes", "01", lambda f: tifffile.imwrite(frame_of(f, 0), COLOUR)),
+    ("invalid-mask", "01_GT/TRA", lambda f: tifffile.imwrite(mask_of(f), np.full((32, 32), 0.5, np.float32))),
     ("invalid-lineage", "01_GT/TRA/man_track.txt", lambda f: edit(f, "1 0 2 0", "1 0 4 0")),  # ends after its daughter
     ("invalid-lineage", "01_GT/TRA/man_track.txt", lambda f: edit(f, "2 3 5 1", "2 3 5 9")),  # unknown parent
     ("invalid-lineage", "01_GT/TRA/man_track.txt", lambda f: edit(f, "4 0 5 0", "1 0 5 0")),  # listed twice
@@ -148,7 +150,8 @@ def test_a_parent_after_its_child_is_named(folder: Path) -> None:
 def test_objects_without_a_track_are_named_with_their_frames(folder: Path) -> None:
     edit(folder, "4 0 5 0", "4 0 3 0")
     (finding,) = serious(check_folder(folder))
-    assert finding.problem == "2 objects of the masks are not in man_track.txt: 4 in frame 4, 4 in frame 5"
+    where = "4 in TRA/man_track004.tif, 4 in TRA/man_track005.tif"
+    assert finding.problem == f"2 objects of the masks are not in man_track.txt: {where}"
 
 
 def test_movies_of_volumes_are_told_from_movies_of_planes(tmp_path: Path) -> None:

@@ -49,6 +49,21 @@ def shift(folder: Path, indices: range, y: int, x: int) -> None:
         alter(target_of(folder, index), lambda pixels: np.roll(pixels, (y, x), axis=(0, 1)))
 
 
+def copy(folder: Path, index: int, change: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels) -> None:
+    image = read_image(folder / "inputs" / f"{index:04d}.tif").read()
+    alter(target_of(folder, index), lambda _: change(image).astype(np.float32))
+
+
+def copy_all(folder: Path) -> None:
+    for index in range(PAIRS):
+        copy(folder, index)
+
+
+def mirror_all(folder: Path) -> None:
+    for index in range(PAIRS):
+        alter(target_of(folder, index), lambda pixels: pixels[::-1])
+
+
 PLANTS: list[tuple[str, str, str, Callable[[Path], object]]] = [
     ("missing-file", "error", "targets/0001.tif", lambda f: target_of(f).unlink()),
     ("unreadable", "error", "targets/0001.tif", lambda f: target_of(f).write_text("no pixels")),
@@ -60,6 +75,13 @@ PLANTS: list[tuple[str, str, str, Callable[[Path], object]]] = [
     ("constant-target", "warning", "targets/0001.tif", lambda f: alter(target_of(f), np.zeros_like)),
     ("shifted-target", "warning", "targets/0001.tif", lambda f: shift(f, range(1, 2), 7, -4)),
     ("shifted-target", "error", ".", lambda f: shift(f, range(PAIRS), 7, -4)),
+    ("turned-target", "warning", "targets/0001.tif", lambda f: alter(target_of(f), lambda p: p[:, ::-1])),
+    ("turned-target", "warning", "targets/0001.tif", lambda f: alter(target_of(f), lambda p: p.T)),
+    ("turned-target", "error", ".", mirror_all),
+    ("copied-target", "warning", "targets/0001.tif", lambda f: copy(f, 1)),
+    ("copied-target", "warning", "targets/0001.tif", lambda f: copy(f, 1, lambda p: p.astype(float) * 0.3 + 7)),
+    ("copied-target", "warning", "targets/0001.tif", lambda f: copy(f, 1, lambda p: p.max() - p)),
+    ("copied-target", "warning", ".", copy_all),
 ]
 
 
@@ -105,8 +127,8 @@ def test_shifts_that_differ_are_warnings(folder: Path) -> None:
 
 def test_a_target_that_shows_something_else_is_not_called_shifted(folder: Path) -> None:
     noise = np.random.default_rng(0).normal(1000.0, 100.0, (128, 128))
-    alter(target_of(folder), lambda _: gaussian_filter(noise, 4.0).astype(np.float32))
-    assert check_folder(folder) == []
+    alter(target_of(folder), lambda _: gaussian_filter(noise, 4.0).astype(np.uint16))
+    assert "shifted-target" not in {finding.code for finding in check_folder(folder)}
 
 
 @pytest.mark.parametrize(("volume", "channels"), [(False, 1), (False, 2), (True, 1)])

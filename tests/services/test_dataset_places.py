@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from cytoray_services.datasets import (
 from cytoray_services.datasets.synthetic_classification import make_classification
 from cytoray_services.datasets.synthetic_label_free import make_label_free
 from cytoray_services.datasets.synthetic_tracking import make_tracking
+from cytoray_services.in_use import users
 from cytoray_services.promotion.seen_data import image_digests
 
 
@@ -53,7 +55,28 @@ def ome_zarr(folder: Path) -> Dataset:
     return open_dataset(folder)
 
 
+def folders_of_splits(folder: Path) -> Dataset:
+    made = make_segmentation(folder / "made", images=4, size=64)
+    for item in made.items:
+        for path, part in ((item.image, "images"), (item.truth, "masks")):
+            assert path is not None
+            (folder / "set" / item.split / part).mkdir(parents=True, exist_ok=True)
+            path.rename(folder / "set" / item.split / part / path.name)
+    return open_dataset(folder / "set")
+
+
+def accents_written_otherwise(folder: Path) -> Dataset:
+    made = make_segmentation(folder, images=2, size=64)
+    text = (folder / "manifest.csv").read_text(encoding="utf-8")
+    for place in ("images", "masks"):
+        (made.root / place / "0000.tif").rename(made.root / place / unicodedata.normalize("NFD", "é.tif"))
+    (folder / "manifest.csv").write_text(text.replace("0000.tif", "é.tif"), encoding="utf-8")
+    return open_dataset(folder)
+
+
 KINDS: dict[str, Callable[[Path], Dataset]] = {
+    "labels in folders of splits": folders_of_splits,
+    "accents written otherwise": accents_written_otherwise,
     "labels": lambda folder: make_segmentation(folder, images=4, size=64),
     "labels, split drawn by content": without_manifest,
     "labels, images are folders": ome_zarr,
@@ -116,7 +139,9 @@ def test_only_what_is_opened_is_fetched_and_only_once(
     _, remote = pair
     first = remote.images[0]
     read_labelled(remote, first, {}).image.read()
-    assert files_below(cache / "files") == [first[0].image.name] * 2
+    (folder,) = (path for path in (cache / "files").iterdir() if path.is_dir())
+    assert files_below(folder) == [first[0].image.name] * 2
+    assert users(folder) is not None  # so that no process removes it meanwhile
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     read_labelled(remote, first, {}).image.read()
 

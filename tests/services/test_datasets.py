@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cytoray_analysis.errors import DatasetError, MissingFileError
+from cytoray_analysis.errors import DatasetError, MissingFileError, RequestError
 from cytoray_analysis.images import read_labels, write_labels
+from cytoray_services.commands.columns import parse_columns
 from cytoray_services.datasets import Dataset, Item, hash_dataset, make_segmentation, open_dataset
 
 
@@ -60,6 +61,19 @@ def test_columns_of_any_name_can_be_mapped(folder: Path) -> None:
         open_dataset(folder, columns={"image": "pictures"})
 
 
+@pytest.mark.parametrize(("role", "close"), [("lable", "'label'"), ("Mask", "'mask'"), ("well", "leave 'well' out")])
+def test_a_column_that_is_mapped_to_no_role_is_refused(folder: Path, role: str, close: str) -> None:
+    with pytest.raises(DatasetError, match=f"'{role}'") as raised:
+        open_dataset(folder, columns={role: "cells"})
+    assert close in (raised.value.hint or "")
+
+
+def test_a_role_that_is_mapped_twice_is_refused() -> None:
+    assert parse_columns(["mask=cells", "image=picture"]) == {"mask": "cells", "image": "picture"}
+    with pytest.raises(RequestError, match="'cells' and 'nuclei'"):
+        parse_columns(["mask=cells", "mask=nuclei"])
+
+
 def test_a_manifest_of_classes_needs_no_masks(folder: Path) -> None:
     write_manifest(folder, [{"path": "images/0000.tif", "label": "RBC", "split": "train"}])
     dataset = open_dataset(folder)
@@ -82,6 +96,14 @@ def test_a_manifest_that_is_no_text_is_refused(folder: Path) -> None:
     (folder / "manifest.csv").write_bytes(bytes(range(256)))
     with pytest.raises(DatasetError, match="not a CSV file"):
         open_dataset(folder)
+
+
+@pytest.mark.parametrize("name", ["Manifest.csv", "MANIFEST.CSV"])
+def test_a_manifest_in_capitals_is_not_overlooked(name: str, folder: Path) -> None:
+    (folder / "manifest.csv").rename(folder / name)
+    with pytest.raises(DatasetError, match=name) as caught:
+        open_dataset(folder)
+    assert "rename it to manifest.csv" in str(caught.value.hint)
 
 
 def test_a_plain_folder_is_paired_by_name(folder: Path) -> None:

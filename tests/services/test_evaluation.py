@@ -22,6 +22,7 @@ from cytoray_services.evaluation_pictures import evaluation_pictures
 from cytoray_services.model_card import model_card
 from cytoray_services.registry import Registry
 from cytoray_services.settings import load_settings
+from cytoray_services.statistics.intervals import Interval
 
 NETWORK = NetworkChoice(name="unet", arguments={"inputs": 1, "outputs": 3, "widths": [4, 8]})
 SCORES = "ap50 ap70 ap90 precision50 recall50 f1_50 pq iou dice".split()  # noqa: SIM905
@@ -146,7 +147,7 @@ def test_among_equal_images_those_with_more_objects_are_shown(predictor: Predict
         replace(done, prediction=replace(done.prediction, objects=objects), metrics={"ap50": value})
         for objects, value in [(0, 1.0), (9, 1.0), (1, 0.0), (7, 0.0)]
     )
-    worst, best = extremes(Evaluation({"ap50": 0.5}, {}, scores, 1.0, {}), 1)
+    worst, best = extremes(Evaluation({"ap50": 0.5}, {}, scores, 1.0, {}, "ap50"), 1)
     assert (worst[0].prediction.objects, best[0].prediction.objects) == (7, 9)
 
 
@@ -166,11 +167,15 @@ def test_the_card_tells_scores_data_and_limits() -> None:
         SPEC,
         {"ap50": 0.81234, "pq": 0.7},
         data={"train": "d1", "val": "d2"},
+        intervals={"ap50": Interval(0.74, 0.88, 4)},
         groups={"fluo": {"ap50": 0.9}},
         limits=["Trained on nuclei only."],
     )
-    assert "| all | 0.812 | 0.700 |" in card
-    assert "| fluo | 0.900 | – |" in card
+    assert "| score | all | fluo |" in card
+    assert "| ap50 | 0.812 (0.740 to 0.880?) | 0.900 |" in card
+    assert "| pq | 0.700 | – |" in card
+    assert "95 % intervals over 4 images, movies or groups; ?: fewer than 6" in card
+    assert "chose the epoch" in card
     assert "- train: d1" in card
     assert "- recipe: abc" in card
     assert "- widths: `[4, 8]`" in card
@@ -209,7 +214,11 @@ def test_evaluate_prints_the_agreed_object(
     options = ["--where", "kind=r*", "--by", "kind", "--json", "--device", "cpu", "--precision", "fp32"]
     assert run("evaluate", "cells@candidate", str(self_made), *options) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert list(answer) == ["model", "dataset", "split", "metrics", "items", "seconds", "groups"]
+    known = ["model", "dataset", "split", "metrics", "intervals", "unit", "units", "items", "seconds", "warnings"]
+    assert list(answer) == [*known, "groups", "group_intervals", "notes"]
+    assert (answer["unit"], answer["units"]) == ("image", 2)
+    assert answer["intervals"]["ap50"] == {"low": 1.0, "high": 1.0, "units": 2}
+    assert "the scores rest on 2 images; below 6 nothing is known" in answer["notes"][0]
     assert answer["model"] == "cells/2"
     assert answer["dataset"] == str(self_made)
     assert answer["split"] == "val"
@@ -259,7 +268,7 @@ def test_models_are_promoted_and_rolled_back(
         assert run("models", *words, "--json") == 0
         return dict(json.loads(capsys.readouterr().out))
 
-    assert answer("promote", "cells/1", "--on", str(self_made), *FORCE)["version"] == "1"
+    assert answer("promote", "cells/1", "--on", str(self_made), "--split", "val", *FORCE)["version"] == "1"
     promoted = answer("promote", "cells", *FORCE)
     assert (promoted["version"], promoted["alias"]) == ("2", "champion")
     assert answer("rollback", "cells")["version"] == "1"
@@ -277,7 +286,7 @@ def test_models_are_promoted_and_rolled_back(
 
 
 def test_people_get_tables(registered: Registry, self_made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("models", "promote", "cells", "--on", str(self_made), *FORCE) == 0
+    assert run("models", "promote", "cells", "--on", str(self_made), "--split", "val", *FORCE) == 0
     assert "cells@champion is now cells/2" in capsys.readouterr().out
     assert run("models", "list") == 0
     assert "cells/1" in capsys.readouterr().out

@@ -113,6 +113,17 @@ def test_registering_again_from_a_resumed_run_makes_no_second_version(
     assert registry.fetch(other).name == other.digest
 
 
+def test_a_score_that_is_no_number_is_told_and_keeps_nothing_from_being_listed(
+    registry: Registry, bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry.register(bundle, "cells", metrics={"f1": 0.5, "iou": 0.25})
+    with registry._connection.client() as client:
+        client.set_model_version_tag("cells", "1", "metric.f1", "0,5 or so")
+    assert registry.list()[0].versions[0].metrics == {"iou": 0.25}
+    assert "metric.f1 of cells/1" in caplog.text
+    assert registry.resolve("cells").version == "1"
+
+
 def test_an_unknown_name_gets_a_suggestion_and_a_list(registry: Registry, bundle: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="there is none yet"):
         registry.resolve("nuclei")
@@ -332,7 +343,7 @@ def test_a_silent_mlflow_is_noticed_within_seconds(tmp_path: Path, scheme: str) 
 def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PlatformError, match="cannot write"):
-        Registry.open(local(tmp_path / "file" / "home")).list()
+        Registry.open(local(tmp_path / "file" / "home")).start_run("cells", "first")
 
 
 @dataclass(frozen=True)

@@ -152,17 +152,21 @@ def test_variables_that_threads_lend_at_the_same_time_go_with_the_last(monkeypat
 FETCH = """
     import sys, time
     from pathlib import Path
-    import mlflow.artifacts
-    from cytoray_services.registry import Registry
+    from cytoray_services.registry import Registry, fetching
     from cytoray_services.settings import Settings
     home, mark, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-    real = mlflow.artifacts.download_artifacts
-    def slow(**options):
-        done = real(**options)
-        mark.with_name(f"{mark.name}-{time.time_ns()}").touch()
-        time.sleep(seconds)
-        return done
-    mlflow.artifacts.download_artifacts = slow
+    real = fetching.artifact_store
+    def slow_store(*where):
+        store = real(*where)
+        download = store.download_artifacts
+        def slow(*names):
+            done = download(*names)
+            mark.with_name(f"{mark.name}-{time.time_ns()}").touch()
+            time.sleep(seconds)
+            return done
+        store.download_artifacts = slow
+        return store
+    fetching.artifact_store = slow_store
     registry = Registry.open(Settings(home=home, tracking_uri=f"sqlite:///{home / 'mlflow.db'}"))
     print(registry.fetch(registry.resolve("cells")))
 """

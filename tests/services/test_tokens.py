@@ -187,3 +187,31 @@ def test_a_token_goes_to_standard_output_alone(tmp_path: Path) -> None:
     )
     assert TokenFile(tmp_path / "t.json").find(done.stdout.strip()) is not None
     assert done.stdout.strip() not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("scopes", "got"),
+    [
+        (("sumbit",), "sumbit"),
+        (("predict", "sumbit"), "sumbit"),
+        (("Predict",), "Predict"),
+        (("predict,submit",), "predict,"),
+    ],
+)
+def test_a_scope_that_does_not_exist_is_refused_and_the_known_ones_are_listed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], scopes: tuple[str, ...], got: str
+) -> None:
+    words = [word for scope in scopes for word in ("--scope", scope)]
+    with pytest.raises(SystemExit) as ended:
+        main(["tokens", "create", "ada", *words, "--file", str(tmp_path / "tokens.json")])
+    assert ended.value.code == 2
+    said = capfd.readouterr().err
+    assert got in said
+    assert "predict, submit, administer" in said
+    assert not (tmp_path / "tokens.json").exists()
+
+
+def test_scopes_are_taken_in_any_order_and_once(tmp_path: Path) -> None:
+    _, token = create_token(tmp_path / "tokens.json", "ada", ("submit", "predict", "submit"), days=1)
+    assert token.scopes == ("predict", "submit")
+    assert (tmp_path / "tokens.json").stat().st_mode & 0o777 == 0o600

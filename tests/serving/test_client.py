@@ -1,3 +1,8 @@
+from dataclasses import replace
+from typing import Any
+
+import imagecodecs
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,14 +71,41 @@ def test_files_that_cannot_be_sent_are_refused_before_sending(tmp_path: object) 
     with Client("http://127.0.0.1:9") as client:
         with pytest.raises(MissingFileError):
             client.predict(f"{tmp_path}/nothing.tif", model="nuclei")
-        with pytest.raises(RequestError, match="folder"):
+        with pytest.raises(MissingFileError, match="holds no frames"):
             client.predict(f"{tmp_path}", model="nuclei")
 
 
 def test_labels_are_only_read_from_label_images() -> None:
-    answer = ServedAnswer(b"{}", "application/json", "nuclei", None, "", "labels", 0, None, {})
-    with pytest.raises(RequestError, match="label image"):
-        answer.labels()
+    answer = ServedAnswer(b"{}", "application/json", "nuclei", None, "", "labels", 0, (), {})
+    for other in (answer, replace(answer, media_type="image/tiff", kind="image")):
+        with pytest.raises(RequestError, match="label image"):
+            other.labels()
+
+
+@pytest.mark.parametrize("media_type", ["image/png", "image/png; content=labels", "application/json"])
+def test_pictures_for_the_eye_are_no_images(media_type: str) -> None:
+    picture = bytes(imagecodecs.png_encode(np.zeros((4, 4), np.uint8)))
+    with pytest.raises(RequestError, match="expected an answer in TIFF"):
+        ServedAnswer(picture, media_type, "stain", None, "", "image", 0, (), {}).image()
+
+
+@pytest.mark.parametrize(
+    ("told", "field"),
+    [
+        ({"boxes": [1, 2, 3, 4]}, "boxes"),
+        ({"boxes": [[1, 2, float("nan"), 4]]}, "boxes"),
+        ({"boxes": "boxes.csv"}, "boxes"),
+        ({"image": np.zeros((4, 4))}, "image"),
+        ({"image": ""}, "image"),
+        ({"masks": np.zeros((4, 4))}, "masks"),
+        ({"accept": "image/tïff"}, "accept"),
+        ({"channel": {"DNA", "actin"}}, "channel"),
+    ],
+)
+def test_what_python_gives_wrongly_is_refused_before_sending(told: dict[str, Any], field: str) -> None:
+    with Client("http://127.0.0.1:9") as client, pytest.raises(RequestError) as caught:
+        client.predict(**{"image": "file:///a.tif", "model": "cells"} | told)
+    assert caught.value.field == field
 
 
 def test_each_model_has_its_own_address_and_the_first_its_bare_name() -> None:

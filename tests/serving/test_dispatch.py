@@ -89,13 +89,16 @@ def test_an_answer_that_takes_longer_than_the_service_allows_is_no_silent_end(bu
         asyncio.run(ask(service_of(bundle_folder, Slow(load_settings(), 30), seconds=0.05)))
 
 
-def test_a_caller_who_goes_away_cancels_the_work(bundle_folder: Path) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_caller_who_goes_away_cancels_the_work_and_leaves_one_line(
+    bundle_folder: Path, caplog: pytest.LogCaptureFixture, whole: bool
+) -> None:
     replicas = Slow(load_settings(), 30)
     service = service_of(bundle_folder, replicas)
 
     async def go_away() -> None:
         sent: list[dict[str, Any]] = []
-        messages = [{"type": "http.request", "body": GOOD, "more_body": False}]
+        messages = [{"type": "http.request", "body": GOOD, "more_body": not whole}]
 
         async def receive() -> dict[str, Any]:
             if messages:
@@ -115,12 +118,15 @@ def test_a_caller_who_goes_away_cancels_the_work(bundle_folder: Path) -> None:
             "headers": [(b"content-length", str(len(GOOD)).encode())],
             "http_version": "1.1",
         }
-        with pytest.raises(asyncio.CancelledError):
-            await service.api(scope, receive, send)  # type: ignore[arg-type]
-        assert not sent
+        await service.api(scope, receive, send)  # type: ignore[arg-type]
+        assert sent[0]["status"] == 499
 
     asyncio.run(asyncio.wait_for(go_away(), 20))
-    assert replicas.cancelled == 1
+    assert replicas.cancelled == int(whole)
+    lines = [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    assert len(lines) == 1
+    assert "the caller left" in lines[0].getMessage()
+    assert lines[0].exc_info is None
 
 
 def test_more_than_may_wait_is_refused_with_the_time_to_come_again(bundle_folder: Path) -> None:

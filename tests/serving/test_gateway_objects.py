@@ -15,6 +15,7 @@ import pytest
 from cytoray_analysis.cells import cells_from_boxes
 from cytoray_analysis.images import image_from_array, read_image
 from cytoray_analysis.predictor import Predictor
+from cytoray_analysis.selection import Selection
 from cytoray_analysis.tracking.ctc import read_lineage
 from cytoray_services.http_errors import ErrorBody
 from cytoray_services.registry import Registry
@@ -92,6 +93,9 @@ def test_cells_are_asked_about_by_boxes_with_x_first(ask: Ask, classifier: Predi
     response = ask("POST", "/models/cells/predict", files=files, data={} if as_file else {"boxes": BOXES})
     table = ClassTable.model_validate_json(response.content)
     assert [cell.box for cell in table.cells] == [[5, 10, 15, 22], [30, 50, 44, 60]]
+    sides = [[cell.xmin, cell.ymin, cell.xmax, cell.ymax] for cell in table.cells]
+    assert sides == json.loads(BOXES)  # they come out under the names that they go in by
+    assert [cell.zmin for cell in table.cells] == [None, None]
     cells = cells_from_boxes([((5, 10), (15, 22)), ((30, 50), (44, 60))])
     expected = classifier.predict(read_image(GOOD), cells).answer.probabilities
     np.testing.assert_allclose([cell.probabilities for cell in table.cells], expected, rtol=1e-4)
@@ -161,9 +165,9 @@ NEGATIVE = tiff_bytes(np.where(CELL_MASKS, CELL_MASKS.astype(np.int16), -1).asty
         ("cells", 400, "RequestError", "boxes", {"boxes": "[[200, 5, 220, 15]]"}),
         ("cells", 400, "RequestError", "boxes", {"boxes": "[[10, 5, 1, 22, 15, 3]]"}),
         ("cells", 422, "ImageError", "objects", {"masks": tiff_bytes(CELL_MASKS[:-1])}),
-        ("cells", 422, "ImageError", None, {"masks": tiff_bytes(CELL_MASKS.astype(np.float32))}),
-        ("cells", 422, "ImageError", None, {"masks": NEGATIVE}),
-        ("cells", 422, "ImageError", "masks", {"masks": tiff_bytes(CELL_MASKS.astype(np.uint32) * 2**29)}),
+        ("cells", 422, "ImageError", "labels", {"masks": tiff_bytes(CELL_MASKS.astype(np.float32) / 2)}),
+        ("cells", 422, "ImageError", "labels", {"masks": NEGATIVE}),
+        ("cells", 422, "ImageError", "labels", {"masks": tiff_bytes(CELL_MASKS.astype(np.uint64) * 2**54)}),
         ("cells", 422, "UnreadableImageError", None, {"masks": b"no image"}),
         ("cells", 422, "AxesError", "axes", {"image": VOLUME, "boxes": BOXES}),
         ("cells", 404, "ModelNotFoundError", None, {"segmentation": "nucleoli@champion"}),
@@ -174,7 +178,7 @@ NEGATIVE = tiff_bytes(np.where(CELL_MASKS, CELL_MASKS.astype(np.int16), -1).asty
         ("linker", 400, "RequestError", "masks", {"image": MOVIE_FILE}),
         ("linker", 400, "RequestError", "boxes", {"image": MOVIE_FILE, "boxes": BOXES}),
         ("linker", 422, "AxesError", "masks", {"image": MOVIE_FILE, "masks": tiff_bytes(MASKS[:2])}),
-        ("linker", 422, "ImageError", "masks", {"image": MOVIE_FILE, "masks": tiff_bytes(MOVIE / 2)}),
+        ("linker", 422, "ImageError", "labels", {"image": MOVIE_FILE, "masks": tiff_bytes(MOVIE / 2 + 0.25)}),
         ("linker", 404, "ModelNotFoundError", None, {"image": MOVIE_FILE, "segmentation": "nucleoli"}),
     ],
 )
@@ -223,7 +227,8 @@ def test_a_moved_alias_is_followed_by_the_model_that_finds_the_objects(
 def test_openapi_tells_what_may_be_sent_beside_the_image(ask: Ask) -> None:
     document = ask("GET", "/openapi.json").json()
     form = document["paths"]["/models/{model}/predict"]["post"]["requestBody"]["content"]["multipart/form-data"]
-    assert set(form["schema"]["properties"]) == {"image", "masks", "boxes", "segmentation"}
+    told = {"image", "masks", "boxes", "segmentation", *Selection.model_fields}
+    assert set(form["schema"]["properties"]) == told
     content = document["paths"]["/models/{model}/predict"]["post"]["responses"]["200"]["content"]
     tables = [one["$ref"].rpartition("/")[2] for one in content["application/json"]["schema"]["oneOf"]]
     assert tables == ["ObjectTable", "ImageTable", "ClassTable", "TrackTable"]

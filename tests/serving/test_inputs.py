@@ -1,5 +1,4 @@
 import contextlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cytoray_analysis.bundle import ModelInput
-from cytoray_analysis.errors import ImageError, RequestError
+from cytoray_analysis.errors import AxesError, ImageError, RequestError
 from cytoray_analysis.images import image_from_array
-from cytoray_serving.inputs import boxes_of_json, cells_of_rows, in_model_axes, is_movie, label_pixels, rows_of_csv
+from cytoray_analysis.images.choose import choose
+from cytoray_analysis.selection import Selection
+from cytoray_serving.inputs import boxes_of_json, cells_of_rows, in_model_axes, is_movie, label_pixels
 
 FLAT, VOLUMES, MOVIES = ModelInput(axes="CYX"), ModelInput(axes="CZYX"), ModelInput(axes="TYX")
 IMAGE = image_from_array(np.zeros((50, 80), np.uint8), "YX")
@@ -21,7 +22,6 @@ IMAGE = image_from_array(np.zeros((50, 80), np.uint8), "YX")
         ("ZYX", None, MOVIES, "TYX"),
         ("ZYX", None, ModelInput(axes="TZYX"), "TYX"),
         ("CZYX", None, MOVIES, "TZYX"),
-        ("CZYX", ["DAPI", "GFP"], MOVIES, "CZYX"),
         ("CYX", None, MOVIES, "CYX"),
         ("TYX", None, MOVIES, "TYX"),
         ("TZYX", None, MOVIES, "TZYX"),
@@ -34,11 +34,28 @@ def test_stacks_without_names_are_movies_where_a_model_takes_movies(
     axes: str, channels: list[str] | None, model: ModelInput, taken: str
 ) -> None:
     pixels = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)[(0,) * (4 - len(axes))]
-    image = image_from_array(pixels, axes, channels=channels, pixel_size={"Z": 2.0, "Y": 0.5, "X": 0.5})
+    size = {"Z": 2.0, "Y": 0.5, "X": 0.5}
+    image = image_from_array(pixels, axes, channels=channels, pixel_size=size, guessed_axes=True)
     found = in_model_axes(image, movie=is_movie(model))
     assert found.axes == taken
     assert ("Z" in (found.pixel_size or {})) == ("Z" in taken)
     np.testing.assert_array_equal(found.read(), pixels)
+
+
+@pytest.mark.parametrize(("axes", "named"), [("ZYX", "TYX"), ("CZYX", "CTYX")])
+def test_a_declared_stack_is_no_movie(axes: str, named: str) -> None:
+    image = image_from_array(np.zeros((2, 5, 8, 9)[-len(axes) :], np.uint8), axes)
+    with pytest.raises(AxesError, match=f"time points .*z-stack: {axes}") as caught:
+        in_model_axes(image, movie=True)
+    assert f"--input-axes {named}" in str(caught.value.hint)
+    assert in_model_axes(image, movie=False) is image
+
+
+def test_axes_that_were_given_are_no_guess() -> None:
+    image = image_from_array(np.zeros((5, 8, 9), np.uint8), "ZYX", guessed_axes=True)
+    with pytest.raises(AxesError, match="z-stack"):
+        in_model_axes(choose(image, Selection(input_axes="ZYX")), movie=True)
+    assert in_model_axes(choose(image, Selection(input_axes="TYX")), movie=True).axes == "TYX"
 
 
 def test_boxes_have_x_first_and_cells_have_rows_first() -> None:
@@ -67,38 +84,16 @@ def test_any_text_is_boxes_or_is_refused(text: str) -> None:
         assert boxes_of_json(text, IMAGE, FLAT).boxes.shape[1:] == (2, 2)
 
 
-def test_csv_tells_the_images_apart(tmp_path: Path) -> None:
-    table = tmp_path / "boxes.csv"
-    table.write_text("label,path,xmin,ymin,xmax,ymax\nx,images/a.tif,1,2,3,4\ny,b.tif,5,6,7,8\n")
-    assert rows_of_csv(table, Path("elsewhere/a.tif"), alone=False) == [[1, 2, 3, 4]]
-    with pytest.raises(RequestError, match=r"no box for c\.tif"):
-        rows_of_csv(table, Path("c.tif"), alone=True)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("xmin,ymin,xmax\n1,2,3\n", "ymax"),
-        ("xmin,ymin,xmax,ymax\n1,2,three,4\n", "line 2"),
-        ("xmin,ymin,xmax,ymax\n1,2,3\n", "line 2"),
-        ("", "no header"),
-    ],
-)
-def test_a_csv_without_boxes_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "boxes.csv").write_text(text)
-    with pytest.raises(RequestError, match=message):
-        rows_of_csv(tmp_path / "boxes.csv", Path("a.tif"), alone=True)
-
-
-def test_a_csv_for_several_images_must_name_them(tmp_path: Path) -> None:
-    (tmp_path / "boxes.csv").write_text("xmin,ymin,xmax,ymax\n1,2,3,4\n")
-    assert rows_of_csv(tmp_path / "boxes.csv", Path("a.tif"), alone=True) == [[1, 2, 3, 4]]
-    with pytest.raises(RequestError, match="several inputs"):
-        rows_of_csv(tmp_path / "boxes.csv", Path("a.tif"), alone=False)
-
-
-@pytest.mark.parametrize("labels", [np.full((3, 4, 5), -1), np.full((3, 4, 5), 2**30), np.full((3, 4, 5), 0.5)])
+@pytest.mark.parametrize("labels", [np.full((3, 4, 5), -1), np.full((3, 4, 5), 2**54), np.full((3, 4, 5), 0.5)])
 def test_what_is_no_label_image_is_refused(labels: np.ndarray) -> None:
     for axes, model in (("ZYX", VOLUMES), ("TYX", MOVIES)):
         with pytest.raises(ImageError):
             label_pixels(image_from_array(labels, axes), model)
+
+
+@pytest.mark.parametrize(("fields", "expected"), [({"plane": "0"}, 5), ({"frame": "2"}, 1), ({"plane": "max"}, 5)])
+def test_masks_of_a_movie_that_is_chosen_from_have_frames_first(fields: dict[str, str], expected: int) -> None:
+    stack = image_from_array(np.arange(5 * 8 * 9).reshape(5, 8, 9).astype(np.uint16), "ZYX", guessed_axes=True)
+    masks = label_pixels(stack, MOVIES, Selection(**fields))
+    assert masks.axes.replace("T", "") == "YX"
+    assert masks.size("T") == expected

@@ -15,12 +15,14 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from skimage.measure import regionprops_table
 
+from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.errors import NotAcceptableError
 from cytoray_analysis.images import Image, image_from_array, read_image
 from cytoray_analysis.predictor import ModelIdentity, Prediction, Predictor
 from cytoray_serving.answers import FORMS, Answered
 from cytoray_serving.answers.labels import object_rows, seen_from_above
 from cytoray_serving.schema import FeatureCollection, ObjectTable
+from serving_samples import write_small_bundle
 
 LABELS = np.zeros((20, 30), np.int32)
 LABELS[2:8, 3:9] = 1
@@ -36,8 +38,14 @@ def image_of(shape: Sequence[int] = LABELS.shape, pixel_size: dict[str, float] |
     return image_from_array(pixels, "ZYX"[-len(shape) :], pixel_size=pixel_size)
 
 
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """Give a model whose answers are labels of volumes."""
+    return Predictor(Bundle.load(write_small_bundle(tmp_path_factory.mktemp("volumes") / "nuclei", dimensions=3)))
+
+
 @pytest.fixture
-def encode(segmenter: Predictor) -> Encode:
+def encode(segmenter: Predictor, volumes: Predictor) -> Encode:
     """Give a function that encodes labels in a form."""
 
     def encode_labels(
@@ -49,7 +57,8 @@ def encode(segmenter: Predictor) -> Encode:
         seconds = {"read": 0.001, "network": 0.2, "decode": 0.01}
         identity = ModelIdentity("nuclei", "3", "ab" * 32)
         prediction = Prediction(labels, "labels", int(labels.max()), "segmentation", seconds, identity, confidence)
-        return FORMS["labels"][form].encode(Answered(prediction, image or image_of(labels.shape), segmenter))
+        predictor = segmenter if labels.ndim == 2 else volumes
+        return FORMS["labels"][form].encode(Answered(prediction, image or image_of(labels.shape), predictor))
 
     return encode_labels
 
@@ -102,6 +111,7 @@ def test_table_names_the_model_and_its_objects(encode: Encode) -> None:
     assert table.shape == [20, 30]
     first, second = table.objects
     assert (first.label, first.area, first.bbox) == (1, 32, [2, 3, 8, 9])
+    assert (first.xmin, first.ymin, first.zmin, first.xmax, first.ymax, first.zmax) == (3, 2, None, 9, 8, None)
     assert (second.area, second.centroid) == (128, [13.5, 19.5])
 
 
@@ -122,6 +132,7 @@ def test_volumes_are_measured_along_three_axes() -> None:
     labels[1:3, 2:4, 3:6] = 7
     (row,) = object_rows(labels)
     assert (row.label, row.area, row.centroid, row.bbox) == (7, 12, [1.5, 2.5, 4.0], [1, 2, 3, 3, 4, 6])
+    assert (row.xmin, row.ymin, row.zmin, row.xmax, row.ymax, row.zmax) == (3, 2, 1, 6, 4, 3)
 
 
 def test_geojson_is_what_qupath_opens(encode: Encode) -> None:

@@ -253,15 +253,15 @@ def test_a_local_copy_of_a_folder_keeps_its_shape(top: Place) -> None:
         assert np.array_equal(read_image(path / "a.ome.zarr").read(), PIXELS)
 
 
-def test_an_image_names_no_files_outside(root: Path) -> None:
-    tifffile.imwrite(root.parent / "other.tif", PIXELS[:20] + 1, metadata=None)
+def test_an_image_names_no_other_files(root: Path) -> None:
+    tifffile.imwrite(root / "other.tif", PIXELS[:20] + 1, metadata=None)
     first, second = (f"urn:uuid:{digit * 8}-1111-1111-1111-111111111111" for digit in "12")
     xml = (
         f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{first}"><Image ID="Image:0">'
         '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="50" SizeY="20" SizeC="1" SizeZ="1" SizeT="2">'
         '<Channel ID="Channel:0:0" SamplesPerPixel="1"/>'
         f'<TiffData FirstT="0" IFD="0"><UUID FileName="a.ome.tif">{first}</UUID></TiffData>'
-        f'<TiffData FirstT="1" IFD="0"><UUID FileName="../other.tif">{second}</UUID></TiffData></Pixels></Image></OME>'
+        f'<TiffData FirstT="1" IFD="0"><UUID FileName="other.tif">{second}</UUID></TiffData></Pixels></Image></OME>'
     )
     tifffile.imwrite(root / "a.ome.tif", PIXELS[:20], description=xml, metadata=None)
     assert (read_image(root / "a.ome.tif").read() == PIXELS[:20] + 1).all(axis=(-1, -2)).any()

@@ -22,7 +22,7 @@ from cytoray_services.settings import load_settings
 from cytoray_serving.app import free_port
 from cytoray_serving.client import Client
 from serving_in_process import config_of, in_process
-from serving_samples import moving_squares, noise, tiff_bytes
+from serving_samples import answers_in, moving_squares, noise, tiff_bytes
 
 Run = Callable[..., tuple[int, dict[str, Any]]]
 MOVIE, MASKS = moving_squares()
@@ -134,7 +134,24 @@ def test_a_folder_of_frames_is_linked_by_a_folder_of_masks(
     expected = linker.predict(image_from_array(MOVIE, "TYX"), MASKS).answer
     np.testing.assert_array_equal(read_lineage(inputs / "out" / "01_RES").table, expected.table)
     assert output["objects"] == len(expected.track_id)
-    assert [path.name for path in (inputs / "out").iterdir()] == ["01_RES"]
+    assert answers_in(inputs / "out") == ["01_RES"]
+
+
+def test_frames_and_masks_of_any_name_are_one_lineage(run: Run, model: Words, inputs: Path, linker: Predictor) -> None:
+    for folder in ("01", "01_masks"):
+        for frame, path in enumerate(sorted((inputs / folder).iterdir())):
+            path.rename(path.with_name(f"img_{frame}.TIF"))
+    status, answer = run(*model("linker"), inputs / "01", "--masks", inputs / "01_masks", "--out", inputs / "out")
+    assert status == 0, answer
+    expected = linker.predict(image_from_array(MOVIE, "TYX"), MASKS).answer
+    np.testing.assert_array_equal(read_lineage(inputs / "out" / "01_RES").table, expected.table)
+
+
+def test_an_image_beside_the_frames_is_an_error_that_names_it(run: Run, model: Words, inputs: Path) -> None:
+    (inputs / "01" / "overview.tif").write_bytes(tiff_bytes(MOVIE[0]))
+    status, answer = run(*model("linker"), inputs / "01", "--masks", inputs / "01_masks", "--out", inputs / "out")
+    assert status == 2
+    assert "overview.tif" in answer["message"]
 
 
 def test_a_movie_is_linked_through_a_segmentation_model(
@@ -154,8 +171,8 @@ def test_a_movie_is_linked_through_a_segmentation_model(
     ("name", "form", "written"),
     [
         ("cells", "csv", "a.csv"),
-        ("cells", "overlay", "a.png"),
-        ("cells", "heatmap", "a.png"),
+        ("cells", "overlay", "a.overlay.png"),
+        ("cells", "heatmap", "a.heatmap.png"),
         ("nuclei", "csv", "a.csv"),
         ("stain", "png", "a.png"),
         ("stain", "zarr", "a.ome.zarr"),
@@ -166,7 +183,7 @@ def test_answers_come_in_every_form(run: Run, folders: Any, inputs: Path, name: 
     words = (getattr(folders, name), inputs / "images" / "a.tif", "--out", inputs / "out", "--format", form)
     status, answer = run(*words)
     assert status == 0, answer
-    assert [path.name for path in (inputs / "out").iterdir()] == [written]
+    assert answers_in(inputs / "out") == [written]
 
 
 @pytest.mark.parametrize(("form", "written"), [("csv", "01.csv"), ("geff", "01.geff"), ("json", "01.json")])
@@ -174,7 +191,7 @@ def test_lineages_come_in_every_form(run: Run, model: Words, inputs: Path, form:
     words = (inputs / "01", "--masks", inputs / "01_masks", "--out", inputs / "out", "--format", form)
     status, answer = run(*model("linker"), *words)
     assert status == 0, answer
-    assert [path.name for path in (inputs / "out").iterdir()] == [written]
+    assert answers_in(inputs / "out") == [written]
 
 
 def test_a_stain_beyond_the_memory_budget_is_written_piece_by_piece(run: Run, folders: Any, inputs: Path) -> None:
@@ -191,7 +208,7 @@ def test_a_stain_beyond_the_memory_budget_is_written_piece_by_piece(run: Run, fo
         ("linker", ("01",), "RequestError"),
         ("linker", ("01", "--boxes", "boxes.csv"), "RequestError"),
         ("linker", ("01", "--masks", "nowhere"), "MissingFileError"),
-        ("linker", ("01", "--masks", "images"), "MissingFileError"),
+        ("linker", ("01", "--masks", "images"), "DatasetError"),
         ("linker", ("01", "--segmentation", "nucleoli"), "ModelNotFoundError"),
         ("linker", ("01", "--masks", "01_masks", "--format", "tif"), "RequestError"),
         ("linker", ("01", "--masks", "01_masks", "--format", "zarr"), "RequestError"),

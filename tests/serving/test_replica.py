@@ -39,6 +39,23 @@ def test_an_answer_names_the_registered_model(model: LoadedModel) -> None:
     assert (found.name, found.version, found.steps) == ("nuclei", "2", ())
 
 
+def test_a_question_shares_a_batch_with_those_in_its_lane_only(model: LoadedModel) -> None:
+    async def work() -> list[tuple[int, Answer | CytorayError]]:
+        lanes = [0, 0, 1, 0, 2, 0, 0, 1, 0, 0, 0, 0]
+        answers = await asyncio.gather(*(model.answer(Question(GOOD, lane=one)) for one in lanes))
+        return list(zip(lanes, answers, strict=True))
+
+    places: dict[int, list[tuple[int, int]]] = {0: [], 1: [], 2: []}
+    for lane, found in asyncio.run(work()):
+        assert isinstance(found, Answer)
+        places[lane].append((found.batch, found.place))
+    assert max(places[0]) > (2, 0)  # the lane with ten questions has batches
+    assert max(places[1]) <= (2, 1)
+    assert places[2] == [(1, 0)]
+    for asked in places.values():  # each batch has one first image
+        assert sum(1 / batch for batch, _ in asked) == pytest.approx(sum(place == 0 for _, place in asked))
+
+
 def test_a_bundle_folder_is_served_as_it_is(bundle_folder: Path, settings: Settings) -> None:
     model = load_model(str(bundle_folder), settings, OPTIONS)
     assert answer(model).version is None

@@ -9,7 +9,7 @@ import pytest
 from cytoray_analysis.errors import CytorayError, PlatformError, RequestError
 from cytoray_services.registry import Registry
 from cytoray_services.rollouts.changes import start_canary, start_shadow
-from cytoray_services.rollouts.leader import Compared, Observed, RolloutKeeper
+from cytoray_services.rollouts.leader import Compared, Counted, Observed, RolloutKeeper
 from cytoray_services.rollouts.rollout import Limits, read_routing
 from cytoray_services.settings import Settings
 from cytoray_serving.assembly import Assembled
@@ -42,9 +42,15 @@ def test_a_canary_answers_its_share_and_what_it_does_is_reported(service: Assemb
 
     versions = asyncio.run(watched())
     assert 30 <= versions["2"] <= 95
-    reports = [one for one in service.dispatch.take_reports() if isinstance(one, Observed)]
+    everything = service.dispatch.take_reports()
+    reports = [one for one in everything if isinstance(one, Observed)]
     assert Counter(one.version for one in reports) == versions
     assert all("objects_per_megapixel" in one.outcome.summary for one in reports)
+    timed = Counter(one.version for one in reports if one.outcome.timed)
+    assert timed["2"] == versions["2"]
+    assert 30 <= timed["1"] <= 95
+    # The first request was answered before the registry had been asked what its alias is.
+    assert [one for one in everything if isinstance(one, Counted)] == [Counted("nuclei", "champion", 200)]
     status = asyncio.run(service.dispatch.status("nuclei", None))
     assert (status.version, status.canary) == ("1", "nuclei/2: 30%")
 
@@ -57,7 +63,7 @@ def test_a_canary_against_which_nothing_speaks_becomes_the_champion(service: Ass
     async def live() -> None:
         nonlocal clock
         await answers(service, 1)
-        for _ in range(6):
+        for _ in range(12):  # at 90 % the other version answers six of sixty
             keeper.step(clock)
             await service.routes.follow()
             await answers(service, 60)
@@ -112,7 +118,23 @@ def test_mistakes_of_callers_speak_against_no_version(service: Assembled, regist
                 await service.dispatch.answer("nuclei", None, Question(GOOD[:200], megapixels=1.0))
 
     asyncio.run(live())
-    assert service.dispatch.take_reports() == []
+    assert [one for one in service.dispatch.take_reports() if isinstance(one, Observed)] == []
+
+
+def test_requests_to_another_alias_are_none_of_the_canarys(settings: Settings, registry: Registry) -> None:
+    registry.promote("nuclei", "2", "candidate")
+    service = in_process(settings, config_of(["nuclei@champion"]))
+    start_canary(registry, "nuclei", "2", steps=(0.3,))
+
+    async def live() -> None:
+        for model in ("nuclei", "nuclei@candidate"):
+            await service.dispatch.answer(model, None, Question(GOOD))
+        await service.routes.follow()
+        for _ in range(20):
+            await service.dispatch.answer("nuclei@candidate", None, Question(GOOD))
+
+    asyncio.run(live())
+    assert [one for one in service.dispatch.take_reports() if isinstance(one, Observed)] == []
 
 
 def test_a_shadow_is_compared_and_heard_by_nobody(service: Assembled, registry: Registry) -> None:
@@ -129,7 +151,7 @@ def test_a_shadow_is_compared_and_heard_by_nobody(service: Assembled, registry: 
         return versions
 
     assert asyncio.run(live()) == {"1": 40}
-    compared = service.dispatch.take_reports()
+    compared = [one for one in service.dispatch.take_reports() if not isinstance(one, Counted)]
     assert 8 <= len(compared) <= 32
     for one in compared:
         assert isinstance(one, Compared)

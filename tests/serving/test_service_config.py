@@ -101,3 +101,9 @@ def test_copies_get_what_they_hold_unless_they_say_so() -> None:
     assert (nuclei.run.threads, nuclei.run.device) == (3, None)
     assert (stain.run.threads, stain.run.device, stain.needs.gpus) == (7, "cpu", 0.0)
     assert (config.jobs.run.threads, config.jobs.run.device) == (2, None)
+
+
+def test_a_field_that_is_written_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "serve.yaml").write_text("poll_seconds: 1\ninsecure_local: true\npoll_seconds: 2\n")
+    with pytest.raises(RequestError, match="'poll_seconds' twice"):
+        read_config(tmp_path / "serve.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from cytoray_analysis.errors import DatasetError
 from cytoray_analysis.images import IntensityScaling, read_image, read_labels, write_image, write_labels
 from cytoray_analysis.images import image_from_array as image_of
 from cytoray_analysis.model_input import prepare
-from cytoray_services.datasets import Dataset, hash_dataset, open_dataset
+from cytoray_services.datasets import Dataset, hash_dataset, open_dataset, remove_abandoned
+from cytoray_services.in_use import use
 from cytoray_training.cache import Cache, cache_key, open_cache
 
 GREY = ModelInput(channels=("grey",))
@@ -62,11 +64,47 @@ def test_other_data_or_another_view_of_it_or_another_task_is_another_cache() -> 
     keys = {
         cache_key("a", GREY, TASK),
         cache_key("b", GREY, TASK),
-        cache_key("a", GREY, TaskChoice(name="semantic_segmentation")),
+        cache_key("a", GREY, TaskChoice(name="label_free", arguments={"channels": ["nucleus"]})),
+        cache_key("a", GREY, masks_of({"0": "background", "255": "foreground"})),
+        cache_key("a", GREY, masks_of({"0": "foreground", "255": "background"})),
         cache_key("a", GREY.model_copy(update={"pixel_size": {"Y": 0.5, "X": 0.5}}), TASK),
         cache_key("a", GREY.model_copy(update={"scaling": IntensityScaling(method="zscore")}), TASK),
     }
-    assert len(keys) == 5
+    assert len(keys) == 7
+
+
+def masks_of(values: dict[str, str]) -> TaskChoice:
+    return TaskChoice(name="semantic_segmentation", arguments={"values": values})
+
+
+def test_trainings_that_differ_in_their_loss_alone_share_a_cache(tmp_path: Path, cells: Dataset) -> None:
+    tasks = [TaskChoice(name="segmentation", arguments=one) for one in ({}, {"boundary_weight": 2.0}, {"reach": 96})]
+    folders = {open_cache(tmp_path, cells, "hash", GREY, task).folder for task in tasks}
+    assert len(folders) == 1
+
+
+def test_what_a_killed_process_has_left_is_removed_by_the_next(tmp_path: Path, cells: Dataset) -> None:
+    other = tmp_path / f".{'f' * 32}.{'0' * 12}"  # of another cache, which another process may be writing
+    other.mkdir()
+    killed = os.fork()
+    if not killed:
+        open_cache(tmp_path, cells, "hash", GREY, TASK, progress=lambda done, total: os._exit(0))
+    os.waitpid(killed, 0)
+    assert len(list(tmp_path.glob(".*"))) == 2
+    cache = open_cache(tmp_path, cells, "hash", GREY, TASK)
+    assert {path for path in tmp_path.iterdir() if path.is_dir()} == {other, cache.folder}
+
+
+def test_files_that_passed_through_a_killed_process_are_removed_and_those_of_a_live_one_stay(tmp_path: Path) -> None:
+    dead, alive = tmp_path / "passing-dead", tmp_path / "passing-alive"
+    for folder in (dead, alive):
+        (folder / "files").mkdir(parents=True)
+    use(dead / "files").close()
+    with use(alive / "files"):
+        remove_abandoned(tmp_path)
+        assert list(tmp_path.iterdir()) == [alive]
+    remove_abandoned(tmp_path)
+    assert not alive.exists()
 
 
 def test_statistics_come_from_the_training_images_only(tmp_path: Path) -> None:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from cytoray_analysis.errors import TrainingError
+from cytoray_analysis.images import read_labels, write_labels
 from cytoray_analysis.tasks import InstanceSegmentation
+from cytoray_analysis.tasks.loss import Loss
+from cytoray_services.datasets import hash_dataset, make_segmentation
 from cytoray_training.checkpoint import Checkpoint, Journal
+from cytoray_training.diagnosis.findings import find
+from cytoray_training.diagnosis.reading import read_facts
 from cytoray_training.loop import train
 from cytoray_training.plan import Plan
 from cytoray_training.reporter import FolderReporter
+from cytoray_training.stopping import STOP
 
 MakePlan = Callable[..., Plan]
 CPU = torch.device("cpu")
@@ -51,6 +61,45 @@ def trained(plan: Plan, folder: Path) -> tuple[Journal, Checkpoint]:
 
 def without_times(journal: Journal) -> list[dict[str, float]]:
     return [{key: value for key, value in epoch.items() if key not in TIMES} for epoch in journal.history]
+
+
+class StoppingReporter(FolderReporter):
+    """Is asked to stop when it has been looked at so many times: after each step, and before each validation image."""
+
+    def __init__(self, folder: Path, looks: int) -> None:
+        super().__init__(folder)
+        self.looks = looks
+
+    def stopping(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3, 5, 6, 9])
+def test_a_training_that_is_asked_to_stop_saves_and_ends_where_an_undisturbed_one_ends(
+    make_plan: MakePlan, tmp_path: Path, looks: int
+) -> None:
+    plan = make_plan(epochs=3)
+    whole, expected = trained(plan, tmp_path / "whole")
+    stopped = train(plan, StoppingReporter(tmp_path / "parts", looks), device=CPU)
+    assert not stopped.finished
+    saved = FolderReporter(tmp_path / "parts").latest()
+    assert saved is not None
+    assert saved.journal.step == stopped.step
+    journal, checkpoint = trained(plan, tmp_path / "parts")
+    assert journal.finished
+    assert without_times(journal) == without_times(whole)
+    assert all(torch.equal(checkpoint.state[name], expected.state[name]) for name in expected.state)
+
+
+def test_a_stop_file_in_the_folder_of_a_run_stops_it(make_plan: MakePlan, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / STOP).touch()
+    journal = train(make_plan(epochs=3), FolderReporter(folder), device=CPU)
+    assert not journal.finished
+    assert journal.step < 3
+    assert read_facts(folder).ended_by == "stop"
 
 
 @pytest.mark.parametrize("engine", ["torch", "deepspeed"])
@@ -92,14 +141,14 @@ def test_a_gradient_that_is_no_number_stops_the_training_and_names_the_step(
     make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
-    sane = InstanceSegmentation.loss
+    sane: Callable[..., Tensor] = vars(Loss)["__call__"]
 
-    def loss(self: InstanceSegmentation, outputs: Tensor, target: Tensor) -> Tensor:
+    def loss(self: Loss, outputs: Tensor, target: Tensor, of: Tensor | None = None) -> Tensor:
         nonlocal calls
         calls += torch.is_grad_enabled()  # a step that is looked into computes its loss once more
-        return sane(self, outputs, target) * (float("nan") if calls == 6 and torch.is_grad_enabled() else 1.0)
+        return sane(self, outputs, target, of) * (float("nan") if calls == 6 and torch.is_grad_enabled() else 1.0)
 
-    monkeypatch.setattr(InstanceSegmentation, "loss", loss)
+    monkeypatch.setattr(Loss, "__call__", loss)
     with pytest.raises(TrainingError, match=r"step 5 .*epoch 1.*nan"):
         trained(make_plan(), tmp_path)
 
@@ -110,6 +159,7 @@ def test_a_budget_ends_the_training_with_the_schedule_at_its_end(make_plan: Make
     assert journal.epoch < 10_000
     assert journal.history[-1]["learning_rate"] == pytest.approx(1e-5, rel=0.05)
     assert "ap50" in journal.history[-1]
+    assert read_facts(tmp_path).ended_by == "minutes"
 
 
 def test_patience_ends_a_training_that_gains_nothing(make_plan: MakePlan, tmp_path: Path) -> None:
@@ -117,6 +167,78 @@ def test_patience_ends_a_training_that_gains_nothing(make_plan: MakePlan, tmp_pa
     assert journal.finished
     assert journal.epoch == 3
     assert checkpoint.best is not None
+    assert read_facts(tmp_path).ended_by == "early stopping"
+
+
+@pytest.mark.parametrize(
+    ("metric", "scores", "epochs", "best"),
+    [
+        ("missed", [4.0, 2.0, 1.0], 3, 2),
+        ("missed", [1.0, 2.0, 0.0], 2, 0),
+        ("ap50", [0.4, 0.2, 0.9], 2, 0),
+        ("ap50", [0.2, 0.4, 0.9], 3, 2),
+        ("missed", [math.nan, 2.0, math.nan], 3, 1),
+    ],
+)
+def test_best_and_patience_follow_the_direction_of_the_score(
+    make_plan: MakePlan,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    metric: str,
+    scores: list[float],
+    epochs: int,
+    best: int,
+) -> None:
+    coming = iter([{metric: score} for score in scores])
+    monkeypatch.setattr(InstanceSegmentation, "score", lambda *_: next(coming))
+    patience = 2 if math.isnan(scores[0]) else 1
+    journal, _ = trained(make_plan(epochs=3, metric=metric, early_stopping=patience), tmp_path)
+    assert journal.epoch == epochs
+    assert journal.best["epoch"] == best
+
+
+def said(folder: Path) -> list[str]:
+    lines = map(json.loads, (folder / "progress.jsonl").read_text(encoding="utf-8").splitlines())
+    return [line["text"] for line in lines if line["stage"] == "warning"]
+
+
+def test_a_validation_without_its_score_is_said_at_the_first_and_found_at_the_end(
+    make_plan: MakePlan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where objects were not labelled no share is found."""
+    dataset = make_segmentation(tmp_path / "empty", images=4, size=64, seed=3)
+    for item in dataset.split("val").items:
+        assert item.truth is not None
+        write_labels(item.truth, np.zeros_like(read_labels(item.truth)))
+    plan = replace(make_plan(epochs=3, metric="recall50"), dataset=dataset, dataset_hash=hash_dataset(dataset))
+    journal, checkpoint = trained(plan, tmp_path / "run")
+    assert not journal.best
+    assert checkpoint.best is None
+    (text,) = said(tmp_path / "run")
+    assert text in caplog.text
+    assert "after epoch 1: the score recall50" in text
+    assert "missing" in text
+    found = {finding.name: finding for finding in find(read_facts(tmp_path / "run"))}["no-score"]
+    assert found.severity == "error"
+    assert "3 of 3" in found.evidence
+
+
+def test_a_score_that_is_no_number_is_said_and_its_weights_are_not_the_best(
+    make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coming = iter([{"ap50": 0.2, "pq": 0.1}, {"ap50": math.nan, "pq": 0.3}, {"ap50": math.nan, "pq": 0.4}])
+    monkeypatch.setattr(InstanceSegmentation, "score", lambda *_: next(coming))
+    journal, _ = trained(make_plan(epochs=3), tmp_path)
+    assert journal.best == {"ap50": 0.2, "pq": 0.1, "epoch": 0.0}
+    assert journal.stale == 2
+    (text,) = said(tmp_path)
+    assert "after epoch 2: the score ap50" in text
+    assert "NaN" in text
+    assert text.endswith("is a number: pq")
+    facts = read_facts(tmp_path)
+    assert [one.score for one in facts.validations] == [0.2]
+    found = {finding.name: finding for finding in find(facts)}["no-score"]
+    assert (found.severity, found.evidence[:18]) == ("warning", "in 2 of 3 validati")
 
 
 def test_decoding_and_steps_are_told(make_plan: MakePlan, tmp_path: Path) -> None:

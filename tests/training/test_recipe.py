@@ -48,6 +48,28 @@ def test_overrides_are_parsed_as_yaml_and_reach_nested_fields(tmp_path: Path) ->
     assert recipe.augmentation.zoom == (0.5, 2.0)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("training.epochs=7", "training.epochs=8"),
+        ("training.epochs=7", "training.epochs=7"),
+        ("training.epochs=7", "training={epochs: 8}"),
+        ("model.network={}", "data.channels=[a]", "model.network.arguments.widths=[8, 16]"),
+        ("training.epochs=7", " training . epochs =8"),
+    ],
+)
+def test_overrides_of_which_one_would_undo_another_are_refused(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    with pytest.raises(RecipeError) as raised:
+        load_recipe(written(tmp_path, minimal()), overrides)
+    assert repr(overrides[0]) in raised.value.message
+    assert repr(overrides[-1]) in raised.value.message
+
+
+def test_fields_of_one_section_are_set_beside_each_other(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, minimal()), ["training.epochs=7", "training.batch_size=4"])
+    assert (recipe.training.epochs, recipe.training.batch_size) == (7, 4)
+
+
 def test_a_relative_root_is_taken_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").mkdir()
     path = written(tmp_path / "elsewhere", minimal())
@@ -89,6 +111,8 @@ def test_how_data_are_cut_is_no_part_of_a_run() -> None:
         ({"data": {"root": "ftp://host/x"}}, "data.root", "ftp"),
         ({"data": {"root": ["x", "s3://"]}}, "data.root.1", "s3://bucket"),
         ({"data": {"root": 5}}, "data.root", "folder or a URI"),
+        ({"data": {"root": []}}, "data.root", "empty list"),
+        ({"data": {"root": "x", "channels": []}}, "data.channels", "empty list"),
         ({"data": {"root": "x", "shards": {"held": 0}}}, "data.shards.held", "greater than"),
         ({"model": {"name": "Bad Name"}}, "model.name", "pattern"),
         ({"training": {"batch_size": 9}, "scale": {"workers": 2}}, "training.batch_size", "multiple of"),
@@ -147,3 +171,18 @@ def test_a_recipe_cannot_be_changed() -> None:
     recipe: Recipe = parse_recipe(minimal())
     with pytest.raises(ValueError, match="frozen"):
         recipe.training.epochs = 3  # type: ignore[misc]
+
+
+def test_a_field_that_is_written_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("model: {name: cells}\ntraining: {epochs: 1, seed: 2, epochs: 3}\n")
+    with pytest.raises(RecipeError, match="'epochs' twice"):
+        load_recipe(tmp_path / "recipe.yaml")
+
+
+def test_an_epoch_of_less_than_a_batch_is_refused_with_both_names() -> None:
+    with pytest.raises(RecipeError) as raised:
+        parse_recipe(minimal(training={"crops_per_epoch": 15, "batch_size": 16}))
+    assert raised.value.field == "training.crops_per_epoch"
+    assert "training.batch_size = 16" in raised.value.message
+    assert "training.crops_per_epoch to 16" in str(raised.value.hint)
+    assert parse_recipe(minimal(training={"crops_per_epoch": 16, "batch_size": 16})).training.steps_per_epoch == 1

@@ -59,8 +59,9 @@ def opened(index: ShardIndex) -> Iterator[tuple[str, Any, Any, Any, Any]]:
             yield entry.file, pixels.pixels, shard.truth(at), pixels.read(whole), shard.places(at)
 
 
-def deal_of(index: ShardIndex, **changes: int) -> Deal:
-    settings = {"shards": len(index.shards), "examples": index.examples, "world": 1, "held": 1, "seed": 0}
+def deal_of(index: ShardIndex, balance: float = 0.0, **changes: int) -> Deal:
+    settings: dict[str, Any] = {"examples": index.examples, "world": 1, "held": 1, "seed": 0}
+    settings |= {"weights": index.weights(balance), "bytes": tuple(shard.bytes for shard in index.shards)}
     return Deal(**settings | {"steps_per_epoch": 6, "batch": 8} | changes)
 
 
@@ -174,9 +175,14 @@ def test_a_data_set_without_training_images_is_refused(tmp_path: Path, cells: Da
         make_shards(split_of(tmp_path, cells.split("val")), SHARD_BYTES)
 
 
+def deal_by(shards: list[tuple[int, float]], **others: int) -> Deal:
+    """Deal shards of so many bytes, whose examples are drawn so many times as often as those of others."""
+    return Deal(tuple(size * often for size, often in shards), tuple(size for size, _ in shards), **others)
+
+
 DEALS = some.builds(
-    Deal,
-    shards=some.integers(1, 60),
+    deal_by,
+    some.lists(some.tuples(some.integers(1, 1000), some.floats(0.1, 10.0)), min_size=1, max_size=60),
     examples=some.integers(1, 5000),
     world=some.integers(1, 9),
     held=some.integers(1, 9),
@@ -187,17 +193,29 @@ DEALS = some.builds(
 
 
 @given(DEALS, some.integers(0, 3))
-def test_in_a_round_every_shard_is_drawn_from_and_nobody_holds_too_many(deal: Deal, number: int) -> None:
+def test_in_a_round_every_shard_is_drawn_as_often_as_it_should_and_nobody_holds_too_many(
+    deal: Deal, number: int
+) -> None:
     turns = range(number * deal.turns, (number + 1) * deal.turns)
     steps = range(number * deal.steps, (number + 1) * deal.steps)
-    assert {deal.turn(step) for step in steps} == set(turns)
+    lasts = Counter(deal.turn(step) for step in steps)
+    assert set(lasts) == set(turns)
     assert deal.steps % deal.steps_per_epoch == 0
-    held = [deal.of(turn, rank) for turn in turns for rank in range(deal.world)]
-    assert all(0 < len(shards) <= deal.held for shards in held)
-    dealt = Counter(shard for shards in held for shard in shards)
-    assert set(dealt) == set(range(deal.shards))
-    if deal.shards >= deal.turns * deal.world:
-        assert set(dealt.values()) == {1}
+    weights, drawn = np.array(deal.weights), np.zeros(len(deal.weights))
+    for turn in turns:
+        for rank in range(deal.world):
+            pieces = deal.pieces(turn, rank)
+            inside = np.array([weights[shard] * part for shard, part in pieces])
+            drawn[[shard for shard, _ in pieces]] += inside / inside.sum() * lasts[turn]
+            assert sum(deal.bytes[shard] for shard, _ in pieces) <= (deal.held + 2) * max(deal.bytes)
+    np.testing.assert_allclose(drawn / drawn.sum(), weights / weights.sum(), rtol=1e-3)
+
+
+def test_where_shards_are_alike_and_divide_evenly_none_is_cut() -> None:
+    deal = Deal((10.0,) * 12, (100,) * 12, 1000, world=2, held=3, seed=0, steps_per_epoch=10, batch=4)
+    assert deal.turns == 2
+    dealt = [piece for turn in range(2) for rank in range(2) for piece in deal.pieces(turn, rank)]
+    assert Counter(shard for shard, _ in dealt) == Counter(range(12))
 
 
 @given(some.integers(1, 500), some.integers(1, 9), some.integers(1, 5))
@@ -247,7 +265,8 @@ def test_crops_come_from_the_shards_that_are_held_and_in_a_round_from_all(tmp_pa
     assert set(drawn) == {file for file, *_ in opened(index)}
 
 
-def test_a_nodes_disk_holds_this_turn_and_the_next(tmp_path: Path, index: ShardIndex) -> None:
+def test_a_nodes_disk_holds_this_turn_and_the_next(tmp_path: Path, cells: Dataset) -> None:
+    index = make_shards(split_of(tmp_path, cells), 1000)  # one image each
     disk = tmp_path / "disk"
 
     def on_disk() -> int:
@@ -264,24 +283,29 @@ def test_a_nodes_disk_holds_this_turn_and_the_next(tmp_path: Path, index: ShardI
         wait(stream._turns.values())
         most = max(most, on_disk())
     assert 0 < most <= stream.most_held + 3 * page
-    assert stream.most_held <= 2 * max(shard.bytes for shard in index.shards) < index.bytes / 2
+    assert stream.most_held <= 3 * max(shard.bytes for shard in index.shards) < index.bytes / 2
+    assert stream.copied <= index.bytes + max(shard.bytes for shard in index.shards)  # the next round's first
     assert list(disk.iterdir()) == []
     stream.close()
     assert on_disk() == 0
 
 
-def test_classes_weigh_the_same_in_every_window(tmp_path: Path) -> None:
+def test_classes_are_balanced_over_all_workers_and_turns(tmp_path: Path) -> None:
     cells = make_classification(tmp_path / "cells", images=8, size=128)
     task = TaskChoice(name="classification", arguments=task_arguments(cells))
     split = split_of(tmp_path, cells, task=task, model_input=ModelInput(window=(32, 32)))
     index = make_shards(split, 40_000)
-    stream = ShardStream(index, deal_of(index), 0, tmp_path)
-    crops = sampler(stream, examples=EXAMPLES["cell"], crop=(32, 32), balance=1.0)
-    seen: Counter[int] = Counter()
-    for step in range(stream.deal.steps):
-        window = stream.window(step)
-        seen.update(int(window.truth(draw.example)[draw.place, 0]) for draw in crops.draw(step))
-    assert set(seen) == set(index.class_counts)
+    deal = deal_of(index, balance=1.0, world=2)
+    probability = dict.fromkeys(index.class_counts, 0.0)
+    for rank in range(2):
+        stream = ShardStream(index, deal, rank, tmp_path)
+        crops = sampler(stream, examples=EXAMPLES["cell"], crop=(32, 32), balance=1.0, rank=rank, world=2)
+        for step in range(deal.steps):
+            window = stream.window(step)
+            for example, place, chance in zip(*crops._places(window), strict=True):
+                probability[int(window.truth(example)[place, 0])] += chance / (2 * deal.steps)
+    assert len(probability) > 2
+    np.testing.assert_allclose(list(probability.values()), 1 / len(probability), rtol=1e-3)
 
 
 def test_a_disk_that_takes_nothing_is_told(tmp_path: Path, index: ShardIndex) -> None:

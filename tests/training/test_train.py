@@ -52,7 +52,8 @@ def test_a_training_ends_in_the_registry_and_goes_on_after_a_failure(
     outcome = training.run_training(recipe, settings)
 
     assert progress.read_text(encoding="utf-8") == trained_once  # only what was missing was done
-    assert set(outcome) == {"model", "version", "run_id", "bundle", "metrics", "seconds"}
+    known = {"model", "version", "run_id", "bundle", "metrics", "intervals", "metrics_are", "seconds"}
+    assert set(outcome) == known
     version = Registry.open(settings).resolve("tiny@candidate")
     assert (version.version, version.run_id) == (outcome["version"], outcome["run_id"])
     bundle = Bundle.load(outcome["bundle"])

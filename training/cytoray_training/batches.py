@@ -206,6 +206,12 @@ def shares(batch: int, world: int, accumulate: int) -> tuple[tuple[int, ...], ..
     return tuple(tuple(each + (number * world + rank < more) for number in range(accumulate)) for rank in range(world))
 
 
+def fewest_crops(batch: int, world: int, accumulate: int, *, together: bool) -> int:
+    """Return the crops of the smallest pass: on a worker, or on all workers together."""
+    sizes = np.array(shares(batch, world, accumulate))
+    return int((sizes.sum(axis=0) if together else sizes).min())
+
+
 def test_input(plan: Plan, source: Source) -> NDArray[np.float32]:
     """Return one input of the network as it is drawn from, not varied, for a bundle to test itself with."""
     examples = plan.examples

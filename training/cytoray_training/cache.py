@@ -1,7 +1,8 @@
 """The training split decoded once, in files that every worker of a node maps into memory.
 
 ``<key>/`` in the folder of caches holds all pixels one after the other in their own type (``pixels``), all truths
-(``truth``), and ``index.json``. The key covers the content of the data, how the model sees it, and the task.
+(``truth``), and ``index.json``. The key covers what decoding reads: the content of the data, how the model sees it, and
+of the task what is true of an image. While a process uses a folder, it shares the lock ``<key>.lock``.
 
 What is too large for one node is cut into :mod:`~cytoray_training.shards` instead.
 """
@@ -12,10 +13,9 @@ import fcntl
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -26,12 +26,16 @@ from numpy.typing import NDArray
 from cytoray_analysis.bundle import ModelInput, TaskChoice
 from cytoray_analysis.errors import DatasetError
 from cytoray_analysis.examples import EXAMPLES, Example, Examples, Places
-from cytoray_analysis.images import fit_statistics, intensity_map
+from cytoray_analysis.files import draft_folder, drafts_of
+from cytoray_analysis.images import fit_statistics, intensity_map, scale_intensities
 from cytoray_analysis.images.intensity import IntensityStatistics
+from cytoray_analysis.selection import EVERYTHING, Selection
 from cytoray_analysis.tasks import get_task
-from cytoray_services.datasets import Dataset, Item, passing, read_labelled
+from cytoray_services.datasets import Dataset, Item, arguments_read, passing, read_parts, remove_abandoned
+from cytoray_services.in_use import use
+from cytoray_services.records import reading
 
-FORMAT = 2
+FORMAT = 4
 Progress = Callable[[int, int], None]
 
 
@@ -76,11 +80,7 @@ class CachedPixels:
 
     def read(self, region: tuple[slice, ...]) -> NDArray[np.float32]:
         """Return scaled pixels of a region, (C, spatial…) float32."""
-        column = (-1,) + (1,) * len(self.shape)
-        pixels = self.pixels[(slice(None), *region)].astype(np.float32)
-        pixels -= np.array(self.entry.offset, np.float32).reshape(column)
-        pixels *= np.array(self.entry.scale, np.float32).reshape(column)
-        return pixels
+        return scale_intensities(self.pixels[(slice(None), *region)], self.entry.offset, self.entry.scale)
 
 
 class Window(Protocol):
@@ -134,12 +134,15 @@ class Cache:
     ----------
     statistics
         Intensities of the training split, for the bundle.
+    in_use
+        Keeps the folder from being removed while it is open.
     """
 
     folder: Path
     statistics: IntensityStatistics
     entries: tuple[Entry, ...]
     class_counts: Mapping[int, int] | None = None
+    in_use: BinaryIO | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def _maps(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -179,9 +182,16 @@ def view(data: NDArray[np.uint8], start: int, dtype: str, shape: tuple[int, ...]
     return found
 
 
-def cache_key(dataset_hash: str, model_input: ModelInput, task: TaskChoice) -> str:
-    """Return the name of a cache folder: the content of the data, how the model sees it, and the task."""
-    seen = model_input.model_dump_json(exclude={"statistics"}) + task.model_dump_json()
+def cache_key(dataset_hash: str, model_input: ModelInput, task: TaskChoice, selection: Selection = EVERYTHING) -> str:
+    """Return the name of a cache folder: of the data's content, what of it is taken, and what decoding looks at.
+
+    How a loss weighs and the like changes no key, so that training runs which differ in that only share a folder.
+    """
+    kind = get_task(task.name, task.arguments)
+    read = [kind.output.per, kind.truth, arguments_read(kind.truth, task.arguments)]
+    seen = model_input.model_dump_json(exclude={"statistics"}) + json.dumps(read)
+    if selection.given():
+        seen += json.dumps(selection.given(), sort_keys=True)
     return hashlib.sha256(f"{FORMAT} {dataset_hash} {seen}".encode()).hexdigest()[:32]
 
 
@@ -218,18 +228,33 @@ def open_cache(
     ImageError
         An image cannot be read as the model sees it.
     """
-    folder = caches / cache_key(dataset_hash, model_input, task)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder.with_suffix(".lock")):
-        if not folder.exists():
-            draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-            try:
-                _decode(draft, dataset, model_input, task, progress)
-                draft.replace(folder)
-            except BaseException:
-                shutil.rmtree(draft, ignore_errors=True)
-                raise
-    return _open(folder)
+    folder = caches / cache_key(dataset_hash, model_input, task, dataset.selection)
+    remove_abandoned(caches)
+    while True:
+        in_use = use(folder)
+        if folder.exists():
+            return replace(_open(folder), in_use=in_use)
+        with in_use:
+            fcntl.flock(in_use, fcntl.LOCK_EX)
+            if not folder.exists():
+                _make(folder, dataset, model_input, task, progress)
+
+
+def _make(folder: Path, dataset: Dataset, model_input: ModelInput, task: TaskChoice, progress: Progress | None) -> None:
+    """Decode into a folder that appears when it is whole; who calls this is alone with it."""
+    remove_drafts(folder)
+    draft = draft_folder(folder)
+    try:
+        _decode(draft, dataset, model_input, task, progress)
+        draft.replace(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def remove_drafts(path: Path) -> None:
+    """Remove what processes that were killed have left of a file or folder; no other process may be writing it."""
+    for draft in drafts_of(path):
+        shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
 
 
 @contextmanager
@@ -241,10 +266,11 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _open(folder: Path) -> Cache:
-    document = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    lists = ("shape", "truth_shape", "offset", "scale")
-    entries = tuple(Entry(**entry | {key: tuple(entry[key]) for key in lists}) for entry in document["entries"])
-    return Cache(folder, IntensityStatistics.model_validate(document["statistics"]), entries)
+    with reading(folder / "index.json", "an index of decoded images", hint=f"remove {folder}; it is made again"):
+        document = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        lists = ("shape", "truth_shape", "offset", "scale")
+        entries = tuple(Entry(**entry | {key: tuple(entry[key]) for key in lists}) for entry in document["entries"])
+        return Cache(folder, IntensityStatistics.model_validate(document["statistics"]), entries)
 
 
 def _decode(
@@ -269,7 +295,8 @@ def _decode(
     if not identity[0]:
         statistics = fit_statistics((raw.pixels(i).pixels for i in range(len(entries))), model_input.scaling)
     scaled = [_with_scaling(raw, index, model_input, statistics, identity[index]) for index in range(len(entries))]
-    document = {"format": FORMAT, "statistics": statistics.model_dump(mode="json"), "entries": scaled}
+    document = {"format": FORMAT, "of": dataset.place, "statistics": statistics.model_dump(mode="json")}
+    document |= {"entries": scaled}
     (folder / "index.json").write_text(json.dumps(document), encoding="utf-8")
 
 
@@ -277,8 +304,8 @@ def decoded(dataset: Dataset, items: tuple[Item, ...], model_input: ModelInput, 
     """Yield the examples of an image, whose files stay on this node only meanwhile if they lie elsewhere."""
     kind = EXAMPLES[get_task(task.name, task.arguments).output.per]
     with passing(dataset, items) as (here, local):
-        labelled = read_labelled(here, local, task.arguments)
-        yield from kind.cut(labelled.image, labelled.truth, labelled.objects, model_input)
+        for labelled in read_parts(here, local, task.arguments):
+            yield from kind.cut(labelled.image, labelled.truth, labelled.objects, model_input)
 
 
 def nothing_to_learn_from(dataset: Dataset) -> DatasetError:

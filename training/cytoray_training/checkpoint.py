@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cytoray_analysis.errors import TrainingError
+from cytoray_analysis.files import draft_folder, follow_umask
 
 STATE, BEST, JOURNAL = "state.safetensors", "best.safetensors", "checkpoint.json"
 FORMAT = 1
@@ -48,6 +48,8 @@ class Journal:
         Validations since the best one.
     finished
         Whether nothing is left to do.
+    ended
+        When the training ended, UTC, ISO 8601; empty before. Written once, so that its model can be made twice alike.
     history
         Metrics of each completed epoch.
     best
@@ -62,6 +64,7 @@ class Journal:
     elapsed: float = 0.0
     stale: int = 0
     finished: bool = False
+    ended: str = ""
     history: tuple[dict[str, float], ...] = ()
     best: dict[str, float] = field(default_factory=dict)
     sums: dict[str, float] = field(default_factory=dict)
@@ -88,15 +91,14 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint folder; it appears whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    draft = draft_folder(folder)
     try:
         save_file(checkpoint.state, draft / STATE)
         if checkpoint.best is not None:
             save_file(checkpoint.best, draft / BEST)
         document = {"format": FORMAT, **asdict(checkpoint.journal)}
         (draft / JOURNAL).write_text(json.dumps(document, indent=1), encoding="utf-8")
-        draft.chmod(0o755)
+        follow_umask(draft)  # safetensors writes for the owner alone
         if folder.exists():
             shutil.rmtree(folder)
         draft.replace(folder)

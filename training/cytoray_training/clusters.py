@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from cytoray_analysis.errors import PlatformError, RequestError
+from cytoray_analysis.errors import RequestError
+from cytoray_services.jobs.ray_start import connect_ray, start_ray
 from cytoray_services.jobs.scale import Scale
 
 LOCAL, AUTO = "local", "auto"
@@ -52,14 +52,15 @@ def cluster(scale: Scale, on: str, *, trainings: int = 1, reclaiming: bool = Fal
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if on == LOCAL:
-        with known_address():
-            ray.init(
-                address="local",
-                num_cpus=max(os.cpu_count() or 1, trainings * scale.workers * scale.cpus_per_worker),
-                include_dashboard=reclaiming,
-                object_store_memory=_OBJECT_STORE,
-                **quiet,
-            )
+        # A SIGTERM to all processes of a job is for this one: its workers are to have a checkpoint first.
+        start_ray(
+            shielded=True,
+            known=True,
+            num_cpus=max(os.cpu_count() or 1, trainings * scale.workers * scale.cpus_per_worker),
+            include_dashboard=reclaiming,
+            object_store_memory=_OBJECT_STORE,
+            **quiet,
+        )
     else:
         _connect(on, quiet)
     try:
@@ -74,44 +75,14 @@ def cluster(scale: Scale, on: str, *, trainings: int = 1, reclaiming: bool = Fal
         ray.shutdown()
 
 
-@contextlib.contextmanager
-def known_address() -> Iterator[None]:
-    """Let the processes of a cluster that starts inside this context know its address.
-
-    What Ray Train leaves to watch over a training looks for the cluster by itself otherwise, and gives up where there
-    is a second one on the machine, such as a service.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    names = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"}
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
 def _connect(on: str, quiet: dict[str, Any]) -> None:
-    import ray
-
     if "://" in on:
         raise RequestError(
             f"expected local, auto or host:port of a Ray cluster, got {on!r}: a training is led from inside its own",
             field="--on",
             hint=f"use cytoray jobs submit RECIPE --on {on}",
         )
-    try:
-        ray.init(address=on, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise PlatformError(
-            f"no Ray cluster answers at {on!r}: {error}", field="--on", hint="use --on local, or the right address"
-        ) from error
+    connect_ray(on, hint="use --on local, or the right address", **quiet)
 
 
 def bundle(scale: Scale) -> dict[str, float]:

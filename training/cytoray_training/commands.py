@@ -26,6 +26,7 @@ def train(
 ) -> None:
     """Train a model and register it as candidate. An interrupted training goes on when called again."""
     from cytoray_services.settings import load_settings
+    from cytoray_services.statistics.intervals import Interval, shown
     from cytoray_training.recipe import load_recipe
     from cytoray_training.train import run_training
 
@@ -34,9 +35,11 @@ def train(
     if json:
         print_json(outcome)
         return
-    scores = "  ".join(f"{name} {value:.3f}" for name, value in outcome["metrics"].items())
+    ends = {name: Interval(**one) for name, one in outcome.get("intervals", {}).items()}
+    scores = "\n".join(f"  {name:18} {shown(value, ends.get(name))}" for name, value in outcome["metrics"].items())
     standing = f"version {outcome['version']} (candidate)" if outcome["version"] else "not registered yet"
     typer.echo(f"{outcome['model']} {standing}, {outcome['seconds']:.0f} s\n{scores}")
+    typer.echo(f"  {outcome['metrics_are']}")
     typer.echo(f"bundle: {outcome['bundle']}\nrun: {outcome['run_id'] or 'kept beside the bundle'}")
 
 
@@ -59,7 +62,12 @@ def tune(
     best, trials = outcome["best"], outcome["trials"]
     stopped = sum(trial["state"] == "stopped" for trial in trials)
     scores = "  ".join(f"{name} {value:.3f}" for name, value in outcome["metrics"].items())
-    typer.echo(f"{outcome['model']} version {outcome['version']} (candidate), {outcome['seconds']:.0f} s\n{scores}")
+    typer.echo(f"{outcome['model']} version {outcome['version']} (candidate), {outcome['seconds']:.0f} s")
+    typer.echo(f"{scores}\n  {outcome['metrics_are']}")
+    if outcome["test"]:
+        tested = "  ".join(f"{name} {one['score']:.3f}" for name, one in outcome["test"].items())
+        typer.echo(f"{tested}\n  of the split test, which chose nothing")
+    typer.echo(outcome["comparison"]["says"])
     typer.echo(f"best of {len(trials)} trials, {stopped} stopped early: {best['name']}")
     typer.echo("\n".join(f"  {path}: {value}" for path, value in best["values"].items()) or "  the recipe as it is")
     typer.echo(f"report: {outcome['report']}\nbundle: {outcome['bundle']}\nrun: {outcome['run_id']}")

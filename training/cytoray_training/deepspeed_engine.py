@@ -11,28 +11,26 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
-from cytoray_training.engine import (
+from cytoray_analysis.tasks.loss import Loss
+from cytoray_training.adamw import (
     MOMENTS,
     WHOLE,
-    Engine,
-    Loss,
     State,
     Trunk,
     build_optimizer,
     moments_of,
-    rank,
     set_learning_rate,
     set_moments,
     step_count,
     trainable,
-    world_size,
 )
+from cytoray_training.engine import Engine, Mean, Passes, rank, world_size
 from cytoray_training.recipe import Training
 
 
@@ -59,15 +57,16 @@ class DeepSpeedEngine(Engine):
             config=_configuration(training, crops, passes, self.network, self.precision),
         )
 
-    def _update(self, passes: Sequence[tuple[Tensor, Tensor]], learning_rate: float) -> tuple[list[Tensor], float]:
+    def _update(self, passes: Passes, part: Mean, learning_rate: float) -> tuple[list[Tensor], float]:
         set_learning_rate(self._optimizer.param_groups, learning_rate)
         losses: list[Tensor] = []
         norm = 0.0
         for index, (images, target) in enumerate(passes):
-            loss = self.loss(self._engine(images).float(), target)
+            loss = part(self._engine(images).float(), target)
             if not _finite_everywhere(loss):  # the weights stay, so that it can be found out where it began
                 return [*losses, loss.detach()], math.nan
-            self._engine.backward(loss * self.share(images) * len(passes))  # divides by the number of passes
+            # The means over workers and over passes are taken.
+            self._engine.backward(loss * world_size() * len(passes))
             if self._stage == 0 and index == len(passes) - 1:
                 # DeepSpeed clips here too, but keeps the norm to itself.
                 norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip))

@@ -1,5 +1,8 @@
 """Plain PyTorch and DeepSpeed behind the same four methods: ``step``, ``state``, ``weights``, ``average``.
 
+A step is divided among workers and passes. What its loss is divided by is summed over all of them first, so that loss
+and gradient are those of all crops in one; batch norms apart, see :mod:`cytoray_training.batch_norm`.
+
 Both keep fp32 master weights, run the network under autocast, clip the mean gradient and take the same
 ``torch.optim.AdamW`` step, so that they differ in where things are kept and not in what is computed. What they save has
 one form, too: full fp32 tensors by parameter name. A checkpoint of one engine, ZeRO stage and number of workers can be
@@ -10,10 +13,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, distributed, nn
@@ -21,39 +24,29 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cytoray_analysis.devices import choose_precision
 from cytoray_analysis.errors import PlatformError
+from cytoray_analysis.tasks.loss import Loss, mean_over_crops
+from cytoray_training.adamw import (
+    WHOLE,
+    State,
+    Trunk,
+    build_optimizer,
+    moments_of,
+    set_learning_rate,
+    set_moments,
+)
+from cytoray_training.batch_norm import synchronised
 from cytoray_training.recipe import Training
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-State = dict[str, Tensor]
-MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-@dataclass(frozen=True)
-class Trunk:
-    """The part of a network that started from another model.
-
-    Attributes
-    ----------
-    prefixes
-        What the names of its parameters begin with.
-    rate
-        Its learning rate over that of the rest; what is frozen takes no gradient and is in no optimizer.
-    """
-
-    prefixes: tuple[str, ...] = ()
-    rate: float = 1.0
-
-    def holds(self, name: str) -> bool:
-        """Whether a parameter of that name is part of it."""
-        return name.startswith(tuple(f"{prefix}." for prefix in self.prefixes))
-
-
-WHOLE = Trunk()  # nothing was taken over
+Mean = Callable[[Tensor, Tensor], Tensor]  # of the loss, from outputs float32 and target
+Passes = Sequence[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimizer step showed: this worker's mean loss, and the norm of the mean gradient before clipping."""
+    """What one optimizer step showed: the loss, and the norm of its gradient before clipping.
+
+    The loss is of this worker's crops, as if those of the others were like them; the gradient is of all.
+    """
 
     loss: float
     gradient_norm: float
@@ -67,7 +60,7 @@ class Engine(ABC):
     network
         The network, in fp32, with the weights to start from.
     loss
-        Maps (outputs float32, target) to a scalar.
+        Of a task, which a step computes in parts.
     training
         The recipe's section.
     device
@@ -88,36 +81,51 @@ class Engine(ABC):
         self.steps = 0
         self._average: list[Tensor] = []
 
-    def step(self, passes: Sequence[tuple[Tensor, Tensor]], learning_rate: float) -> Step:
+    def step(self, passes: Passes, learning_rate: float) -> Step:
         """Take one optimizer step from passes of (images, target), each on this device.
 
         All workers have as many passes, together of ``training.batch_size`` crops. Where these do not divide evenly,
-        some passes are a crop smaller; each counts by its crops, so that the gradient is that of the mean over all.
+        some passes are a crop smaller. However they are divided, the loss is that of all crops in one.
         """
         self.network.train()
-        losses, norm = self._update(passes, learning_rate)
+        losses, norm = self._update(passes, self.part(passes), learning_rate)
         if math.isfinite(norm):  # else this was the last step, and the average is still good
             self.steps += 1
             self._update_average()
-        return Step(mean_loss(losses, passes), float(norm))
+        return Step(self._mean(losses, passes), float(norm))
 
-    def share(self, images: Tensor) -> float:
-        """Return what the loss of a pass is multiplied by, so that the mean over workers is that over all crops."""
-        return world_size() * len(images) / self.training.batch_size
+    def part(self, passes: Passes) -> Mean:
+        """Return the loss of a pass as its part of that of the step, to which the parts of all passes add up.
+
+        Every worker must call it: the amounts in the denominators are those of the whole step.
+        """
+        amounts = torch.stack([self.loss.amounts(target) for _, target in passes]).sum(0)
+        if world_size() > 1:
+            distributed.all_reduce(amounts)
+        return partial(self.loss, of=amounts)
+
+    def share(self, passes: Passes) -> float:
+        """Return this worker's crops over those of the average worker."""
+        return world_size() * sum(len(images) for images, _ in passes) / self.training.batch_size
 
     @torch.no_grad()
-    def loss_of(self, passes: Sequence[tuple[Tensor, Tensor]]) -> float:
-        """Return this worker's mean loss as in training, and leave no trace. Every worker must call it."""
+    def loss_of(self, passes: Passes) -> float:
+        """Return the loss of a step as :class:`Step` does, and leave no trace. Every worker must call it."""
+        part = self.part(passes)
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
         self.network.train()
         losses = []
         for images, target in passes:
             with self._autocast():
                 outputs = self.network(images)
-            losses.append(self.loss(outputs.float(), target))
+            losses.append(part(outputs.float(), target))
         for buffer, before in buffers:  # batch norms have counted these crops already
             buffer.copy_(before)
-        return mean_loss(losses, passes)
+        return self._mean(losses, passes)
+
+    def _mean(self, parts: Sequence[Tensor], passes: Passes) -> float:
+        """Return the loss from the parts of this worker's passes, as far as these have one."""
+        return world_size() * float(sum(parts)) / self.share(passes[: len(parts)])
 
     def local_weights(self) -> list[tuple[str, Tensor]]:
         """Return this worker's part of each parameter, which steps change in place."""
@@ -157,8 +165,8 @@ class Engine(ABC):
         return self._whole(self._average)
 
     @abstractmethod
-    def _update(self, passes: Sequence[tuple[Tensor, Tensor]], learning_rate: float) -> tuple[list[Tensor], float]:
-        """Forward, backward, clip, step; return the losses of the passes and the gradient norm."""
+    def _update(self, passes: Passes, part: Mean, learning_rate: float) -> tuple[list[Tensor], float]:
+        """Forward, backward, clip, step; return the passes' parts of the loss, and the gradient norm."""
 
     @abstractmethod
     def _moments(self) -> State:
@@ -229,14 +237,14 @@ class TorchEngine(Engine):
                 self.network, broadcast_buffers=False, gradient_as_bucket_view=True
             )
 
-    def _update(self, passes: Sequence[tuple[Tensor, Tensor]], learning_rate: float) -> tuple[list[Tensor], float]:
+    def _update(self, passes: Passes, part: Mean, learning_rate: float) -> tuple[list[Tensor], float]:
         losses = []
         for index, (images, target) in enumerate(passes):
             with self._silent(index < len(passes) - 1):
                 with self._autocast():
                     outputs = self._parallel(images)
-                loss = self.loss(outputs.float(), target)
-                (loss * self.share(images)).backward()  # type: ignore[no-untyped-call]
+                loss = part(outputs.float(), target)
+                (loss * world_size()).backward()  # type: ignore[no-untyped-call]  # the mean over workers is taken
             losses.append(loss.detach())
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip))
         set_learning_rate(self._optimizer.param_groups, learning_rate)
@@ -268,12 +276,6 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def mean_loss(losses: Sequence[Tensor], passes: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """Return the mean loss over the crops of this worker's passes, as far as these have a loss."""
-    sizes = [len(images) for images, _ in passes[: len(losses)]]
-    return float(sum(size * loss for size, loss in zip(sizes, losses, strict=True)) / sum(sizes))
-
-
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """Return the low precision to compute in, or None for fp32; ``auto`` takes bf16 where the device has it.
 
@@ -290,57 +292,6 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if precision == "bf16" or (precision == "auto" and native) else None
 
 
-def build_optimizer(network: nn.Module, training: Training, trunk: Trunk = WHOLE) -> torch.optim.AdamW:
-    """Make the AdamW (arXiv:1711.05101) of both engines: weight decay on matrices and kernels only."""
-    named = trainable(network)
-    groups = [
-        {
-            "params": [p for name, p in named if (p.ndim > 1) == matrices and trunk.holds(name) == inside],
-            "weight_decay": training.weight_decay if matrices else 0.0,
-            "rate": trunk.rate if inside else 1.0,
-        }
-        for inside in (False, True)
-        for matrices in (True, False)
-    ]
-    kept = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(kept, lr=training.learning_rate, fused=True)
-
-
-def trainable(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Name the parameters that take a gradient; those of a frozen trunk do not."""
-    return [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-
-
-def set_learning_rate(groups: Iterable[dict[str, Any]], learning_rate: float) -> None:
-    """Set the learning rate of every parameter group, times the group's own ``rate``."""
-    for group in groups:
-        group["lr"] = learning_rate * group["rate"]
-
-
-def moments_of(optimizer: torch.optim.Optimizer, network: nn.Module) -> State:
-    """Return the moments of an optimizer that holds the network's own parameters, keyed ``moment/name``."""
-    return {
-        f"{moment}/{name}": optimizer.state[parameter][moment].detach().to("cpu", copy=True).contiguous()
-        for name, parameter in trainable(network)
-        for moment in MOMENTS
-    }
-
-
-def set_moments(
-    optimizer: torch.optim.Optimizer, network: nn.Module, moments: Mapping[str, Tensor], steps: int
-) -> None:
-    """Undo :func:`moments_of`."""
-    for name, parameter in trainable(network):
-        optimizer.state[parameter] = {"step": step_count(steps, parameter)} | {
-            moment: moments[f"{moment}/{name}"].to(parameter.device).clone() for moment in MOMENTS
-        }
-
-
-def step_count(steps: int, like: Tensor) -> Tensor:
-    """Return AdamW's step counter as its fused implementation keeps it."""
-    return torch.tensor(float(steps), dtype=torch.float32, device=like.device)
-
-
 def under(state: Mapping[str, Tensor], prefix: str) -> State:
     """Return the entries below a prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -348,7 +299,7 @@ def under(state: Mapping[str, Tensor], prefix: str) -> State:
 
 def build_engine(
     network: nn.Module,
-    loss: Loss,
+    loss: Loss | Mean,
     training: Training,
     *,
     crops: int,
@@ -364,7 +315,7 @@ def build_engine(
     network
         Freshly built, the same on every worker.
     loss
-        Maps (outputs float32, target) to a scalar.
+        Of a task; or any function of (outputs float32, target) that is a mean over crops.
     training
         The recipe's section.
     crops
@@ -380,6 +331,10 @@ def build_engine(
     """
     if state is not None:
         network.load_state_dict(under(state, "weights/"))
+    if not isinstance(loss, Loss):
+        loss = mean_over_crops(loss)
+    if training.batch_norm == "synchronised":
+        network = synchronised(network)
     engine: Engine
     if training.engine == "deepspeed":
         from cytoray_training.deepspeed_engine import DeepSpeedEngine

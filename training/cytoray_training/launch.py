@@ -6,6 +6,8 @@ import contextlib
 import json
 import logging
 import os
+import re
+import signal
 import sys
 import tempfile
 import threading
@@ -16,13 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cytoray_analysis.errors import CytorayError, PlatformError, TrainingError
+from cytoray_analysis.errors import CytorayError, PlatformError, TrainingError, UntrainableError
 from cytoray_analysis.files import write_whole
+from cytoray_services.records import reading
+from cytoray_services.stopping import StoppedError
 from cytoray_training.checkpoint import Checkpoint, Journal, load_checkpoint, load_journal, save_checkpoint
 from cytoray_training.clusters import LOCAL, bundle, cluster
 from cytoray_training.elastic import patience, torch_config
 from cytoray_training.plan import Plan
 from cytoray_training.reporter import PROGRESS, append_progress
+from cytoray_training.stopping import AGAIN, StopFile, saved_when_stopped
 
 FAILURE = "failure.json"
 START = "start"  # a checkpoint that a run goes on from before it has one of its own
@@ -30,6 +35,8 @@ RESIZE_SECONDS = 60.0  # how often a training with fewer workers than it may hav
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 _MARK = "mark"  # tells a folder that all nodes share from one that is only called the same
 _SECONDS_TO_SEE_IT = 15.0
+# What PyTorch raises as a RuntimeError when another worker, the network or the accelerator is gone.
+_OF_MACHINES = re.compile(r"gloo|nccl|connection (closed|reset|refused)|CUDA error", re.IGNORECASE)
 Listener = Callable[[Mapping[str, Any]], None]
 
 
@@ -49,10 +56,14 @@ def launch(plan: Plan, folder: Path, *, on: str = LOCAL, listen: Listener | None
 
     Raises
     ------
+    UntrainableError
+        The training diverged, needs more memory than there is, or fails of itself again and again.
     TrainingError
-        The training diverged, or workers were lost more than ``scale.max_failures`` times without a checkpoint between.
+        Workers were lost more than ``scale.max_failures`` times without a checkpoint between.
     PlatformError
         There is no Ray cluster at the address, it is too small, or its nodes do not share the folder.
+    StoppedError
+        A signal asked this process to end; the workers have saved where they were, if they were so far.
     """
     folder.mkdir(parents=True, exist_ok=True)
     finished = newest_checkpoint(folder)
@@ -61,10 +72,16 @@ def launch(plan: Plan, folder: Path, *, on: str = LOCAL, listen: Listener | None
     (folder / FAILURE).unlink(missing_ok=True)
     from cytoray_training.progress_metrics import progress_metrics  # which knows what a listener is from here
 
+    stages: set[str] = set()
     with cluster(plan.recipe.scale, on), progress_metrics(plan, folder.name) as gauges:
-        listeners = [gauges] if listen is None else [gauges, listen]
-        with _listening(folder / PROGRESS, listeners):
+        listeners = [lambda facts: stages.add(facts["stage"]), gauges, *([listen] if listen else [])]
+        with (
+            _listening(folder / PROGRESS, listeners),
+            saved_when_stopped(folder, may_save=lambda: "workers" in stages),
+        ):
             _fit(plan, folder)
+    if StopFile(folder)():  # of the study that this is a part of
+        raise StoppedError(signal.SIGTERM, hint=AGAIN)
     checkpoint = newest_checkpoint(folder)
     if checkpoint is None:
         raise TrainingError(f"the training ended without a checkpoint in {folder}")
@@ -99,6 +116,7 @@ class _RayReporter:
     """Hands checkpoints to Ray Train, which keeps the newest two and restores the last."""
 
     folder: Path
+    stopping: StopFile
 
     def latest(self) -> Checkpoint | None:
         import ray.train
@@ -143,11 +161,20 @@ def _work(config: dict[str, Any]) -> list[str]:
         return []  # this worker was started in place of one that failed for a reason that a new start does not mend
     torch.set_num_threads(plan.recipe.scale.cpus_per_worker)
     try:
-        train(plan, _RayReporter(folder), device=ray.train.torch.get_device())
+        train(plan, _RayReporter(folder, StopFile(folder)), device=ray.train.torch.get_device())
     except CytorayError as error:
-        write_whole(folder / FAILURE, json.dumps({"kind": type(error).__name__, **error.describe()}))
+        _note_failure(folder, error)
+        raise
+    except torch.OutOfMemoryError as error:
+        told = str(error).partition(". ")[0]
+        hint = "raise training.accumulate, or training.zero_stage to 2 or 3: the same training goes on with less memory"
+        _note_failure(folder, UntrainableError(told, field="training.batch_size", hint=hint))
         raise
     return []
+
+
+def _note_failure(folder: Path, error: CytorayError) -> None:
+    write_whole(folder / FAILURE, json.dumps({"kind": type(error).__name__, **error.describe()}))
 
 
 def _blind_nodes(folder: Path, mark: str) -> list[str]:
@@ -181,10 +208,10 @@ def _fit(plan: Plan, folder: Path) -> None:
             if scale.max_failures and newest_place(folder) != before:
                 continue
             reason = str(error).strip().splitlines()
-            raise TrainingError(
-                f"the training stopped: {reason[-1] if reason else type(error).__name__}",
-                hint="run the same command again to go on from the last checkpoint",
-            ) from error
+            message = f"the training stopped: {reason[-1] if reason else type(error).__name__}"
+            if _is_of_recipe(error):
+                raise UntrainableError(message, hint="it failed alike each time; change the recipe") from error
+            raise TrainingError(message, hint="run the same command again to go on from the last checkpoint") from error
         break
     _raise_failure(folder)
     if blind:
@@ -193,6 +220,18 @@ def _fit(plan: Plan, folder: Path) -> None:
             field="CYTORAY_HOME",
             hint="let CYTORAY_HOME name storage that is mounted on every node, such as a ReadWriteMany volume",
         )
+
+
+def _is_of_recipe(error: Exception) -> bool:
+    """Whether it was the training itself that failed in a worker, again and again, and nothing that it runs on."""
+    from safetensors import SafetensorError
+    from torch import distributed
+
+    failures = list(getattr(error, "worker_failures", {}).values())
+    raised = [getattr(failure, "_base_exc", None) for failure in failures]  # None: the worker itself was lost
+    platform = OSError, SafetensorError, distributed.DistError
+    lost = (one is None or isinstance(one, platform) or _OF_MACHINES.search(str(one)) for one in raised)
+    return bool(raised) and not any(lost)
 
 
 def _trainer(plan: Plan, folder: Path) -> Any:
@@ -208,7 +247,14 @@ def _trainer(plan: Plan, folder: Path) -> Any:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
     mark = uuid.uuid4().hex
     write_whole(folder / _MARK, mark)
-    return TorchTrainer(
+
+    class Trainer(TorchTrainer):
+        """Leaves Ctrl-C to :func:`saved_when_stopped`."""
+
+        def _register_sigint_handler(self, controller: Any) -> None:
+            pass
+
+    return Trainer(
         _work,  # type: ignore[arg-type] # it may return something since V2
         # By reference: the controller, which reads this too, would import torch to understand a plan.
         train_loop_config={"plan": ray.put(plan), "folder": folder, "mark": mark},
@@ -236,9 +282,10 @@ def _raise_failure(folder: Path) -> None:
         return
     from cytoray_analysis import errors
 
-    failure = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
-    kind = getattr(errors, failure["kind"], TrainingError)
-    raise kind(failure["message"], field=failure.get("field"), hint=failure.get("hint"))
+    with reading(folder / FAILURE, "why a worker failed", hint="run the same command again"):
+        failure = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
+        kind, message = getattr(errors, failure["kind"], TrainingError), failure["message"]
+    raise kind(message, field=failure.get("field"), hint=failure.get("hint"))
 
 
 @contextlib.contextmanager

@@ -8,21 +8,26 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import islice
 from typing import NoReturn
 
 import torch
 from torch import Tensor, distributed
 
-from cytoray_analysis.errors import RecipeError, TrainingError
+from cytoray_analysis.errors import UntrainableError
 from cytoray_analysis.networks import build_network
-from cytoray_training.batches import Prefetcher, Preparing, Sampler
+from cytoray_analysis.tasks.metrics import metric_named
+from cytoray_training.adamw import WHOLE
+from cytoray_training.batch_norm import apart, takes_statistics
+from cytoray_training.batches import Prefetcher, Preparing, Sampler, fewest_crops
 from cytoray_training.cache import Source
 from cytoray_training.checkpoint import Checkpoint, Journal
-from cytoray_training.diagnosis.facts import Failure, Spent, Validation
+from cytoray_training.diagnosis.facts import Failure, Spent, Unscored, Validation
 from cytoray_training.diagnosis.origin import find_origin
 from cytoray_training.diagnosis.record import Record
-from cytoray_training.engine import WHOLE, Engine, Step, build_engine, rank, world_size
+from cytoray_training.engine import Engine, Step, build_engine, rank, world_size
+from cytoray_training.kept_images import KeptImages
 from cytoray_training.plan import Plan
 from cytoray_training.reporter import Reporter
 from cytoray_training.schedule import learning_rate_at, progress_of
@@ -50,11 +55,11 @@ def train(plan: Plan, reporter: Reporter, *, device: torch.device) -> Journal:
     Returns
     -------
     Journal
-        Where the training stands: finished.
+        Where the training stands: finished, unless the reporter asked it to stop.
 
     Raises
     ------
-    TrainingError
+    UntrainableError
         The loss or the gradient is no number any more.
     """
     source = open_source(
@@ -84,29 +89,42 @@ class _Training:
         self.elapsed_before = self.journal.elapsed
         self.best: dict[str, Tensor] | None = checkpoint.best if checkpoint else None
         self.engine = _engine(plan, device, checkpoint)
+        self.stopped = False
+        self.saved = self.journal.step if checkpoint else -1
         self.done = self._progress()
-        self.record = Record(plan, reporter)
+        self.record = Record(plan, reporter, norm_crops=self._norm_crops())
         if rank() == 0:
             reporter.progress({"stage": "workers", "workers": world_size()})
         self.sampler = self._sampler()
+        self.images = KeptImages(plan.chosen_task.arguments)
 
     def run(self) -> Journal:
         per_epoch, total = self.settings.steps_per_epoch, self.settings.total_steps
         finished = self.journal.finished
         with Prefetcher(self.sampler, range(self.journal.step, total), threads=self._threads()) as prepared:
             batches = iter(prepared)
-            while not finished:
+            while not finished and not self.stopped:
                 tally = _Tally()
                 prepared_before = replace(self.sampler.spent)
                 waited_before = prepared.waited
                 remaining = (self.journal.epoch + 1) * per_epoch - self.journal.step
                 for passes in islice(batches, remaining):
                     self._step(passes, tally)
-                    if self.done >= 1.0:
+                    if self.done >= 1.0 or self._is_stopped():
                         break
+                if self._is_stopped():
+                    break
                 tally.waited = prepared.waited - waited_before
                 finished = self._end_epoch(tally, prepared_before)
+        if self.stopped and not finished:
+            self.record.ended("stop")
+            if self.journal.step != self.saved:
+                self._save({})
         return self.journal
+
+    def _is_stopped(self) -> bool:
+        """Whether a step has found out that the training is to stop."""
+        return self.stopped
 
     def _threads(self) -> int:
         """Return how many threads prepare crops: beside an accelerator all cores, of which the network needs none."""
@@ -128,8 +146,8 @@ class _Training:
             self._fail(step, on_device, seed)
         tally.crops += self.settings.batch_size
         self.record.step(self.journal.step, step, rate)
-        share = sum(self.engine.share(images) for images, _ in passes)
-        sums = _added(self.journal.sums, {"loss": step.loss * share, "gradient_norm": step.gradient_norm, "steps": 1.0})
+        loss = step.loss * self.engine.share(passes)  # so that the mean over workers is that over all crops
+        sums = _added(self.journal.sums, {"loss": loss, "gradient_norm": step.gradient_norm, "steps": 1.0})
         self.journal = replace(self.journal, step=self.journal.step + 1, sums=sums)
         self.done = self._progress()
         self._tell(step, rate, tally)
@@ -140,9 +158,11 @@ class _Training:
     def _fail(self, step: Step, passes: list[tuple[Tensor, Tensor]], seed: int) -> NoReturn:
         """Find out where numbers stopped being numbers, write it down, and end the training."""
         torch.manual_seed(seed)
-        what, layer = find_origin(self.engine.network, self.engine.loss, passes, self.engine.precision)
+        part = self.engine.part(passes)
+        with apart(self.engine.network):
+            what, layer = find_origin(self.engine.network, part, passes, self.engine.precision)
         self.record.failure(Failure(self.journal.step, self.journal.epoch, step.loss, step.gradient_norm, what, layer))
-        raise TrainingError(
+        raise UntrainableError(
             f"step {self.journal.step} (epoch {self.journal.epoch}): the gradient is {step.gradient_norm}, "
             f"the loss {step.loss}" + (f"; it began in {layer} ({what})" if layer else ""),
             field="training.learning_rate",
@@ -165,15 +185,26 @@ class _Training:
         stale, best = journal.stale, journal.best
         if last or (journal.epoch + 1) % settings.validate_every == 0:
             average = self.engine.average()
-            scores, training_scores = validate(self.plan, self.source, average, str(self.device))
+            found = validate(
+                self.plan, self.source, average, str(self.device), images=self.images, stopping=self.reporter.stopping
+            )
+            if found is None:  # the epoch ends when it is gone on with, by the validation that was given up
+                self.stopped = True
+                return False
+            scores, training_scores = found
             metrics |= scores
-            metric = self._metric(scores)
-            score = scores[metric]
-            known = None if training_scores is None else training_scores[metric]
-            self.record.validation(Validation(journal.epoch, score, known))
-            before = best[metric] if best else -math.inf
-            stale = 0 if score > before else stale + 1
-            if score >= before:  # of equals the later, which has seen more
+            metric = self.plan.metric
+            score = scores.get(metric, math.nan)  # such as the precision of a network that finds nothing yet
+            if math.isnan(score):
+                numbers = tuple(name for name, value in scores.items() if not math.isnan(value))
+                self.record.unscored(Unscored(journal.epoch, "nan" if metric in scores else "missing", numbers))
+            else:
+                known = None if training_scores is None else training_scores.get(metric)
+                self.record.validation(Validation(journal.epoch, score, known))
+            goodness = metric_named(metric).goodness
+            good, before = goodness(score), goodness(best[metric]) if best else -math.inf
+            stale = 0 if good > before else stale + 1  # what is no number is never better
+            if good >= before:  # of equals the later, which has seen more
                 self.best, best = average, {**scores, "epoch": float(journal.epoch)}
         metrics |= {"epoch": float(journal.epoch), "elapsed": self._elapsed()}
         prepared = self.sampler.spent
@@ -189,12 +220,17 @@ class _Training:
             )
         )
         patience = settings.early_stopping
+        finished = last or (patience is not None and stale >= patience)
+        if finished:
+            done = journal.step >= settings.total_steps
+            self.record.ended("epochs" if done else "minutes" if last else "early stopping")
         self.journal = replace(
             journal,
             epoch=journal.epoch + 1,
             stale=stale,
             best=best,
-            finished=last or (patience is not None and stale >= patience),
+            finished=finished,
+            ended=datetime.now(UTC).isoformat(timespec="seconds") if finished else "",
             history=(*journal.history, metrics),
             sums={},
         )
@@ -210,14 +246,7 @@ class _Training:
         state = self.engine.state()
         mine = Checkpoint(self.journal, state, self.best) if rank() == 0 else None
         self.reporter.report(metrics, mine)
-
-    def _metric(self, scores: dict[str, float]) -> str:
-        name = self.settings.metric or next(iter(scores))
-        if name not in scores:
-            raise RecipeError(
-                f"expected one of the task's metrics ({', '.join(scores)}), got {name!r}", field="training.metric"
-            )
-        return name
+        self.saved = self.journal.step
 
     def _sampler(self) -> Sampler:
         return Sampler(
@@ -234,16 +263,25 @@ class _Training:
             world=world_size(),
         )
 
+    def _norm_crops(self) -> int | None:
+        """Return how many crops the statistics of batch norms are of, at least; None without batch norms."""
+        if not takes_statistics(self.engine.network):
+            return None
+        together = self.settings.batch_norm == "synchronised"
+        world = world_size()
+        return fewest_crops(self.settings.batch_size, world, self.plan.recipe.passes(world), together=together)
+
     def _elapsed(self) -> float:
         return self.elapsed_before + time.perf_counter() - self.began
 
     def _progress(self) -> float:
-        elapsed = self._elapsed()
-        if self.settings.minutes is not None and world_size() > 1:
+        elapsed, stopped = self._elapsed(), self.reporter.stopping() if rank() == 0 else False
+        if world_size() > 1:
             # Clocks differ, and workers that disagree about the end would wait for each other for ever.
-            clock = torch.tensor(elapsed, dtype=torch.float64, device=self.device)
-            distributed.broadcast(clock, src=0)
-            elapsed = float(clock)
+            agreed = torch.tensor([elapsed, float(stopped)], dtype=torch.float64, device=self.device)
+            distributed.broadcast(agreed, src=0)
+            elapsed, stopped = float(agreed[0]), bool(agreed[1])
+        self.stopped = stopped
         return progress_of(self.journal.step, self.settings.total_steps, elapsed, self.settings.minutes)
 
     def _share_sums(self) -> None:

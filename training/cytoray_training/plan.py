@@ -26,7 +26,50 @@ from cytoray_training.transfer import StartWeights
 def data_source(recipe: Recipe) -> DataSource:
     """Return the places that a recipe names, and how they are read."""
     data = recipe.data
-    return DataSource(data.roots, truth_of(recipe.model.task.name), data.validation_roots, data.columns, data.where)
+    truth = truth_of(recipe.model.task.name)
+    # "dataset" is no column of a manifest, but which of several an image came from
+    groups = tuple(name for name in data.groups if name != "dataset")
+    return DataSource(
+        data.roots, truth, data.validation_roots, data.columns, data.where, data.select, groups, data.draw_test
+    )
+
+
+def require_each(recipe: Recipe) -> None:
+    """Raise :class:`RecipeError` where planes or frames are taken one by one for a model that takes them together."""
+    data = recipe.data
+    for axis in data.select.each:
+        field = "frame" if axis == "T" else "plane"
+        if truth_of(recipe.model.task.name) == "lineage" or axis in data.axes or (axis == "Z" and data.planes):
+            raise RecipeError(
+                f"expected no {field} each for a model that takes all of them together",
+                field=f"data.select.{field}",
+                hint="leave it out" if axis == "T" else "leave it out, or train on planes: data.axes: YX",
+            )
+
+
+def chosen_task(recipe: Recipe, decided: Mapping[str, Any]) -> TaskChoice:
+    """Return the task of a recipe with the arguments that the data decide, such as the names of classes."""
+    chosen = recipe.model.task
+    arguments = dict(decided) | {"dimensions": len(recipe.data.axes)}
+    accepted = inspect.signature(TASKS[chosen.name]).parameters if chosen.name in TASKS else {}
+    known = {name: value for name, value in arguments.items() if name in accepted}
+    return TaskChoice(name=chosen.name, arguments=known | chosen.arguments)
+
+
+def known_metric(task: Task, wanted: str | None) -> str:
+    """Return the score that chooses weights.
+
+    Raises
+    ------
+    RecipeError
+        The task does not know the one that a recipe names.
+    """
+    if wanted is not None and wanted not in task.output.metrics:
+        raise RecipeError(
+            f"expected one of the task's metrics ({', '.join(task.output.metrics)}), got {wanted!r}",
+            field="training.metric",
+        )
+    return wanted or task.output.metric
 
 
 @dataclass(frozen=True)
@@ -49,6 +92,8 @@ class Plan:
         Whose weights it starts from.
     cache_folder
         Where decoded images lie on nodes that do not say so themselves; None for a folder under `home`.
+    warnings
+        What the check of the data warned of, each kind in one line.
     """
 
     recipe: Recipe
@@ -58,6 +103,7 @@ class Plan:
     home: Path
     start: StartWeights | None = None
     cache_folder: Path | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def cache(self) -> Path:
@@ -73,16 +119,17 @@ class Plan:
     @cached_property
     def chosen_task(self) -> TaskChoice:
         """The task with the arguments that the data decide, such as the names of classes."""
-        chosen = self.recipe.model.task
-        arguments = dict(self.decided) | {"dimensions": len(self.recipe.data.axes)}
-        accepted = inspect.signature(TASKS[chosen.name]).parameters if chosen.name in TASKS else {}
-        known = {name: value for name, value in arguments.items() if name in accepted}
-        return TaskChoice(name=chosen.name, arguments=known | chosen.arguments)
+        return chosen_task(self.recipe, self.decided)
 
     @property
     def task(self) -> Task:
         """The task, built anew."""
         return get_task(self.chosen_task.name, self.chosen_task.arguments)
+
+    @property
+    def metric(self) -> str:
+        """The score that chooses the best weights."""
+        return known_metric(self.task, self.recipe.training.metric)
 
     @property
     def examples(self) -> Examples:

@@ -35,6 +35,7 @@ class ProgressBar:
         self._task = self._bar.add_task("starting workers", total=UNITS, facts="")
         self._score = ""
         self._workers: int | None = None
+        self._warned: set[str] = set()
 
     def __enter__(self) -> ProgressBar:
         self._bar.start()
@@ -53,6 +54,8 @@ class ProgressBar:
         """Show one line of the progress file."""
         if facts["stage"] == "workers":
             self._begin(int(facts["workers"]))
+        elif facts["stage"] == "warning":
+            self._warn(f"warning: {facts['text']}")
         elif facts["stage"] == "decoding":
             done = facts["done"] / facts["total"]
             self._bar.update(self._task, description="decoding images", completed=done * UNITS)
@@ -72,6 +75,12 @@ class ProgressBar:
         if self._workers not in (None, workers):
             self._console.print(f"going on with {workers} workers instead of {self._workers}", highlight=False)
         self._workers = workers
+
+    def _warn(self, text: str) -> None:
+        """Say it once, however often the training is gone on with."""
+        if text not in self._warned:
+            self._console.print(text, highlight=False, markup=False)
+            self._warned.add(text)
 
     def _end_epoch(self, facts: Mapping[str, Any]) -> None:
         scores = {name: facts[name] for name in ("ap50", "ap70", "pq") if name in facts}

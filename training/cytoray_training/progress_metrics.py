@@ -43,7 +43,7 @@ def progress_metrics(plan: Plan, run: str) -> Iterator[Listener]:
     """
     recipe = plan.recipe
     tags = {"model": recipe.model.name, "run": run}
-    score = recipe.training.metric or next(iter(plan.task.score([], [])))
+    score = plan.metric
     gauges: dict[str, Gauge] = {}
 
     def listen(facts: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -9,7 +10,6 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from cytoray_analysis.bundle import Bundle, write_bundle
-from cytoray_analysis.errors import PlatformError, TrainingError
+from cytoray_analysis.bundle import Bundle, BundleSpec, write_bundle
+from cytoray_analysis.errors import BundleError, ModelNotFoundError, PlatformError, UntrainableError
 from cytoray_analysis.pictures import training_curves
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.tasks import fit_decode
-from cytoray_services.datasets import read_labelled
+from cytoray_services.card_record import VersionRecord, with_record
+from cytoray_services.datasets import read_parts
 from cytoray_services.evaluation import Evaluation, evaluate
 from cytoray_services.evaluation_pictures import evaluation_pictures
 from cytoray_services.model_card import model_card
@@ -31,7 +32,9 @@ from cytoray_services.registry import KeptRun, ModelVersion, Registry, Run
 from cytoray_training.batches import test_input
 from cytoray_training.cache import Source
 from cytoray_training.checkpoint import Checkpoint
+from cytoray_training.data_check import CHANGED
 from cytoray_training.diagnosis.diagnose import conclude
+from cytoray_training.out_of_fold import calibrated_out_of_fold
 from cytoray_training.plan import Plan, data_source
 from cytoray_training.recipe import recipe_hash
 from cytoray_training.source import open_source
@@ -40,15 +43,19 @@ from cytoray_training.validation import predictor_for
 logger = logging.getLogger(__name__)
 
 FITTING_PIXELS = 2**22
+CHOSEN_BY = "of the validation images, which chose the epoch, the decoding and the calibration: somewhat too good"
 
 
 @dataclass(frozen=True)
 class Published:
-    """A trained model, and its place in the registry; None while that does not answer."""
+    """A trained model, how good it is on its validation images, and its place in the registry.
+
+    The place is None while the registry does not answer.
+    """
 
     version: ModelVersion | None
     bundle: Bundle
-    metrics: dict[str, float]
+    evaluation: Evaluation
 
 
 def publish(plan: Plan, checkpoint: Checkpoint, folder: Path, run: Run, registry: Registry) -> Published:
@@ -70,46 +77,84 @@ def publish(plan: Plan, checkpoint: Checkpoint, folder: Path, run: Run, registry
 
     Raises
     ------
-    TrainingError
+    UntrainableError
         The training never came to a validation.
     """
-    bundle, metrics = bundled(plan, checkpoint, folder, run)
-    name = plan.recipe.model.name
+    bundle, evaluation = bundled(plan, checkpoint, folder, run)
+    name, metrics = plan.recipe.model.name, evaluation.metrics
     try:
         if run.kept:  # a version needs its run
             raise PlatformError("MLflow did not answer during this training")
-        return Published(registry.register(bundle.folder, name, run_id=run.run_id, metrics=metrics), bundle, metrics)
+        version = registry.register(bundle.folder, name, run_id=run.run_id, metrics=metrics)
+        return Published(version, bundle, evaluation)
     except PlatformError as error:
         if not isinstance(run, KeptRun):
             raise
         run.keep_registration(name, metrics)
         logger.warning("%s; register it later with: cytoray models import %s", error.message, bundle.folder)
-        return Published(None, bundle, metrics)
+        return Published(None, bundle, evaluation)
 
 
-def bundled(plan: Plan, checkpoint: Checkpoint, folder: Path, run: Run) -> tuple[Bundle, dict[str, float]]:
-    """Make the bundle of :func:`publish` and its scores on the validation data, without registering it."""
+def bundled(plan: Plan, checkpoint: Checkpoint, folder: Path, run: Run) -> tuple[Bundle, Evaluation]:
+    """Make the bundle of :func:`publish` and evaluate it on the validation data, without registering it."""
     if checkpoint.best is None:
-        raise TrainingError("the training ended before its first validation, so that there are no best weights")
-    source = open_source(plan)
-    decode = fit(plan, source, checkpoint.best)
-    spec = plan.bundle_spec(source.statistics, decode=decode, provenance=provenance(plan, checkpoint, run.run_id))
-    inputs = test_input(plan, source)
-    with tempfile.TemporaryDirectory(prefix="cytoray-publish-") as scratch:
-        draft = write_bundle(Path(scratch) / "bundle", spec, checkpoint.best, test_input=inputs, card="Draft.\n")
-        evaluation = evaluate(Predictor(draft), plan.dataset.split("val"))
+        raise UntrainableError(
+            f"the training ended before a validation had a score {plan.metric}, so that there are no best weights",
+            field="training.metric",
+            hint="train longer, or choose another training.metric",
+        )
     names = " + ".join(str(root).rpartition("/")[2] for root in plan.recipe.data.roots)
-    card = model_card(spec, evaluation.metrics, data={names: plan.dataset_hash})
-    bundle = write_bundle(folder / "bundle", spec, checkpoint.best, test_input=inputs, card=card)
+    origin = provenance(plan, checkpoint, run.run_id)
+    bundle = _made_before(folder / "bundle", origin)
+    if bundle is not None:
+        evaluation = _evaluated(Predictor(bundle), plan)
+        card = _card(bundle.spec, evaluation, {names: plan.dataset_hash})
+    else:
+        source = open_source(plan)
+        decode = fit(plan, source, checkpoint.best)
+        spec = plan.bundle_spec(source.statistics, decode=decode, provenance=origin)
+        inputs = test_input(plan, source)
+        with tempfile.TemporaryDirectory(prefix="cytoray-publish-") as scratch:
+            draft = write_bundle(Path(scratch) / "bundle", spec, checkpoint.best, test_input=inputs, card="Draft.\n")
+            evaluation = _evaluated(Predictor(draft), plan)
+        card = _card(spec, evaluation, {names: plan.dataset_hash})
+        known = with_record(card, VersionRecord(metrics=evaluation.metrics))
+        bundle = write_bundle(folder / "bundle", spec, checkpoint.best, test_input=inputs, card=known)
     _record(run, plan, checkpoint, evaluation, card)
     conclude(plan, Predictor(bundle), evaluation, folder, run)
-    return bundle, evaluation.metrics
+    return bundle, evaluation
+
+
+def _evaluated(predictor: Predictor, plan: Plan) -> Evaluation:
+    return calibrated_out_of_fold(evaluate(predictor, plan.dataset.split("val")), predictor)
+
+
+def _card(spec: BundleSpec, evaluation: Evaluation, data: dict[str, str]) -> str:
+    out_of_fold = len(set(evaluation.units)) > 1
+    calibrated = evaluation.calibrated_error() if out_of_fold else None
+    return model_card(spec, evaluation.metrics, data=data, intervals=evaluation.intervals, calibrated=calibrated)
+
+
+def _made_before(folder: Path, origin: dict[str, Any]) -> Bundle | None:
+    """Return the bundle of this very training that was written before the process was killed; None if there is none.
+
+    It is taken as it is: fitted once more by other code or on another device, it could get another digest, and one run
+    two versions.
+    """
+    try:
+        bundle = Bundle.load(folder)
+        bundle.self_test()
+    except (BundleError, ModelNotFoundError):
+        return None
+    wanted = json.loads(json.dumps({name: value for name, value in origin.items() if name != "code"}))
+    return bundle if wanted.items() <= bundle.spec.provenance.items() else None
 
 
 def fit(plan: Plan, source: Source, weights: dict[str, Tensor]) -> dict[str, float]:
     """Fit the decode parameters on validation images, evenly chosen until about four megapixels are reached."""
     dataset = plan.dataset.split("val")
-    images = [read_labelled(dataset, items, plan.chosen_task.arguments) for items in dataset.images]
+    arguments = plan.chosen_task.arguments
+    images = [part for items in dataset.images for part in read_parts(dataset, items, arguments)]
     pixels = sum(math.prod(one.image.spatial_shape) for one in images)
     chosen = images[:: max(1, round(pixels / FITTING_PIXELS))]
     with tempfile.TemporaryDirectory(prefix="cytoray-fit-") as scratch:
@@ -119,15 +164,16 @@ def fit(plan: Plan, source: Source, weights: dict[str, Tensor]) -> dict[str, flo
 
 
 def provenance(plan: Plan, checkpoint: Checkpoint, run_id: str) -> dict[str, Any]:
-    """Return where a model comes from."""
+    """Return where a model comes from: the same at each call, but for ``code`` where that was changed in between."""
     return {
         **({"run": run_id} if run_id else {}),
         "recipe": recipe_hash(plan.recipe),
         "data": plan.dataset_hash,
         "code": code_version(),
-        "trained": datetime.now(UTC).isoformat(timespec="seconds"),
+        **({"trained": checkpoint.journal.ended} if checkpoint.journal.ended else {}),
         "training_seconds": round(checkpoint.journal.elapsed, 1),
         "epoch": int(checkpoint.journal.best["epoch"]),
+        **({"select": plan.recipe.data.select.given()} if plan.recipe.data.select.given() else {}),
         **({"parent": plan.start.identity} if plan.start else {}),
     }
 
@@ -146,7 +192,7 @@ def code_version() -> str:
     changes = subprocess.run(
         ["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True, text=True, check=False
     )
-    return revision.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+    return revision.stdout.strip() + (CHANGED if changes.stdout.strip() else "")
 
 
 def _record(run: Run, plan: Plan, checkpoint: Checkpoint, evaluation: Evaluation, card: str) -> None:
@@ -156,6 +202,9 @@ def _record(run: Run, plan: Plan, checkpoint: Checkpoint, evaluation: Evaluation
     recipe = yaml.safe_dump(plan.recipe.model_dump(mode="json"), sort_keys=False)
     run.log_text(recipe, "recipe.yaml")
     run.log_text(card, "README.md")
+    warnings = [*plan.warnings, *(str(one) for one in evaluation.warnings)]
+    if warnings:
+        run.log_text("\n".join(warnings) + "\n", "warnings.txt")
     record_seen_data(run, data_source(plan.recipe), plan.dataset, plan.dataset_hash)
     drawn = {"epoch", "loss", "learning_rate", *evaluation.metrics}
     curves = training_curves([{name: epoch[name] for name in epoch if name in drawn} for epoch in history])

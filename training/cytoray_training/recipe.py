@@ -17,6 +17,8 @@ from cytoray_analysis.augmentation import Augmentation
 from cytoray_analysis.bundle import NetworkChoice, TaskChoice
 from cytoray_analysis.errors import DatasetError, MissingFileError, RecipeError
 from cytoray_analysis.images.intensity import IntensityScaling
+from cytoray_analysis.plain_yaml import load_yaml
+from cytoray_analysis.selection import EACH, EVERYTHING, Selection
 from cytoray_services.datasets import absolute_place, read_place
 from cytoray_services.jobs.scale import Scale
 
@@ -32,6 +34,8 @@ def _place(value: Any) -> Path | str:
 
 
 _Place = Annotated[Path | str, PlainValidator(_place)]
+
+_HOW_A_STEP_IS_COMPUTED = ("engine", "zero_stage", "accumulate", "checkpoint_every")
 
 CHANNELS: dict[str, tuple[str, ...]] = {"rgb": ("red", "green", "blue"), "grey": ("grey",)}
 
@@ -65,7 +69,7 @@ class Shards(_Section):
     use: Literal["auto", "never", "always"] = Field("auto", description="auto: when they exceed above_gigabytes")
     above_gigabytes: float = Field(32.0, ge=0, description="decoded training images that every node may hold")
     megabytes: float = Field(128.0, gt=0, description="size of a shard; an image that is larger has its own")
-    held: _Count = Field(8, description="shards that a worker draws from at a time; as many are on the way")
+    held: _Count = Field(8, description="shards that a worker draws from at a time, about; as many are on the way")
 
 
 class Data(_Section):
@@ -88,14 +92,53 @@ class Data(_Section):
     )
     scaling: IntensityScaling = IntensityScaling()
     folds: int | None = Field(None, ge=2, le=100, description="cross-validate with so many folds; null: not")
-    group: str | None = Field(None, description="column whose equal values never are on both sides of a fold")
+    group: str | tuple[str, ...] | None = Field(
+        None,
+        description="column whose equal values stay together in folds and drawn splits, or several: the first that is "
+        "there; null: group, if any",
+    )
     stratify: str | None = Field(None, description="column spread evenly over the folds; null: the class, if any")
+    draw_test: bool = Field(True, description="draw a split test from images that would train, where none is given")
     shards: Shards = Shards()
+    select: Selection = Field(
+        EVERYTHING, description="what of each image is taken: {channel: [DAPI], plane: max, …}; masks follow"
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> Data:
+        for field, what in (("root", "a folder or a URI"), ("channels", "the name of a channel, rgb or grey")):
+            if getattr(self, field) == ():
+                raise RecipeError(
+                    f"expected {what}, got an empty list",
+                    field=f"data.{field}",
+                    hint="name at least one" if field == "root" else "name at least one, or leave it out for grey",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _one_series(self) -> Data:
+        if self.select.series == EACH:
+            raise RecipeError(
+                "expected one series of each image, got each",
+                field="data.select.series",
+                hint="name a series: there is one truth for an image",
+            )
+        return self
 
     @property
     def roots(self) -> tuple[Path | str, ...]:
         """The folders of all data sets, and the URIs of those that lie elsewhere."""
         return self.root if isinstance(self.root, tuple) else (self.root,)
+
+    @property
+    def group_column(self) -> str | None:
+        """The one column that says it for every image; None where each image carries what its manifest says."""
+        return self.group if isinstance(self.group, str) else None
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The columns that may say what stays together."""
+        return (self.group,) if isinstance(self.group, str) else self.group or ()
 
     @property
     def validation_roots(self) -> tuple[Path | str, ...]:
@@ -126,6 +169,9 @@ class Training(_Section):
     gradient_clip: float = Field(1.0, gt=0)
     ema_decay: _Share = Field(0.998, description="running average of the weights; 0 turns it off")
     precision: Literal["fp32", "bf16", "auto"] = "auto"
+    batch_norm: Literal["local", "synchronised"] = Field(
+        "local", description="statistics over the crops of a pass on each worker, or on all workers together"
+    )
     engine: Literal["torch", "deepspeed"] = "deepspeed"
     zero_stage: int = Field(1, ge=0, le=3, description="ZeRO stage of the deepspeed engine")
     metric: str | None = Field(None, description="validation score that chooses the best weights; null: the task's")
@@ -134,10 +180,21 @@ class Training(_Section):
     early_stopping: _Count | None = Field(None, description="validations without gain before stopping; null: never")
     seed: int = Field(0, ge=0, lt=2**31)
 
+    @model_validator(mode="after")
+    def _a_step_per_epoch(self) -> Training:
+        if self.crops_per_epoch < self.batch_size:
+            raise RecipeError(
+                f"expected at least one batch of training.batch_size = {self.batch_size} crops per epoch, "
+                f"got {self.crops_per_epoch}",
+                field="training.crops_per_epoch",
+                hint=f"raise training.crops_per_epoch to {self.batch_size} or more, or lower training.batch_size",
+            )
+        return self
+
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps per epoch."""
-        return max(1, self.crops_per_epoch // self.batch_size)
+        return self.crops_per_epoch // self.batch_size
 
     @property
     def total_steps(self) -> int:
@@ -148,7 +205,7 @@ class Training(_Section):
 class Halving(_Section):
     """When a search gives a trial up: asynchronous successive halving (ASHA, arXiv:1810.05934)."""
 
-    grace: _Count | None = Field(None, description="epochs every trial gets; null: up to the first validation")
+    grace: _Count | None = Field(None, description="epochs of the recipe to the first rung; null: to a validation")
     reduction: float = Field(3.0, gt=1, le=100, description="of so many trials one goes on; and rungs are so far apart")
 
 
@@ -173,6 +230,9 @@ class Tune(_Section):
     concurrent: _Count = Field(1, description="trials at a time, each with scale.workers workers")
     asha: Halving | None = Field(Halving(), description="when a trial is given up; null: never")
     population: Population = Population()
+    confirm: int = Field(
+        2, ge=0, le=20, description="seeds to train the best and the recipe as it is with once more; 0: not"
+    )
     refit: dict[str, Any] | None = Field(
         None, description="train the best once more with these fields changed; null: take the best trial's weights"
     )
@@ -182,6 +242,16 @@ class Tune(_Section):
     def _some_budget(self) -> Tune:
         if self.trials is None and self.hours is None:
             raise RecipeError("expected a budget in trials, hours or both, got none", field="tune.trials")
+        return self
+
+    @model_validator(mode="after")
+    def _more_than_one_seed(self) -> Tune:
+        if self.confirm == 1:
+            raise RecipeError(
+                "expected at least 2 seeds, got 1, which does not tell how much the seed matters",
+                field="tune.confirm",
+                hint="use 2, or 0 to leave the comparison out",
+            )
         return self
 
 
@@ -246,11 +316,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def read_recipe(text: str, overrides: Sequence[str] = (), *, name: str = "the recipe") -> Recipe:
     """Read a recipe that is at hand as text; see :func:`load_recipe`."""
     try:
-        content = yaml.safe_load(text)
+        content = load_yaml(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{name} is not valid YAML: {error}", field="recipe") from error
     if not isinstance(content, dict):
         raise RecipeError(f"expected a mapping at the top of {name}, got {type(content).__name__}", field="recipe")
+    _require_apart(overrides)
     for override in overrides:
         content = _overridden(content, override)
     return parse_recipe(content)
@@ -293,21 +364,60 @@ def changed_recipe(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 def recipe_hash(recipe: Recipe) -> str:
     """Return the sha256 of all that shapes the result.
 
+    See :func:`shaping_fields` for what does not count.
+    """
+    return hashlib.sha256(json.dumps(shaping_fields(recipe), sort_keys=True).encode()).hexdigest()
+
+
+def shaping_fields(recipe: Recipe) -> dict[str, Any]:
+    """Return the fields of a recipe that shape the result, as JSON.
+
     Where the data lie (their content has its own hash), how they are cut and how many workers there are do not count;
-    nor do a search, folds and how far annotators agree, which tell what else is trained and how it is judged.
+    nor do engine, ZeRO stage, passes per step and how often checkpoints are written, which are how a step is computed
+    and not what it does; nor do a search, folds and how far annotators agree, which tell what else is trained and how
+    it is judged.
     """
     elsewhere = {"root", "validation", "shards", "folds", "group", "stratify", "agreement"}
-    content = recipe.model_dump(mode="json", exclude={"data": elsewhere, "scale": True, "tune": True})
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    if not recipe.data.select.given():  # which recipes before there was a choice did not have
+        elsewhere.add("select")
+    if recipe.data.draw_test:
+        elsewhere.add("draw_test")
+    # Their defaults, not left out: the hash of a recipe that does not name them stays what it was.
+    same = {name: Training.model_fields[name].default for name in _HOW_A_STEP_IS_COMPUTED}
+    recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=same)})
+    exclude: dict[str, Any] = {"data": elsewhere, "scale": True, "tune": True}
+    if recipe.training.batch_norm == "local":  # as it was before there was a choice
+        exclude["training"] = {"batch_norm"}
+    return recipe.model_dump(mode="json", exclude=exclude)
+
+
+def _require_apart(overrides: Sequence[str]) -> None:
+    """Refuse overrides of which one would undo another: of the same field, or of a field and one that holds it."""
+    seen: dict[tuple[str, ...], str] = {}
+    for text in overrides:
+        keys = _keys_of(text)
+        for other, earlier in seen.items():
+            short = min(len(keys), len(other))
+            if keys[:short] == other[:short]:
+                raise RecipeError(
+                    f"expected every field once, got {earlier!r} and {text!r}",
+                    field="--set",
+                    hint=f"keep one of them: both set {'.'.join(keys if len(keys) > len(other) else other)}",
+                )
+        seen[keys] = text
+
+
+def _keys_of(text: str) -> tuple[str, ...]:
+    return tuple(key.strip() for key in text.partition("=")[0].split("."))
 
 
 def _overridden(content: dict[str, Any], text: str) -> dict[str, Any]:
     path, separator, value = text.partition("=")
-    keys = path.strip().split(".")
+    keys = list(_keys_of(text))
     if not separator or not all(keys):
         raise RecipeError(f"expected FIELD=VALUE, such as training.epochs=10, got {text!r}", field="--set")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = load_yaml(value)
     except yaml.YAMLError as error:
         raise RecipeError(f"the value of {text!r} is not valid YAML: {error}", field=path) from error
     return _with_value(content, keys, parsed, path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cytoray_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cytoray_training.stopping import StopFile
 
 PROGRESS = "progress.jsonl"
 _PREFIX = "checkpoint-"
@@ -29,6 +30,10 @@ class Reporter(Protocol):
         """Tell how it goes, between checkpoints: a ``stage``, and what belongs to it."""
         ...
 
+    def stopping(self) -> bool:
+        """Whether the training is asked to save where it is and end."""
+        ...
+
 
 class FolderReporter:
     """Keeps the newest two checkpoints and a progress file in a folder: for one process, and for torchrun."""
@@ -36,6 +41,7 @@ class FolderReporter:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        self._stop_file = StopFile(folder)
 
     def latest(self) -> Checkpoint | None:
         """Return the newest checkpoint in the folder."""
@@ -52,6 +58,10 @@ class FolderReporter:
     def progress(self, facts: Mapping[str, Any]) -> None:
         """Append a line to the progress file."""
         append_progress(self.folder / PROGRESS, facts)
+
+    def stopping(self) -> bool:
+        """Whether there is a stop file."""
+        return self._stop_file()
 
     def _checkpoints(self) -> list[Path]:
         return sorted(self.folder.glob(f"{_PREFIX}*"))

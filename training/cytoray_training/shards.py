@@ -13,7 +13,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 
 from cytoray_analysis.bundle import ModelInput, TaskChoice
 from cytoray_analysis.examples import EXAMPLES, Example, Examples, Places
-from cytoray_analysis.files import write_whole
+from cytoray_analysis.files import whole_file, write_whole
 from cytoray_analysis.images import combine_intensities, intensity_map, measure_intensities, measure_range
 from cytoray_analysis.images.intensity import ImageIntensities, IntensityStatistics
 from cytoray_analysis.tasks import get_task
 from cytoray_services.datasets import Dataset, Item
+from cytoray_services.records import reading, reading_cache
 from cytoray_training.cache import (
     CachedPixels,
     Entry,
@@ -41,11 +42,12 @@ from cytoray_training.cache import (
     write_example,
 )
 
-FORMAT = 1
+FORMAT = 2
 _INDEX = "index.json"
 _SAMPLE = 4  # images that tell how large all are
 _FILLED = 0.9  # of a shard, if all images were alike
 _PIECE = 2**23
+_CLASSLESS = -1
 _PAUSE = 0.5  # seconds between looks at what others do
 Progress = Callable[[int, int], None]
 
@@ -80,11 +82,15 @@ class Split:
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of the training split: its file without ending, its bytes, and how many examples it holds."""
+    """A part of the training split: its file without ending, its bytes, and how many examples it holds.
+
+    `weights` says how often its places are drawn, by class, before classes are balanced; -1 where there are none.
+    """
 
     name: str
     bytes: int
     examples: int
+    weights: Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -118,15 +124,24 @@ class ShardIndex:
         """Of all shards together."""
         return sum(shard.bytes for shard in self.shards)
 
+    def weights(self, balance: float) -> tuple[float, ...]:
+        """Return how often the examples of each shard are drawn, together, where classes are balanced so much."""
+        rarity = {number: count**-balance for number, count in self.class_counts.items()}
+        return tuple(
+            sum(weight * rarity.get(number, 1.0) for number, weight in shard.weights.items()) for shard in self.shards
+        )
+
     def path(self, number: int) -> Path:
         """Return the file of a shard."""
         return self.folder / f"{self.shards[number].name}.bin"
 
     def open(self, number: int, data: NDArray[np.uint8]) -> OpenShard:
         """Read what a shard's bytes mean, wherever they were copied to."""
-        document = json.loads((self.folder / f"{self.shards[number].name}.json").read_text(encoding="utf-8"))
-        entries = tuple(self._entry(record) for record in document["entries"])
-        return OpenShard(data, entries, tuple(tuple(record["places"]) for record in document["entries"]))
+        path = self.folder / f"{self.shards[number].name}.json"
+        with reading(path, "the index of a shard", hint=f"remove {self.folder}; it is made again"):
+            document = json.loads(path.read_text(encoding="utf-8"))
+            entries = tuple(self._entry(record) for record in document["entries"])
+            return OpenShard(data, entries, tuple(tuple(record["places"]) for record in document["entries"]))
 
     def _entry(self, record: Mapping[str, Any]) -> Entry:
         entry = Entry(**record["entry"])
@@ -192,8 +207,8 @@ def estimate_size(split: Split) -> int:
             if not sizes:
                 raise nothing_to_learn_from(split.dataset)
             write_whole(path, json.dumps(round(sum(sizes) * len(images) / len(chosen))))
-    size: int = json.loads(path.read_text(encoding="utf-8"))
-    return size
+    with reading_cache(path, "the size of a data set in bytes"):
+        return int(json.loads(path.read_text(encoding="utf-8")))
 
 
 def make_shards(
@@ -260,6 +275,8 @@ def _claimed(path: Path) -> Iterator[bool]:
 
 def _decode_unit(split: Split, unit: str, images: Mapping[int, tuple[Item, ...]], shard_bytes: int) -> None:
     """Write the shards of some images: one, or more where they are larger than expected."""
+    for abandoned in split.folder.glob(f".{unit}-*"):  # by a process that was killed, for the lock is ours
+        abandoned.unlink()
     kind = EXAMPLES[get_task(split.task.name, split.task.arguments).output.per]
     names: list[str] = []
     draft: _Draft | None = None
@@ -284,6 +301,7 @@ class _Draft:
         self.split, self.name, self.kind = split, name, kind
         self.records: list[dict[str, Any]] = []
         self.classes: Counter[int] = Counter()
+        self.weights: defaultdict[int, float] = defaultdict(float)
         self.file = nameless_file(split.scratch)
 
     @property
@@ -297,6 +315,9 @@ class _Draft:
         classes = -1 if places.classes is None else append_array(self.file, places.classes.astype("<i8"))
         if places.classes is not None:
             self.classes.update(places.classes.tolist())
+        numbers = np.full(len(places.weights), _CLASSLESS) if places.classes is None else places.classes
+        for number in set(numbers.tolist()):
+            self.weights[number] += float(places.weights[numbers == number].sum())
         scaling = self.split.model_input.scaling
         measured = None if example.scaled else measure_intensities(example.pixels, scaling).model_dump()
         extent = None if example.scaled else [values.tolist() for values in measure_range(example.pixels, scaling)]
@@ -314,9 +335,10 @@ class _Draft:
     def finish(self) -> None:
         size = self.bytes
         self.file.seek(0)
-        _write_stream(self.split.folder / f"{self.name}.bin", self.file)
+        with whole_file(self.split.folder / f"{self.name}.bin") as whole:
+            shutil.copyfileobj(self.file, whole, _PIECE)
         self.file.close()
-        document = {"bytes": size, "classes": self.classes, "entries": self.records}
+        document = {"bytes": size, "classes": self.classes, "weights": self.weights, "entries": self.records}
         write_whole(self.split.folder / f"{self.name}.json", json.dumps(document))
 
 
@@ -324,18 +346,6 @@ def nameless_file(folder: Path) -> BinaryIO:
     """Return a new file that is gone once nobody has it open or mapped, also when its process dies."""
     folder.mkdir(parents=True, exist_ok=True)
     return cast(BinaryIO, tempfile.TemporaryFile(dir=folder))
-
-
-def _write_stream(path: Path, content: BinaryIO) -> None:
-    """Write a file, whole or not at all."""
-    with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent, delete=False) as draft:
-        try:
-            shutil.copyfileobj(content, draft, _PIECE)
-            draft.flush()
-            Path(draft.name).replace(path)
-        except BaseException:
-            Path(draft.name).unlink(missing_ok=True)
-            raise
 
 
 def _write_index(split: Split, units: list[str]) -> None:
@@ -353,7 +363,7 @@ def _write_index(split: Split, units: list[str]) -> None:
                 if record["weight"] > richest[0]:
                     richest = (record["weight"], len(shards), at)
             classes.update(document["classes"])
-            shards.append(Shard(name, document["bytes"], len(records)))
+            shards.append(Shard(name, document["bytes"], len(records), document["weights"]))
     if not shards:
         raise nothing_to_learn_from(split.dataset)
     intensities.sort(key=lambda one: one[0])
@@ -361,6 +371,7 @@ def _write_index(split: Split, units: list[str]) -> None:
     statistics = combine_intensities(measured) if measured else IntensityStatistics.identity(intensities[0][2])
     document = {
         "format": FORMAT,
+        "of": split.dataset.place,
         "statistics": statistics.model_dump(mode="json"),
         "shards": [asdict(shard) for shard in shards],
         "classes": classes,
@@ -370,12 +381,17 @@ def _write_index(split: Split, units: list[str]) -> None:
 
 
 def _read_index(split: Split) -> ShardIndex:
-    document = json.loads((split.folder / _INDEX).read_text(encoding="utf-8"))
-    return ShardIndex(
-        split.folder,
-        split.model_input,
-        IntensityStatistics.model_validate(document["statistics"]),
-        tuple(Shard(**shard) for shard in document["shards"]),
-        {int(name): count for name, count in document["classes"].items()},
-        (document["richest"][0], document["richest"][1]),
-    )
+    with reading_cache(split.folder / _INDEX, "an index of shards"):
+        document = json.loads((split.folder / _INDEX).read_text(encoding="utf-8"))
+        return ShardIndex(
+            split.folder,
+            split.model_input,
+            IntensityStatistics.model_validate(document["statistics"]),
+            tuple(Shard(**shard | {"weights": _by_number(shard["weights"])}) for shard in document["shards"]),
+            _by_number(document["classes"]),
+            (document["richest"][0], document["richest"][1]),
+        )
+
+
+def _by_number(content: Mapping[str, Any]) -> dict[int, Any]:
+    return {int(name): value for name, value in content.items()}

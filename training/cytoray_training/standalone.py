@@ -31,7 +31,7 @@ def main() -> int:
     workers = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     try:
-        recipe = load_recipe(arguments.recipe, [*arguments.overrides, f"scale.workers={workers}"])
+        recipe = load_recipe(arguments.recipe, list(dict.fromkeys([*arguments.overrides, f"scale.workers={workers}"])))
         plan = make_plan(recipe, load_settings())
         cuda = torch.cuda.is_available() and recipe.scale.gpus_per_worker > 0
         device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")

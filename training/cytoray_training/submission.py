@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from cytoray_analysis.errors import RecipeError
-from cytoray_training.recipe import read_recipe
+from cytoray_training.recipe import load_recipe, read_recipe
+
+if TYPE_CHECKING:
+    from cytoray_training.data_check import CheckedData
+
+
+def check_recipe(path: Path, overrides: Sequence[str]) -> CheckedData:
+    """Look at the data of a recipe as ``cytoray train`` does; found through the entry point ``cytoray.checks``.
+
+    Raises
+    ------
+    RecipeError, MissingFileError, PlatformError
+        See :func:`cytoray_training.recipe.load_recipe` and :func:`cytoray_training.data_check.check_data`.
+    """
+    from cytoray_training.data_check import check_data
+
+    return check_data(load_recipe(path, overrides))
 
 
 def describe_recipe(text: str, overrides: Sequence[str], command: str) -> dict[str, Any]:

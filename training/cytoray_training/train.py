@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cytoray_analysis.errors import DatasetError, RecipeError
-from cytoray_services.datasets import (
-    Finding,
-    check_dataset,
-    hash_dataset,
-    task_arguments,
-)
+from cytoray_analysis.errors import DatasetError
+from cytoray_services.datasets import Dataset, Finding, hash_dataset
 from cytoray_services.registry import KEPT, Registry, Run
 from cytoray_services.settings import Settings
+from cytoray_services.statistics.intervals import described
+from cytoray_training.data_check import CheckedData, check_data
 from cytoray_training.diagnosis.diagnose import diagnosed_on_failure
 from cytoray_training.dimensions import require_fitting
 from cytoray_training.launch import Listener, launch
-from cytoray_training.plan import Plan, data_source
+from cytoray_training.plan import Plan, require_each
 from cytoray_training.progress_bar import ProgressBar
-from cytoray_training.publish import code_version, publish
+from cytoray_training.publish import CHOSEN_BY, code_version, publish
 from cytoray_training.recipe import Recipe, recipe_hash
 from cytoray_training.runs import claim_run
 from cytoray_training.transfer import find_start
@@ -35,7 +32,8 @@ def run_training(recipe: Recipe, settings: Settings, *, on: str = "local", fresh
     Returns
     -------
     dict
-        ``{model, version, run_id, bundle, metrics, seconds}``, and ``cross_validation`` where there are folds.
+        ``{model, version, run_id, bundle, metrics, metrics_are, seconds}``, and ``cross_validation``, ``units`` and
+        ``unit`` where there are folds.
 
     Raises
     ------
@@ -56,7 +54,12 @@ def run_training(recipe: Recipe, settings: Settings, *, on: str = "local", fresh
             experiment=recipe.model.name,
             name=training.folder.name,
             params=recipe.model_dump(mode="json", exclude={"tune": True}),
-            tags={"recipe": recipe_hash(recipe), "data": plan.dataset_hash, "code": code_version()},
+            tags={
+                "recipe": recipe_hash(recipe),
+                "data": plan.dataset_hash,
+                "code": code_version(),
+                **training.tags,
+            },
             run_id=training.run_id,
             keep=training.folder / KEPT,
         )
@@ -71,7 +74,9 @@ def run_training(recipe: Recipe, settings: Settings, *, on: str = "local", fresh
         "version": published.version.version if published.version else None,
         "run_id": run.run_id,
         "bundle": str(published.bundle.folder),
-        "metrics": published.metrics,
+        "metrics": published.evaluation.metrics,
+        "intervals": {name: described(one) for name, one in published.evaluation.intervals.items()},
+        "metrics_are": CHOSEN_BY,
         "seconds": round(time.perf_counter() - began, 1),
     }
 
@@ -98,34 +103,41 @@ def make_plan(recipe: Recipe, settings: Settings) -> Plan:
     DatasetError
         The data would ruin the training; the message names the first file, and how many more there are.
     """
-    dataset = data_source(recipe).open()
-    findings = check_dataset(
-        dataset,
-        channels=len(recipe.data.channel_names),
-        grey_as_rgb=recipe.data.grey_as_rgb,
-        axes="ZYX" if recipe.data.planes else recipe.data.axes,
-    )
-    _refuse(findings)
-    dataset = dataset.share(recipe.training.label_share, seed=recipe.training.seed)
+    require_each(recipe)
+    checked = check_data(recipe, code=code_version())
+    dataset = _passed(checked).share(recipe.training.label_share, seed=recipe.training.seed)
     start = None if recipe.model.start is None else find_start(recipe.model.start, recipe.model.network.name, settings)
-    decided = task_arguments(dataset)
-    plan = Plan(recipe, dataset, hash_dataset(dataset), decided, settings.home, start, settings.cache_folder)
+    warnings = tuple(summed_up(checked.findings))
+    decided = checked.decided or {}
+    plan = Plan(recipe, dataset, hash_dataset(dataset), decided, settings.home, start, settings.cache_folder, warnings)
     require_fitting(plan)
-    metrics = plan.task.score([], [])
-    if recipe.training.metric is not None and recipe.training.metric not in metrics:
-        raise RecipeError(
-            f"expected one of the task's metrics ({', '.join(metrics)}), got {recipe.training.metric!r}",
-            field="training.metric",
-        )
     return plan
 
 
-def _refuse(findings: list[Finding]) -> None:
-    errors = [finding for finding in findings if finding.severity == "error"]
+def summed_up(findings: Sequence[Finding]) -> list[str]:
+    """Return the warnings among findings, each kind once with the first of the files that it is about."""
+    found: dict[str, list[Finding]] = {}
     for finding in findings:
         if finding.severity == "warning":
-            print(f"warning: {finding.file}: {finding.problem}. {finding.remedy}", file=sys.stderr)
+            found.setdefault(finding.code, []).append(finding)
+    lines = []
+    for code, members in found.items():
+        first = members[0]
+        files = first.file if len(members) == 1 else f"{len(members)} files, such as {first.file}"
+        lines.append(f"{files}: {first.problem}. {first.remedy} [{code}]")
+    return lines
+
+
+def _passed(checked: CheckedData) -> Dataset:
+    """Say what is worth a warning, and return the data unless a finding is an error."""
+    errors = [finding for finding in checked.findings if finding.severity == "error"]
+    for warning in summed_up(checked.findings):
+        print(f"warning: {warning}", file=sys.stderr)
     if errors:
         first = errors[0]
         more = f" ({len(errors) - 1} more: see cytoray data check)" if len(errors) > 1 else ""
-        raise DatasetError(f"{first.file}: {first.problem}{more}", field="data.root", hint=first.remedy)
+        where = "" if first.file == "." else f"{first.file}: "
+        raise DatasetError(f"{where}{first.problem}{more}", field="data.root", hint=first.remedy)
+    if checked.dataset is None:
+        raise DatasetError("expected a data set, got none", field="data.root")
+    return checked.dataset

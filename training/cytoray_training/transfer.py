@@ -15,7 +15,7 @@ from cytoray_analysis.networks.classifier import Classifier, freeze_trunk
 from cytoray_analysis.networks.transfer import load_pretrained
 from cytoray_services.registry import load_bundle
 from cytoray_services.settings import Settings
-from cytoray_training.engine import Trunk
+from cytoray_training.adamw import Trunk
 from cytoray_training.recipe import Start
 
 REGISTRY = "registry:"

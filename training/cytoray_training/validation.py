@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from torch import Tensor, distributed
 
 from cytoray_analysis.bundle import write_bundle
 from cytoray_analysis.predictor import Predictor
-from cytoray_services.datasets import Dataset, Item, read_labelled
+from cytoray_services.datasets import Dataset, Item
 from cytoray_services.evaluation import scored
 from cytoray_training.cache import Source
 from cytoray_training.engine import rank, world_size
+from cytoray_training.kept_images import KeptImages
 from cytoray_training.plan import Plan
 
 Images = tuple[Item, ...]
@@ -24,22 +25,40 @@ _IMAGES_PER_SAMPLE, _LARGEST_SAMPLE = 4, 8
 
 
 def validate(
-    plan: Plan, source: Source, weights: Mapping[str, Tensor], device: str
-) -> tuple[dict[str, float], dict[str, float] | None]:
+    plan: Plan,
+    source: Source,
+    weights: Mapping[str, Tensor],
+    device: str,
+    *,
+    images: KeptImages | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> tuple[dict[str, float], dict[str, float] | None] | None:
     """Score weights on the validation images, which are divided among the workers. Every worker must call it.
+
+    Parameters
+    ----------
+    images
+        What reads them, and keeps them from one validation to the next; None reads them for this one.
+    stopping
+        Looked at before each image: whether to give up.
 
     Returns
     -------
     tuple
         The task's metrics, pooled over all validation images; and over a fixed few of the training images, None where
-        there are too few validation images for that to be cheap. The same on every worker.
+        there are too few validation images for that to be cheap. The same on every worker. None where any worker
+        gave up.
     """
+    images = images or KeptImages(plan.chosen_task.arguments)
     training, validation = plan.dataset.split("train"), plan.dataset.split("val")
     known = evenly_chosen(training.images, min(len(validation.images) // _IMAGES_PER_SAMPLE, _LARGEST_SAMPLE))
     with tempfile.TemporaryDirectory(prefix="cytoray-validation-") as folder:
         predictor = predictor_for(plan, source, weights, Path(folder) / "bundle", device)
-        scores = _score(plan, predictor, validation, validation.images)
-        return scores, _score(plan, predictor, training, known) if known else None
+        scores = _score(plan, predictor, images, validation, validation.images, stopping)
+        if scores is None or not known:
+            return None if scores is None else (scores, None)
+        training_scores = _score(plan, predictor, images, training, known, stopping)
+        return None if training_scores is None else (scores, training_scores)
 
 
 def evenly_chosen(images: Sequence[Images], count: int) -> list[Images]:
@@ -47,25 +66,48 @@ def evenly_chosen(images: Sequence[Images], count: int) -> list[Images]:
     return list(images[:: -(-len(images) // count)]) if count else []
 
 
-def _score(plan: Plan, predictor: Predictor, dataset: Dataset, images: Sequence[Images]) -> dict[str, float]:
+def _score(
+    plan: Plan,
+    predictor: Predictor,
+    kept: KeptImages,
+    dataset: Dataset,
+    images: Sequence[Images],
+    stopping: Callable[[], bool],
+) -> dict[str, float] | None:
     answers: dict[int, Any] = {}
     truths: dict[int, Any] = {}
+    given_up = False
     for index in range(rank(), len(images), world_size()):
-        labelled = read_labelled(dataset, images[index], plan.chosen_task.arguments)
-        answers[index] = scored(predictor.predict(labelled.image, labelled.objects))
-        truths[index] = labelled.truth
+        given_up = stopping()
+        if given_up:
+            break
+        parts = kept.parts(dataset, images[index])
+        answers[index] = [scored(predictor.predict(one.image, one.objects)) for one in parts]
+        truths[index] = [one.truth for one in parts]
+    if _any_worker(given_up):
+        return None
     everything = _gathered(answers)
     found: list[dict[str, float] | None] = [None]
     if everything is not None:
         for index in everything.keys() - truths.keys():
-            truths[index] = read_labelled(dataset, images[index], plan.chosen_task.arguments).truth
+            parts = kept.parts(dataset, images[index])
+            truths[index] = [one.truth for one in parts]
         order = sorted(everything)
-        found = [plan.task.score([everything[index] for index in order], [truths[index] for index in order])]
+        answered, true = ([one for index in order for one in by_image[index]] for by_image in (everything, truths))
+        found = [plan.task.score(answered, true)]
     if world_size() > 1:
         distributed.broadcast_object_list(found, src=0)
     metrics = found[0]
     assert metrics is not None  # noqa: S101 - worker 0 has sent them
     return metrics
+
+
+def _any_worker(flag: bool) -> bool:
+    if world_size() == 1:
+        return flag
+    flags = [False] * world_size()
+    distributed.all_gather_object(flags, flag)
+    return any(flags)
 
 
 def predictor_for(

@@ -23,7 +23,10 @@ LOST = 0.02  # share of objects
 
 
 class LinkExamples:
-    """One table per pair of frames; stretches of candidates are drawn from it."""
+    """One table per pair of frames; stretches of candidates are drawn from it.
+
+    A network judges each candidate by itself, so that it does not matter which ones stand in a stretch together.
+    """
 
     leading_axis = "T"
     windowed = False
@@ -51,7 +54,7 @@ class LinkExamples:
                 yield Example(features.astype(np.float32), links.astype(np.int32), scaled=True)
 
     def places(self, truth: NDArray[Any]) -> Places:
-        """Offer one place, drawn as often as there are candidates."""
+        """Offer one place, drawn in proportion to the candidates; a stretch shows as many of each table."""
         return Places(np.array([float(truth.shape[-1])]))
 
     def window(
@@ -63,17 +66,25 @@ class LinkExamples:
         crop: tuple[int, ...],
         augmentation: Augmentation,
     ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """Read a stretch of candidates; where there are fewer, the truth of the rest is unknown (−1)."""
+        """Read a stretch of candidates; after the last of the table comes the first, also in a table that is shorter.
+
+        So every candidate is in a stretch with the same probability, wherever it stands and however long its table is.
+        The truth of an empty table is unknown (−1).
+        """
         (length,) = crop
-        start = int(chance[0] * max(pixels.shape[0] - length + 1, 1))
-        region = slice(start, min(start + length, pixels.shape[0]))
-        features = pixels.read((region,))
-        known = features.shape[1]
-        window = np.zeros((features.shape[0], length), np.float32)
-        window[:, :known] = features
-        links = np.full((truth.shape[0], length), -1, np.int64)
-        links[:, :known] = truth[:, region]
-        return window, links
+        count = pixels.shape[0]
+        start = int(chance[0] * count)
+        regions = [slice(start, min(start + length, count))]
+        if start and length > count - start:
+            regions.append(slice(0, min(start, length - (count - start))))
+        features = np.concatenate([pixels.read((region,)) for region in regions], axis=1)
+        links = np.concatenate([truth[:, region] for region in regions], axis=1).astype(np.int64)
+        if not count:
+            features, links = np.zeros((features.shape[0], 1), np.float32), np.full((truth.shape[0], 1), -1, np.int64)
+        if links.shape[1] == length:
+            return features, links
+        again = np.arange(length) % links.shape[1]
+        return features[:, again], links[:, again]
 
     def vary(
         self,

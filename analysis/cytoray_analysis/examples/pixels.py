@@ -17,6 +17,7 @@ from cytoray_analysis.examples.protocol import Example, Places, ScaledPixels, ce
 from cytoray_analysis.images import Image, IntensityScaling, resample_labels
 from cytoray_analysis.images.resample import resample_image_to
 from cytoray_analysis.model_input import prepare
+from cytoray_analysis.numbering import dense_numbers
 
 OVERHANG = 0.125
 
@@ -42,7 +43,8 @@ class PixelExamples:
         if truth.dtype.kind == "f":
             yield Example(pixels, resample_image_to(truth, shape))
         else:
-            yield Example(pixels, resample_labels(truth, shape).astype(np.int32, copy=False))
+            # However large the numbers in the file are, those here fit into 32 bits.
+            yield Example(pixels, resample_labels(dense_numbers(truth)[0], shape).astype(np.int32, copy=False))
 
     def places(self, truth: NDArray[Any]) -> Places:
         """Offer one place.

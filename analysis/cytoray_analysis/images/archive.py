@@ -6,7 +6,7 @@ import io
 import json
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -15,12 +15,22 @@ import numpy as np
 from cytoray_analysis.errors import ImageTooLargeError, UnreadableImageError
 from cytoray_analysis.images.axes import resolve_axes
 from cytoray_analysis.images.limits import Declared, Limits
-from cytoray_analysis.images.ome_zarr import image_of, letters_of
+from cytoray_analysis.images.ome_zarr import (
+    has_image,
+    image_of,
+    letters_of,
+    name_of,
+    no_image,
+    no_level,
+    places_in,
+)
+from cytoray_analysis.images.series import SeriesInfo
 
 ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 _CENTRAL = b"PK\x01\x02"
+_OF_THE_SYSTEM = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _PIECE = 2**20
 _MOST_METADATA = 2**22
 # Chunks are compressed already; what an archive unfolds to is at most the pixels of all levels, with some to spare.
@@ -61,12 +71,32 @@ def unpack(source: Path, folder: Path, limits: Limits, label: str) -> Path:
 
 
 def declared_in(data: bytes, limits: Limits, label: str) -> Declared:
-    """Return what the metadata in a zipped OME-Zarr declare; nothing else of it is unpacked."""
+    """Return what the metadata in a zipped OME-Zarr declare; nothing else of it is unpacked.
+
+    Of an archive of several images it is the largest.
+    """
+    found = _images_in(data, limits, label)
+    there = [declared for _, declared in found if declared is not None]
+    if not there:
+        raise no_image(label, found[0][0])
+    return max(there, key=lambda one: one.decoded_bytes)
+
+
+def list_in(data: bytes, limits: Limits, label: str) -> tuple[SeriesInfo, ...]:
+    """List the images in a zipped OME-Zarr by its metadata; one that is not there has no pixel."""
+    return tuple(
+        SeriesInfo(name, "YX", (0, 0)) if declared is None else SeriesInfo(name, declared.axes, declared.shape)
+        for name, declared in _images_in(data, limits, label)
+    )
+
+
+def _images_in(data: bytes, limits: Limits, label: str) -> list[tuple[str, Declared | None]]:
+    """Return name and size of every image, None for one that is not there."""
     with _opened(data, limits, label) as archive:
         members = _members(archive, limits, label)
         root = _image_folder(members, label)
 
-        def metadata(folder: PurePosixPath, *names: str) -> dict[str, Any]:
+        def found(folder: PurePosixPath, *names: str) -> dict[str, Any] | None:
             for name in names:
                 member = members.get(folder / name)
                 if member is None:
@@ -74,17 +104,42 @@ def declared_in(data: bytes, limits: Limits, label: str) -> Declared:
                 if member.file_size > _MOST_METADATA:
                     raise too_much(label, member.file_size, _MOST_METADATA)
                 with archive.open(member) as packed:
-                    found = json.loads(b"".join(_pieces(packed, _MOST_METADATA, label)))
-                if isinstance(found, dict):
-                    return found
-            raise UnreadableImageError(f"{label} lacks the metadata {folder / names[0]}", hint="zip it again")
+                    document = json.loads(b"".join(_pieces(packed, _MOST_METADATA, label)))
+                if isinstance(document, dict):
+                    return document
+            return None
 
-        group = metadata(root, "zarr.json", ".zattrs")
-        image = image_of(group.get("attributes", group), label)
-        array = metadata(root / image["datasets"][0]["path"], "zarr.json", ".zarray")
-        shape = tuple(int(length) for length in array["shape"])
-        letters = resolve_axes(letters_of(image, len(shape)), shape, label)
-        return Declared(letters, shape, np.dtype(array.get("data_type") or array["dtype"]))
+        def attributes_of(place: str) -> dict[str, Any] | None:
+            document = found(root / place, "zarr.json", ".zattrs")
+            attributes = None if document is None else document.get("attributes", document)
+            return attributes if isinstance(attributes, dict) else None
+
+        def declared(image: Mapping[str, Any], folder: PurePosixPath) -> Declared:
+            path = str(image["datasets"][0]["path"])
+            array = found(folder / path, "zarr.json", ".zarray")
+            if array is None:
+                raise no_level(label, path)
+            shape = tuple(int(length) for length in array["shape"])
+            letters = resolve_axes(letters_of(image, len(shape)), shape, label)
+            return Declared(letters, shape, np.dtype(array.get("data_type") or array["dtype"]))
+
+        attributes = attributes_of("")
+        if attributes is None:
+            raise UnreadableImageError(f"{label} lacks the metadata {root / 'zarr.json'}", hint="zip it again")
+        if has_image(attributes):
+            images = attributes.get("ome", attributes)["multiscales"][: limits.files]
+            return [(name_of(image, images), declared(image, root)) for image in images]
+        depth = len(root.parts)
+        groups = {name.parts[depth] for name in members if len(name.parts) > depth + 1}
+        places = places_in(attributes, attributes_of, groups)[: limits.files]
+        if not places:
+            image_of(attributes, label)
+        each = [(place, attributes_of(place)) for place in places]
+        # One that is not there is told where it is asked for.
+        return [
+            (place, None if own is None else declared(image_of(own, f"{label}/{place}"), root / place))
+            for place, own in each
+        ]
 
 
 def too_much(label: str, size: int, limit: int) -> ImageTooLargeError:
@@ -113,7 +168,7 @@ def _members(archive: zipfile.ZipFile, limits: Limits, label: str) -> dict[PureP
     members: dict[PurePosixPath, zipfile.ZipInfo] = {}
     declared = 0
     for member in archive.infolist():
-        if member.is_dir():
+        if member.is_dir() or _is_of_the_system(member.filename):
             continue
         name = PurePosixPath(member.filename)
         parts = member.filename.split("/")
@@ -144,6 +199,14 @@ def _members(archive: zipfile.ZipFile, limits: Limits, label: str) -> dict[PureP
         if declared > _most_bytes(limits):
             raise too_much(label, declared, _most_bytes(limits))
     return members
+
+
+def _is_of_the_system(name: str) -> bool:
+    """Whether macOS or Windows put a file into an archive for themselves."""
+    parts = name.split("/")
+    return (
+        parts[0] == "__MACOSX" or parts[-1] in (".DS_Store", "Thumbs.db", "desktop.ini") or parts[-1].startswith("._")
+    )
 
 
 def _pieces(packed: BinaryIO | Any, left: int, label: str) -> Iterator[bytes]:

@@ -7,14 +7,17 @@ meaning) become the innermost free axes, as the bioio readers do it.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 
 from cytoray_analysis.errors import AxesError
+from cytoray_analysis.selection import LARGEST_PIXEL, SMALLEST_PIXEL
 
 AXES = "TCZYX"
 SPATIAL_AXES = "ZYX"
+COLOURS = ("red", "green", "blue")
+
+_OPTIONS = {"Z": "--plane N, --plane max or --plane each", "T": "--frame N or --frame each", "C": "--channel NAME"}
 
 _MICROMETRES: dict[str, float] = {
     **dict.fromkeys(("pm", "picometer", "picometre"), 1e-6),
@@ -83,26 +86,23 @@ def resolve_axes(letters: str, shape: Sequence[int], source: str) -> str:
     return "".join(resolved)
 
 
-def channel_names(names: Sequence[str] | None, count: int, *, samples: bool = False) -> tuple[str, ...]:
+def channel_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
     """Return one name per channel.
 
     Parameters
     ----------
     names
-        The names that the file gives, if any. Names that a reader made up (``Channel:0:1``) do not count.
+        The names that the file gives, if any; names that a reader made up (``Channel:0:1``) and empty ones do not
+        count.
     count
         How many channels there are.
-    samples
-        Whether the channels are the samples of a colour image.
 
     Returns
     -------
     tuple of str
-        The given names where they fit, else ``red, green, blue`` for colour, ``grey`` for a single channel, and
+        The given names where there is one for every channel or an empty one, else ``grey`` for a single channel, and
         ``channel 0, channel 1, …`` otherwise.
     """
-    if samples and count == 3:
-        return ("red", "green", "blue")
     given = list(names or ())
     default = ("grey",) if count == 1 else tuple(f"channel {index}" for index in range(count))
     if len(given) != count:
@@ -113,12 +113,18 @@ def channel_names(names: Sequence[str] | None, count: int, *, samples: bool = Fa
     )
 
 
+def how_to_choose(axes: str) -> str:
+    """Return which options choose one entry of each of these axes, for an error's hint."""
+    return " and ".join(_OPTIONS[axis] for axis in axes if axis in _OPTIONS)
+
+
 def micrometres(value: float | None, unit: str | None) -> float | None:
-    """Convert a length to micrometres; ``None`` when the unit is unknown or the length is not positive."""
-    if value is None or unit is None or not math.isfinite(value) or value <= 0:
+    """Convert a length to micrometres; ``None`` when the unit is unknown or the length is none of a pixel."""
+    if value is None or unit is None:
         return None
-    factor = _MICROMETRES.get(unit) or _MICROMETRES.get(unit.lower())
-    return None if factor is None else value * factor
+    plain = unit.strip()
+    factor = _MICROMETRES.get(plain) or _MICROMETRES.get(plain.lower())
+    return None if factor is None or not SMALLEST_PIXEL <= value * factor <= LARGEST_PIXEL else value * factor
 
 
 def known_pixel_size(sizes: Mapping[str, float | None], axes: str) -> dict[str, float] | None:

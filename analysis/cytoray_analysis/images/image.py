@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from cytoray_analysis.answer_warnings import AnswerWarning, Warnings, join_warnings
 from cytoray_analysis.errors import AxesError, ImageError
-from cytoray_analysis.images.axes import SPATIAL_AXES, channel_names, check_axes, known_pixel_size
+from cytoray_analysis.images.axes import SPATIAL_AXES, channel_names, check_axes, how_to_choose, known_pixel_size
 from cytoray_analysis.images.damage import reading
+from cytoray_analysis.images.memory import require_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +51,7 @@ class AxisView:
         for axis, part in zip(self.order, region, strict=True):
             if axis is not None:
                 native[axis] = slice(*part.indices(self._length(axis)))
-        pixels = _decode(self.source, tuple(native))
+        pixels = decode_region(self.source, tuple(native))
         pixels = pixels[tuple(0 if isinstance(entry, int) else slice(None) for entry in self.keep)]
         kept = [axis for axis, entry in enumerate(self.keep) if isinstance(entry, slice)]
         pixels = pixels.transpose([kept.index(axis) for axis in self.order if axis is not None])
@@ -62,7 +65,8 @@ class AxisView:
         return len(range(*entry.indices(int(self.source.shape[axis]))))
 
 
-def _decode(data: Any, region: tuple[slice, ...]) -> np.ndarray:
+def decode_region(data: Any, region: tuple[slice, ...]) -> np.ndarray:
+    """Decode a region of a numpy, dask or zarr array or of a view, one slice per axis."""
     part = data[region]
     compute = getattr(part, "compute", None)  # dask; one thread, because callers bring their own parallelism
     return np.asarray(part if compute is None else compute(scheduler="synchronous"))
@@ -84,6 +88,14 @@ class Image:
         Micrometres per pixel along each spatial axis, such as ``{"Y": 0.65, "X": 0.65}``; ``None`` when unknown.
     source
         Where the pixels came from, for messages.
+    warnings
+        What was assumed or left out when it was read; goes with every answer about the image.
+    guessed_axes
+        Whether the file only says that it holds planes, whose meaning was guessed.
+    equal_samples
+        Whether its one channel was stored as red, green and blue that are equal everywhere; a colour model takes it.
+    numbers
+        Of the channels, in the file, from 0, where some were chosen; empty where none were.
     """
 
     data: Any
@@ -91,6 +103,10 @@ class Image:
     channels: tuple[str, ...]
     pixel_size: Mapping[str, float] | None = None
     source: str = "array"
+    warnings: Warnings = ()
+    guessed_axes: bool = False
+    equal_samples: bool = False
+    numbers: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -136,14 +152,18 @@ class Image:
             raise AxesError(
                 f"{self.source}: expected an image with axes {axes}, got {self.axes} with {sizes}",
                 field="axes",
-                hint=f"choose one entry of {', '.join(lost)}, or use a model that takes these axes",
+                hint=f"choose with {how_to_choose(''.join(lost))}, or use a model that takes these axes",
             )
         keep = tuple(slice(None) if axis in axes else 0 for axis in self.axes)
         order = tuple(self.axes.index(axis) if axis in self.axes else None for axis in axes)
         view: Any = AxisView(self.data, keep, order)
         if isinstance(self.data, np.ndarray):
             view = view[(slice(None),) * len(axes)]  # a numpy view, no copy
-        return Image(view, axes, self.channels, known_pixel_size(self.pixel_size or {}, axes), self.source)
+        return replace(self, data=view, axes=axes, pixel_size=known_pixel_size(self.pixel_size or {}, axes))
+
+    def warn(self, *warnings: AnswerWarning) -> Image:
+        """Return the same image with further warnings."""
+        return replace(self, warnings=join_warnings(self.warnings, warnings))
 
     def read(self, region: tuple[slice, ...] | None = None) -> np.ndarray:
         """Decode pixels.
@@ -165,6 +185,8 @@ class Image:
             When `region` does not have one slice per axis.
         UnreadableImageError
             When the file turns out to be damaged.
+        ImageTooLargeError
+            When the pixels do not fit into the memory that is free.
         """
         wanted = (slice(None),) * len(self.axes) if region is None else tuple(region)
         if len(wanted) != len(self.axes):
@@ -172,8 +194,10 @@ class Image:
         if isinstance(self.data, np.ndarray):
             pixels = self.data[wanted]
         else:
+            lengths = (len(range(*part.indices(size))) for part, size in zip(wanted, self.shape, strict=True))
+            require_memory(math.prod(lengths) * self.dtype.itemsize, self.source)
             with reading(self.source):
-                pixels = _decode(self.data, wanted)
+                pixels = decode_region(self.data, wanted)
         return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
@@ -184,6 +208,8 @@ def image_from_array(
     channels: Sequence[str] | None = None,
     pixel_size: Mapping[str, float] | None = None,
     source: str = "array",
+    warnings: Iterable[AnswerWarning] = (),
+    guessed_axes: bool = False,
 ) -> Image:
     """Wrap an array as an :class:`Image`, checking that it can be one.
 
@@ -200,6 +226,10 @@ def image_from_array(
         Micrometres per pixel along the spatial axes, when known.
     source
         A name for messages.
+    warnings
+        What a person should know of the image before using an answer about it.
+    guessed_axes
+        Whether the meaning of the axes beside ``Y`` and ``X`` is a guess.
 
     Raises
     ------
@@ -224,6 +254,8 @@ def image_from_array(
         channels=channel_names(channels, count),
         pixel_size=known_pixel_size(pixel_size or {}, axes),
         source=source,
+        warnings=join_warnings(warnings),
+        guessed_axes=guessed_axes,
     )
 
 

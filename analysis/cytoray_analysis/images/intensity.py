@@ -2,6 +2,9 @@
 
 ``scaled = (pixels - offset) * scale`` per channel. What the offset and the scale are measured on is the *scope*: the
 image itself, or the training set. Percentile scaling as in Weigert et al., Nat Methods 15, 1090 (2018).
+
+Where the image sets the scale its unit does not matter: copies of one picture at 8 bits, at 16 and as real numbers are
+scaled alike. What is constant, or nothing but the noise of a camera, becomes 0.
 """
 
 from __future__ import annotations
@@ -10,13 +13,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, Field, model_validator
 
-from cytoray_analysis.errors import AxesError, BundleError, DatasetError
-from cytoray_analysis.images.image import Image, require_finite
+from cytoray_analysis.errors import AxesError, BundleError, DatasetError, ImageError
+from cytoray_analysis.images.image import require_finite
+from cytoray_analysis.images.noise import only_noise
 
-_BLOCK = 256
-_PLANES = 8
+_LARGEST = 1e6  # scaled values beyond are clipped: one wrong pixel of real numbers must not become infinite
 
 
 class IntensityScaling(BaseModel, frozen=True, extra="forbid"):
@@ -56,8 +60,9 @@ class IntensityStatistics(BaseModel, frozen=True, extra="forbid"):
     mean, std
         Mean and standard deviation of all pixels.
     smallest_range
-        The smallest range (for ``percentile``) or standard deviation (for ``zscore``) that an image's own scaling may
-        divide by, so that an empty field stays dark instead of becoming amplified noise.
+        Half of the first percentile of the images' own ranges (for ``percentile``) or standard deviations (for
+        ``zscore``): a description of the training set. Scaling does not use it, because an image in another unit
+        would vanish; see :func:`cytoray_analysis.images.noise.only_noise`.
     """
 
     low: tuple[float, ...]
@@ -71,6 +76,11 @@ class IntensityStatistics(BaseModel, frozen=True, extra="forbid"):
         """Return statistics of channels that need no scaling."""
         zero, one = (0.0,) * channels, (1.0,) * channels
         return cls(low=zero, high=one, mean=zero, std=one, smallest_range=zero)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether they leave pixels as they are."""
+        return self == self.identity(len(self.low))
 
 
 def percentiles(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
@@ -87,6 +97,8 @@ def percentiles(values: np.ndarray, low: float, high: float) -> tuple[float, flo
     values = values.reshape(-1)
     if values.dtype == bool:
         values = values.view(np.uint8)  # numpy cannot interpolate between truths
+    if values.dtype == np.float16:
+        values = values.astype(np.float32)  # differences of half floats overflow
     if values.dtype.kind not in "ui" or values.dtype.itemsize > 2:
         lower, upper = np.percentile(values, (low, high))
         return float(lower), float(upper)
@@ -121,7 +133,7 @@ def fit_statistics(images: Iterable[np.ndarray], scaling: IntensityScaling) -> I
     Returns
     -------
     IntensityStatistics
-        ``smallest_range`` is half of the first percentile of the images' own ranges (those above zero).
+        ``smallest_range`` counts ranges above zero.
 
     Raises
     ------
@@ -235,19 +247,19 @@ def intensity_map(
     Parameters
     ----------
     sample
-        The image or a sample of it, ``(C, …)``, finite. Not looked at when the scope is ``dataset``.
+        The image or a sample of it, ``(C, …, Y, X)``, finite. Not looked at when the scope is ``dataset``.
     scaling
         Method and scope.
     statistics
-        Of the training set; may be ``None`` only when the scope is ``image``, and then no smallest range applies. Nor
-        does it to images of real numbers.
+        Of the training set; may be ``None`` when the scope is ``image``, which does not use them.
     measured
-        What :func:`measure_range` said of the image; then `sample` only tells its type and channels.
+        What :func:`measure_range` said of the image; then `sample` only tells its channels.
 
     Returns
     -------
     offset, scale : numpy.ndarray
-        float32 of shape (C,); ``scaled = (pixels - offset) * scale``. A constant image scales to zero.
+        float64 of shape (C,), for :func:`scale_intensities`. A constant image, and one of nothing but noise, scales to
+        zero.
 
     Raises
     ------
@@ -255,95 +267,113 @@ def intensity_map(
         When the scope is ``dataset`` and there are no statistics.
     AxesError
         When image and statistics differ in their number of channels.
+    ImageError
+        See :func:`measure_range`.
     """
-    channels = sample.reshape(sample.shape[0], -1)
-    if statistics is not None and len(statistics.low) != len(channels):
-        raise AxesError(f"expected an image with {len(statistics.low)} channels, got {len(channels)}", field="channels")
-    if scaling.scope == "dataset":
-        if statistics is None:
-            raise BundleError("intensity scaling of scope 'dataset' needs the statistics of the training set")
-        bounds = (
-            (np.array(statistics.low), np.array(statistics.high) - np.array(statistics.low))
-            if scaling.method == "percentile"
-            else (np.array(statistics.mean), np.array(statistics.std))
-        )
-    else:
-        bounds = measure_range(sample, scaling) if measured is None else measured
-    offset, spread = bounds
-    # Real numbers come in any unit, often 0 to 1, where a range in the training images' units would leave nothing.
-    known = statistics is not None and sample.dtype.kind != "f"
-    floor = np.array(statistics.smallest_range) if known and statistics else np.zeros(len(channels))
-    spread = np.maximum(spread, floor)
-    scale = np.divide(1.0, spread, out=np.ones_like(spread), where=spread > 0)
-    return offset.astype(np.float32), scale.astype(np.float32)
+    if statistics is not None and len(statistics.low) != len(sample):
+        raise AxesError(f"expected an image with {len(statistics.low)} channels, got {len(sample)}", field="channels")
+    if scaling.scope == "image":
+        offset, spread = measure_range(sample, scaling) if measured is None else measured
+        return offset, np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+    offset, spread = _training_range(scaling, statistics)
+    return offset, np.divide(1.0, spread, out=np.ones_like(spread), where=spread > 0)
 
 
-def measure_range(sample: np.ndarray, scaling: IntensityScaling) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the range of an image ``(C, …)`` begins and how wide it is, float64 (C,)."""
-    channels = sample.reshape(sample.shape[0], -1)
+def _training_range(scaling: IntensityScaling, statistics: IntensityStatistics | None) -> tuple[np.ndarray, np.ndarray]:
+    if statistics is None:
+        raise BundleError("intensity scaling of scope 'dataset' needs the statistics of the training set")
     if scaling.method == "zscore":
-        return channels.mean(axis=1, dtype=np.float64), channels.std(axis=1, dtype=np.float64)
-    bounds = np.array([percentiles(channel, scaling.low, scaling.high) for channel in channels])
-    spread = bounds[:, 1] - bounds[:, 0]
-    for index in np.flatnonzero(spread <= 0):  # so few bright pixels that both percentiles are background
-        spread[index] = float(channels[index].max()) - float(channels[index].min())
-    return bounds[:, 0], spread
+        return np.array(statistics.mean), np.array(statistics.std)
+    return np.array(statistics.low), np.array(statistics.high) - np.array(statistics.low)
 
 
-def sample_for_statistics(image: Image, *, at_most_pixels: int = 2**22) -> np.ndarray:
-    """Read enough of an image to measure its intensities.
+def scale_intensities(pixels: np.ndarray, offset: ArrayLike, scale: ArrayLike) -> NDArray[np.float32]:
+    """Return ``(pixels - offset) * scale`` as float32.
 
     Parameters
     ----------
-    image
-        Any image, possibly larger than memory.
-    at_most_pixels
-        Images up to this many pixels per channel are read whole; of larger ones, blocks of 256 × 256 (at least one)
-        are read on a regular grid in up to eight planes, at a cost that does not grow with the image. No chance is
-        involved.
+    pixels
+        ``(C, spatial…)`` of any type, finite. Integers of 32 and 64 bits and float64 are subtracted in float64: float32
+        does not tell neighbouring values near 2³² apart.
+    offset, scale
+        What :func:`intensity_map` gave.
+    """
+    column = (-1,) + (1,) * (pixels.ndim - 1)
+    begin, factor = (np.asarray(values, np.float64).reshape(column) for values in (offset, scale))
+    if needs_float64(pixels.dtype) or not (_fits_float32(begin) and _fits_float32(factor)):
+        values = pixels.astype(np.float64) - begin
+        values *= factor
+        return values.clip(-_LARGEST, _LARGEST).astype(np.float32)
+    with np.errstate(over="ignore"):
+        scaled: NDArray[np.float32] = pixels.astype(np.float32) - begin.astype(np.float32)
+        scaled *= factor.astype(np.float32)
+    return scaled if pixels.dtype.kind != "f" else np.clip(scaled, -_LARGEST, _LARGEST, out=scaled)
+
+
+def needs_float64(dtype: np.dtype[Any]) -> bool:
+    """Whether float32 does not hold all values of a type."""
+    return dtype.itemsize > 4 or (dtype.itemsize == 4 and dtype.kind in "ui")
+
+
+def _fits_float32(values: np.ndarray) -> bool:
+    return not (np.abs(values) > 1e30).any()
+
+
+def measure_range(sample: np.ndarray, scaling: IntensityScaling) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the range of an image begins and how wide it is, float64 (C,).
+
+    Parameters
+    ----------
+    sample
+        ``(C, …, Y, X)``; ``(C, n)``, pixels without places, is never taken for noise.
 
     Returns
     -------
-    numpy.ndarray
-        (C, n) pixels of the image's own type.
+    begin, spread
+        The spread is 0 where a channel is constant or nothing but noise.
 
     Raises
     ------
     ImageError
-        When a sampled pixel is NaN or infinite.
-    UnreadableImageError
-        When the file is damaged.
+        Intensities are so far apart that their range is no number.
     """
-    full = image.select("TCZYX")
-    frames, _, depth, rows, columns = full.shape
-    if frames * depth * rows * columns <= at_most_pixels:
-        return _flatten(full.read(), image.source)
-    count = max(1, min(_PLANES, frames * depth, at_most_pixels // _BLOCK**2))
-    planes = np.unique(np.linspace(0, frames * depth - 1, count + 2)[1:-1].round().astype(int))
-    per_side = max(1, int((at_most_pixels / len(planes)) ** 0.5) // _BLOCK)
-    parts = [
-        _flatten(
-            full.read((_one(plane // depth), slice(None), _one(plane % depth), vertical, horizontal)),
-            image.source,
+    channels = sample.reshape(sample.shape[0], -1)
+    with np.errstate(over="ignore"):
+        if scaling.method == "zscore":
+            begin, spread = channels.mean(axis=1, dtype=np.float64), channels.std(axis=1, dtype=np.float64)
+        else:
+            bounds = np.array([percentiles(channel, scaling.low, scaling.high) for channel in channels])
+            begin, spread = bounds[:, 0], bounds[:, 1] - bounds[:, 0]
+    for index in np.flatnonzero(spread <= 0):  # so few bright pixels that both percentiles are background
+        spread[index] = float(channels[index].max()) - float(channels[index].min())
+    if not (np.isfinite(begin) & np.isfinite(spread)).all():
+        raise ImageError(
+            f"expected intensities within the range of real numbers, got {float(sample.min()):g} to "
+            f"{float(sample.max()):g}",
+            hint="rescale the image, or replace values that mark missing pixels",
         )
-        for plane in planes
-        for vertical in _blocks(rows, per_side)
-        for horizontal in _blocks(columns, per_side)
-    ]
-    return np.concatenate(parts, axis=1)
+    if sample.ndim > 2:
+        for index in np.flatnonzero(spread > 0):
+            if only_noise(sample[index].reshape(-1, *sample.shape[-2:]), spread[index]):
+                spread[index] = 0.0
+    spread[spread < 1e-300] = 0.0  # its inverse would be infinite
+    return begin, spread
 
 
-def _flatten(pixels: np.ndarray, source: str) -> np.ndarray:
-    require_finite(pixels, source)
-    return np.moveaxis(pixels, 1, 0).reshape(pixels.shape[1], -1)
+def range_ratio(spread: np.ndarray, scaling: IntensityScaling, statistics: IntensityStatistics) -> float:
+    """Return how many times wider an image's range is than that of the training images, or narrower (below 1).
 
+    Parameters
+    ----------
+    spread
+        Range of each channel, (C,); one channel stands for all where it is repeated.
 
-def _one(index: Any) -> slice:
-    return slice(int(index), int(index) + 1)
-
-
-def _blocks(length: int, count: int) -> list[slice]:
-    """Blocks in the middle of `count` equal parts of an axis."""
-    centres = [round((index + 0.5) * length / count) for index in range(count)]
-    starts = sorted({min(max(centre - _BLOCK // 2, 0), max(length - _BLOCK, 0)) for centre in centres})
-    return [slice(start, min(start + _BLOCK, length)) for start in starts]
+    Returns
+    -------
+    float
+        Of the channel that differs most; 0 where one has no range.
+    """
+    _, trained = _training_range(scaling, statistics)
+    known = trained > 0
+    ratios = np.broadcast_to(spread, trained.shape)[known] / trained[known]
+    return float(max(ratios, key=lambda ratio: max(ratio, 1.0 / ratio if ratio > 0 else np.inf), default=1.0))

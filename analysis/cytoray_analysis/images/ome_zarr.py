@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from cytoray_analysis.answer_warnings import Warnings
 from cytoray_analysis.errors import UnreadableImageError
 from cytoray_analysis.images.axes import micrometres
+from cytoray_analysis.images.ome_xml import number as number_of
+from cytoray_analysis.images.series import SeriesInfo, choose_series
+from cytoray_analysis.images.stored_chunks import StoredChunks, without_tail
 
 # Axis names of early files, which had no others.
 _OLD_AXES = "TCZYX"
@@ -25,57 +29,208 @@ class ZarrPixels:
     Parameters
     ----------
     array
-        The zarr array; slicing it decodes the chunks touched.
+        The pixels; slicing decodes the chunks touched.
     axes
         One letter per axis.
     channels
         Channel names, where there are any.
     pixel_size
         Micrometres per pixel by axis; ``None`` for unknown.
+    warnings
+        What was assumed.
     """
 
     array: Any
     axes: str
     channels: tuple[str, ...] | None
     pixel_size: Mapping[str, float | None]
+    warnings: Warnings = ()
 
 
-def open_zarr(store: Any, label: str) -> ZarrPixels:
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """One image of a store: its place among the groups, its description, and what keeps it from being opened."""
+
+    info: SeriesInfo
+    group: Any
+    image: Mapping[str, Any]
+    attributes: Mapping[str, Any]
+    fault: UnreadableImageError | None = None
+
+
+def open_zarr(store: Any, label: str, *, series: str | None = None, labels: bool = False) -> ZarrPixels:
     """Read the metadata of an OME-Zarr image.
 
     Parameters
     ----------
     store
         A zarr store or the path of a folder.
+    series
+        Which image, in a store of several: a collection of bioformats2raw, or the fields of a plate.
+    labels
+        Whether it is a label image, of which chunks without objects need not be stored.
 
     Raises
     ------
     UnreadableImageError
-        It is no OME-Zarr, or a store of several images.
+        It is no OME-Zarr, a store of several images, or lacks what its metadata name.
     """
-    import zarr
+    from cytoray_analysis.images.blosc_chunks import complete
 
-    group = zarr.open_group(store, mode="r")
-    attributes: dict[str, Any] = dict(group.attrs)
-    image = image_of(attributes, label)
-    level = image["datasets"][0]
-    array = group[level["path"]]
-    if not isinstance(array, zarr.Array):
-        raise ValueError(f"{level['path']!r} is no array")
+    found = _images(store, label)
+    faults = [one.fault for one in found if one.fault is not None]
+    if faults and series is None:
+        raise faults[0]
+    index, warnings = choose_series([one.info for one in found], series, label)
+    one = found[index]
+    if one.fault is not None:
+        raise one.fault
+    array = _level(one.group, one.image, label)
+    image, attributes = one.image, one.attributes
     axes = letters_of(image, array.ndim)
     units = [axis.get("unit") if isinstance(axis, dict) else None for axis in image.get("axes") or [None] * array.ndim]
     _check_chunks(array, label)
-    scale = [a * b for a, b in zip(_scale(level, array.ndim), _scale(image, array.ndim), strict=True)]
+    levels = zip(_scale(image["datasets"][0], array.ndim), _scale(image, array.ndim), strict=True)
+    count = array.shape[axes.index("C")] if "C" in axes else 1
+    pixels, stopped = without_tail(StoredChunks(complete(array), axes, label, labels))
     return ZarrPixels(
-        array=array,
+        array=pixels,
         axes=axes,
-        channels=_channels(attributes.get("ome", attributes).get("omero")),
+        channels=_channels(attributes.get("ome", attributes).get("omero"), count),
         pixel_size={
             axis: micrometres(size, unit)
-            for axis, unit, size in zip(axes, units, scale, strict=True)
-            if axis in "ZYX" and unit is not None
+            for axis, unit, size in zip(axes, units, [a * b for a, b in levels], strict=True)
+            if axis in "ZYX" and isinstance(unit, str)
         },
+        warnings=warnings + stopped,
     )
+
+
+def list_zarr(store: Any, label: str) -> tuple[SeriesInfo, ...]:
+    """List the images of a store.
+
+    Raises
+    ------
+    UnreadableImageError
+        As :func:`open_zarr` does.
+    """
+    return tuple(one.info for one in _images(store, label))
+
+
+def _images(store: Any, label: str) -> list[_Found]:
+    import zarr
+
+    try:
+        group = zarr.open_group(store, mode="r")
+    except (zarr.errors.ContainsArrayError, zarr.errors.NodeTypeValidationError, FileNotFoundError, KeyError) as error:
+        raise UnreadableImageError(
+            f"{label} has no OME metadata of an image: it is a single Zarr array, or no Zarr group at all",
+            hint="give the folder of the image, one above its levels, or write it as OME-Zarr",
+        ) from error
+    attributes: dict[str, Any] = dict(group.attrs)
+    inner = attributes.get("ome", attributes)
+    if inner.get("multiscales"):
+        images = inner["multiscales"]
+        return [_found(group, image, attributes, name_of(image, images), label) for image in images]
+
+    def attributes_of(place: str) -> Mapping[str, Any] | None:
+        member = group.get(place)
+        return dict(member.attrs) if isinstance(member, zarr.Group) else None
+
+    places = places_in(attributes, attributes_of, [str(name) for name, _ in group.groups()])
+    found = []
+    for place in places:
+        try:
+            member, own = group.get(place), attributes_of(place)
+            if own is None:
+                raise no_image(label, place)
+            found.append(_found(member, image_of(own, f"{label}/{place}"), own, place, f"{label}/{place}"))
+        except UnreadableImageError as error:  # raised where it is asked for; the others can be chosen
+            found.append(_Found(SeriesInfo(place, "YX", (0, 0)), None, {}, {}, error))
+    if not found:
+        image_of(attributes, label)
+    return found
+
+
+def name_of(image: Mapping[str, Any], images: Sequence[Any]) -> str:
+    """Return the name of one of the images of a group; empty where it is the only one."""
+    return str(image.get("name") or "") if len(images) > 1 else ""
+
+
+def places_in(
+    attributes: Mapping[str, Any], attributes_of: Callable[[str], Mapping[str, Any] | None], groups: Iterable[str]
+) -> list[str]:
+    """Return the paths of the images in a plate, a well or a collection of bioformats2raw; none of other groups.
+
+    A well that is not there stands for its images.
+
+    Parameters
+    ----------
+    attributes
+        Of the group.
+    attributes_of
+        Gives those of a group below it, None where it is not there.
+    groups
+        Names of the groups directly below it.
+    """
+    inner = attributes.get("ome", attributes)
+    if "plate" in inner:
+        wells = [str(well["path"]) for well in inner["plate"].get("wells", [])]
+        described = {well: attributes_of(well) for well in wells}
+        return [
+            place
+            for well, about in described.items()
+            for place in ([well] if about is None else [f"{well}/{field}" for field in _fields(about)])
+        ]
+    if "well" in inner:
+        return _fields(attributes)
+    if "bioformats2raw.layout" not in inner:
+        return []
+    about = attributes_of("OME") or {}
+    names = about.get("ome", about).get("series")
+    return [str(name) for name in names] if names else sorted(filter(str.isdecimal, groups), key=int)
+
+
+def _fields(attributes: Mapping[str, Any]) -> list[str]:
+    well = attributes.get("ome", attributes).get("well", {})
+    return [str(image["path"]) for image in well.get("images", [])]
+
+
+def _found(group: Any, image: Mapping[str, Any], attributes: Mapping[str, Any], name: str, label: str) -> _Found:
+    array = _level(group, image, label)
+    return _Found(SeriesInfo(name, letters_of(image, array.ndim), tuple(array.shape)), group, image, attributes)
+
+
+def _level(group: Any, image: Mapping[str, Any], label: str) -> Any:
+    """Return the array of the largest level."""
+    import zarr
+
+    path = image["datasets"][0]["path"]
+    array = group.get(path)
+    if not isinstance(array, zarr.Array):
+        raise no_level(label, path)
+    return array
+
+
+def no_level(label: str, path: str) -> UnreadableImageError:
+    """Return the error for an image without its largest level."""
+    return UnreadableImageError(
+        f"{label}: the array of its first level, {path!r}, is not there or is no array",
+        hint="copy the whole OME-Zarr folder again",
+    )
+
+
+def no_image(label: str, place: str) -> UnreadableImageError:
+    """Return the error for a collection without an image that it lists."""
+    return UnreadableImageError(
+        f"{label} lists the image {place}, and it is not there",
+        hint="copy the folder again as a whole, or name one of its images by its own path",
+    )
+
+
+def has_image(attributes: Mapping[str, Any]) -> bool:
+    """Whether the attributes of a group describe an image."""
+    return bool(attributes.get("ome", attributes).get("multiscales"))
 
 
 def image_of(attributes: Mapping[str, Any], label: str) -> Mapping[str, Any]:
@@ -119,12 +274,24 @@ def _check_chunks(array: Any, label: str) -> None:
 
 
 def _scale(level: Mapping[str, Any], dimensions: int) -> Sequence[float]:
-    for transformation in level.get("coordinateTransformations", []):
-        if transformation.get("type") == "scale" and "scale" in transformation:
-            return [float(factor) for factor in transformation["scale"]]
+    """Return the size of a pixel along each axis; NaN, which is no size, where what is written is none."""
+    transformations = level.get("coordinateTransformations") or []
+    for transformation in transformations if isinstance(transformations, list) else [None]:
+        if not isinstance(transformation, dict):
+            return [math.nan] * dimensions
+        if transformation.get("type") != "scale" or "scale" not in transformation:
+            continue
+        scale = transformation["scale"]
+        factors = [number_of(factor) for factor in scale] if isinstance(scale, list) else []
+        factors += [None] * (dimensions - len(factors))
+        return [math.nan if factor is None else factor for factor in factors[:dimensions]]
     return [1.0] * dimensions
 
 
-def _channels(omero: Any) -> tuple[str, ...] | None:
-    names = tuple(str(channel.get("label") or "") for channel in (omero or {}).get("channels", []))
-    return names or None
+def _channels(omero: Any, count: int) -> tuple[str, ...] | None:
+    """Return channel names; where only some have one, the others are empty."""
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    if not isinstance(channels, list):
+        return None
+    names = [str(channel.get("label") or "") if isinstance(channel, dict) else "" for channel in channels]
+    return (*names, *[""] * count)[:count] if any(names) else None

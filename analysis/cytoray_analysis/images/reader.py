@@ -1,74 +1,100 @@
-"""Reading images: any format that bioio knows, the header checked before the pixels.
+"""Reading images: one reader for paths, bytes and stores; the header is checked before the pixels.
 
-Files go through bioio's readers, chosen by what the file holds instead of by trying each (which costs 8 ms more an
-image). The exceptions, measured on one megapixel:
+Every way into the project comes through here, so that a file gives the same array, axes, channel names and pixel size
+wherever it comes from. The content decides the format:
 
-- TIFF bytes in memory (the serving path) are decoded by tifffile directly, the library beneath bioio's readers: 0.3 to
-  5 ms instead of 7 to 15, and hostile metadata can name no other file or schema to fetch;
-- PNG and JPEG are decoded directly, because bioio's reader believes the file's name, decodes twice, and reduces
-  16-bit colour to 8 bits;
-- of TIFF files with huge planes only the tiles asked for are decoded, where bioio decodes whole planes.
+- TIFF is decoded by tifffile (:mod:`cytoray_analysis.images.tiff_series` says which planes there are), PNG and JPEG by
+  libpng and Pillow, OME-Zarr by zarr;
+- vendors' formats and other pictures by the bioio reader that knows them.
 
-Pixel sizes of TIFF files are read here too, because bioio's readers ignore the unit.
+What a stranger sends differs in trust only: it may name no other file, and what cannot be bounded is decoded in a
+process of its own (:mod:`cytoray_analysis.images.uploads`).
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cytoray_analysis.answer_warnings import AnswerWarning, Warnings
 from cytoray_analysis.errors import (
-    AxesError,
     MissingFileError,
     UnreadableImageError,
 )
-from cytoray_analysis.images.archive import ZIP_STARTS
+from cytoray_analysis.images.archive import ZIP_STARTS, list_in
+from cytoray_analysis.images.arrange import arrange, arrange_samples
 from cytoray_analysis.images.axes import (
-    AXES,
+    COLOURS,
     SPATIAL_AXES,
-    channel_names,
-    known_pixel_size,
     micrometres,
     resolve_axes,
 )
+from cytoray_analysis.images.choose import choose
+from cytoray_analysis.images.colours import tiff_colours
+from cytoray_analysis.images.czi import name_scenes
 from cytoray_analysis.images.damage import reading
-from cytoray_analysis.images.image import AxisView, Image, image_from_array
+from cytoray_analysis.images.image import Image
+from cytoray_analysis.images.label_values import refuse_lossy
 from cytoray_analysis.images.limits import Declared, Limits, check_declared
-from cytoray_analysis.images.ome_zarr import open_zarr
+from cytoray_analysis.images.ome_zarr import list_zarr, open_zarr
 from cytoray_analysis.images.picture import (
     LARGEST_PICTURE,
     PictureHeader,
     decode_picture,
+    frames_left_out,
     is_picture,
     picture_header,
 )
-from cytoray_analysis.images.tiff import TiffPixels, check_segments, open_stranger, open_tiff, tiff_header
-from cytoray_analysis.images.uploads import declared_in_upload, format_of, needs_file, read_upload, reader_module
+from cytoray_analysis.images.series import SeriesInfo, choose_series
+from cytoray_analysis.images.tiff import (
+    check_bytes_present,
+    check_segments,
+    is_bounded,
+    opened_tiff,
+    require_decodable_apart,
+)
+from cytoray_analysis.images.tiff_directories import TIFF_STARTS
+from cytoray_analysis.images.tiff_pixels import TiffPixels
+from cytoray_analysis.images.tiff_series import list_tiff_series
+from cytoray_analysis.images.uploads import (
+    declared_in_upload,
+    format_of,
+    needs_file,
+    read_upload,
+    reader_module,
+)
+from cytoray_analysis.selection import EVERYTHING, Selection
 
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Formats told by their first bytes: a file of such a name that does not start like one is not worth a second try.
 _KNOWN_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr", ".txt", ".csv"}
 _FORMATS = (
     "known formats: TIFF, OME-TIFF, OME-Zarr (zipped, too), PNG, JPEG; "
     "CZI, ND2 and LIF with pip install 'cytoray[formats]'"
 )
-_LARGE_PLANE_BYTES = 2**26
+_MOST_APART = 2**32  # bytes of a stranger's file by its path that are decoded in a limited process
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
 def read_image(
-    source: str | Path | bytes, *, limits: Limits | None = None, name: str | None = None, alone: bool = False
+    source: str | Path | bytes,
+    *,
+    limits: Limits | None = None,
+    name: str | None = None,
+    alone: bool = False,
+    selection: Selection = EVERYTHING,
+    labels: bool = False,
 ) -> Image:
-    """Read an image; the pixels of files are decoded lazily, those of bytes at once.
+    """Read an image; pixels are decoded when they are asked for.
 
     Axes of length one other than ``Y`` and ``X`` are dropped, whatever the format stores, so that the same image has
-    the same axes in every format; :meth:`Image.select` adds them back. The transparency of colour pictures is
-    dropped: it says what to show, not what was measured.
+    the same axes in every format; :meth:`Image.select` adds them back. Colours are read as every viewer shows them:
+    :mod:`cytoray_analysis.images.colours`. Transparency is dropped: it says what to show, not what was measured. Tags
+    of orientation are not applied.
 
     Parameters
     ----------
@@ -82,47 +108,129 @@ def read_image(
         bytes.
     alone
         Whether the file comes from a stranger: OME metadata in it may then not name other files to be opened.
+    selection
+        What of it is asked about; ``each`` is left to the caller (:attr:`Selection.each`), but for ``series``, which
+        must name one.
+    labels
+        Whether it is a label image: stored values count then, whatever colours they are displayed in, and a file whose
+        codec has changed them is refused.
 
     Returns
     -------
     Image
-        With axes, channel names and pixel size as far as the file gives them.
+        With axes, channel names and pixel size as far as the file gives them, and warnings of what was assumed or left
+        out.
 
     Raises
     ------
     MissingFileError
         When there is no such file.
     UnreadableImageError
-        When it is no image, is truncated or damaged, or has a format that no installed reader knows.
+        When it is no image, is truncated or damaged, has a format that no installed reader knows, or holds several
+        images of which none is chosen.
     AxesError
-        When it has axes beyond ``TCZYX``.
+        When it has axes beyond ``TCZYX``, or lacks what is selected.
     ImageTooLargeError
         When the header declares more than `limits` allow.
     ImageError
         When the image is empty or holds no numbers.
     """
-    limits = limits or Limits()
+    if labels:
+        refuse_lossy(Path(source) if isinstance(source, str) else source, name or _label(source))
+    return _read(source, limits or Limits(), name, alone, selection, labels)
+
+
+def read_apart(path: Path, limits: Limits, name: str, selection: Selection, labels: bool) -> Image:
+    """Read a stranger's file in the limited process that this is; as :func:`read_image` otherwise."""
+    if labels:
+        refuse_lossy(path, name)
+    return _read(path, limits, name, True, selection, labels, apart=True)
+
+
+def _label(source: str | Path | bytes) -> str:
+    return "the image" if isinstance(source, bytes) else str(source)
+
+
+def _read(
+    source: str | Path | bytes,
+    limits: Limits,
+    name: str | None,
+    alone: bool,
+    selection: Selection,
+    labels: bool,
+    *,
+    apart: bool = False,
+) -> Image:
     if isinstance(source, bytes):
-        return _read_bytes(source, name or "the image", limits)
+        return _read_bytes(source, name or "the image", limits, selection, labels)
     path = Path(source)
     label = name or str(path)
+    start = _start_of(path, label)
+    if start is None:
+        return _read_zarr(path, label, limits, selection, labels)
+    if start.startswith(TIFF_STARTS):
+        return _read_tiff(path, label, limits, selection, labels, alone=alone, apart=apart)
+    if is_picture(start):
+        with reading(label):
+            return choose(_read_picture(path.read_bytes(), label, limits, selection, labels), selection)
+    if start.startswith(ZIP_STARTS):
+        return read_upload(path.read_bytes(), label, limits, selection, labels)
+    if not start or path.suffix.lower() in _KNOWN_SUFFIXES:
+        raise _unknown_format(label, start)
+    return _read_other(path, label, limits, selection, alone=alone)
+
+
+def _start_of(path: Path, label: str) -> bytes | None:
+    """Return the first bytes of a file; None for a folder."""
     if not path.exists():
         raise MissingFileError(f"{label} does not exist", hint="check the path")
     if path.is_dir():
-        return _read_zarr(path, label, limits)
+        return None
     with reading(label), path.open("rb") as file:
-        start = file.read(16)
-    if start.startswith(_TIFF_STARTS):
-        return _read_tiff(path, label, limits, alone)
-    if is_picture(start):
-        with reading(label), path.open("rb") as file:
-            _check_picture(picture_header(file), path.stat().st_size, limits, label)
-            return _read_bytes(path.read_bytes(), label, limits)
+        return file.read(16)
+
+
+def list_series(
+    source: str | Path | bytes, *, limits: Limits | None = None, name: str | None = None, alone: bool = False
+) -> tuple[SeriesInfo, ...]:
+    """List the images in a file, thumbnails and reduced copies among them.
+
+    Parameters
+    ----------
+    source, limits, name, alone
+        As for :func:`read_image`.
+
+    Returns
+    -------
+    tuple of SeriesInfo
+        At least one; their order gives their numbers.
+
+    Raises
+    ------
+    CytorayError
+        As :func:`read_image` raises them.
+    """
+    limits = limits or Limits()
+    label = name or ("the image" if isinstance(source, bytes) else str(source))
+    path = None if isinstance(source, bytes) else Path(source)
+    start = source[:16] if isinstance(source, bytes) else _start_of(Path(source), label)
+    if start is None:
+        with reading(label):
+            return list_zarr(path, label)
+    if start.startswith(TIFF_STARTS):
+        given = source if isinstance(source, bytes) else Path(source)
+        with reading(label), opened_tiff(given, limits, label, alone=alone) as (file, _):
+            found = list_tiff_series(file, label, limits, folder=_folder(given, alone))
+        return tuple(one.info for one in found)
     if start.startswith(ZIP_STARTS):
-        return read_upload(path.read_bytes(), label, limits)
-    if not start or path.suffix.lower() in _KNOWN_SUFFIXES:
-        raise _unknown_format(label, start)
-    return _read_other(path, label, limits, alone)
+        with reading(label):
+            return list_in(source if isinstance(source, bytes) else Path(source).read_bytes(), limits, label)
+    if path is not None and not is_picture(start):
+        reader = _vendor_reader(path, label, alone=alone)
+        with reading(label):
+            return _scenes(reader)
+    image = read_image(source, limits=Limits(frames=limits.frames, files=limits.files), name=name, alone=alone)
+    return (SeriesInfo("", image.axes, image.shape),)
 
 
 def declared_size(source: str | Path | bytes, *, limits: Limits | None = None, name: str | None = None) -> Declared:
@@ -135,7 +243,7 @@ def declared_size(source: str | Path | bytes, *, limits: Limits | None = None, n
     ----------
     source, limits, name
         As for :func:`read_image`; of the limits only ``frames`` and ``files`` are checked, those that bound the
-        header itself.
+        header itself. Of a file of several images it is the largest.
 
     Raises
     ------
@@ -143,15 +251,21 @@ def declared_size(source: str | Path | bytes, *, limits: Limits | None = None, n
         As :func:`read_image` raises them, for headers that are damaged or declare what the bytes cannot hold.
     """
     limits = limits or Limits()
+    label = name or ("the image" if isinstance(source, bytes) else str(source))
+    start = source[:16] if isinstance(source, bytes) else _start_of(Path(source), label)
+    if start is not None and start.startswith(TIFF_STARTS):
+        given = source if isinstance(source, bytes) else Path(source)
+        with reading(label), opened_tiff(given, limits, label, alone=True) as (file, _):
+            series = max(
+                list_tiff_series(file, label, limits, folder=None), key=lambda one: np.prod(one.info.shape, dtype=float)
+            )
+            check_bytes_present(file, series, label)
+            axes = resolve_axes(series.info.axes, series.info.shape, label)
+        return Declared(axes, series.info.shape, series.dtype)
     if not isinstance(source, bytes):
         only_header = Limits(frames=limits.frames, files=limits.files)
         image = read_image(source, limits=only_header, name=name, alone=True)
         return Declared(image.axes, image.shape, image.dtype)
-    label = name or "the image"
-    if source.startswith(_TIFF_STARTS):
-        with reading(label), open_stranger(source, limits, label) as file:
-            header = tiff_header(file, label)
-        return Declared(header.axes, header.shape, header.dtype)
     if is_picture(source):
         with reading(label):
             return _check_picture(picture_header(io.BytesIO(source)), len(source), Limits(), label)
@@ -160,7 +274,14 @@ def declared_size(source: str | Path | bytes, *, limits: Limits | None = None, n
     raise _unknown_format(label, source)
 
 
-def read_zarr(store: Any, *, limits: Limits | None = None, name: str) -> Image:
+def read_zarr(
+    store: Any,
+    *,
+    limits: Limits | None = None,
+    name: str,
+    selection: Selection = EVERYTHING,
+    labels: bool = False,
+) -> Image:
     """Read an OME-Zarr image from any zarr store; chunks are decoded when they are asked for.
 
     Parameters
@@ -171,71 +292,97 @@ def read_zarr(store: Any, *, limits: Limits | None = None, name: str) -> Image:
         The largest image to accept.
     name
         What to call the image in messages.
+    selection, labels
+        As for :func:`read_image`.
 
     Raises
     ------
     CytorayError
         As :func:`read_image` raises them.
     """
+    limits = limits or Limits()
     with reading(name):
-        pixels = open_zarr(store, name)
-        array = pixels.array
-        axes = resolve_axes(pixels.axes, array.shape, name)
-    check_declared(axes, array.shape, array.dtype, limits or Limits(), name)
-    return _assemble(array, pixels.axes, pixels.channels, pixels.pixel_size, name)
+        pixels = open_zarr(store, name, series=selection.series, labels=labels)
+        axes = resolve_axes(pixels.axes, pixels.array.shape, name)
+    check_declared(axes, pixels.array.shape, pixels.array.dtype, limits, name)
+    image = arrange(pixels.array, pixels.axes, pixels.channels, pixels.pixel_size, name, warnings=pixels.warnings)
+    return choose(image, selection)
 
 
-def _read_bytes(data: bytes, label: str, limits: Limits) -> Image:
-    if data.startswith(_TIFF_STARTS):
-        with reading(label), open_stranger(data, limits, label) as file:
-            header = tiff_header(file, label)
-            check_declared(header.axes, header.shape, header.dtype, limits, label)
-            check_segments(file, label)
-            pixels = file.series[0].asarray()
-            if pixels.shape != header.shape:
-                raise ValueError(f"the header declares {header.shape}, the pixels decode to {pixels.shape}")
-        return _assemble(pixels, header.axes, header.channels, header.pixel_size, label, alpha=header.alpha)
+def _read_bytes(data: bytes, label: str, limits: Limits, selection: Selection, labels: bool) -> Image:
+    if data.startswith(TIFF_STARTS):
+        return _read_tiff(data, label, limits, selection, labels, alone=True)
     if is_picture(data):
         with reading(label):
-            picture = picture_header(io.BytesIO(data))
-            _check_picture(picture, len(data), limits, label)
-            pixels = decode_picture(data)
-        return _assemble(pixels, "YXS"[: pixels.ndim], None, {}, label, alpha=_has_alpha(picture, pixels))
+            return choose(_read_picture(data, label, limits, selection, labels), selection)
     if needs_file(data, label):
-        return read_upload(data, label, limits)
+        return read_upload(data, label, limits, selection, labels)
     raise _unknown_format(label, data)
 
 
-def _read_tiff(path: Path, label: str, limits: Limits, alone: bool) -> Image:
-    with reading(label), open_stranger(path, limits, label) if alone else open_tiff(path) as file:
-        header = tiff_header(file, label)
-    check_declared(header.axes, header.shape, header.dtype, limits, label)
-    if alone or header.plane_bytes > _LARGE_PLANE_BYTES:
-        pixels: Any = TiffPixels(path, header.shape, header.dtype, alone)
-        return _assemble(pixels, header.axes, header.channels, header.pixel_size, label, alpha=header.alpha)
-    from bioio_base.exceptions import UnsupportedFileFormatError
-
-    with reading(label, known=(UnsupportedFileFormatError,)):
-        from bioio_ome_tiff import Reader as OmeTiffReader
-        from bioio_tifffile import Reader as TiffReader  # type: ignore[import-untyped]
-
-        reader = OmeTiffReader(path) if header.is_ome else TiffReader(path)
-        array = reader.xarray_dask_data
-        letters, names = _letters(array.dims), reader.channel_names
-    return _assemble(array.data, letters, names, header.pixel_size, label, alpha=header.alpha)
+def _folder(source: bytes | Path, alone: bool) -> Path | None:
+    return None if alone or isinstance(source, bytes) else source.parent
 
 
-def _read_zarr(path: Path, label: str, limits: Limits) -> Image:
+def _read_tiff(
+    source: bytes | Path,
+    label: str,
+    limits: Limits,
+    selection: Selection,
+    labels: bool,
+    *,
+    alone: bool,
+    apart: bool = False,
+) -> Image:
+    with reading(label), opened_tiff(source, limits, label, alone=alone) as (file, lost):
+        found = list_tiff_series(file, label, limits, folder=_folder(source, alone))
+        index, chosen = choose_series([one.info for one in found], selection.series, label)
+        series = found[index]
+        axes = resolve_axes(series.info.axes, series.info.shape, label)
+        colours = tiff_colours(series.keyframe, label, labels=labels, imagej=bool(file.is_imagej))
+        check_bytes_present(file, series, label)
+        check_declared(axes, series.info.shape, series.dtype, limits, label)
+        if alone and not apart and not is_bounded(source, series):
+            if isinstance(source, Path):
+                most = min(limits.decoded_bytes or _MOST_APART, _MOST_APART)
+                require_decodable_apart(source, series, most, label)
+                source, limits = source.read_bytes(), replace(limits, decoded_bytes=most)
+            return read_upload(source, label, limits, selection, labels)
+        if isinstance(source, bytes):
+            check_segments(file, series, label)
+        pixels: Any = TiffPixels.of(source, series, label, alone=alone)
+        if isinstance(source, bytes) and len(series.pages) == 1:  # to open it again would take as long as to decode it
+            pixels = pixels.read_from(file, (slice(None),) * len(series.info.shape))
+    image = arrange_samples(
+        pixels, series.info.axes, colours, series.channels, series.pixel_size, label, series.warnings + lost + chosen
+    )
+    return choose(replace(image, guessed_axes=series.guessed_axes), selection)
+
+
+def _read_picture(data: bytes, label: str, limits: Limits, selection: Selection, labels: bool) -> Image:
+    header = picture_header(io.BytesIO(data))
+    choose_series([SeriesInfo("", "YX", header.shape[:2])], selection.series, label)  # only the one can be chosen
+    _check_picture(header, len(data), limits, label)
+    pixels, colours = decode_picture(data, header, labels=labels)
+    others = frames_left_out(data)
+    warnings: Warnings = ()
+    if others:
+        sentence = f"{label} holds {others + 1} pictures; the first is read, {others} left out"
+        warnings = (AnswerWarning("frames-left-out", sentence),)
+    return arrange_samples(pixels, "YXS"[: pixels.ndim], colours, None, {}, label, warnings)
+
+
+def _read_zarr(path: Path, label: str, limits: Limits, selection: Selection, labels: bool) -> Image:
     if not any((path / file).exists() for file in _ZARR_FILES):
         raise UnreadableImageError(
             f"{label} is a folder, and not one in OME-Zarr format",
             hint="give a single image file, or an OME-Zarr folder (its name usually ends in .ome.zarr)",
         )
-    return read_zarr(path, limits=limits, name=label)
+    return read_zarr(path, limits=limits, name=label, selection=selection, labels=labels)
 
 
-def _read_other(path: Path, label: str, limits: Limits, alone: bool) -> Image:
-    """Read a vendor's format: with the reader of its own, or of files that are trusted with any that bioio finds."""
+def _vendor_reader(path: Path, label: str, *, alone: bool) -> Any:
+    """Open a vendor's format: with the reader of its own, or of files that are trusted with any that bioio finds."""
     from bioio_base.exceptions import UnsupportedFileFormatError
 
     with path.open("rb") as file:
@@ -246,13 +393,12 @@ def _read_other(path: Path, label: str, limits: Limits, alone: bool) -> Image:
         with reading(label):
             if found is not None:
                 reader = reader_module(found, label).Reader(path)
-            else:
-                from bioio import BioImage
+                if found.name == "CZI":
+                    name_scenes(reader, label)
+                return reader
+            from bioio import BioImage
 
-                reader = BioImage(path).reader
-            array = reader.xarray_dask_data
-            letters, names = _letters(array.dims), reader.channel_names
-            scale = reader.physical_pixel_sizes
+            return BioImage(path).reader
     except UnsupportedFileFormatError as error:
         if found is not None:
             raise UnreadableImageError(
@@ -260,63 +406,29 @@ def _read_other(path: Path, label: str, limits: Limits, alone: bool) -> Image:
                 hint="the file is damaged or truncated; copy or export it again",
             ) from error
         raise UnreadableImageError(f"{label}: no installed reader knows this format", hint=_FORMATS) from error
+
+
+def _scenes(reader: Any) -> tuple[SeriesInfo, ...]:
+    found = []
+    for index, scene in enumerate(reader.scenes):
+        reader.set_scene(index)
+        found.append(SeriesInfo(str(scene), _letters(reader.dims.order), tuple(map(int, reader.dims.shape))))
+    return tuple(found)
+
+
+def _read_other(path: Path, label: str, limits: Limits, selection: Selection, *, alone: bool) -> Image:
+    reader = _vendor_reader(path, label, alone=alone)
+    with reading(label):
+        chosen, warnings = choose_series(_scenes(reader), selection.series, label)
+        reader.set_scene(chosen)
+        array = reader.xarray_dask_data
+        letters, names = _letters(array.dims), reader.channel_names
+        scale = reader.physical_pixel_sizes
     check_declared(resolve_axes(letters, array.shape, label), array.shape, array.dtype, limits, label)
     pixel_size = {axis: micrometres(getattr(scale, axis), "µm") for axis in SPATIAL_AXES}
-    return _assemble(array.data, letters, names, pixel_size, label)
-
-
-def _assemble(
-    pixels: Any,
-    letters: str,
-    names: Sequence[str] | None,
-    pixel_size: Mapping[str, float | None],
-    label: str,
-    *,
-    alpha: bool = False,
-) -> Image:
-    """Arrange a stored array as an image: known axes in the one order, samples as channels, no axes of length one."""
-    shape = tuple(int(length) for length in pixels.shape)
-    letters = resolve_axes(letters, shape, label)
-    sizes = dict(zip(letters, shape, strict=True))
-    colour = sizes.get("S", 1) > 1
-    if colour and sizes.get("C", 1) > 1:
-        raise AxesError(
-            f"{label} has {sizes['C']} channels of {sizes['S']} samples each; expected one or the other",
-            hint="save each channel as grey",
-        )
-    channel_letter = "S" if colour else "C"
-    samples = sizes.get(channel_letter, 1) - (1 if alpha and colour else 0)
-    stored = {
-        axis: letters.index(channel_letter if axis == "C" else axis) for axis in AXES if _kept(axis, sizes, samples)
-    }
-    keep = tuple(
-        slice(0, samples) if axis == stored.get("C") else slice(None) if axis in stored.values() else 0
-        for axis in range(len(shape))
-    )
-    axes = "".join(stored)
-    if keep == (slice(None),) * len(shape) and list(stored.values()) == sorted(stored.values()):
-        view: Any = pixels
-    else:
-        view = AxisView(pixels, keep, tuple(stored.values()))
-        if isinstance(pixels, np.ndarray):
-            view = view[(slice(None),) * len(axes)]
-    return image_from_array(
-        view,
-        axes,
-        channels=channel_names(names, samples, samples=colour),
-        pixel_size=known_pixel_size(pixel_size, axes),
-        source=label,
-    )
-
-
-def _kept(axis: str, sizes: Mapping[str, int], channels: int) -> bool:
-    return axis in "YX" or (channels > 1 if axis == "C" else sizes.get(axis, 1) > 1)
-
-
-def _has_alpha(header: PictureHeader, pixels: Any) -> bool:
-    """Whether decoded pixels end in transparency; palettes may gain it only when decoded."""
-    samples = pixels.shape[2] if pixels.ndim == 3 else 1
-    return samples == header.shape[2] + 1 or (header.alpha and samples == header.shape[2])
+    if dict(zip(letters, array.shape, strict=True)).get("S") == 3:
+        names = COLOURS
+    return choose(arrange(array.data, letters, names, pixel_size, label, warnings=warnings), selection)
 
 
 def _check_picture(header: PictureHeader, length: int, limits: Limits, label: str) -> Declared:
@@ -335,10 +447,6 @@ def _check_picture(header: PictureHeader, length: int, limits: Limits, label: st
 
 def _letters(dims: Iterable[Hashable]) -> str:
     return "".join(str(letter) for letter in dims)
-
-
-def _unit_name(unit: Any) -> str | None:
-    return None if unit is None else str(unit)
 
 
 def _unknown_format(label: str, start: bytes) -> UnreadableImageError:

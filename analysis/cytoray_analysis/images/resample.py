@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cytoray_analysis.errors import AxesError
+from cytoray_analysis.images.intensity import needs_float64
 
 
 def resample_image(array: np.ndarray, zoom: float | Sequence[float]) -> np.ndarray:
@@ -22,8 +23,9 @@ def resample_image(array: np.ndarray, zoom: float | Sequence[float]) -> np.ndarr
     Returns
     -------
     numpy.ndarray
-        float32 ``(C, round(spatial * zoom)…)``, at least one pixel along each axis. Pixel edges, not centres, of the
-        first and the last pixel coincide with those of the input.
+        float32 ``(C, round(spatial * zoom)…)``, at least one pixel along each axis; float64 where float32 would not
+        tell neighbouring values apart. Pixel edges, not centres, of the first and the last pixel coincide with those of
+        the input.
     """
     spatial = array.shape[1:]
     factors = [float(zoom)] * len(spatial) if isinstance(zoom, int | float) else [float(factor) for factor in zoom]
@@ -37,7 +39,7 @@ def resample_image(array: np.ndarray, zoom: float | Sequence[float]) -> np.ndarr
 def resample_image_to(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Resample intensities ``(C, spatial…)`` to a spatial shape, as :func:`resample_image` does."""
     spatial, shape = array.shape[1:], tuple(shape)
-    pixels = array.astype(np.float32, copy=False)
+    pixels = array.astype(np.float64 if needs_float64(array.dtype) else np.float32, copy=False)
     if shape == spatial:
         return pixels
     from skimage.transform import resize
@@ -47,7 +49,7 @@ def resample_image_to(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         resize(channel, shape, order=1, mode="edge", preserve_range=True, anti_aliasing=smooth)  # type: ignore[no-untyped-call]
         for channel in pixels
     ]
-    return np.stack(channels).astype(np.float32, copy=False)
+    return np.stack(channels).astype(pixels.dtype, copy=False)
 
 
 def resample_labels(labels: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Images of strangers in formats that need a file: vendors' formats and zipped OME-Zarr.
+"""Images of strangers that need a process of their own: vendors' formats, zipped OME-Zarr, codecs without a bound.
 
 Their readers are large libraries, some in C++, that were not written for hostile files. They run in a process of
 their own with bounded memory and time; whatever happens to it is an error about the image. Starting it takes a second
@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,11 +22,14 @@ from typing import Any
 import numpy as np
 
 from cytoray_analysis import errors
+from cytoray_analysis.answer_warnings import AnswerWarning
 from cytoray_analysis.errors import CytorayError, ImageTooLargeError, UnreadableImageError
 from cytoray_analysis.images.archive import ZIP_STARTS, declared_in, unpack
 from cytoray_analysis.images.damage import reading
 from cytoray_analysis.images.image import Image, image_from_array
 from cytoray_analysis.images.limits import Declared, Limits
+from cytoray_analysis.images.tiff_directories import TIFF_STARTS
+from cytoray_analysis.selection import EVERYTHING, Selection
 
 _SECONDS = 60.0
 _BYTES_PER_SECOND = 2**20
@@ -116,8 +119,13 @@ def reader_module(found: Format, label: str) -> Any:
     return import_module(found.module)
 
 
-def read_upload(data: bytes, label: str, limits: Limits) -> Image:
-    """Read the bytes of a vendor's file or a zipped OME-Zarr; the file that they need is gone afterwards.
+def read_upload(
+    data: bytes, label: str, limits: Limits, selection: Selection = EVERYTHING, labels: bool = False
+) -> Image:
+    """Read the bytes of a vendor's file, a zipped OME-Zarr or a TIFF file of a codec that is not bounded.
+
+    The file that they need is gone afterwards. Only what is selected is decoded, so that a part that is not there does
+    not matter where it is not asked for.
 
     Raises
     ------
@@ -128,11 +136,18 @@ def read_upload(data: bytes, label: str, limits: Limits) -> Image:
         with reading(label):
             declared_in(data, limits, label)
     with tempfile.TemporaryDirectory(prefix="cytoray-") as folder:
-        facts = _read_apart(data, Path(folder), label, limits, header=False)
+        facts = _read_apart(data, Path(folder), label, limits, header=False, selection=selection, labels=labels)
         pixels = np.load(Path(folder) / "pixels.npy")
-    return image_from_array(
-        pixels, facts["axes"], channels=facts["channels"], pixel_size=facts["pixel_size"], source=label
+    image = image_from_array(
+        pixels,
+        facts["axes"],
+        channels=facts["channels"],
+        pixel_size=facts["pixel_size"],
+        source=label,
+        warnings=[AnswerWarning(*one) for one in facts["warnings"]],
     )
+    numbers = tuple(facts["numbers"])
+    return replace(image, guessed_axes=facts["guessed_axes"], equal_samples=facts["equal_samples"], numbers=numbers)
 
 
 def declared_in_upload(data: bytes, label: str, limits: Limits) -> Declared:
@@ -145,12 +160,23 @@ def declared_in_upload(data: bytes, label: str, limits: Limits) -> Declared:
     return Declared(facts["axes"], tuple(facts["shape"]), np.dtype(facts["dtype"]))
 
 
-def _read_apart(data: bytes, folder: Path, label: str, limits: Limits, *, header: bool) -> dict[str, Any]:
-    found = None if data.startswith(ZIP_STARTS) else format_of(data[:128], label)
+def _read_apart(
+    data: bytes,
+    folder: Path,
+    label: str,
+    limits: Limits,
+    *,
+    header: bool,
+    selection: Selection = EVERYTHING,
+    labels: bool = False,
+) -> dict[str, Any]:
+    simple = ".zip" if data.startswith(ZIP_STARTS) else ".tif" if data.startswith(TIFF_STARTS) else None
+    found = None if simple else format_of(data[:128], label)
     if found is not None and find_spec(found.module) is None:
         reader_module(found, label)
-    (folder / f"upload{'.zip' if found is None else found.suffixes[0]}").write_bytes(data)
-    task = json.dumps({"folder": str(folder), "label": label, "limits": asdict(limits), "header": header})
+    (folder / f"upload{simple or (found.suffixes[0] if found else '')}").write_bytes(data)
+    asked = {"folder": str(folder), "label": label, "limits": asdict(limits), "header": header}
+    task = json.dumps(asked | {"selection": selection.model_dump(mode="json"), "labels": labels})
     one_thread = dict.fromkeys(
         ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLOSC_NTHREADS", "NUMEXPR_NUM_THREADS"), "1"
     )
@@ -193,15 +219,22 @@ def _bound_memory(limits: Limits) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def _read(folder: Path, label: str, limits: Limits, header: bool) -> dict[str, Any]:
-    from cytoray_analysis.images.reader import read_image
+def _read(folder: Path, label: str, limits: Limits, header: bool, selection: Selection, labels: bool) -> dict[str, Any]:
+    from cytoray_analysis.images.reader import read_apart
 
     (source,) = folder.glob("upload*")
     if source.suffix == ".zip":
         with reading(label):
             source = unpack(source, folder / "unpacked", limits, label)
-    image = read_image(source, limits=limits, name=label, alone=True)
-    facts = {"axes": image.axes, "shape": image.shape, "dtype": image.dtype.str, "channels": image.channels}
+    image = read_apart(source, limits, label, selection, labels)
+    facts: dict[str, Any] = {
+        "axes": image.axes,
+        "shape": image.shape,
+        "dtype": image.dtype.str,
+        "channels": image.channels,
+    }
+    facts |= {"guessed_axes": image.guessed_axes, "equal_samples": image.equal_samples, "numbers": image.numbers}
+    facts |= {"warnings": [[one.code, one.sentence] for one in image.warnings]}
     if not header:
         np.save(folder / "pixels.npy", image.read())
     return facts | {"pixel_size": None if image.pixel_size is None else dict(image.pixel_size)}
@@ -213,7 +246,9 @@ def _main(task: str) -> None:
     limits = Limits(**given["limits"])
     _bound_memory(limits)
     try:
-        answer = _read(Path(given["folder"]), given["label"], limits, given["header"])
+        folder = Path(given["folder"])
+        selection = Selection(**given["selection"])
+        answer = _read(folder, given["label"], limits, given["header"], selection, given["labels"])
     except CytorayError as error:
         answer = error.describe()
     sys.stdout.write("\n" + json.dumps(answer))

@@ -7,7 +7,6 @@ OME-Zarr folder that is filled region by region (:func:`create_zarr`) is the exc
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from cytoray_analysis.errors import ImageError, RequestError
+from cytoray_analysis.files import draft_folder, write_whole
 from cytoray_analysis.images.axes import AXES
 from cytoray_analysis.images.image import Image, image_from_array
+from cytoray_analysis.images.label_values import MOST_OBJECTS, as_labels
 from cytoray_analysis.images.reader import read_image
 
 _CHUNK = 1024
@@ -29,7 +30,13 @@ def smallest_label_type(largest: int) -> np.dtype[Any]:
     return np.dtype(np.uint16 if largest <= np.iinfo(np.uint16).max else np.uint32)
 
 
-def write_labels(path: str | Path, labels: np.ndarray, *, pixel_size: Mapping[str, float] | None = None) -> None:
+def write_labels(
+    path: str | Path,
+    labels: np.ndarray,
+    *,
+    pixel_size: Mapping[str, float] | None = None,
+    axes: str | None = None,
+) -> None:
     """Write an instance label image.
 
     Parameters
@@ -38,28 +45,31 @@ def write_labels(path: str | Path, labels: np.ndarray, *, pixel_size: Mapping[st
         The suffix decides the format: ``.ome.tif``, ``.tif`` (deflate-compressed), ``.png`` (2D, 16 bit) or
         ``.ome.zarr``.
     labels
-        Integers ``(Y, X)`` or ``(Z, Y, X)``, 0 for background. Stored as uint16 where that holds the largest label,
-        else as uint32.
+        Integers ``(Y, X)`` or ``(Z, Y, X)``, 0 for background. Stored as uint16 where that holds the largest label.
+        Up to 65,535 objects with larger labels are renumbered from 1 in the same order, and what each number stands
+        for is written beside them as ``NAME.numbers.csv`` (columns ``number,label``). More objects are stored as
+        uint32.
     pixel_size
         Micrometres per pixel along each axis, when known.
+    axes
+        Of the labels where they are others than these, such as ``TYX``.
 
     Raises
     ------
     ImageError
-        When the labels are negative, not integers, or do not fit the format.
+        When the labels are negative, not integers, or the objects are too many for the format.
     RequestError
         When the suffix names no format for labels.
     """
     place = Path(path)
-    if labels.dtype.kind not in "bui" or labels.ndim not in (2, 3):
+    if labels.dtype.kind not in "bui" or (axes is None and labels.ndim not in (2, 3)):
         raise ImageError(f"labels must be integers (Y, X) or (Z, Y, X), got {labels.dtype} of shape {labels.shape}")
     if labels.size and int(labels.min()) < 0:
         raise ImageError(f"labels must not be negative, got {int(labels.min())}")
+    labels, names = _fitting(labels)
     largest = int(labels.max()) if labels.size else 0
-    if largest > np.iinfo(np.uint32).max:
-        raise ImageError(f"labels must fit 32 bits, got {largest}", hint="renumber the objects from 1")
     stored = labels.astype(smallest_label_type(largest), copy=False)
-    image = image_from_array(stored, AXES[-labels.ndim :], pixel_size=pixel_size, channels=("labels",))
+    image = image_from_array(stored, axes or AXES[-labels.ndim :], pixel_size=pixel_size, channels=("labels",))
     if place.suffix.lower() == ".png":
         if labels.ndim != 2 or stored.dtype != np.uint16:
             raise ImageError(
@@ -70,8 +80,29 @@ def write_labels(path: str | Path, labels: np.ndarray, *, pixel_size: Mapping[st
 
         with _replacing(place) as temporary:
             imageio.v3.imwrite(temporary, stored, extension=".png", plugin="pillow")
-        return
-    write_image(place, image)
+    else:
+        write_image(place, image)
+    if names is not None:
+        write_numbers(place.with_name(f"{place.name}.numbers.csv"), names)
+
+
+def write_numbers(path: Path, names: np.ndarray) -> None:
+    """Write what renumbered labels stand for: ``number,label``, a row each; `names` has them from number 1 on."""
+    rows = (f"{number},{label}\n" for number, label in enumerate(names.tolist(), start=1))
+    write_whole(path, "number,label\n" + "".join(rows))
+
+
+def _fitting(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Renumber labels that 16 bits do not hold although they would hold the objects; what each number stands for."""
+    if not labels.size or int(labels.max()) <= MOST_OBJECTS:
+        return labels, None
+    import fastremap
+
+    names = fastremap.unique(labels)
+    names = names[names > 0]
+    if len(names) > MOST_OBJECTS and int(labels.max()) <= np.iinfo(np.uint32).max:
+        return labels, None
+    return (np.searchsorted(names, labels) + 1) * (labels > 0), names
 
 
 def write_image(path: str | Path, image: Image) -> None:
@@ -164,15 +195,16 @@ def read_labels(path: str | Path) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        ``(Y, X)`` or ``(Z, Y, X)`` of the file's own integer type; 0 is background.
+        ``(Y, X)`` or ``(Z, Y, X)`` of the file's own integer type, or of a wide one for real numbers that are whole;
+        0 is background.
 
     Raises
     ------
     ImageError
-        When pixels are real numbers, negative, or have channels or times.
+        When the file is lossy, such as JPEG, or its numbers are not whole, negative, above 2⁵³, or have channels or
+        times.
     """
-    image = read_image(Path(path))
-    return check_labels(image)
+    return check_labels(read_image(Path(path), labels=True))
 
 
 def check_labels(image: Image) -> np.ndarray:
@@ -182,20 +214,7 @@ def check_labels(image: Image) -> np.ndarray:
             f"{image.source}: a label image has axes YX or ZYX, got {image.axes} of shape {image.shape}",
             hint="store one integer per pixel: the number of the object, 0 for background",
         )
-    if image.dtype.kind == "f":
-        raise ImageError(
-            f"{image.source}: a label image holds integers, got {image.dtype}",
-            hint="convert it to uint16 if its values are whole numbers; a probability map is no label image",
-        )
-    labels = image.read()
-    if labels.dtype.kind == "b":
-        return labels.astype(np.uint16)
-    if labels.dtype.kind == "i" and int(labels.min()) < 0:
-        raise ImageError(
-            f"{image.source}: labels must not be negative, got {int(labels.min())}",
-            hint="use 0 for background, and a separate mask for pixels to ignore",
-        )
-    return labels
+    return as_labels(image.read(), image.source)
 
 
 def _write_ome_tiff(path: Path, image: Image) -> None:
@@ -250,8 +269,12 @@ def _create_zarr(path: Path, image: Image, chunks: tuple[int, ...] | None = None
         axes_units=["micrometer" if axis in sizes else None for axis in image.axes],
         physical_pixel_size=[sizes.get(axis, 1.0) for axis in image.axes],
     )
-    writer.initialize()
-    return writer.datasets[0]
+    import zarr
+
+    # A chunk that lacks could not be told from one that a broken copy lost.
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        writer.initialize()
+        return writer.datasets[0]
 
 
 def _regions(shape: Sequence[int], chunks: Sequence[int]) -> Iterator[tuple[slice, ...]]:
@@ -265,8 +288,7 @@ def _regions(shape: Sequence[int], chunks: Sequence[int]) -> Iterator[tuple[slic
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """Give a place beside `path` to write to, and move what is there to `path` when all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    folder = draft_folder(path)
     try:
         temporary = folder / path.name
         yield temporary

@@ -16,7 +16,7 @@ from cytoray_analysis.cells import Cells, cells_from_labels, read_window, whole_
 from cytoray_analysis.devices import Precision
 from cytoray_analysis.errors import CytorayError, ImageError, RequestError
 from cytoray_analysis.images import Image
-from cytoray_analysis.inference.protocol import Outcome, Seconds, one_by_one
+from cytoray_analysis.inference.protocol import Outcome, Seconds, Stored, one_by_one
 from cytoray_analysis.inference.runner import NetworkRunner
 from cytoray_analysis.model_input import NetworkImage, blank_image, prepare
 from cytoray_analysis.tasks import Classes, Task
@@ -60,7 +60,7 @@ class CellInference:
         probabilities = self.task.decode(logits, self.parameters).values
         seconds["decode"] = time.perf_counter() - start
         names = tuple(self.spec.task.arguments["classes"])
-        return Outcome(Classes(names, probabilities, cells), len(cells), seconds)
+        return Outcome(Classes(names, probabilities, cells), len(cells), seconds, warnings=source.warnings)
 
     def answer_batch(self, images: Sequence[Image], objects: Sequence[Any]) -> list[Outcome | CytorayError]:
         """Answer for several images, one after the other: the cells of one fill a batch."""
@@ -77,7 +77,7 @@ class CellInference:
         centres = _centres_in(source, cells)
         return np.stack([read_window(source, window_around(centre, self.window)) for centre in centres])
 
-    def store(self, image: Image, path: Path, progress: Any) -> tuple[tuple[int, ...], int, Seconds]:
+    def store(self, image: Image, path: Path, progress: Any) -> Stored:
         """Refuse: classes are a table, whatever the size of the image."""
         raise RequestError(
             "a model that answers for cells does not write OME-Zarr",

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoray_analysis.answer_warnings import AnswerWarning, Warnings
 from cytoray_analysis.bundle import BundleSpec
 from cytoray_analysis.devices import Precision
 from cytoray_analysis.errors import CytorayError, RequestError
 from cytoray_analysis.images import Image, image_from_array
-from cytoray_analysis.inference.protocol import Outcome, Seconds, one_by_one
+from cytoray_analysis.inference.protocol import Outcome, Seconds, Stored, one_by_one
 from cytoray_analysis.inference.runner import NetworkRunner
 from cytoray_analysis.tasks import Task
 from cytoray_analysis.tracking.frames import FrameStack, as_movie, frame_of
 from cytoray_analysis.tracking.judged import JudgedMovie
+from cytoray_analysis.tracking.lineage import Lineage
 from cytoray_analysis.tracking.linking import judge_movie
 
 
@@ -55,7 +57,9 @@ class LinkInference:
         lineage = self.task.decode(self._judge(image, objects, seconds), self.parameters).values
         # Frames are read and judged while they are being linked.
         seconds["decode"] = time.perf_counter() - start - seconds["network"]
-        return Outcome(lineage, len(lineage.track_id), seconds, lineage.confidence)
+        about = objects.warnings if isinstance(objects, Image) else ()
+        warnings = (*about, *_binary_masks(lineage, image.source))
+        return Outcome(lineage, len(lineage.track_id), seconds, lineage.confidence, warnings)
 
     def answer_batch(self, images: Sequence[Image], objects: Sequence[Any]) -> list[Outcome | CytorayError]:
         """Answer for several movies, one after the other."""
@@ -65,7 +69,7 @@ class LinkInference:
         """Return the judged candidates of a movie."""
         return self._judge(image, objects, {"network": 0.0}).held()
 
-    def store(self, image: Image, path: Path, progress: Any) -> tuple[tuple[int, ...], int, Seconds]:
+    def store(self, image: Image, path: Path, progress: Any) -> Stored:
         """Refuse: a lineage is a table beside masks."""
         raise RequestError(
             "a tracking model does not write OME-Zarr",
@@ -98,11 +102,28 @@ class LinkInference:
         return scores
 
 
+def _binary_masks(lineage: Lineage, source: str) -> Warnings:
+    """Warn of masks with a single number for pieces that do not touch: they are linked as one cell."""
+    if lineage.masks is None or len(np.unique(lineage.label)) != 1:
+        return ()
+    from scipy.ndimage import label
+
+    frame = int(lineage.frame[0])
+    pieces = int(label(lineage.masks.read(frame))[1])
+    if pieces < 2:
+        return ()
+    sentence = (
+        f"{source}: the masks have one number, {int(lineage.label[0])}, for {pieces} pieces in frame {frame}; they "
+        "were linked as one cell. Give each object a number of its own"
+    )
+    return (AnswerWarning("binary-masks", sentence),)
+
+
 class _Segmenter(Protocol):
     def predict(self, image: Image) -> Any: ...
 
 
-def segmented_frames(movie: Image, segmenter: _Segmenter) -> Image:
+def segmented_frames(movie: Image, segmenter: _Segmenter, tell: Callable[[Warnings], object] | None = None) -> Image:
     """Return the masks that a segmentation model gives for a movie, each frame's when it is read.
 
     Parameters
@@ -111,6 +132,8 @@ def segmented_frames(movie: Image, segmenter: _Segmenter) -> Image:
         Axes TYX or TZYX.
     segmenter
         A :class:`~cytoray_analysis.predictor.Predictor` whose answers are labels.
+    tell
+        Called with the warnings of each frame when it was answered.
     """
     frames = as_movie(movie)
 
@@ -118,10 +141,14 @@ def segmented_frames(movie: Image, segmenter: _Segmenter) -> Image:
         frame = image_from_array(
             frame_of(frames, index),
             frames.axes[1:],
+            channels=frames.channels,
             pixel_size=frames.pixel_size,
             source=f"{movie.source}, frame {index}",
         )
-        labels: NDArray[Any] = segmenter.predict(frame).answer
+        prediction = segmenter.predict(frame)
+        if tell is not None and prediction.warnings:
+            tell(prediction.warnings)
+        labels: NDArray[Any] = prediction.answer
         return labels
 
     stack = FrameStack(masks, frames.shape, np.dtype(np.int32))

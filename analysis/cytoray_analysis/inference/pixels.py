@@ -24,7 +24,7 @@ from cytoray_analysis.images import Image
 from cytoray_analysis.images.resample import resample_image_to, resample_labels
 from cytoray_analysis.inference.blocks import BlockAnswer, Blocks, block_core, create_answer
 from cytoray_analysis.inference.dense_outputs import dense_outputs
-from cytoray_analysis.inference.protocol import Outcome, Seconds
+from cytoray_analysis.inference.protocol import Outcome, Seconds, Stored
 from cytoray_analysis.inference.runner import NetworkRunner
 from cytoray_analysis.model_input import NetworkImage, blank_image, prepare
 from cytoray_analysis.numbering import Numbering, own_numbers
@@ -94,8 +94,8 @@ class PixelInference:
         source = prepare(image, self.spec.input)
         return self._outputs(source, {"read": 0.0, "network": 0.0})
 
-    def store(self, image: Image, path: Path, progress: Progress | None) -> tuple[tuple[int, ...], int, Seconds]:
-        """Answer block by block into an OME-Zarr, which must not exist: spatial shape, objects, seconds."""
+    def store(self, image: Image, path: Path, progress: Progress | None) -> Stored:
+        """Answer block by block into an OME-Zarr, which must not exist."""
         start = time.perf_counter()
         source = prepare(image, self.spec.input, in_memory=False)
         seconds = {"read": time.perf_counter() - start, "network": 0.0, "decode": 0.0, "write": 0.0}
@@ -105,7 +105,7 @@ class PixelInference:
             return create_answer(path, axes, source.shape, channels, dtype, image.pixel_size)
 
         numbering, _ = self._fill(source, create, seconds, progress, path.parent)
-        return source.shape, numbering.count, seconds
+        return Stored(source.shape, numbering.count, seconds, source.warnings)
 
     def blocks(self, image: Image, core: tuple[int, ...] | None) -> Blocks:
         """Cut an image into blocks that are answered one by one; by default as large as the budget allows."""
@@ -169,7 +169,8 @@ class PixelInference:
         if source.shape != source.original_shape:
             resample = resample_labels if counted else resample_image_to
             answer = resample(answer, source.original_shape)
-        return Outcome(answer, int(answer.max(initial=0)) if counted else 0, seconds, decoded.confidence)
+        objects = int(answer.max(initial=0)) if counted else 0
+        return Outcome(answer, objects, seconds, decoded.confidence, source.warnings)
 
     def _answer_together(
         self, members: Sequence[tuple[int, NetworkImage, float]], results: list[Outcome | CytorayError | None]

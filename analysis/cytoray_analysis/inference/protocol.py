@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoray_analysis.answer_warnings import Warnings
 from cytoray_analysis.bundle import BundleSpec
 from cytoray_analysis.devices import Precision
 from cytoray_analysis.errors import CytorayError
@@ -35,12 +36,33 @@ class Outcome:
         Time per stage: ``read``, ``network``, ``decode``.
     confidence
         (objects + 1,) how sure each object is, where the task says so.
+    warnings
+        What the inference assumed or could not know about the image.
     """
 
     answer: Any
     objects: int
     seconds: Seconds
     confidence: NDArray[np.float32] | None = None
+    warnings: Warnings = ()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is known of an answer that was written into an OME-Zarr.
+
+    Attributes
+    ----------
+    shape
+        Spatial shape.
+    objects, seconds, warnings
+        As of an :class:`Outcome`.
+    """
+
+    shape: tuple[int, ...]
+    objects: int
+    seconds: Seconds
+    warnings: Warnings = ()
 
 
 def one_by_one(
@@ -88,8 +110,8 @@ class Inference(Protocol):
         """Return the network's outputs for an image, as the task's ``decode`` takes them."""
         ...
 
-    def store(self, image: Image, path: Path, progress: Any) -> tuple[tuple[int, ...], int, Seconds]:
-        """Answer for an image larger than memory into an OME-Zarr: spatial shape, objects, seconds."""
+    def store(self, image: Image, path: Path, progress: Any) -> Stored:
+        """Answer for an image larger than memory into an OME-Zarr."""
         ...
 
     def warm_up(self) -> None:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from cytoray_analysis.compiled import compiled
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,7 @@ def decode_votes(
 COLUMN = 64  # pixels along Y and X that are gone through together
 
 
-def _compiled(function: Any) -> Any:
-    return numba.njit(cache=True, nogil=True)(function)
-
-
-@_compiled
+@compiled
 def _destinations(foreground, offsets, start, extent, threshold, reach):  # type: ignore[no-untyped-def]
     """Follow every foreground pixel's offset, then the offset found there: far pixels err more than near ones."""
     depth, height, width = foreground.shape
@@ -176,7 +172,7 @@ def _destinations(foreground, offsets, start, extent, threshold, reach):  # type
     return pixel, target
 
 
-@_compiled
+@compiled
 def _peaks(target, shape, fewest, separation):  # type: ignore[no-untyped-def]
     """Sum votes over 3-wide neighbourhoods and return the local maxima in row-major order, with their sums."""
     depth, height, width = shape
@@ -232,7 +228,7 @@ def _peaks(target, shape, fewest, separation):  # type: ignore[no-untyped-def]
     return found[:peaks][ranks], sums[:peaks][ranks]
 
 
-@_compiled
+@compiled
 def _nearest_peaks(peaks, shape, capture, anisotropy):  # type: ignore[no-untyped-def]
     """Paint around each peak the pixels it is nearest to (1-based; the earlier peak wins a tie)."""
     depth, height, width = shape
@@ -253,7 +249,7 @@ def _nearest_peaks(peaks, shape, capture, anisotropy):  # type: ignore[no-untype
     return nearest
 
 
-@_compiled
+@compiled
 def _decode(foreground, offsets, start, extent, threshold, fewest, separation, capture, smallest, reach, anisotropy):  # type: ignore[no-untyped-def]
     depth, height, width = foreground.shape
     pixel, target = _destinations(foreground, offsets, start, extent, threshold, reach)

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from cytoray_analysis.errors import BundleError
-from cytoray_analysis.tasks.class_scores import score_classes
+from cytoray_analysis.tasks.class_scores import metric_names, score_classes
+from cytoray_analysis.tasks.loss import Loss
 from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Parameters, TruthKind
 
 # Four percent apart: the likelihood is flat around its best temperature.
@@ -28,14 +29,15 @@ class Classification:
     classes
         Names of the classes, in the order of their indices.
     counts
-        Cells of each class in the training data; needed for balanced weights.
+        Cells of each class in the training data; needed for balanced weights. None for as many of each.
     loss
         ``cross_entropy``, or ``focal``, which looks away from cells that are right already (Lin et al., ICCV 2017,
         arXiv:1708.02002).
     class_weights
         How much a cell of each class weighs in the loss: ``none``, all the same; ``balanced``, in inverse proportion to
-        `counts`, so that every class weighs the same in all; or a weight per class. Together with balanced sampling the
-        rare classes would be counted up twice.
+        `counts`, so that every class weighs the same in all; or a weight per class. They are scaled so that a cell of
+        the training data weighs 1 on average: how hard a cell pulls does not depend on which others are in its batch.
+        Together with balanced sampling the rare classes would be counted up twice.
     focal_gamma
         Exponent of the focal loss; at 0 it is the cross-entropy.
     label_smoothing
@@ -45,7 +47,8 @@ class Classification:
     Raises
     ------
     BundleError
-        A number of counts or weights other than that of the classes, fewer than two classes, a class twice.
+        A number of counts or weights other than that of the classes, fewer than two classes, a class twice, or weights
+        that give no cell any weight.
     """
 
     truth: ClassVar[TruthKind] = "class"
@@ -78,6 +81,7 @@ class Classification:
             per="cell",
             truth=self.truth,
             channels=len(self.classes),
+            metrics=metric_names(self.classes),
             candidates={"temperature": _TEMPERATURES},
             objective=log_likelihood,
         )
@@ -86,19 +90,20 @@ class Classification:
         """Return the classes (B,) int64 as they are; −1 where unknown."""
         return truth
 
-    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss over cells of known class, each weighing as its class does; 0 where there is none."""
-        known = target >= 0
-        index = target.clamp(min=0)
+    @property
+    def loss(self) -> Loss:
+        """The mean over cells of known class, each times the weight of its class; 0 where there is none."""
+        return Loss(self._sums, lambda target: (target >= 0).sum().reshape(1).float())
+
+    def _sums(self, outputs: Tensor, target: Tensor) -> Tensor:
         weights = torch.ones_like(outputs[0]) if self.weights is None else self.weights.to(outputs)
         each = functional.cross_entropy(
             outputs, target, weight=weights, ignore_index=-1, label_smoothing=self.label_smoothing, reduction="none"
         )
         if self.focal_gamma > 0:
-            probability = outputs.softmax(dim=1).gather(1, index.unsqueeze(1)).squeeze(1)
+            probability = outputs.softmax(dim=1).gather(1, target.clamp(min=0).unsqueeze(1)).squeeze(1)
             each = each * (1 - probability) ** self.focal_gamma
-        total = (weights[index] * known).sum()
-        return each.sum() / total.clamp(min=torch.finfo(total.dtype).tiny)
+        return each.sum().reshape(1)
 
     def decode(self, outputs: NDArray[np.float32], parameters: Parameters, block: Block | None = None) -> Decoded:
         """Turn (N, K) logits of N cells into probabilities, float32.
@@ -141,19 +146,26 @@ def _weights(
 ) -> Tensor | None:
     if chosen == "none":
         return None
-    if chosen == "balanced":
-        if len(counts) != len(classes):
-            raise BundleError(
-                f"expected a count for each of {len(classes)} classes, got {len(counts)}",
-                field="task.arguments.counts",
-                hint="balanced weights follow from the number of cells of each class",
-            )
-        cells = torch.tensor(counts, dtype=torch.float32)
-        # A class without a cell in the training data weighs as if it had one, and meets no cell to weigh.
-        return cells.sum() / (len(classes) * cells.clamp(min=1))
-    if len(chosen) != len(classes) or not all(isinstance(weight, int | float) for weight in chosen):
+    if (chosen == "balanced" or counts) and len(counts) != len(classes):
+        raise BundleError(
+            f"expected a count for each of {len(classes)} classes, got {len(counts)}",
+            field="task.arguments.counts",
+            hint="balanced weights follow from the number of cells of each class",
+        )
+    if chosen != "balanced" and (
+        len(chosen) != len(classes) or not all(isinstance(weight, int | float) for weight in chosen)
+    ):
         raise BundleError(
             f"expected 'none', 'balanced' or {len(classes)} numbers, got {chosen!r}",
             field="task.arguments.class_weights",
         )
-    return torch.tensor(chosen, dtype=torch.float32)
+    cells = torch.tensor(counts if sum(counts) else [1] * len(classes), dtype=torch.float32)
+    # A class without a cell in the training data weighs as if it had one, and meets no cell to weigh.
+    weights = 1 / cells.clamp(min=1) if chosen == "balanced" else torch.tensor(chosen, dtype=torch.float32)
+    mean = (weights * cells).sum() / cells.sum()
+    if not mean > 0:
+        raise BundleError(
+            f"expected a positive weight for a class that has cells, got {chosen!r}",
+            field="task.arguments.class_weights",
+        )
+    return weights / mean

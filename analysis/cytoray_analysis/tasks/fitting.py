@@ -34,7 +34,8 @@ def fit_decode(task: Task, outputs: Sequence[Any], truths: Sequence[Any], *, rou
         answers = [task.decode(output, parameters).values for output in outputs]
         if task.output.objective is not None:
             return task.output.objective(answers, truths)
-        return float(np.mean(list(task.score(answers, truths).values())))
+        scores = list(task.score(answers, truths).values())
+        return float(np.mean(scores)) if scores else 0.0
 
     best = task.output.defaults()
     best_value = value(best)

@@ -1,13 +1,15 @@
 """How far a predicted image is from the true one, as a training sees it: differences of pixels and of structure.
 
 Each takes predicted and true images, (B, K, spatial…) float32, and which pixels of the true one are known; where they
-are not, the two agree. All are 0 for a perfect prediction.
+are not, the two agree. It is a sum, over known pixels or over crops, and 0 for a perfect prediction.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,23 +24,31 @@ _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _RANGE = 10.0  # of a scaled target, in its standard deviations; stains reach 5 to 20
 
 
-def mean_of_known(values: Tensor, known: Tensor) -> Tensor:
-    """Average over the known pixels; 0 where there is none."""
-    return torch.where(known, values, 0.0).sum() / known.sum().clamp(min=1)
+@dataclass(frozen=True)
+class Difference:
+    """A loss: its sum over so many crops, and what its mean is over, known pixels or crops."""
+
+    total: Callable[[Tensor, Tensor, Tensor], Tensor]
+    per: Literal["pixel", "crop"]
 
 
-def mean_squared_error(predicted: Tensor, true: Tensor, known: Tensor) -> Tensor:
-    """Return the mean squared difference; its best answer is the mean of what may be true."""
-    return mean_of_known((predicted - true) ** 2, known)
+def sum_of_known(values: Tensor, known: Tensor) -> Tensor:
+    """Add up over the known pixels."""
+    return torch.where(known, values, 0.0).sum()
 
 
-def mean_absolute_error(predicted: Tensor, true: Tensor, known: Tensor) -> Tensor:
-    """Return the mean absolute difference; its best answer is the median of what may be true."""
-    return mean_of_known((predicted - true).abs(), known)
+def squared_error(predicted: Tensor, true: Tensor, known: Tensor) -> Tensor:
+    """Return the squared differences; the best answer to their mean is the mean of what may be true."""
+    return sum_of_known((predicted - true) ** 2, known)
+
+
+def absolute_error(predicted: Tensor, true: Tensor, known: Tensor) -> Tensor:
+    """Return the absolute differences; the best answer to their mean is the median of what may be true."""
+    return sum_of_known((predicted - true).abs(), known)
 
 
 def multi_scale_dissimilarity(predicted: Tensor, true: Tensor, known: Tensor) -> Tensor:
-    """Return one minus the multi-scale structural similarity.
+    """Return one minus the multi-scale structural similarity, of each crop.
 
     Over as many of the five scales as the crop has room for; volumes plane by plane, so that planes may be further
     apart than pixels.
@@ -48,6 +58,7 @@ def multi_scale_dissimilarity(predicted: Tensor, true: Tensor, known: Tensor) ->
     RecipeError
         The crop is smaller than the window.
     """
+    crops = len(predicted)
     if predicted.ndim == 5:
         predicted, true = (image.transpose(1, 2).flatten(0, 1) for image in (predicted, true))
     side = min(predicted.shape[-2:])
@@ -67,7 +78,7 @@ def multi_scale_dissimilarity(predicted: Tensor, true: Tensor, known: Tensor) ->
         # A power below one has no finite slope at zero, and none at all below.
         similarity = similarity * each.clamp(min=1e-3) ** (weight / sum(_SCALE_WEIGHTS[:scales]))
         predicted, true = functional.avg_pool2d(predicted, 2), functional.avg_pool2d(true, 2)
-    return 1 - similarity.mean()
+    return crops * (1 - similarity.mean())
 
 
 def structural_similarity(predicted: Tensor, true: Tensor, span: float = _RANGE) -> tuple[Tensor, Tensor]:
@@ -109,8 +120,8 @@ def _averages(length: int, like: Tensor) -> Tensor:
     return weights / weights.sum(0)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "mse": mean_squared_error,
-    "l1": mean_absolute_error,
-    "ms_ssim": multi_scale_dissimilarity,
+LOSSES: dict[str, Difference] = {
+    "mse": Difference(squared_error, "pixel"),
+    "l1": Difference(absolute_error, "pixel"),
+    "ms_ssim": Difference(multi_scale_dissimilarity, "crop"),
 }

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoray_analysis.column_names import unique_names
 from cytoray_analysis.errors import ImageError
 
 METRICS = ("pearson", "ssim", "psnr", "nrmse")
@@ -35,6 +36,12 @@ HIGHEST_PSNR = 100.0
 RANGE = (0.1, 99.9)  # percentiles of the true image
 _SSIM_SIGMA = 1.5
 _SSIM_WINDOW = 11  # pixels that a window of that width takes
+
+
+def metric_names(channels: Sequence[str], *, uncertainty: bool = False) -> tuple[str, ...]:
+    """Return the names of all scores that :func:`score_images` gives, in its order."""
+    single = [f"{metric}/{name}" for metric in METRICS for name in channels] if len(channels) > 1 else []
+    return (*METRICS, *single, *((COVERAGE,) if uncertainty else ()))
 
 
 def score_images(
@@ -54,7 +61,7 @@ def score_images(
     truths
         (K, spatial…) per image, NaN where unknown.
     channels
-        Names of the target's channels.
+        Names of the target's channels; of channels of one name the later ones get a number, such as ``yfp_2``.
     uncertainty
         Whether standard deviations are part of the answers.
 
@@ -64,14 +71,14 @@ def score_images(
         ``pearson``, ``ssim``, ``psnr`` and ``nrmse`` as the module says, the mean over channels and images. With more
         than one channel also each by itself, such as ``pearson/yfp``. With `uncertainty`, ``coverage68``: the share of
         pixels whose truth lies within one standard deviation of the prediction, 0.68 where errors are normal and their
-        size is told right. 0 where there is nothing to measure.
+        size is told right. A score that no image has, such as that of constant truths, is absent.
 
     Raises
     ------
     ImageError
         An answer and its truth differ in shape.
     """
-    names = tuple(channels)
+    names = unique_names(channels)
     per_image = np.full((len(truths), len(names), len(METRICS)), np.nan)
     coverages = np.full((len(truths), len(names)), np.nan)
     for index, (answer, truth) in enumerate(zip(answers, truths, strict=True)):
@@ -93,7 +100,7 @@ def score_images(
                 scores[f"{metric}/{name}"] = _mean(per_image[:, channel, place])
     if uncertainty:
         scores[COVERAGE] = _mean(coverages)
-    return scores
+    return {name: value for name, value in scores.items() if value is not None}
 
 
 def pearson(answer: NDArray[Any], truth: NDArray[Any]) -> float:
@@ -165,6 +172,6 @@ def _coverage(answer: NDArray[Any], deviation: NDArray[Any], truth: NDArray[Any]
     return float(np.mean(np.abs(answer[known] - truth[known]) <= deviation[known]))
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def _mean(values: NDArray[np.float64]) -> float | None:
     finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else 0.0
+    return float(finite.mean()) if finite.size else None

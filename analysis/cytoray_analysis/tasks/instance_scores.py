@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import fastremap
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
+
+from cytoray_analysis.numbering import dense_numbers
+
+METRICS = ("ap50", "precision50", "recall50", "f1_50", "pq", "ap70", "ap90", "iou", "dice")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def overlap(answer: NDArray[np.integer], truth: NDArray[np.integer]) -> Overlap:
     """Measure the overlap of two label images of one shape; 0 is background, ids need not be consecutive."""
     if answer.shape != truth.shape:
         raise ValueError(f"expected label images of one shape, got {answer.shape} and {truth.shape}")
-    truth, answer = _compact(truth), _compact(answer)
+    (truth, true_names), (answer, names) = dense_numbers(truth), dense_numbers(answer)
     table = coo_array(
         (np.ones(truth.size, dtype=np.int64), (truth.ravel(), answer.ravel())),
         shape=(int(truth.max(initial=0)) + 1, int(answer.max(initial=0)) + 1),
@@ -68,19 +71,11 @@ def overlap(answer: NDArray[np.integer], truth: NDArray[np.integer]) -> Overlap:
     return Overlap(
         truths=int(np.count_nonzero(truth_area[1:])),
         answers=int(np.count_nonzero(answer_area[1:])),
-        pairs=np.stack((rows, columns), axis=1).astype(np.int64),
+        pairs=np.stack((true_names[rows], names[columns]), axis=1),
         iou=shared / (truth_area[rows] + answer_area[columns] - shared),
         cover=np.stack((shared / truth_area[rows], shared / answer_area[columns]), axis=1),
         foreground=(int(shared.sum()), *foreground),
     )
-
-
-def _compact(labels: NDArray[np.integer]) -> NDArray[np.integer]:
-    """Renumber labels whose ids are so large that a table indexed by them would be."""
-    if labels.max(initial=0) <= max(labels.size, 2**16):
-        return labels
-    compact: NDArray[np.integer] = fastremap.renumber(labels)[0]
-    return compact
 
 
 def score_instances(overlaps: Sequence[Overlap]) -> dict[str, float]:
@@ -93,9 +88,10 @@ def score_instances(overlaps: Sequence[Overlap]) -> dict[str, float]:
         arXiv:1806.03535);
         ``precision50``, ``recall50``, ``f1_50``: of objects at an IoU of 0.5; ``pq``: panoptic quality
         (Kirillov et al., CVPR 2019, arXiv:1801.00868); ``iou``, ``dice``: Jaccard and Dice index of the
-        foregrounds. All between 0 and 1; 1 where there is neither truth nor answer.
+        foregrounds. All between 0 and 1. A score is absent where it is a share of nothing: all of them where there is
+        neither truth nor answer, recall without a true object, precision without a predicted one.
     """
-    scores: dict[str, float] = {}
+    scores: dict[str, float | None] = {}
     for threshold in (0.5, 0.7, 0.9):
         true_positives = sum(len(item.matches(threshold)) for item in overlaps)
         truths, answers = sum(item.truths for item in overlaps), sum(item.answers for item in overlaps)
@@ -109,8 +105,8 @@ def score_instances(overlaps: Sequence[Overlap]) -> dict[str, float]:
     shared, true, predicted = (sum(item.foreground[part] for item in overlaps) for part in range(3))
     scores["iou"] = _ratio(shared, true + predicted - shared)
     scores["dice"] = _ratio(2 * shared, true + predicted)
-    return scores
+    return {name: value for name, value in scores.items() if value is not None}
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 1.0
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cytoray_analysis.errors import RecipeError
-from cytoray_analysis.tasks.image_losses import LOSSES, mean_of_known
-from cytoray_analysis.tasks.image_scores import score_images
+from cytoray_analysis.tasks.image_losses import LOSSES, sum_of_known
+from cytoray_analysis.tasks.image_scores import metric_names, score_images
+from cytoray_analysis.tasks.loss import Loss, counted
 from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Parameters, TruthKind
 
 # log σ of a scaled target lies within these, so that neither a lucky pixel nor a hot one decides a step.
@@ -84,6 +85,7 @@ class LabelFree:
             per="pixel",
             truth=self.truth,
             channels=len(self.channels) * (2 if uncertainty else 1),
+            metrics=metric_names(self.channels, uncertainty=uncertainty),
             candidates={},
         )
 
@@ -105,15 +107,23 @@ class LabelFree:
         scale = torch.from_numpy(self._scale).to(truth.device).view(column)
         return (truth.float() - offset) * scale
 
-    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Return the weighted sum of the losses over known pixels, and the likelihood of the errors made."""
+    @property
+    def loss(self) -> Loss:
+        """The weighted losses over known pixels (``ms_ssim``: over crops), and the likelihood of the errors made."""
+        return Loss(self._sums, self._amounts)
+
+    def _amounts(self, target: Tensor) -> Tensor:
+        return counted(torch.isfinite(target).sum(), target.new_tensor(len(target)))
+
+    def _sums(self, outputs: Tensor, target: Tensor) -> Tensor:
         known = torch.isfinite(target)
         predicted = outputs[:, : len(self.channels)]
         # Where nothing is known the target is the prediction itself: no error, and no gradient.
         wanted = torch.where(known, target, predicted.detach())
-        total = predicted.new_zeros(())
+        total = {"pixel": predicted.new_zeros(()), "crop": predicted.new_zeros(())}
         for name, weight in self.weights.items():
-            total = total + weight * LOSSES[name](predicted, wanted, known)
+            difference = LOSSES[name]
+            total[difference.per] = total[difference.per] + weight * difference.total(predicted, wanted, known)
         if self.uncertainty:
             spread = outputs[:, len(self.channels) :].clamp(*_LOG_DEVIATION)
             error = (predicted - wanted).detach().abs()
@@ -121,8 +131,8 @@ class LabelFree:
             # which both outputs share would serve nothing else. √(π/2) times the mean error is, for normal errors,
             # their standard deviation.
             likelihood = spread + math.sqrt(math.pi / 2) * error * torch.exp(-spread)
-            total = total + _LIKELIHOOD_WEIGHT * mean_of_known(likelihood, known)
-        return total
+            total["pixel"] = total["pixel"] + _LIKELIHOOD_WEIGHT * sum_of_known(likelihood, known)
+        return torch.stack((total["pixel"], total["crop"]))
 
     def decode(self, outputs: NDArray[np.float32], parameters: Parameters, block: Block | None = None) -> Decoded:
         """Turn (channels, spatial…) outputs into the target's own units.

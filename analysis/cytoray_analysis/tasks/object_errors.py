@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from cytoray_analysis.tasks.instance_scores import Overlap
 
+ERRORS = ("split", "merged", "missed", "invented")
+
 
 def count_errors(overlaps: Sequence[Overlap]) -> dict[str, int]:
     """Count the errors of all images together.
@@ -26,7 +28,7 @@ def count_errors(overlaps: Sequence[Overlap]) -> dict[str, int]:
         true ones; ``missed``: true objects that no predicted one holds, or lies in; ``invented``: predicted objects
         that no true one holds, or lies in. An object matched at an IoU above 0.5 is neither missed nor invented.
     """
-    counts = dict.fromkeys(("split", "merged", "missed", "invented"), 0)
+    counts = dict.fromkeys(ERRORS, 0)
     for item in overlaps:
         in_answer, in_truth = item.cover[:, 0] >= 0.5, item.cover[:, 1] >= 0.5
         counts["split"] += _repeated(item.pairs[in_truth, 0])

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cytoray_analysis.tasks.loss import Loss
+
 Parameters = Mapping[str, float]
 Per = Literal["pixel", "cell", "link"]
 TruthKind = Literal["labels", "image", "class", "lineage"]
@@ -33,6 +35,8 @@ class Output:
         cell, or a lineage.
     channels
         Channels that the network must give.
+    metrics
+        Names of all scores, the one to maximise first.
     candidates
         Decode parameters, and the values that fitting tries for each; the first is the default.
     margin
@@ -44,15 +48,24 @@ class Output:
     calibration
         Fits further parameters on what was decoded with the fitted ones, given its truths, so that confidences are
         probabilities; None where there is nothing to fit.
+    numbered
+        Whether the numbers of a label image count objects; False where they are classes.
     """
 
     per: Per
     truth: TruthKind
     channels: int
+    metrics: tuple[str, ...]
     candidates: Mapping[str, tuple[float, ...]]
     margin: Callable[[Parameters], tuple[int, ...] | int] = no_margin
     objective: Callable[[Sequence[Any], Sequence[Any]], float] | None = None
     calibration: Callable[[Sequence[Decoded], Sequence[Any]], dict[str, float]] | None = None
+    numbered: bool = True
+
+    @property
+    def metric(self) -> str:
+        """The score to maximise."""
+        return self.metrics[0]
 
     def defaults(self) -> dict[str, float]:
         """Return the first candidate of each parameter."""
@@ -102,10 +115,11 @@ class Task(Protocol):
         """
         ...
 
-    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss of outputs float32, a scalar.
+    @property
+    def loss(self) -> Loss:
+        """The mean loss: ``loss(outputs, target)`` is a scalar, and that of a batch the sum over its parts.
 
-        They are (B, channels, spatial…) per pixel, (B, channels) per cell, (B, channels, N) per link.
+        Outputs are float32, (B, channels, spatial…) per pixel, (B, channels) per cell, (B, channels, N) per link.
         """
         ...
 
@@ -114,5 +128,9 @@ class Task(Protocol):
         ...
 
     def score(self, answers: Sequence[Any], truths: Sequence[Any]) -> dict[str, float]:
-        """Score answers against truths of the same items, pooled; the first metric is the one to maximise."""
+        """Score answers against truths of the same items, pooled.
+
+        The scores are some of ``output.metrics``, in that order. A score with nothing to count, such as the recall of
+        images without an object, is absent: it is neither perfect nor bad.
+        """
         ...

@@ -18,8 +18,9 @@ from torch.nn import functional
 from cytoray_analysis.errors import RecipeError
 from cytoray_analysis.tasks.centre_votes import VotingParameters, decode_votes, reach_of_decoding
 from cytoray_analysis.tasks.confidence import calibrate, fit_confidence, matched_objects
-from cytoray_analysis.tasks.instance_scores import Overlap, overlap, score_instances
-from cytoray_analysis.tasks.object_errors import count_errors
+from cytoray_analysis.tasks.instance_scores import METRICS, Overlap, overlap, score_instances
+from cytoray_analysis.tasks.loss import Loss, counted
+from cytoray_analysis.tasks.object_errors import ERRORS, count_errors
 from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Parameters, TruthKind
 
 SMALL = 64.0  # pixels of an object that weighs as a small one
@@ -79,6 +80,7 @@ class InstanceSegmentation:
             per="pixel",
             truth=self.truth,
             channels=1 + dimensions,
+            metrics=(*METRICS, *ERRORS),
             candidates={
                 "foreground": (0.0, -1.5, -1.0, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0, 1.5),
                 "votes": (16.0, 8.0, 12.0, 24.0, 36.0, 60.0, 100.0, 160.0),
@@ -112,6 +114,10 @@ class InstanceSegmentation:
         known = truth >= 0
         labels = truth.clamp(min=0)
         batch, shape = labels.shape[0], labels.shape[1:]
+        if int(labels.max()) > labels[0].numel():  # however large the numbers, tables have a row per pixel at most
+            labels = torch.unique(torch.cat((labels.flatten(), labels.new_zeros(1))), return_inverse=True)[1][:-1].view(
+                labels.shape
+            )
         objects = int(labels.max()) + 1
         column = (batch,) + (1,) * self.dimensions
         index = (labels + torch.arange(batch, device=labels.device).view(column) * objects).reshape(-1)
@@ -131,20 +137,29 @@ class InstanceSegmentation:
         per_object = foreground * known / area_here.sqrt().clamp(min=4)
         return torch.stack((foreground, weight, per_object, *offsets), dim=1)
 
-    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Return cross-entropy plus soft Dice of the foreground, plus a Huber loss of the offsets."""
+    @property
+    def loss(self) -> Loss:
+        """Cross-entropy over known pixels, soft Dice of the foreground over crops, Huber loss of offsets over objects.
+
+        The soft Dice, 1 − 2 Σ p g / (Σ p + Σ g), is that of Drozdzal et al., DLMIA 2016, arXiv:1608.04117, of each
+        crop and with one added above and below, so that an empty crop has one.
+        """
+        return Loss(self._sums, self._amounts)
+
+    def _amounts(self, target: Tensor) -> Tensor:
+        return counted((target[:, 1] > 0).sum(), target.new_tensor(len(target)), target[:, 2].sum())
+
+    def _sums(self, outputs: Tensor, target: Tensor) -> Tensor:
         foreground, weight, per_object, offsets = target[:, 0], target[:, 1], target[:, 2], target[:, 3:]
         known = (weight > 0).float()
         logits = outputs[:, 0]
         entropy = functional.binary_cross_entropy_with_logits(logits, foreground, reduction="none")
-        entropy = (entropy * weight).sum() / known.sum().clamp(min=1)
         probability = torch.sigmoid(logits) * known
         shared = (probability * foreground).flatten(1).sum(1)
         total = (probability + foreground * known).flatten(1).sum(1)
         dice = 1 - (2 * shared + 1) / (total + 1)
         error = functional.smooth_l1_loss(outputs[:, 1:] * self.offset_unit, offsets, reduction="none").sum(1)
-        distance = (error * per_object).sum() / per_object.sum().clamp(min=1)
-        return entropy + dice.mean() / 2 + distance / 8
+        return torch.stack(((entropy * weight).sum(), dice.sum() / 2, (error * per_object).sum() / 8))
 
     def decode(self, outputs: NDArray[np.float32], parameters: Parameters, block: Block | None = None) -> Decoded:
         """Turn (1 + dimensions, spatial…) outputs into object numbers, int32."""
@@ -177,9 +192,12 @@ class InstanceSegmentation:
         -------
         dict
             How well objects match, see :func:`cytoray_analysis.tasks.instance_scores.score_instances`; then how many
-            are wrong and how, see :func:`cytoray_analysis.tasks.object_errors.count_errors`.
+            are wrong and how, see :func:`cytoray_analysis.tasks.object_errors.count_errors`. Empty where there is
+            neither a true nor a predicted object.
         """
         overlaps = _overlaps(answers, truths)
+        if not any(item.truths or item.answers for item in overlaps):
+            return {}
         return score_instances(overlaps) | {name: float(count) for name, count in count_errors(overlaps).items()}
 
 
@@ -196,7 +214,8 @@ def _fit_confidence(decoded: Sequence[Decoded], truths: Sequence[NDArray[Any]]) 
 
 def _mean_score(answers: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]]) -> float:
     """Return what decoding is fitted for: the mean over all scores, so that no single threshold is favoured."""
-    return float(np.mean(list(score_instances(_overlaps(answers, truths)).values())))
+    scores = list(score_instances(_overlaps(answers, truths)).values())
+    return float(np.mean(scores)) if scores else 0.0
 
 
 def _boundary(labels: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,15 +12,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from cytoray_analysis.errors import DatasetError, RecipeError
+from cytoray_analysis.tasks.class_values import DEFAULT_CLASSES, UNKNOWN, class_of_value
+from cytoray_analysis.tasks.loss import Loss, counted
 from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Parameters, TruthKind
 
-UNKNOWN = 255  # how a mask of 8 bits says that a pixel belongs to no class, as PASCAL VOC does
+_OVERALL = ("iou", "dice", "accuracy")
 
 
 class SemanticSegmentation:
     """Give every pixel of images (``dimensions=2``) or volumes (``dimensions=3``) its class.
 
-    Truth is an image of class indices, in the order of `classes`; −1 and 255 say that nothing is known.
+    Truth is an image of class indices, in the order of `classes`; −1 and 255 say that nothing is known. Masks with
+    other numbers, such as 0 and 255, are read by `values`; see :mod:`cytoray_analysis.tasks.class_values`.
 
     Parameters
     ----------
@@ -28,16 +31,25 @@ class SemanticSegmentation:
         Number of spatial axes.
     classes
         Name of each class, that of index 0 (the background, by custom) first.
+    values
+        Which class each number of the masks stands for, such as ``{0: background, 255: nucleus}``; None where numbers
+        are indices.
 
     Raises
     ------
     RecipeError
-        There are fewer than two classes or more than 255, or two of one name.
+        There are fewer than two classes or more than 255, two of one name, or `values` names another.
     """
 
     truth: ClassVar[TruthKind] = "labels"
 
-    def __init__(self, *, dimensions: int = 2, classes: Sequence[str] = ("background", "foreground")) -> None:
+    def __init__(
+        self,
+        *,
+        dimensions: int = 2,
+        classes: Sequence[str] = DEFAULT_CLASSES,
+        values: Mapping[Any, str] | None = None,
+    ) -> None:
         if not 2 <= len(classes) <= UNKNOWN or len(set(classes)) < len(classes):
             raise RecipeError(
                 f"expected 2 to {UNKNOWN} classes of different names, got {list(classes)}",
@@ -45,7 +57,15 @@ class SemanticSegmentation:
             )
         self.dimensions = dimensions
         self.classes = tuple(classes)
-        self.output = Output(per="pixel", truth=self.truth, channels=len(classes), candidates={})
+        class_of_value(values, self.classes)
+        self.output = Output(
+            per="pixel",
+            truth=self.truth,
+            channels=len(classes),
+            metrics=(*_OVERALL, *(f"{metric}_{name}" for metric in ("iou", "dice") for name in classes)),
+            candidates={},
+            numbered=False,
+        )
 
     def encode(self, truth: Tensor) -> Tensor:
         """Turn class indices (B, spatial…) integer into int64 with −1 for all that is unknown.
@@ -60,23 +80,30 @@ class SemanticSegmentation:
         self._refuse_foreign_classes(int(target.max()))
         return target
 
-    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Return cross-entropy plus the soft Dice loss, averaged over the classes that occur in the batch.
+    @property
+    def loss(self) -> Loss:
+        """Cross-entropy over known pixels, plus the soft Dice loss, averaged over the classes that occur.
 
-        Milletari et al., 3DV 2016, arXiv:1606.04797; over the whole batch, so that a crop without a class does not
-        punish every trace of it.
+        The soft Dice, 1 − 2 Σ p g / (Σ p + Σ g), is that of Drozdzal et al., DLMIA 2016, arXiv:1608.04117, for several
+        classes as in Isensee et al., arXiv:1809.10486, with one added above and below. It is of one crop each, so that
+        it adds up over the parts of a batch, and a crop counts by its pixels of the class: one without the class does
+        not punish every trace of it.
         """
+        return Loss(self._sums, self._amounts, _denominators)
+
+    def _amounts(self, target: Tensor) -> Tensor:
+        return counted(*((target == index).sum() for index in range(len(self.classes))))
+
+    def _sums(self, outputs: Tensor, target: Tensor) -> Tensor:
         known = target >= 0
         classes = target.clamp(min=0)
         entropy = functional.cross_entropy(outputs, classes, reduction="none")
-        entropy = (entropy * known).sum() / known.sum().clamp(min=1)
         probability = outputs.softmax(dim=1) * known.unsqueeze(1)
         truth = functional.one_hot(classes, len(self.classes)).movedim(-1, 1) * known.unsqueeze(1)
-        per_class = (0, *range(2, outputs.ndim))
-        shared, true = (probability * truth).sum(per_class), truth.sum(per_class)
-        dice = 1 - (2 * shared + 1) / (probability.sum(per_class) + true + 1)
-        occurs = true > 0
-        return entropy + (dice * occurs).sum() / occurs.sum().clamp(min=1)
+        pixels = tuple(range(2, outputs.ndim))
+        shared, true = (probability * truth).sum(pixels), truth.sum(pixels)
+        dice = 1 - (2 * shared + 1) / (probability.sum(pixels) + true + 1)
+        return torch.cat(((entropy * known).sum().reshape(1), (dice * true).sum(0)))
 
     def decode(self, outputs: NDArray[np.float32], parameters: Parameters, block: Block | None = None) -> Decoded:
         """Turn (classes, spatial…) outputs into the index of the likeliest class, (spatial…) int32."""
@@ -89,8 +116,9 @@ class SemanticSegmentation:
         -------
         dict
             ``iou`` and ``dice``: Jaccard and Dice index, averaged over the classes that occur in truth or answer;
-            ``accuracy``: share of pixels whose class is right; then ``iou_CLASS`` and ``dice_CLASS`` of each. All
-            between 0 and 1; 1 where there is neither truth nor answer.
+            ``accuracy``: share of pixels whose class is right; then ``iou_CLASS`` and ``dice_CLASS`` of those that
+            occur. All between 0 and 1. Empty where truth and answer hold fewer than two classes between them, so that
+            there is nothing to tell apart.
 
         Raises
         ------
@@ -106,18 +134,27 @@ class SemanticSegmentation:
             table += np.bincount(index, minlength=count**2).reshape(count, count)
         shared, true, answered = table.diagonal(), table.sum(axis=1), table.sum(axis=0)
         occurs = true + answered > 0
-        iou = np.where(occurs, shared / np.maximum(true + answered - shared, 1), 1.0)
-        dice = np.where(occurs, 2 * shared / np.maximum(true + answered, 1), 1.0)
-        counted = occurs if occurs.any() else ~occurs
-        scores = {"iou": float(iou[counted].mean()), "dice": float(dice[counted].mean())}
-        scores["accuracy"] = float(shared.sum() / table.sum()) if table.any() else 1.0
-        scores |= {f"iou_{name}": float(value) for name, value in zip(self.classes, iou, strict=True)}
-        return scores | {f"dice_{name}": float(value) for name, value in zip(self.classes, dice, strict=True)}
+        if np.count_nonzero(occurs) < 2:
+            return {}
+        iou, dice = shared / np.maximum(true + answered - shared, 1), 2 * shared / np.maximum(true + answered, 1)
+        scores = {"iou": float(iou[occurs].mean()), "dice": float(dice[occurs].mean())}
+        scores["accuracy"] = float(shared.sum() / table.sum())
+        for metric, values in (("iou", iou), ("dice", dice)):
+            known = zip(self.classes, values, occurs, strict=True)
+            scores |= {f"{metric}_{name}": float(value) for name, value, there in known if there}
+        return scores
 
     def _refuse_foreign_classes(self, highest: int) -> None:
         if highest >= len(self.classes):
             raise DatasetError(
                 f"expected classes 0 to {len(self.classes) - 1} ({', '.join(self.classes)}), got class {highest}",
                 field="model.task.arguments.classes",
-                hint="name every class of the masks; 255 marks pixels of which nothing is known",
+                hint="name every class of the masks, or say in model.task.arguments.values which class each number "
+                "stands for; 255 marks pixels of which nothing is known",
             )
+
+
+def _denominators(pixels: Tensor) -> Tensor:
+    """Return what the cross-entropy and each class's Dice are divided by, given the known pixels of each class."""
+    occurring = (pixels > 0).sum()
+    return torch.cat((pixels.sum().reshape(1), pixels * occurring)).clamp(min=1)

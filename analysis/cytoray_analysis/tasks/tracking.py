@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cytoray_analysis.tasks.loss import Loss
 from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Parameters, TruthKind
 from cytoray_analysis.tracking.judged import JudgedMovie
 from cytoray_analysis.tracking.lineage import Lineage
 from cytoray_analysis.tracking.linker import PARAMETERS, link
-from cytoray_analysis.tracking.scores import score_lineages
+from cytoray_analysis.tracking.scores import METRICS, score_lineages
 
 
 class Tracking:
@@ -29,18 +30,21 @@ class Tracking:
 
     def __init__(self, *, division_weight: float = 1.0) -> None:
         self.division_weight = division_weight
-        self.output = Output(per="link", truth=self.truth, channels=2, candidates=PARAMETERS)
+        self.output = Output(per="link", truth=self.truth, channels=2, metrics=METRICS, candidates=PARAMETERS)
 
     def encode(self, truth: Tensor) -> Tensor:
         """Turn (B, 2, N) int64 truths, 1 yes, 0 no, −1 unknown or not asked, into a float32 target."""
         return truth.float()
 
-    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Return the cross-entropy of links plus that of divisions, each a mean over what is known."""
-        known = (target >= 0).float()
-        entropy = functional.binary_cross_entropy_with_logits(outputs, target.clamp(min=0), reduction="none") * known
-        means = entropy.sum(dim=(0, 2)) / known.sum(dim=(0, 2)).clamp(min=1)
-        return (means * torch.tensor([1.0, self.division_weight], device=means.device)).sum()
+    @property
+    def loss(self) -> Loss:
+        """The cross-entropy of links plus that of divisions, each a mean over what is known."""
+        return Loss(self._sums, lambda target: (target >= 0).sum(dim=(0, 2)).float())
+
+    def _sums(self, outputs: Tensor, target: Tensor) -> Tensor:
+        entropy = functional.binary_cross_entropy_with_logits(outputs, target.clamp(min=0), reduction="none")
+        sums = (entropy * (target >= 0)).sum(dim=(0, 2))
+        return sums * torch.tensor([1.0, self.division_weight], device=sums.device)
 
     def decode(self, outputs: JudgedMovie, parameters: Parameters, block: Block | None = None) -> Decoded:
         """Choose the best set of candidates of a judged movie; its lineage."""

@@ -3,13 +3,15 @@
 ``NN/tTTT.tif`` holds the frames, ``NN_GT/TRA/man_trackTTT.tif`` a marker or a mask of each cell with ``man_track.txt``,
 ``NN_GT/SEG/man_segTTT.tif`` outlines in some frames (of volumes: ``man_seg_TTT_ZZZ.tif``, one plane each),
 ``NN_ST/SEG`` outlines made by machines in all, ``NN_RES/maskTTT.tif`` with ``res_track.txt`` a result. Frames are
-numbered from 0 with three digits or four.
+numbered from 0, with three digits or four by the rules, and read with any number of them. Folders of frames that are
+called otherwise are read, too.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,20 +19,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoray_analysis.errors import DatasetError, ImageError, MissingFileError
+from cytoray_analysis.errors import CytorayError, DatasetError, ImageError, MissingFileError
 from cytoray_analysis.files import write_whole
 from cytoray_analysis.images import Image, image_from_array, read_image, read_labels, write_labels
+from cytoray_analysis.images.axes import how_to_choose
+from cytoray_analysis.images.choose import choose
+from cytoray_analysis.images.names import image_stem, is_image_name
+from cytoray_analysis.images.writer import write_numbers
+from cytoray_analysis.selection import EVERYTHING, Selection
+from cytoray_analysis.tracking.frame_names import FRAMES, MASKS, known_frames, order_frames
 from cytoray_analysis.tracking.frames import FrameStack
 from cytoray_analysis.tracking.lineage import Integers, Lineage, check_lineage, check_tracks
 from cytoray_analysis.tracking.objects import measure
 
 LARGEST_TRACK = 65_535
-_MASKS = ("man_track", "man_seg", "mask")
-_PLANE = re.compile(r"man_seg_(\d{3,4})_(\d{3,4})\.tiff?")
+_PLANE = re.compile(r"man_seg_(\d+)_(\d+)", re.IGNORECASE)
+_WHOLE = re.compile(r"man_seg(\d+)", re.IGNORECASE)
 
 
-def read_movie(folder: str | Path) -> Image:
-    """Open the frames ``tTTT.tif`` of a folder as one image.
+def read_movie(folder: str | Path, selection: Selection = EVERYTHING) -> Image:
+    """Open the frames of a folder as one image, in the order of the numbers in their names.
+
+    They are called ``tTTT.tif``, or otherwise: see :func:`cytoray_analysis.tracking.frame_names.order_frames`.
+
+    Parameters
+    ----------
+    selection
+        What of them is asked about: a frame is one of the files, all else is chosen in each of them.
 
     Returns
     -------
@@ -42,13 +57,15 @@ def read_movie(folder: str | Path) -> Image:
     MissingFileError
         There is no such folder, or no frame in it.
     DatasetError
-        A frame is missing in the numbering, or frames differ in shape (found when they are read).
+        A frame is missing in the numbering, a file is no frame, or frames differ in shape (found when they are read).
     """
-    return _open(Path(folder), ("t",), lambda path: read_image(path), "frames")
+    in_file = selection.without("frame")
+    movie = _open(Path(folder), FRAMES, lambda path: read_image(path, selection=in_file), "frames")
+    return choose(movie, Selection(frame=selection.frame))
 
 
 def read_masks(folder: str | Path) -> Image:
-    """Open the masks of a folder (``man_trackTTT.tif``, ``man_segTTT.tif`` or ``maskTTT.tif``) as one label image.
+    """Open the masks of a folder (``man_trackTTT.tif``, ``man_segTTT.tif``, ``maskTTT.tif``, or others) as one image.
 
     Raises as :func:`read_movie` does, and :class:`ImageError` when a mask holds no labels.
     """
@@ -57,7 +74,7 @@ def read_masks(folder: str | Path) -> Image:
         labels = read_labels(path)
         return image_from_array(labels, "ZYX"[-labels.ndim :], source=str(path))
 
-    return _open(Path(folder), _MASKS, read, "masks")
+    return _open(Path(folder), MASKS, read, "masks")
 
 
 def read_truth(folder: str | Path) -> Lineage:
@@ -140,7 +157,7 @@ def read_tracks(path: str | Path) -> Integers:
         words = line.split()
         if not words:
             continue
-        if len(words) != 4 or not all(re.fullmatch(r"\d{1,9}", word) for word in words):
+        if len(words) != 4 or not all(re.fullmatch(r"\d{1,15}", word) for word in words):
             raise DatasetError(
                 f"{place}, line {number}: expected four integers (track, begin, end, parent), got {line[:60]!r}",
                 field=str(place),
@@ -155,37 +172,51 @@ def read_tracks(path: str | Path) -> Integers:
 def write_results(folder: str | Path, lineage: Lineage) -> None:
     """Write ``maskTTT.tif`` (uint16, every pixel its track) and ``res_track.txt``.
 
+    Tracks whose numbers do not fit 16 bits are renumbered from 1 in the same order; what each number stands for is
+    written as ``res_track.numbers.csv``.
+
     Raises
     ------
     ImageError
-        A track's number does not fit 16 bits.
+        There are more tracks than 16 bits can number.
     DatasetError
         The lineage has no masks.
     """
     root = Path(folder)
-    largest = int(lineage.track_id.max(initial=0))
-    if largest > LARGEST_TRACK:
+    if len(lineage.track_id) > LARGEST_TRACK:
         raise ImageError(
-            f"the layout stores tracks up to number {LARGEST_TRACK}, got {largest}",
+            f"the layout stores {LARGEST_TRACK} tracks, got {len(lineage.track_id)}",
             field="track_id",
             hint="write the lineage as GEFF instead, or link the movie in parts",
         )
-    tracked = lineage.tracked
     root.mkdir(parents=True, exist_ok=True)
+    if int(lineage.track_id.max(initial=0)) > LARGEST_TRACK:
+        write_numbers(root / "res_track.numbers.csv", lineage.track_id)
+        lineage = _renumbered(lineage)
+    tracked = lineage.tracked
     digits = max(3, len(str(lineage.frames - 1)))
     for index in range(lineage.frames):
         write_labels(root / f"mask{index:0{digits}d}.tif", tracked.read(index).astype(np.uint16))
     write_whole(root / "res_track.txt", "".join(f"{a} {b} {c} {d}\n" for a, b, c, d in lineage.table.tolist()))
 
 
-def _open(folder: Path, prefixes: Sequence[str], read: Callable[[Path], Image], what: str) -> Image:
-    paths = _numbered(folder, prefixes, what)
+def _renumbered(lineage: Lineage) -> Lineage:
+    """Return the lineage with its tracks numbered from 1 in the same order."""
+
+    def rank(tracks: Integers) -> Integers:
+        return np.asarray(np.where(tracks > 0, np.searchsorted(lineage.track_id, tracks) + 1, 0))
+
+    return replace(lineage, track_id=rank(lineage.track_id), parent=rank(lineage.parent), track=rank(lineage.track))
+
+
+def _open(folder: Path, kinds: Sequence[str], read: Callable[[Path], Image], what: str) -> Image:
+    paths = _numbered(folder, kinds, what)
     first = read(paths[0])
     if first.axes not in ("YX", "ZYX"):
         raise DatasetError(
             f"{paths[0]}: a frame has axes YX or ZYX, got {first.axes} of shape {first.shape}",
             field="axes",
-            hint="store one grey image per frame; choose a channel",
+            hint=f"store one grey image per frame, or choose with {how_to_choose(first.axes) or '--input-axes'}",
         )
 
     def frame(index: int) -> NDArray[Any]:
@@ -199,39 +230,76 @@ def _open(folder: Path, prefixes: Sequence[str], read: Callable[[Path], Image], 
         return image.read()
 
     stack = FrameStack(frame, (len(paths), *first.shape), first.dtype)
-    return Image(stack, "T" + first.axes, first.channels, first.pixel_size, str(folder))
+    return replace(first, data=stack, axes="T" + first.axes, source=str(folder), guessed_axes=False)
 
 
-def _numbered(folder: Path, prefixes: Sequence[str], what: str) -> list[Path]:
-    """Return the files of a folder that are numbered frames, in order, from 0 without a gap."""
+def movie_files(folder: str | Path, *, masks: bool = False) -> list[Path]:
+    """Return the files of a movie's frames, or of its masks, in the order in which they are read.
+
+    Raises as :func:`read_movie` does for names and numbers.
+    """
+    return _numbered(Path(folder), MASKS if masks else FRAMES, "masks" if masks else "frames")
+
+
+def _numbered(folder: Path, kinds: Sequence[str], what: str) -> list[Path]:
+    """Return the files of a folder that are numbered frames, in order."""
     if not folder.is_dir():
         raise MissingFileError(f"{folder} does not exist or is no folder", hint=f"expected a folder of {what}")
-    pattern = re.compile(rf"({'|'.join(prefixes)})(\d{{3,4}})\.tiff?")
-    found: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        match = pattern.fullmatch(path.name)
-        if match is None:
-            continue
-        index = int(match[2])
-        if index in found:
-            raise DatasetError(
-                f"{folder}: frame {index} is there twice, as {found[index].name} and {path.name}",
-                field="frames",
-                hint="keep one of them",
-            )
-        found[index] = path
-    if not found:
-        names = " or ".join(f"{prefix}000.tif" for prefix in prefixes)
+    found = order_frames(_file_names(folder), source=str(folder), what=what, kinds=kinds)
+    if not found.names:
+        names = " or ".join(f"{kind}000.tif" for kind in kinds)
         raise MissingFileError(f"{folder} holds no {what}: expected files such as {names}", hint="check the path")
-    missing = sorted(set(range(max(found) + 1)) - set(found))
-    if missing:
-        some = ", ".join(str(index) for index in missing[:5]) + (", …" if len(missing) > 5 else "")
-        raise DatasetError(
-            f"{folder}: expected {what} 0 to {max(found)}, missing {some}",
-            field="frames",
-            hint="add the missing frames, or renumber the others from 0 (and their tracks with them)",
-        )
-    return [found[index] for index in range(len(found))]
+    return [folder / name for name in found.names]
+
+
+def _file_names(folder: Path) -> list[str]:
+    """Return the names of the files in a folder, and of the OME-Zarrs, which are images."""
+    return [path.name for path in folder.iterdir() if not path.is_dir() or path.suffix.lower() == ".zarr"]
+
+
+def holds_frames(folder: str | Path, *, spatial_axes: str = "YX") -> bool:
+    """Whether a folder holds one movie as single frames, and not images or movies to be read one by one.
+
+    Parameters
+    ----------
+    folder
+        Any path.
+    spatial_axes
+        Of a frame of the model that is asked. Frames called ``t000.tif`` are frames whatever their axes.
+
+    Returns
+    -------
+    bool
+        Files called ``t000.tif`` lie in it, or at least two images of which the first is one frame. That they can be
+        put into order is not looked at: :func:`read_movie` says what keeps them from it.
+    """
+    return _holds(Path(folder), FRAMES, spatial_axes)
+
+
+def holds_masks(folder: str | Path, *, spatial_axes: str = "YX") -> bool:
+    """Whether a folder holds the masks of a movie's frames: ``mask000.tif``, ``man_track000.tif``, or as the frames."""
+    return _holds(Path(folder), MASKS, spatial_axes)
+
+
+def _holds(folder: Path, kinds: Sequence[str], spatial_axes: str) -> bool:
+    if not folder.is_dir():
+        return False
+    names = _file_names(folder)
+    images = sorted(name for name in names if is_image_name(name))
+    if known_frames(names, kinds):
+        return True
+    return len(images) > 1 and is_one_frame(folder / images[0], spatial_axes)
+
+
+def is_one_frame(path: str | Path, spatial_axes: str = "YX") -> bool:
+    """Whether a file holds one frame, so that a folder of such files is a movie; False where it cannot be read."""
+    try:
+        image = read_image(path)
+    except CytorayError:  # whoever reads it says so
+        return False
+    if image.guessed_axes and "C" in image.axes:  # four axes that the file does not name: a movie of stacks
+        return False
+    return image.axes.replace("C", "") == spatial_axes
 
 
 def _outlines(folder: Path, shape: tuple[int, ...]) -> dict[int, Callable[[], NDArray[Any]]]:
@@ -240,14 +308,23 @@ def _outlines(folder: Path, shape: tuple[int, ...]) -> dict[int, Callable[[], ND
         return {}
     planes: dict[int, dict[int, Path]] = {}
     readers: dict[int, Callable[[], NDArray[Any]]] = {}
-    for path in sorted(folder.iterdir()):
-        if plane := _PLANE.fullmatch(path.name):
-            planes.setdefault(int(plane[1]), {})[int(plane[2])] = path
-        elif whole := re.fullmatch(r"man_seg(\d{3,4})\.tiff?", path.name):
-            readers[int(whole[1])] = partial(read_labels, path)
+    for name in sorted(_file_names(folder)):
+        stem = image_stem(name)
+        if not is_image_name(name):
+            continue
+        if plane := _PLANE.fullmatch(stem):
+            planes.setdefault(int(plane[1]), {})[int(plane[2])] = folder / name
+        elif whole := _WHOLE.fullmatch(stem):
+            readers[int(whole[1])] = partial(read_labels, folder / name)
+        else:
+            raise DatasetError(
+                f"{folder}: expected outlines such as man_seg000.tif or man_seg_000_000.tif, got {name}",
+                field="frames",
+                hint="rename it, or move what are no outlines elsewhere",
+            )
 
-    def volume(paths: dict[int, Path]) -> NDArray[np.int32]:
-        labels = np.full(shape, -1, np.int32)
+    def volume(paths: dict[int, Path]) -> NDArray[np.int64]:
+        labels = np.full(shape, -1, np.int64)
         for index, path in paths.items():
             labels[index] = read_labels(path)
         return labels

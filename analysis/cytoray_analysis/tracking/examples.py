@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cytoray_analysis.errors import DatasetError
 from cytoray_analysis.images import Image
+from cytoray_analysis.numbering import dense_numbers
 from cytoray_analysis.tracking.candidates import Candidates, find_candidates
 from cytoray_analysis.tracking.frames import as_movie, frame_of
 from cytoray_analysis.tracking.lineage import Integers, Lineage
@@ -80,14 +81,15 @@ def match_tracks(objects: Objects, truth: NDArray[Any]) -> Integers:
     0 where there is none, −1 where there are several.
     """
     numbers = objects.numbers.ravel()
-    markers = truth.ravel().astype(np.int64)
+    dense, names = dense_numbers(truth.ravel())
+    markers = dense.astype(np.int64, copy=False)
     area = np.bincount(markers)
     both = np.flatnonzero((numbers > 0) & (markers > 0))
     key, shared = np.unique(numbers[both] * np.int64(len(area)) + markers[both], return_counts=True)
     owner, marker = key // len(area) - 1, key % len(area)
     covered = 2 * shared > area[marker]
     tracks = np.zeros(len(objects), np.int64)
-    tracks[owner[covered]] = marker[covered]
+    tracks[owner[covered]] = names[marker[covered]]
     found = np.bincount(owner[covered], minlength=len(objects))
     tracks[found > 1] = UNKNOWN
     return tracks
@@ -95,8 +97,6 @@ def match_tracks(objects: Objects, truth: NDArray[Any]) -> Integers:
 
 def candidate_truth(candidates: Candidates, before: list[Integers], tracks: Integers, lineage: Lineage) -> Integers:
     """Return (2, N) int64 what is true of candidates, given the tracks of their objects; see the module's truth."""
-    places = np.full(int(lineage.track_id.max(initial=0)) + 1, -1)
-    places[lineage.track_id] = np.arange(len(lineage.track_id))
     source, target = np.empty(len(candidates), np.int64), tracks[candidates.target]
     seen_between = np.zeros(len(candidates), bool)
     for gap, known in enumerate(before):
@@ -109,14 +109,17 @@ def candidate_truth(candidates: Candidates, before: list[Integers], tracks: Inte
     truth = np.full((2, len(candidates)), UNKNOWN, np.int64)
     asked = (source > 0) & (target > 0) & ~divides
     same = source == target
-    truth[0, asked] = ((same | _descends(lineage, places, source, target)) & ~seen_between)[asked]
+    truth[0, asked] = ((same | _descends(lineage, source, target)) & ~seen_between)[asked]
     asked = (source > 0) & (target > 0) & (sister > 0) & divides
-    truth[1, asked] = (_descends(lineage, places, source, target) & _descends(lineage, places, source, sister))[asked]
+    truth[1, asked] = (_descends(lineage, source, target) & _descends(lineage, source, sister))[asked]
     return truth
 
 
-def _descends(lineage: Lineage, places: Integers, source: Integers, target: Integers) -> NDArray[np.bool_]:
-    return np.asarray((target > 0) & (lineage.parent[places[np.maximum(target, 0)]] == source))
+def _descends(lineage: Lineage, source: Integers, target: Integers) -> NDArray[np.bool_]:
+    if not len(lineage.track_id):
+        return np.zeros(len(target), bool)
+    place = np.searchsorted(lineage.track_id, target).clip(max=len(lineage.track_id) - 1)
+    return np.asarray((target > 0) & (lineage.parent[place] == source))
 
 
 def _drop(mask: NDArray[Any], share: float, rng: np.random.Generator) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cytoray_analysis.errors import AxesError
 from cytoray_analysis.images import Image
+from cytoray_analysis.images.axes import how_to_choose
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ def as_movie(image: Image) -> Image:
         raise AxesError(
             f"{image.source}: linking expects one channel, got {image.size('C')} ({', '.join(image.channels)})",
             field="channels",
-            hint="choose the channel in which the cells are seen",
+            hint=f"choose the channel in which the cells are seen: {how_to_choose('C')}, or its number from 0",
         )
     return image.select("TZYX" if "Z" in image.axes else "TYX")
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoray_analysis.errors import CytorayError, DatasetError
+from cytoray_analysis.numbering import dense_numbers
 from cytoray_analysis.tracking.frames import FrameStack
 
 Integers = NDArray[np.int64]
@@ -76,7 +77,9 @@ class Lineage:
 
     @property
     def tracked(self) -> FrameStack:
-        """The masks with every pixel carrying the number of its track, (T, spatial…) int32, frame by frame.
+        """The masks with every pixel carrying the number of its track, (T, spatial…), frame by frame.
+
+        They are int32, or int64 where a track's number needs it.
 
         Raises
         ------
@@ -87,14 +90,20 @@ class Lineage:
             raise DatasetError("this lineage has no masks", field="masks", hint="link a movie of masks to get some")
         masks, starts = self.masks, np.searchsorted(self.frame, np.arange(self.frames + 1))
 
-        def read(index: int) -> NDArray[np.int32]:
-            pixels = masks.read(index)
+        small = int(self.track_id.max(initial=0)) <= np.iinfo(np.int32).max
+        dtype: np.dtype[Any] = np.dtype(np.int32 if small else np.int64)
+
+        def read(index: int) -> NDArray[Any]:
+            pixels, names = dense_numbers(masks.read(index))
             own = slice(starts[index], starts[index + 1])
-            numbers = np.zeros(max(int(pixels.max(initial=0)), int(self.label[own].max(initial=0))) + 1, np.int32)
-            numbers[self.label[own]] = self.track[own]
+            label, track = self.label[own], self.track[own]
+            place = np.searchsorted(names, label).clip(max=len(names) - 1)
+            there = names[place] == label
+            numbers = np.zeros(len(names), dtype)
+            numbers[place[there]] = track[there]
             return np.asarray(numbers[pixels])
 
-        return FrameStack(read, (self.frames, *self.shape), np.dtype(np.int32))
+        return FrameStack(read, (self.frames, *self.shape), dtype)
 
 
 def check_tracks(

@@ -37,11 +37,12 @@ class Ruler:
 def ruler_of(movie: Image) -> Ruler:
     """Fit the range of intensities on a sample of the movie, the same however the movie is then cut."""
     sample = sample_for_statistics(movie, at_most_pixels=2**21)
-    offset, scale = intensity_map(sample, IntensityScaling(), None)
+    # As pixels without places: the objects are given, so that it cannot be mere noise.
+    offset, scale = intensity_map(sample.reshape(len(sample), -1), IntensityScaling(), None)
     sizes = movie.pixel_size or {}
     across = sizes.get("X", 1.0)
     spacing = tuple(sizes.get(axis, across) / across for axis in movie.axes[1:])
-    return Ruler(float(offset[0]), float(scale[0]), spacing)
+    return Ruler(float(np.float32(offset[0])), float(np.float32(scale[0])), spacing)
 
 
 def judge_movie(movie: Image, masks: Image, scorer: Scorer, *, gap: int = 1) -> JudgedMovie:

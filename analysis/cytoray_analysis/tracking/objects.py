@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from cytoray_analysis.compiled import compiled
+from cytoray_analysis.numbering import dense_numbers
 
 _LARGEST_TABLE = 2**22
 
@@ -165,21 +167,14 @@ def _numbered(mask: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int32]]
     """Give objects numbers in the order in which a scan meets them."""
     largest = int(mask.max(initial=0))
     if largest >= _LARGEST_TABLE:
-        import fastremap
-
-        mask, names = fastremap.renumber(mask, in_place=False, preserve_zero=True)
-        back = {new: old for old, new in names.items()}
+        mask, names = dense_numbers(mask)
         labels, numbers = _scan(mask.astype(np.int32), int(mask.max(initial=0)))
-        return np.array([back[int(label)] for label in labels], dtype=np.int64), numbers
+        return names[labels], numbers
     found: tuple[NDArray[np.int64], NDArray[np.int32]] = _scan(mask.astype(np.int32, copy=False), largest)
     return found
 
 
-def _compiled(function: Any) -> Any:
-    return numba.njit(cache=True, nogil=True)(function)
-
-
-@_compiled
+@compiled
 def _scan(mask, largest):  # type: ignore[no-untyped-def]
     depth, height, width = mask.shape
     number = np.zeros(largest + 1, np.int32)
@@ -200,7 +195,7 @@ def _scan(mask, largest):  # type: ignore[no-untyped-def]
     return labels[:count].copy(), numbers
 
 
-@_compiled
+@compiled
 def _sums(numbers, pixels, count, offset, scale, lengths):  # type: ignore[no-untyped-def]
     """Sum per object: 1, z, y, x, their products in isotropic units, intensity and its square; and find boxes."""
     depth, height, width = numbers.shape
@@ -241,7 +236,7 @@ def _sums(numbers, pixels, count, offset, scale, lengths):  # type: ignore[no-un
     return sums, box
 
 
-@_compiled
+@compiled
 def _around(pixels, centre, reach, offset, scale):  # type: ignore[no-untyped-def]
     depth, height, width = pixels.shape
     means = np.zeros(len(centre))
@@ -259,7 +254,7 @@ def _around(pixels, centre, reach, offset, scale):  # type: ignore[no-untyped-de
     return means
 
 
-@_compiled
+@compiled
 def _shared(first, second, box, starts, target):  # type: ignore[no-untyped-def]
     shared = np.zeros(len(target), np.int64)
     for index in range(len(box)):

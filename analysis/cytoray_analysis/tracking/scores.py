@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoray_analysis.errors import DatasetError
+from cytoray_analysis.numbering import dense_numbers
 from cytoray_analysis.tracking.lineage import Integers, Lineage
 
 METRICS = ("division_f1", "tra", "det", "lnk", "chota", "seg")
@@ -55,7 +56,8 @@ def score_lineages(answers: Sequence[Lineage], truths: Sequence[Lineage]) -> dic
     dict
         ``division_f1`` first, then ``tra``, ``det``, ``lnk``, ``chota``, ``seg``, each 0 to 1. Movies count by their
         cells and divisions. ``seg`` is taken on the outlines of the truth, or on its masks where it has none.
-        ``division_f1`` is 1 where neither has a division.
+        A score with nothing to count is absent: ``division_f1`` where neither has a division, ``lnk`` where the
+        truth has no link, ``tra``, ``det`` and ``seg`` where it has no cell, ``chota`` where neither has one.
 
     Raises
     ------
@@ -66,25 +68,47 @@ def score_lineages(answers: Sequence[Lineage], truths: Sequence[Lineage]) -> dic
     from ctc_metrics.utils.representations import count_acyclic_graph_correction_operations, merge_tracks
 
     both = compare(answers, truths)
+    divisions = division_f1(both)[0]
     if not len(both.truth) or not len(both.answer):
-        same = float(len(both.truth) == len(both.answer))
-        return dict.fromkeys(METRICS, same)
+        return _scores_of_one_side(both, divisions)
     matches = (both.matched_truth, both.matched_answer)
     counted = count_acyclic_graph_correction_operations(both.truth, both.answer, both.true, both.answered, *matches)
     true_tracks, true_labels, true_matches = merge_tracks(both.truth, both.true, both.matched_truth)
     tracks, labels, own_matches = merge_tracks(both.answer, both.answered, both.matched_answer)
-    return {
-        "division_f1": division_f1(both)[0],
-        "tra": tra(**counted)[0],
-        "det": det(**counted),
-        "lnk": lnk(**counted) if counted["num_edges"] else 1.0,
-        "chota": float(chota(true_tracks, tracks, true_labels, labels, true_matches, own_matches)["CHOTA"]),
-        "seg": float(np.mean(both.overlaps)) if both.overlaps else 0.0,
-    }
+    return _present(
+        {
+            "division_f1": divisions,
+            "tra": tra(**counted)[0],
+            "det": det(**counted),
+            "lnk": lnk(**counted) if counted["num_edges"] else None,
+            "chota": float(chota(true_tracks, tracks, true_labels, labels, true_matches, own_matches)["CHOTA"]),
+            "seg": float(np.mean(both.overlaps)) if both.overlaps else None,
+        }
+    )
 
 
-def division_f1(both: Comparison, tolerance: int = 0) -> tuple[float, ...]:
-    """Return the F1 score of divisions, exact and then within 1 to `tolerance` frames."""
+def _scores_of_one_side(both: Comparison, divisions: float | None) -> dict[str, float]:
+    """Score where the truth, the answer, or both are empty: 0 for what was missed or invented."""
+    cells = 0.0 if len(both.truth) else None
+    linked = bool((both.truth[:, 2] > both.truth[:, 1]).any() or (both.truth[:, 3] > 0).any())
+    return _present(
+        {
+            "division_f1": divisions,
+            "tra": cells,
+            "det": cells,
+            "lnk": 0.0 if linked else None,
+            "chota": 0.0 if len(both.truth) or len(both.answer) else None,
+            "seg": cells if both.overlaps else None,
+        }
+    )
+
+
+def _present(scores: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in scores.items() if value is not None}
+
+
+def division_f1(both: Comparison, tolerance: int = 0) -> tuple[float | None, ...]:
+    """Return the F1 score of divisions, exact and then within 1 to `tolerance` frames; None where there is none."""
     from traccuracy import TrackingGraph
     from traccuracy.matchers import Matched
     from traccuracy.metrics import DivisionMetrics
@@ -98,7 +122,7 @@ def division_f1(both: Comparison, tolerance: int = 0) -> tuple[float, ...]:
         TrackingGraph(_graph(both.answer, both.answered), label_key=None, location_keys=()),
     ]
     if not any(graph.get_divisions() for graph in graphs):
-        return (1.0,) * (tolerance + 1)
+        return (None,) * (tolerance + 1)
     matched = Matched(*graphs, matching, {"name": "more than half", "matching type": "one-to-one"})
     results = DivisionMetrics(max_frame_buffer=tolerance).compute(matched).results
     found = []
@@ -125,7 +149,8 @@ def _append(both: Comparison, answer: Lineage, truth: Lineage) -> Comparison:
             hint="score a lineage against the truth of the same movie",
         )
     first = len(both.true)
-    shifts = [int(table[:, 0].max(initial=0)) for table in (both.answer, both.truth)]
+    # Tracks are numbered by their rank: what compares them has tables by number, and theirs may be large.
+    shifts = [len(table) for table in (both.answer, both.truth)]
     answered, true, matched_answer, matched_truth, overlaps = [], [], [], [], []
     own_masks, true_masks = answer.tracked, truth.tracked
     for frame in range(truth.frames):
@@ -133,18 +158,18 @@ def _append(both: Comparison, answer: Lineage, truth: Lineage) -> Comparison:
         pairs = _overlap(own, wanted)
         a, b, shared, _, area = pairs
         covered = 2 * shared > area
-        answered.append((np.sort(answer.track[answer.frame == frame]) + shifts[0]).tolist())
-        true.append((np.sort(truth.track[truth.frame == frame]) + shifts[1]).tolist())
-        matched_answer.append((a[covered] + shifts[0]).tolist())
-        matched_truth.append((b[covered] + shifts[1]).tolist())
+        answered.append((np.sort(_rank(answer, answer.track[answer.frame == frame])) + shifts[0]).tolist())
+        true.append((np.sort(_rank(truth, truth.track[truth.frame == frame])) + shifts[1]).tolist())
+        matched_answer.append((_rank(answer, a[covered]) + shifts[0]).tolist())
+        matched_truth.append((_rank(truth, b[covered]) + shifts[1]).tolist())
         if frame in truth.outlines:
             outlines = truth.outlines[frame]()
             overlaps += _jaccard(np.where(outlines < 0, 0, own), np.maximum(outlines, 0))
         elif not truth.outlines:
             overlaps += _jaccard(own, wanted)
     return Comparison(
-        np.concatenate((both.answer, _shifted(answer.table, shifts[0], first))),
-        np.concatenate((both.truth, _shifted(truth.table, shifts[1], first))),
+        np.concatenate((both.answer, _shifted(answer, shifts[0], first))),
+        np.concatenate((both.truth, _shifted(truth, shifts[1], first))),
         both.answered + answered,
         both.true + true,
         both.matched_answer + matched_answer,
@@ -157,28 +182,37 @@ def _overlap(
     own: NDArray[Any], true: NDArray[Any]
 ) -> tuple[Integers, Integers, Integers, NDArray[np.int64], NDArray[np.int64]]:
     """Return the overlapping pairs: numbers in each, shared pixels, pixels of each."""
-    one, two = own.ravel().astype(np.int64), true.ravel().astype(np.int64)
-    area_one, area_two = np.bincount(one), np.bincount(two)
+    (one, names), (two, true_names) = dense_numbers(own.ravel()), dense_numbers(true.ravel())
+    one, two = one.astype(np.int64, copy=False), two.astype(np.int64, copy=False)
+    area, true_area = np.bincount(one), np.bincount(two)
     inside = (one > 0) & (two > 0)
-    key, shared = np.unique(one[inside] * len(area_two) + two[inside], return_counts=True)
-    a, b = key // len(area_two), key % len(area_two)
-    return a, b, shared, area_one[a], area_two[b]
+    key, shared = np.unique(one[inside] * len(true_area) + two[inside], return_counts=True)
+    a, b = key // len(true_area), key % len(true_area)
+    return names[a], true_names[b], shared, area[a], true_area[b]
 
 
 def _jaccard(own: NDArray[Any], true: NDArray[Any]) -> list[float]:
     """Return the Jaccard index of each cell of `true` with the object that covers more than half of it, else 0."""
     _, b, shared, area, true_area = _overlap(own, true)
-    index = np.zeros(int(true.max(initial=0)) + 1)
     covered = 2 * shared > true_area
-    index[b[covered]] = shared[covered] / (area + true_area - shared)[covered]
     cells = np.unique(true)
-    return [float(value) for value in index[cells[cells > 0]]]
+    cells = cells[cells > 0]
+    index = np.zeros(len(cells))
+    index[np.searchsorted(cells, b[covered])] = shared[covered] / (area + true_area - shared)[covered]
+    return [float(value) for value in index]
 
 
-def _shifted(table: Integers, number: int, frame: int) -> Integers:
-    """Return tracks with other numbers, later."""
-    moved: Integers = table + np.array([number, frame, frame, number])
-    moved[table[:, 3] == 0, 3] = 0
+def _rank(lineage: Lineage, tracks: Integers) -> Integers:
+    """Return the place of tracks in the list of all, from 1."""
+    return np.asarray(np.searchsorted(lineage.track_id, tracks) + 1)
+
+
+def _shifted(lineage: Lineage, number: int, frame: int) -> Integers:
+    """Return tracks numbered by rank after those before them, later."""
+    table = lineage.table
+    moved: Integers = table + np.array([0, frame, frame, 0])
+    moved[:, 0] = _rank(lineage, table[:, 0]) + number
+    moved[:, 3] = np.where(table[:, 3] > 0, _rank(lineage, table[:, 3]) + number, 0)
     return moved
 
 

@@ -20,12 +20,16 @@ def parse_columns(pairs: list[str] | None) -> dict[str, str]:
     Raises
     ------
     RequestError
-        An option is not of the form ROLE=NAME.
+        An option is not of the form ROLE=NAME, or a role is mapped twice.
     """
-    columns = {}
+    columns: dict[str, str] = {}
     for pair in pairs or ():
         role, equals, name = pair.partition("=")
         if not equals or not role or not name:
             raise RequestError(f"expected --column ROLE=NAME, such as mask=labels, got {pair!r}", field="column")
+        if role in columns:
+            raise RequestError(
+                f"expected one column for {role}, got {columns[role]!r} and {name!r}", field="column", hint="name one"
+            )
         columns[role] = name
     return columns

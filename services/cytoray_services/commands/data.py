@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -97,6 +98,13 @@ def check(
         list[str] | None,
         typer.Option(help="Splits that must be there; default train and val where there are several images."),
     ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Check what a training with this recipe checks, on this data set."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="With --recipe: override a field of it.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Find what would ruin a training; exit status 2 when something does."""
@@ -107,6 +115,14 @@ def check(
     _check_choice("truth", truth, get_args(TruthKind))
     _check_choice("axes", axes, _AXES)
     # typer has no literal types; the choice was checked above.
+    if recipe is not None:
+        options = {"column": column, "truth": truth, "axes": axes, "channels": channels, "require": require}
+        read, findings = _check_with_recipe(dataset, recipe, overrides or (), options)
+        summary = {} if read is None else _summarise(read)
+        _report(dataset, summary, findings, json)
+        return
+    if overrides:
+        raise RequestError("expected --set beside --recipe, got it alone", field="set", hint="name a recipe")
     opened = open_for_check(dataset, columns=parse_columns(column), truth=truth)  # type: ignore[arg-type]
     if isinstance(opened, Finding):
         findings, summary = [opened], {}
@@ -114,6 +130,33 @@ def check(
         splits = tuple(require or usual_splits(opened))
         findings = check_dataset(opened, axes=axes, channels=channels, required_splits=splits)
         summary = _summarise(opened)
+    _report(dataset, summary, findings, json)
+
+
+def _check_with_recipe(
+    dataset: str, recipe: Path, overrides: Sequence[str], options: Mapping[str, Any]
+) -> tuple[Dataset | None, list[Finding]]:
+    """Let the training say what it would say of its data, were they these."""
+    from importlib.metadata import entry_points
+
+    from cytoray_analysis.errors import PlatformError
+
+    for name, value in options.items():
+        if value:
+            raise RequestError(
+                f"expected no --{name} beside --recipe, got {value}",
+                field=name,
+                hint="the recipe says it; change it with --set FIELD=VALUE",
+            )
+    found = [one for one in entry_points(group="cytoray.checks") if one.name == "recipe"]
+    if not found:
+        raise PlatformError("cytoray_training is not installed here", hint="pip install 'cytoray[train]'")
+    place = f"data.root={dumps(dataset)}"
+    checked = found[0].load()(recipe, [place, *overrides])
+    return checked.dataset, list(checked.findings)
+
+
+def _report(dataset: str, summary: dict[str, Any], findings: list[Finding], json: bool) -> None:
     count = Counter(finding.severity for finding in findings)
     if json:
         print_json(
@@ -142,7 +185,7 @@ def print_hash(
     """Print the content hash that the registry records with every model trained on the data set."""
     from cytoray_services.datasets import hash_dataset, open_dataset
 
-    opened = open_dataset(dataset, columns=parse_columns(column))
+    opened = open_dataset(dataset, columns=parse_columns(column), drawing_test=False)
     digest = hash_dataset(opened)
     if json:
         print_json({"dataset": dataset, "hash": digest, "items": len(opened)})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,12 +14,24 @@ from cytoray_analysis.errors import RequestError
 from cytoray_analysis.files import write_whole
 from cytoray_services.commands.columns import ColumnOption, parse_columns
 from cytoray_services.commands.output import JsonOption, print_json
+from cytoray_services.commands.selecting import (
+    ChannelOption,
+    FrameOption,
+    InputAxesOption,
+    PixelSizeOption,
+    PlaneOption,
+    SeriesOption,
+    chosen,
+)
 from cytoray_services.settings import load_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cytoray_services.datasets import Dataset
     from cytoray_services.evaluation import Evaluation
+    from cytoray_services.registry import ModelVersion
+    from cytoray_services.settings import Settings
 
 # Columns of text that a table may have in a file or a pipe, where nothing says how wide a line is.
 WIDTH_OF_FILES = 200
@@ -33,16 +45,22 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="COLUMN=GLOB", help="Only images whose column matches; may be repeated."),
     ] = None,
-    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="Scores for each value of a column, too.")] = None,
+    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="Also score each value of a column.")] = None,
     segmentation: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL", help="Track what this model finds, not the given masks; or segment the predicted stains."
         ),
     ] = None,
-    baseline: Annotated[bool, typer.Option("--baseline", help="Score what needs no learning, too.")] = False,
+    baseline: Annotated[bool, typer.Option("--baseline", help="Also score what needs no learning.")] = False,
     pictures: Annotated[Path | None, typer.Option(metavar="DIR", help="Write pictures of the answers there.")] = None,
     column: ColumnOption = None,
+    channel: ChannelOption = None,
+    plane: PlaneOption = None,
+    frame: FrameOption = None,
+    series: SeriesOption = None,
+    input_axes: InputAxesOption = None,
+    pixel_size: PixelSizeOption = None,
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0; chosen by default.")] = None,
     precision: Annotated[
         Literal["fp32", "bf16"] | None, typer.Option(help="Of the network; chosen by default.")
@@ -51,48 +69,95 @@ def evaluate(
 ) -> None:
     """Score a model on a data set."""
     conditions = [_condition(text) for text in where or ()]
+    selection = chosen(channel, plane, frame, series, input_axes, pixel_size)
 
     from cytoray_analysis.inference.objects import require_labels
     from cytoray_analysis.predictor import Predictor
     from cytoray_services.datasets import open_dataset
     from cytoray_services.evaluation import evaluate as evaluate_model
     from cytoray_services.registry import load_bundle
+    from cytoray_services.statistics.intervals import described, few_units
 
     settings = load_settings()
     bundle, version = load_bundle(model, settings)
     predictor = Predictor(bundle, device=device, precision=precision, version=version.version if version else None)
     whole = open_dataset(dataset, columns=parse_columns(column) or None, truth=predictor.task.output.truth)
-    chosen = whole.split(split)
+    whole = whole.choosing(selection)
+    part = whole.split(split)
     for name, glob in conditions:
-        chosen = chosen.where(name, glob)
+        part = part.where(name, glob)
     segment = None
     if segmentation is not None:
         segment = Predictor(load_bundle(segmentation, settings)[0], device=device)
         require_labels(segment, segmentation)
     with _progress_bar() as progress:
-        evaluation = evaluate_model(predictor, chosen, by=by, segment=segment, progress=progress)
+        evaluation = evaluate_model(predictor, part, by=by, segment=segment, progress=progress)
     answer: dict[str, Any] = {
         "model": version.reference if version else model,
         "dataset": dataset,
         "split": split,
         "metrics": evaluation.metrics,
-        "items": len(chosen),
+        "intervals": {name: described(one) for name, one in evaluation.intervals.items()},
+        "unit": evaluation.unit,
+        "units": len(set(evaluation.units)),
+        "items": len(part),
         "seconds": round(evaluation.seconds, 3),
+        "warnings": [asdict(one) for one in evaluation.warnings],
     }
+    calibrated = evaluation.calibrated_error()
+    if calibrated is not None:
+        answer["ece_if_calibrated"] = asdict(calibrated)
+    if evaluation.absent:
+        answer["absent"] = evaluation.absent
+    if selection.given():
+        answer["selection"] = selection.given()
+        answer["channels"] = _channels(evaluation)
     if by is not None:
         answer["groups"] = evaluation.groups
+        answer["group_intervals"] = {
+            group: {name: described(one) for name, one in intervals.items()}
+            for group, intervals in evaluation.group_intervals.items()
+        }
     if evaluation.downstream:
         answer["downstream"] = evaluation.downstream
     if baseline:
         from cytoray_services.baselines import baseline_scores
 
-        answer["baseline"] = baseline_scores(whole, chosen, bundle.spec)
+        answer["baseline"] = baseline_scores(whole, part, bundle.spec)
+    notes = [few_units(answer["units"], evaluation.unit), *_seen(version, part, settings)]
+    answer["notes"] = [note for note in notes if note]
     if pictures is not None:
         answer["pictures"] = _write_pictures(evaluation, pictures)
     if json:
         print_json(answer)
     else:
         _print_scores(answer, evaluation)
+
+
+def _seen(version: ModelVersion | None, part: Dataset, settings: Settings) -> Iterator[str]:
+    """Say which of the images the model knows: its scores on them are too good."""
+    from cytoray_services.promotion.seen_data import image_digests, read_seen_data
+    from cytoray_services.registry import Registry
+
+    if version is None or version.run_id is None:
+        return
+    seen = read_seen_data(Registry.open(settings).run(version.run_id))
+    if seen is None:
+        return
+    here = image_digests(part)
+    for split, did in (("train", "trained the model"), ("val", "chose the model's epoch, decoding and calibration")):
+        known = len(here.keys() & seen.images.get(split, frozenset()))
+        if known:
+            yield (
+                f"{known} of {len(here)} images {did}, so that the scores are too good: judge it by others, such as "
+                "--split test"
+            )
+
+
+def _channels(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return the channels that were chosen, as the first image names them."""
+    image = next(iter(evaluation.items)).labelled.image
+    return [{"name": name, "number": number} for name, number in zip(image.channels, image.numbers, strict=False)]
 
 
 def _write_pictures(evaluation: Evaluation, folder: Path) -> list[str]:
@@ -126,43 +191,75 @@ def _print_scores(answer: dict[str, Any], evaluation: Evaluation) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    title = f"{answer['model']} on {answer['dataset']}, {answer['split']}"
-    # Scores of single classes and channels have a table of their own, or no terminal would be wide enough.
-    names = [name for name in evaluation.metrics if "/" not in name]
-    table = Table(box=None, pad_edge=False)
-    for heading in ("images", "n", *names):
-        table.add_column(heading, overflow="fold")
+    from cytoray_services.statistics.intervals import CONFIDENCE, counted, shown
+
     counts = {name: sum(score.group == name for score in evaluation.items) for name in evaluation.groups}
-    rows = [("all", len(evaluation.items), evaluation.metrics)]
-    rows += [(name, counts[name], metrics) for name, metrics in evaluation.groups.items()]
+    columns = [("all", len(evaluation.items), evaluation.metrics, evaluation.intervals)]
+    columns += [
+        (name, counts[name], metrics, evaluation.group_intervals[name]) for name, metrics in evaluation.groups.items()
+    ]
     if "baseline" in answer:
-        rows.append(("without learning", len(evaluation.items), answer["baseline"]))
-    for label, count, metrics in rows:
-        table.add_row(Text(label), str(count), *(f"{metrics.get(name, math.nan):.3f}" for name in names))
+        columns.append(("without learning", len(evaluation.items), answer["baseline"], {}))
+    names = list(dict.fromkeys(name for _, _, metrics, _ in columns for name in metrics if "/" not in name))
+    table = Table("", box=None, pad_edge=False)
+    for label, *_ in columns:
+        table.add_column(Text(label), overflow="fold")
+    table.add_row("images", *(str(count) for _, count, _, _ in columns))
+    for name in names:
+        cells = (
+            shown(metrics[name], ends.get(name), alone=not ends and metrics is not answer.get("baseline"))
+            if name in metrics
+            else "–"
+            for _, _, metrics, ends in columns
+        )
+        table.add_row(Text(name), *cells)
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
-    console.print(Text(title))
+    if "ece" in names:
+        table.add_row("ece if calibrated", *_calibrated(evaluation))
+    console.print(Text(f"{answer['model']} on {answer['dataset']}, {answer['split']}"))
     console.print(table)
-    _print_parts(console, evaluation.metrics)
+    _print_parts(console, evaluation)
+    if evaluation.intervals:
+        over = counted(answer["units"], evaluation.unit)
+        console.print(Text(f"in brackets: {CONFIDENCE:.0%} intervals over {over}; ?: below six"))
     for name, value in evaluation.downstream.items():
         console.print(Text(f"{name} {value:.3f}"))
+    absent = [name for name in evaluation.absent if "/" not in name]
+    if absent:
+        console.print(Text(f"nothing to count for {', '.join(absent)}"))
     console.print(Text(f"{evaluation.seconds:.1f} s"))
+    if answer.get("channels"):
+        named = ", ".join(f"{one['number']} {one['name']}" for one in answer["channels"])
+        console.print(Text(f"channels: {named}"))
+    for warning in (*answer["notes"], *evaluation.warnings):
+        console.print(Text(f"warning: {warning}"))
 
 
-def _print_parts(console: Console, metrics: dict[str, float]) -> None:
+def _calibrated(evaluation: Evaluation) -> Iterator[str]:
+    """Yield for each column of scores the ece that calibrated answers would have: mean and 95 % quantile."""
+    parts = [[item for item in evaluation.items if item.group == name] for name in evaluation.groups]
+    for items in (evaluation.items, *parts):
+        expected = evaluation.calibrated_error(items)
+        yield "–" if expected is None else f"{expected.mean:.3f}, at most {expected.high:.3f}"
+
+
+def _print_parts(console: Console, evaluation: Evaluation) -> None:
     """Print the scores of single classes or channels, ``score/part``, a row each."""
     from rich.table import Table
 
-    parts: dict[str, dict[str, float]] = {}
-    for name, value in metrics.items():
+    from cytoray_services.statistics.intervals import shown
+
+    parts: dict[str, dict[str, str]] = {}
+    for name, value in evaluation.metrics.items():
         score, slash, part = name.partition("/")
         if slash:
-            parts.setdefault(part, {})[score] = value
+            parts.setdefault(part, {})[score] = shown(value, evaluation.intervals.get(name))
     if not parts:
         return
-    scores = list(next(iter(parts.values())))
+    scores = list(dict.fromkeys(score for values in parts.values() for score in values))
     table = Table("", *scores, box=None, pad_edge=False)
     for part, values in parts.items():
-        table.add_row(part, *(f"{values.get(score, math.nan):.3f}" for score in scores))
+        table.add_row(part, *(values.get(score, "–") for score in scores))
     console.print(table)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,7 +55,8 @@ def export_model(
         "digest": bundle.digest,
         "format": form.value,
     }
-    facts |= _write(bundle, version, to, form, (author or [], licence, cite or []))
+    with _as_known(bundle, version, form) as known:
+        facts |= _write(known, version, to, form, (author or [], licence, cite or []))
     if json:
         print_json(facts)
         return
@@ -76,17 +79,24 @@ def import_model(
     json: JsonOption = False,
 ) -> None:
     """Register a model that comes from a file or folder; it becomes a candidate."""
-    from cytoray_services.exchange import Consent, opened
+    from cytoray_services.exchange import Consent, opened, record_of_bundle
     from cytoray_services.registry import Registry, whoami
     from cytoray_services.registry.kept_run import KEPT, deliver, has_kept
 
     with opened(path, Consent(whoami()) if allow_code else None) as imported:
+        record = record_of_bundle(imported.bundle)
         tags = {"import.origin": imported.origin, "import.file": path.name, **imported.tags}
+        tags |= {"import.reference": record.reference} if record.reference else {}
         bundle, registry, kept = imported.bundle, Registry.open(load_settings()), path.absolute().parent / KEPT
         # Of a training whose registry did not answer: its run comes first, so that the version knows its history.
         run_id, told = deliver(registry, kept) if path.is_dir() and has_kept(kept) else (None, {})
         chosen = name or told.get("name") or bundle.spec.name
-        version = registry.register(bundle.folder, chosen, run_id=run_id, tags=tags, metrics=told.get("metrics"))
+        metrics = told.get("metrics") or record.metrics
+        version = registry.register(
+            bundle.folder, chosen, run_id=run_id, tags={**record.carried, **tags}, metrics=metrics
+        )
+        if record.recipe and run_id is None and version.run_id is not None:
+            registry.run(version.run_id).log_text(record.recipe, "recipe.yaml")
     if json:
         print_json(
             {
@@ -95,13 +105,31 @@ def import_model(
                 "aliases": version.aliases,
                 "digest": version.digest,
                 "origin": imported.origin,
+                "metrics": version.metrics,
                 "tags": tags,
             }
         )
         return
     typer.echo(f"{path.name} ({imported.origin}) is now {version.reference} ({version.digest[:12]})")
+    if version.metrics:
+        typer.echo("scores: " + "  ".join(f"{score} {value:.3f}" for score, value in version.metrics.items()))
     if "import.code_allowed_by" in tags:
         typer.echo(f"its code ran once, allowed by {tags['import.code_allowed_by']}: {tags['import.code']}")
+
+
+@contextmanager
+def _as_known(bundle: Bundle, version: ModelVersion | None, form: Format) -> Iterator[Bundle]:
+    """Give a bundle together with what the registry knows of it; a folder says itself what it knows."""
+    if version is None:
+        yield bundle
+        return
+    from cytoray_services.exchange import leaving, record_of_version
+    from cytoray_services.registry import Registry
+
+    # Packages and graphs are for everyone; the folders that a recipe names are not.
+    record = record_of_version(version, Registry.open(load_settings()), recipe=form is Format.BUNDLE)
+    with leaving(bundle, record) as known:
+        yield known
 
 
 def _write(

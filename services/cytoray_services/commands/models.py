@@ -44,11 +44,14 @@ def list_models(
     if data is not None:
         _list_by_data(data, json)
         return
-    models = _registry().list()
+    registry = _registry()
+    models = registry.list()
     if json:
         print_json({"models": [_model_facts(model) for model in models]})
-    else:
+    elif models:
         _print_models(models)
+    else:
+        typer.echo(f"There are no models yet in {registry.address}. Train one: cytoray train RECIPE")
 
 
 @app.command("show")
@@ -108,7 +111,8 @@ def _list_by_data(data: str, json: bool) -> None:
     from cytoray_services.datasets import open_dataset
     from cytoray_services.promotion.lineage import versions_that_saw
 
-    found = versions_that_saw(_registry(), open_dataset(data) if "://" in data or Path(data).is_dir() else data)
+    is_data = "://" in data or Path(data).is_dir()
+    found = versions_that_saw(_registry(), open_dataset(data, drawing_test=False) if is_data else data)
     if json:
         print_json(
             {
@@ -170,7 +174,7 @@ def _print_models(models: tuple[RegisteredModel, ...]) -> None:
                 version.digest[:12],
             )
             table.add_row(*map(Text, words))
-    Console().print(table if models else "There are no models yet. Train one: cytoray train RECIPE", markup=False)
+    Console().print(table, markup=False)
 
 
 def _print_version(version: ModelVersion, history: tuple[AliasMove, ...]) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cytoray_analysis.errors import RequestError
 from cytoray_services.commands.columns import ColumnOption, parse_columns
+from cytoray_services.commands.idle import refuse_idle
 from cytoray_services.commands.output import JsonOption, print_json
 from cytoray_services.settings import load_settings
 
@@ -22,14 +22,26 @@ CHAMPION = "champion"
 
 
 def promote(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME (its candidate), NAME@ALIAS or NAME/VERSION.")],
     on: Annotated[
         str | None, typer.Option(metavar="DATASET", help="Freeze this data set to judge by; recorded at first use.")
     ] = None,
-    split: Annotated[str, typer.Option(help="With --on: which part of it.")] = "val",
+    split: Annotated[
+        str | None,
+        typer.Option(help="With --on: which part of it, or all; default test, and all where no split is given."),
+    ] = None,
     by: Annotated[str | None, typer.Option(metavar="COLUMN", help="With --on: subgroups that must not lose.")] = None,
     group: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="With --on: images that belong together, such as patient.")
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="SCORE", help="With --on: the score that must be better, such as pq; recorded with it."),
+    ] = None,
+    guard: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SCORE=TOLERANCE", help="With --on: a score of which no more may be lost, ap90=0.01."),
     ] = None,
     column: ColumnOption = None,
     replace_set: Annotated[
@@ -46,21 +58,42 @@ def promote(
     json: JsonOption = False,
 ) -> None:
     """Make a version the champion, if it is better and nothing speaks against it."""
+    from cytoray_services.promotion.policy import parse_guards
     from cytoray_services.registry import CANDIDATE, Registry, parse_reference
 
+    if alias != CHAMPION:
+        of_the_gate = ("on", "split", "by", "group", "metric", "guard", "column", "replace_set", "tolerance", "force")
+        refuse_idle(context, of_the_gate, f"with --alias {alias}", hint="only the champion has to pass the gate")
+    if on is None:
+        refuse_idle(
+            context,
+            ("split", "by", "group", "metric", "guard", "column", "replace_set"),
+            "without --on",
+            hint="add --on",
+        )
     wanted = parse_reference(model)
     by_name = wanted.alias is None and wanted.version is None
     registry = Registry.open(load_settings())
     version = registry.resolve(f"{wanted.name}@{CANDIDATE}" if by_name else model)
-    if on is None and (by is not None or group is not None or column or replace_set):
-        raise RequestError("expected --on with --by, --group, --column and --replace-set", field="on", hint="add --on")
     if alias != CHAMPION:
         _answer(registry.promote(version.name, version.version, alias, reason=reason), alias, (), None, json)
         return
     _through_the_gate(
         registry,
         version,
-        given=None if on is None else _freeze(version, on, split, by, group, parse_columns(column)),
+        given=None
+        if on is None
+        else _freeze(
+            registry,
+            version,
+            on,
+            parse_columns(column),
+            split=split,
+            by=by,
+            group=group,
+            metric=metric,
+            guards=parse_guards(guard or ()),
+        ),
         replacing=replace_set,
         tolerance=tolerance,
         force=force,
@@ -70,14 +103,15 @@ def promote(
 
 
 def _freeze(
-    version: ModelVersion, on: str, split: str, by: str | None, group: str | None, columns: dict[str, str]
+    registry: Registry, version: ModelVersion, on: str, columns: dict[str, str], *, split: str | None, **policy: Any
 ) -> FrozenSet:
     from cytoray_analysis.tasks import truth_of
     from cytoray_services.datasets import DataSource, absolute_place
-    from cytoray_services.promotion.frozen_set import freeze
+    from cytoray_services.promotion.frozen_set import choice_of, freeze
 
-    source = DataSource((absolute_place(on),), truth_of(version.tags["task"]), columns=columns)
-    return freeze(source, split, by=by, group=group)
+    chosen = choice_of(registry, version)
+    source = DataSource((absolute_place(on),), truth_of(version.tags["task"]), columns=columns, selection=chosen)
+    return freeze(source, split, **policy)
 
 
 def _through_the_gate(registry: Registry, version: ModelVersion, *, json: bool, **wish: Any) -> None:

@@ -8,25 +8,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cytoray_analysis.errors import RequestError
+from cytoray_services.commands.idle import refuse_idle
 from cytoray_services.commands.output import JsonOption, print_json
 from cytoray_services.settings import load_settings
 
 if TYPE_CHECKING:
     from cytoray_services.registry import Registry
-    from cytoray_services.rollouts.rollout import Canary, Routing, Shadow
+    from cytoray_services.rollouts.rollout import Canary, Routing, Shadow, Traffic
 
 NAME = typer.Argument(metavar="NAME", help="The model's name.")
 VERSION = typer.Argument(metavar="VERSION", help="The version that is to stand beside; not with --stop.")
 ALIAS = typer.Option("--alias", help="The alias that it stands beside.")
 STOP = typer.Option("--stop", help="End it instead.")
+_LONG = 24.0  # hours
+_OF_A_CANARY = ("steps", "seconds_per_step", "least_requests", "failures", "slower", "slowest", "drift")
 REASON = typer.Option("--reason", help="Why; kept in the history.")
 
 
 def canary(
+    context: typer.Context,
     name: Annotated[str, NAME],
     version: Annotated[str | None, VERSION] = None,
     alias: Annotated[str, ALIAS] = "champion",
-    steps: Annotated[str, typer.Option(metavar="PERCENT,…", help="Shares of the requests.")] = "5,25,100",
+    steps: Annotated[
+        str, typer.Option(metavar="PERCENT,…", help="Shares of the requests; the old version keeps 10 % to the end.")
+    ] = "5,25,90",
     seconds_per_step: Annotated[float, typer.Option(min=0, help="A step lasts at least so long.")] = 600.0,
     least_requests: Annotated[int, typer.Option(min=1, help="And until the canary answered so many in it.")] = 500,
     failures: Annotated[float, typer.Option(min=0, max=1, help="By how much more of its requests may fail.")] = 0.01,
@@ -39,19 +45,26 @@ def canary(
 ) -> None:
     """Let a version answer a growing share of the requests; if nothing speaks against it, the alias moves to it."""
     from cytoray_services.rollouts.changes import start_canary, stop_canary
-    from cytoray_services.rollouts.rollout import Limits
+    from cytoray_services.rollouts.rollout import Limits, read_routing
 
+    registry = _registry()
     if _stopping(version, stop):
-        _answer(stop_canary(_registry(), name, alias=alias, reason=reason), json)
+        refuse_idle(context, _OF_A_CANARY, "with --stop")
+        _answer(stop_canary(registry, name, alias=alias, reason=reason), json)
         return
     limits = Limits(seconds_per_step, least_requests, failures, slower, slowest, drift)
     shares = _shares(steps)
-    _answer(
-        start_canary(_registry(), name, version or "", alias=alias, steps=shares, limits=limits, reason=reason), json
-    )
+    started = start_canary(registry, name, version or "", alias=alias, steps=shares, limits=limits, reason=reason)
+    traffic = read_routing(registry, name).traffic.get(alias)
+    if json:
+        print_json({**asdict(started), **_expected(started, traffic)})
+        return
+    _answer(started, json)
+    typer.echo(_duration(started, traffic))
 
 
 def shadow(
+    context: typer.Context,
     name: Annotated[str, NAME],
     version: Annotated[str | None, VERSION] = None,
     alias: Annotated[str, ALIAS] = "champion",
@@ -64,6 +77,7 @@ def shadow(
     from cytoray_services.rollouts.changes import start_shadow, stop_shadow
 
     if _stopping(version, stop):
+        refuse_idle(context, ("share",), "with --stop")
         _answer(stop_shadow(_registry(), name, alias=alias, reason=reason), json)
     else:
         _answer(start_shadow(_registry(), name, version or "", alias=alias, share=share, reason=reason), json)
@@ -72,7 +86,9 @@ def shadow(
 def rollout_facts(routing: Routing) -> dict[str, Any]:
     """Return what ``--json`` says about the rollouts of a model."""
     return {
-        "canaries": [asdict(one) for one in routing.canaries.values()],
+        "canaries": [
+            {**asdict(one), **_expected(one, routing.traffic.get(one.alias))} for one in routing.canaries.values()
+        ],
         "shadows": [asdict(one) for one in routing.shadows.values()],
         "past_rollouts": [asdict(one) for one in routing.past],
     }
@@ -84,6 +100,8 @@ def print_rollouts(routing: Routing) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from cytoray_services.rollouts.rollout import Canary
+
     rollouts = [*routing.past, *routing.canaries.values(), *routing.shadows.values()]
     if not rollouts:
         return
@@ -94,6 +112,8 @@ def print_rollouts(routing: Routing) -> None:
         if one.measured:
             seen = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in one.measured.items())
             table.add_row("", "", "", Text(seen, "dim"))
+        if isinstance(one, Canary) and one.state == "running" and "hours_left" not in one.measured:
+            table.add_row("", "", "", Text(_duration(one, routing.traffic.get(one.alias)), "dim"))
     for column in table.columns[:3]:
         column.no_wrap = True
     console = Console()
@@ -106,10 +126,45 @@ def _named(one: Canary | Shadow) -> str:
 
 
 def _state(one: Canary | Shadow) -> str:
-    from cytoray_services.rollouts.rollout import Shadow
+    from cytoray_services.rollouts.rollout import Shadow, shares
 
-    share = one.share if isinstance(one, Shadow) else one.steps[one.step]
+    share = one.share if isinstance(one, Shadow) else shares(one)[one.step]
     return f"{share:.0%}" if one.state == "running" else f"{one.state} at {share:.0%}"
+
+
+def _expected(canary: Canary, traffic: Traffic | None) -> dict[str, float | None]:
+    """Return what a decision takes from here: requests, and hours where it is known how many requests come."""
+    from cytoray_services.rollouts.duration import hours_left, requests_of_steps
+
+    measured = canary.measured.get("hours_left")
+    if measured is None and traffic is not None and traffic.per_hour > 0:
+        measured = hours_left(canary, traffic.per_hour)
+    return {"requests_expected": sum(requests_of_steps(canary)[canary.step :]), "hours_expected": measured}
+
+
+def _duration(canary: Canary, traffic: Traffic | None) -> str:
+    """Say how long a decision takes, and what is quicker where that is long."""
+    expected = _expected(canary, traffic)
+    requests, hours = expected["requests_expected"], expected["hours_expected"]
+    if hours is None or traffic is None:
+        return (
+            f"a decision takes about {requests:,.0f} requests to @{canary.alias}; how many come is not known, "
+            "for no service has counted them for ten minutes"
+        )
+    per_hour = f"{traffic.per_hour:,.{0 if traffic.per_hour >= 10 else 1}f}"
+    said = f"at {per_hour} requests an hour a decision takes about {_hours(hours)}"
+    if hours <= _LONG:
+        return said
+    compared = canary.limits.least_requests
+    return (
+        f"{said}; a shadow compares answers to {compared} of the same requests in "
+        f"{_hours(compared / traffic.per_hour)} and decides nothing: "
+        f"cytoray models shadow {canary.model} {canary.version} --alias {canary.alias} --share 1"
+    )
+
+
+def _hours(hours: float) -> str:
+    return f"{60 * hours:.0f} minutes" if hours < 1 else f"{hours:.{0 if hours >= 10 else 1}f} hours"
 
 
 def _answer(one: Canary | Shadow, json: bool) -> None:
@@ -121,7 +176,9 @@ def _answer(one: Canary | Shadow, json: bool) -> None:
 
 def _stopping(version: str | None, stop: bool) -> bool:
     if stop == (version is not None):
-        raise RequestError("expected VERSION or --stop, one of them", field="version", hint="see: cytoray models show")
+        raise RequestError(
+            "expected VERSION or --stop, one of them", field="version", hint="see: cytoray models show NAME"
+        )
     return stop
 
 
@@ -130,7 +187,7 @@ def _shares(steps: str) -> tuple[float, ...]:
         return tuple(float(part) / 100 for part in steps.split(","))
     except ValueError as error:
         raise RequestError(
-            f"expected percentages with commas between them, got {steps!r}", field="steps", hint="such as 5,25,100"
+            f"expected percentages with commas between them, got {steps!r}", field="steps", hint="such as 5,25,90"
         ) from error
 
 

@@ -6,18 +6,22 @@ needs an extra of its distribution says so in the entry point: ``train = "packag
 
 A command returns nothing, raises :class:`~cytoray_analysis.errors.CytorayError` and knows no exit statuses:
 
-====== =============================================================================
+====== =================================================================================================
 status meaning
-====== =============================================================================
+====== =================================================================================================
 0      done
 2      the caller's mistake (``InputError``, a wrong option, a value that pydantic refused)
-1      anything else
-====== =============================================================================
+130    stopped by SIGINT, which Ctrl-C sends
+143    stopped by SIGTERM, which SLURM and Kubernetes send
+1      anything else, and without a word where standard output was closed by its reader, such as ``head``
+====== =================================================================================================
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -29,14 +33,17 @@ from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from cytoray_analysis.errors import CytorayError, PlatformError, RequestError
+from cytoray_services.commands.machine_faults import machine_fault
 from cytoray_services.commands.output import JsonOption, print_error, print_json, standard_output_for_answers
 from cytoray_services.commands.requirements import installed_version, requirements_of
+from cytoray_services.stopping import StoppedError, stopped_by_signals
 
 __all__ = ["JsonOption", "app", "main", "print_json"]
 
 GROUP = "cytoray.commands"
 
 INTERRUPTED = 130  # what Typer makes of Ctrl-C
+UNREAD = 1  # what Typer makes of a closed standard output
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -54,8 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     as_json = "--json" in words
-    with standard_output_for_answers() if as_json else contextlib.nullcontext():
-        status = _run(words, as_json)
+    with stopped_by_signals(), standard_output_for_answers() if as_json else contextlib.nullcontext():
+        try:
+            status = _run(words, as_json)
+            sys.stdout.flush()
+        except StoppedError as stopped:
+            status = _stop(stopped, as_json)
+        except BrokenPipeError:
+            status = _unread()
     sys.exit(status)
 
 
@@ -128,19 +141,41 @@ def _run(words: list[str], as_json: bool) -> int:
         return _refuse(missing, as_json)
     except typer.Abort:
         status = INTERRUPTED
+    except BrokenPipeError:
+        raise
     except Exception as error:
+        fault = machine_fault(error)
+        if fault is not None:
+            return _refuse(fault, as_json)
         # A fault of ours: the traceback follows on standard error, but a program still gets its object.
         if as_json:
             print_json({"error": type(error).__name__, "message": str(error)})
         raise
     if status == INTERRUPTED:
-        return _refuse(CytorayError("stopped by the user"), as_json)
+        return _stop(StoppedError(signal.SIGINT), as_json)
     return status if isinstance(status, int) else 0
 
 
 def _refuse(error: CytorayError, as_json: bool) -> int:
     print_error(error, as_json=as_json)
     return error.exit_status
+
+
+def _stop(stopped: StoppedError, as_json: bool) -> int:
+    print_error(CytorayError(stopped.message, hint=stopped.hint), as_json=as_json)
+    return stopped.exit_status
+
+
+def _unread() -> int:
+    """End quietly where the reader of standard output has left, as ``head`` does after ten lines."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    # What is left in the buffer cannot be written either; Python would say so once more at its end.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    return UNREAD
 
 
 def _registered() -> dict[str, EntryPoint]:
@@ -215,5 +250,5 @@ def _refused_value(error: ValidationError) -> RequestError:
     return RequestError(
         f"{first['msg']}, got {first['input']!r}" + (f"; {others} more" if others else ""),
         field=".".join(str(part) for part in first["loc"]) or None,
-        hint=f"these are the rules of {error.title}",
+        hint="correct that value; --help says what the command takes",
     )

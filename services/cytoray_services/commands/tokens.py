@@ -27,7 +27,8 @@ FileOption = Annotated[
 def create(
     name: Annotated[str, NAME],
     scope: Annotated[
-        list[str], typer.Option("--scope", help="What it allows: predict, submit (jobs) or administer (all).")
+        list[str],
+        typer.Option("--scope", help="What it allows: predict, submit (jobs) or administer (all); may be repeated."),
     ],
     team: Annotated[str | None, typer.Option(help="Whose jobs it may see, and whose quota it uses up.")] = None,
     days: Annotated[int, typer.Option(min=1, max=3650, help="How long it is valid.")] = 90,
@@ -37,7 +38,6 @@ def create(
     """Make a token and print it, this once."""
     from cytoray_services.tokens import create_token
 
-    # Token says what is wrong with a name or a scope.
     text, token = create_token(_path(file), name, tuple(scope), days=days, team=team)  # type: ignore[arg-type]
     _print_new(text, token, json)
 
@@ -52,6 +52,8 @@ def list_tokens(file: FileOption = None, json: JsonOption = False) -> None:
     if json:
         print_json({"tokens": [_facts(token) for token in tokens]})
         return
+    if not tokens:
+        typer.echo(f"there are no tokens in {path}{'' if path.exists() else ', which does not exist'}", err=True)
     for token in tokens:
         state = "" if token.valid(datetime.now(UTC)) else "  (expired)"
         team = "" if token.team is None else f"  team {token.team}"

@@ -3,8 +3,8 @@
 from cytoray_services.datasets.check import Finding, check_dataset, check_folder
 from cytoray_services.datasets.content import file_digest, hash_dataset
 from cytoray_services.datasets.dataset import ALL, Box, Dataset, Item, join_datasets
-from cytoray_services.datasets.fetching import kept, passing
-from cytoray_services.datasets.labelled import Labelled, read_labelled, task_arguments
+from cytoray_services.datasets.fetching import kept, passing, remove_abandoned
+from cytoray_services.datasets.labelled import Labelled, arguments_read, read_labelled, read_parts, task_arguments
 from cytoray_services.datasets.manifest import open_dataset
 from cytoray_services.datasets.places import absolute_place, read_place
 from cytoray_services.datasets.source import DataSource
@@ -19,6 +19,7 @@ __all__ = [
     "Item",
     "Labelled",
     "absolute_place",
+    "arguments_read",
     "check_dataset",
     "check_folder",
     "file_digest",
@@ -29,6 +30,8 @@ __all__ = [
     "open_dataset",
     "passing",
     "read_labelled",
+    "read_parts",
     "read_place",
+    "remove_abandoned",
     "task_arguments",
 ]

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cytoray_analysis.errors import DatasetError
+from cytoray_analysis.errors import DatasetError, RequestError
+from cytoray_analysis.selection import EACH, EVERYTHING, Selection
 from cytoray_services.datasets.remote import RemoteFolder
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class Item:
         Its class; ``None`` where the truth is a file.
     box
         Where the cell is: starts and stops along the spatial axes, in pixels; ``None`` for the whole image.
+    group
+        What it belongs to, such as a recording, a slide or a patient: items of one group stay in one split where splits
+        are drawn. Empty where the manifest says nothing: the image stands alone.
     """
 
     image: Path
@@ -47,6 +51,7 @@ class Item:
     row: Mapping[str, str] = field(default_factory=dict, hash=False)
     label: str | None = None
     box: Box | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,17 +67,32 @@ class Dataset:
     truth_kind
         What the truth is: label images, images, classes, or lineages.
     derived_split
-        Whether the split was drawn by content, because nobody gave one.
+        Whether the split was drawn, because none was given: see :mod:`cytoray_services.datasets.drawn_split`.
+    derived_test
+        Whether the split ``test`` was drawn.
     remotes
         The folders in stores that files lie in. Their paths are names then; :func:`read_labelled` fetches what they
         name.
+    group_column
+        The manifest's column that says which images belong together; empty without one.
+    lent
+        Images that are in ``val`` although their hash says ``train``, because a drawn ``val`` would be empty.
+    unused
+        Images and truths of a plain folder that no item uses.
+    selection
+        What of each image is asked about; planes and frames of its truth follow.
     """
 
     root: Path
     items: tuple[Item, ...]
     truth_kind: TruthKind = "labels"
     derived_split: bool = False
+    derived_test: bool = False
     remotes: tuple[RemoteFolder, ...] = ()
+    group_column: str = ""
+    lent: tuple[Path, ...] = ()
+    unused: tuple[Path, ...] = ()
+    selection: Selection = EVERYTHING
 
     @property
     def place(self) -> str:
@@ -114,9 +134,26 @@ class Dataset:
             )
         return replace(self, items=chosen)
 
-    def as_split(self, name: str) -> Dataset:
-        """Return the same items, all in one split."""
-        return replace(self, items=tuple(replace(item, split=name) for item in self.items), derived_split=False)
+    def as_split(self, name: str, *, keeping: str | None = None) -> Dataset:
+        """Return the same items, all in one split, but for those of the split `keeping`."""
+        items = tuple(item if item.split == keeping else replace(item, split=name) for item in self.items)
+        return replace(self, items=items, derived_split=False, lent=())
+
+    def choosing(self, selection: Selection) -> Dataset:
+        """Return the data set of which only a part of each image is asked about.
+
+        Raises
+        ------
+        RequestError
+            Every series is to be answered: an image has one truth.
+        """
+        if selection.series == EACH:
+            raise RequestError(
+                "expected one series of each image, got each: there is one truth for it",
+                field="series",
+                hint="name a series",
+            )
+        return replace(self, selection=selection)
 
     def share(self, share: float, *, seed: int = 0) -> Dataset:
         """Return the data set with a share of its training items, of each class alike, and all others.
@@ -189,7 +226,11 @@ def join_datasets(datasets: Sequence[Dataset]) -> Dataset:
         root=_common_root(datasets),
         items=items,
         derived_split=any(dataset.derived_split for dataset in datasets),
+        derived_test=any(dataset.derived_test for dataset in datasets),
         remotes=tuple(remote for dataset in datasets for remote in dataset.remotes),
+        group_column=next((dataset.group_column for dataset in datasets if dataset.group_column), ""),
+        lent=tuple(path for dataset in datasets for path in dataset.lent),
+        unused=tuple(path for dataset in datasets for path in dataset.unused),
     )
 
 

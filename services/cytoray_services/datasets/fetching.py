@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,13 +12,19 @@ from pathlib import Path
 
 from cytoray_services.datasets.dataset import Dataset, Item
 from cytoray_services.datasets.remote import NAMES, RemoteFolder
+from cytoray_services.in_use import claim, lock_of, use, use_always
 from cytoray_services.settings import load_settings
+
+KEPT = "files"
+PASSING = "passing-"
+PASSING_FILES = "files"
 
 
 def kept(dataset: Dataset, items: Sequence[Item]) -> tuple[Item, ...]:
     """Return the same items with files of this machine, which stay in its cache for the next time."""
     for remote in dataset.remotes:
         folder = _kept_folder(remote)
+        use_always(folder)
         _fetch(remote, items, folder)
         items = [_moved(item, remote, folder) for item in items]
     return tuple(items)
@@ -33,8 +41,8 @@ def passing(dataset: Dataset, items: Sequence[Item]) -> Iterator[tuple[Dataset, 
         return
     cache = load_settings().cache
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="passing-", dir=cache) as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix=PASSING, dir=cache) as name, use(Path(name) / PASSING_FILES):
+        folder = Path(name) / PASSING_FILES
         for remote in dataset.remotes:
             _fetch(remote, items, folder)
         here = folder / dataset.root.relative_to(NAMES) if dataset.root.is_relative_to(NAMES) else dataset.root
@@ -42,6 +50,16 @@ def passing(dataset: Dataset, items: Sequence[Item]) -> Iterator[tuple[Dataset, 
         for remote in dataset.remotes:
             moved = [_moved(item, remote, folder) for item in moved]
         yield replace(dataset, root=here, items=tuple(moved), remotes=()), tuple(moved)
+
+
+def remove_abandoned(cache: Path) -> None:
+    """Remove files that passed through a process which was killed meanwhile."""
+    for folder in cache.glob(f"{PASSING}*"):
+        with contextlib.suppress(FileNotFoundError):  # its owner, or another who removes it, was quicker
+            claimed = claim(folder / PASSING_FILES) if lock_of(folder / PASSING_FILES).exists() else None
+            if claimed is not None:
+                with claimed:
+                    shutil.rmtree(folder)
 
 
 def _fetch(remote: RemoteFolder, items: Iterable[Item], folder: Path) -> None:
@@ -74,4 +92,4 @@ def _here(path: Path, remote: RemoteFolder, folder: Path) -> Path:
 
 def _kept_folder(remote: RemoteFolder) -> Path:
     """Return where files stay: a changed bucket has another folder, so that what is there is always right."""
-    return load_settings().cache / "files" / remote.identity[:32]
+    return load_settings().cache / KEPT / remote.identity[:32]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +10,12 @@ import numpy as np
 
 from cytoray_analysis.cells import cells_from_boxes
 from cytoray_analysis.errors import DatasetError
-from cytoray_analysis.images import Image, fit_statistics, image_from_array, read_image, read_labels
+from cytoray_analysis.images import AXES, Image, fit_statistics, image_from_array, read_image
 from cytoray_analysis.images.intensity import IntensityScaling
+from cytoray_analysis.selection import Selection
+from cytoray_analysis.tasks.class_values import class_indices
 from cytoray_analysis.tracking.ctc import read_movie, read_truth
+from cytoray_services.datasets.chosen import chosen_labels, chosen_target, parts_of
 from cytoray_services.datasets.dataset import Dataset, Item
 from cytoray_services.datasets.fetching import kept, passing
 
@@ -49,7 +52,7 @@ def read_labelled(dataset: Dataset, items: tuple[Item, ...], arguments: Argument
     items
         One of :attr:`Dataset.images`.
     arguments
-        Of the task; for classes their names, ``classes``.
+        Of the task; for classes their names, ``classes``, and for masks of classes ``values``.
 
     Raises
     ------
@@ -58,8 +61,42 @@ def read_labelled(dataset: Dataset, items: tuple[Item, ...], arguments: Argument
     ForbiddenError, PlatformError
         The files lie in a store that does not give them.
     """
-    labelled = _READERS[dataset.truth_kind](kept(dataset, items), arguments)
+    seen = arguments_read(dataset.truth_kind, arguments)
+    labelled = _READERS[dataset.truth_kind](kept(dataset, items), seen, dataset.selection)
     return replace(labelled, items=items)
+
+
+def arguments_read(truth_kind: str, arguments: Arguments) -> dict[str, Any]:
+    """Return those arguments of a task on which depends what is read of a truth; no other is looked at."""
+    if truth_kind == "class":
+        return {"classes": arguments["classes"]}
+    if truth_kind == "labels" and arguments.get("values") is not None:
+        return {name: arguments[name] for name in ("values", "classes") if name in arguments}
+    return {}
+
+
+def read_parts(dataset: Dataset, items: tuple[Item, ...], arguments: Arguments) -> Iterator[Labelled]:
+    """Read an image as :func:`read_labelled` does; where ``each`` is chosen yield its planes or frames one by one.
+
+    Raises
+    ------
+    DatasetError
+        As :func:`read_labelled`; or the truth lacks planes or frames of the image.
+    """
+    labelled = read_labelled(dataset, items, arguments)
+    axes = "".join(axis for axis in dataset.selection.each if axis in labelled.image.axes)
+    if not axes:
+        yield labelled
+        return
+    if labelled.objects is not None:
+        raise DatasetError(
+            f"expected boxes in one plane of {items[0].image}, for each of its planes is asked about",
+            field="boxes",
+            hint="choose one plane or frame by its number",
+        )
+    take = _PARTS[dataset.truth_kind]
+    for image, truth in parts_of(labelled.image, labelled.truth, axes, take, items[0].truth):
+        yield replace(labelled, image=image, truth=truth)
 
 
 def task_arguments(dataset: Dataset) -> dict[str, Any]:
@@ -68,15 +105,24 @@ def task_arguments(dataset: Dataset) -> dict[str, Any]:
     return decide(dataset) if decide else {}
 
 
-def _read_labels(items: tuple[Item, ...], arguments: Arguments) -> Labelled:
-    return Labelled(items, read_image(items[0].image), read_labels(_truth(items[0])))
+def _image(items: tuple[Item, ...], selection: Selection) -> Image:
+    return read_image(items[0].image, selection=selection)
 
 
-def _read_target(items: tuple[Item, ...], arguments: Arguments) -> Labelled:
-    return Labelled(items, read_image(items[0].image), target_pixels(read_image(_truth(items[0]))))
+def _read_labels(items: tuple[Item, ...], arguments: Arguments, selection: Selection) -> Labelled:
+    path = _truth(items[0])
+    image = _image(items, selection)
+    labels = class_indices(chosen_labels(path, selection, image.axes), arguments, str(path))
+    return Labelled(items, image, labels)
 
 
-def _read_classes(items: tuple[Item, ...], arguments: Arguments) -> Labelled:
+def _read_target(items: tuple[Item, ...], arguments: Arguments, selection: Selection) -> Labelled:
+    image = _image(items, selection)
+    target = target_pixels(chosen_target(_truth(items[0]), selection, image.axes), selection.each)
+    return Labelled(items, image, target)
+
+
+def _read_classes(items: tuple[Item, ...], arguments: Arguments, selection: Selection) -> Labelled:
     known = {name: index for index, name in enumerate(arguments["classes"])}
     for item in items:
         if item.label not in known:
@@ -88,20 +134,27 @@ def _read_classes(items: tuple[Item, ...], arguments: Arguments) -> Labelled:
             )
     boxes = [item.box for item in items if item.box is not None]
     truth = np.array([known[item.label or ""] for item in items], np.int64)
-    return Labelled(items, read_image(items[0].image), truth, cells_from_boxes(boxes) if boxes else None)
+    return Labelled(items, _image(items, selection), truth, cells_from_boxes(boxes) if boxes else None)
 
 
-def _read_tracks(items: tuple[Item, ...], arguments: Arguments) -> Labelled:
-    movie, truth = read_movie(items[0].image), read_truth(_truth(items[0]))
+def _read_tracks(items: tuple[Item, ...], arguments: Arguments, selection: Selection) -> Labelled:
+    if selection.frame is not None or selection.plane is not None:
+        raise DatasetError(
+            f"expected whole movies of {items[0].image}, got a choice of a frame or a plane: its tracks are of all",
+            field="select",
+            hint="leave plane and frame out; channel and pixel_size may be chosen",
+        )
+    movie, truth = read_movie(items[0].image, selection), read_truth(_truth(items[0]))
     # Their numbers are those of the truth's tracks, which no linker looks at.
     masks = image_from_array(truth.masks, movie.axes, source=f"masks of {items[0].truth}")
     return Labelled(items, movie, truth, masks)
 
 
-def target_pixels(image: Image) -> np.ndarray:
-    """Return a target image as float32 (K, spatial…), in its own units."""
-    axes = "C" + "".join(axis for axis in image.axes if axis in "ZYX")
-    return image.select(axes).read().astype(np.float32)
+def target_pixels(image: Image, each: str = "") -> np.ndarray:
+    """Return a target image as float32 (K, spatial…), in its own units; with frames too where `each` names T."""
+    kept = ("T" if "T" in each else "") + "ZYX"
+    axes = "".join(axis for axis in AXES if axis == "C" or (axis in image.axes and axis in kept))
+    return np.moveaxis(image.select(axes).read().astype(np.float32), axes.index("C"), 0)
 
 
 def _truth(item: Item) -> Any:
@@ -135,11 +188,18 @@ def _image_arguments(dataset: Dataset) -> dict[str, Any]:
 
 
 def _target(dataset: Dataset, item: Item) -> np.ndarray:
-    with passing(dataset, [replace(item, image=_truth(item))]) as (_, (local,)):
-        return target_pixels(read_image(local.image))
+    with passing(dataset, [item]) as (_, local):
+        target: np.ndarray = _read_target(local, {}, dataset.selection).truth
+        return target
 
 
-_READERS: dict[str, Callable[[tuple[Item, ...], Arguments], Labelled]] = {
+_PARTS: dict[str, Callable[[Any, tuple[int, ...]], Any]] = {
+    "labels": lambda truth, place: truth[place],
+    "image": lambda truth, place: truth[(slice(None), *place)],
+    "class": lambda truth, place: truth,
+    "lineage": lambda truth, place: truth,
+}
+_READERS: dict[str, Callable[[tuple[Item, ...], Arguments, Selection], Labelled]] = {
     "labels": _read_labels,
     "image": _read_target,
     "class": _read_classes,

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cytoray_analysis.errors import DatasetError, MissingFileError
-from cytoray_services.datasets.content import content_digests, is_there
 from cytoray_services.datasets.dataset import Box, Dataset, Item
+from cytoray_services.datasets.drawn_split import draw_split, draw_test
 from cytoray_services.datasets.layouts import read_layout
+from cytoray_services.datasets.manifest_rows import Row, read_rows
 from cytoray_services.datasets.places import folder_of_claim, read_place
 from cytoray_services.datasets.remote import RemoteFolder, list_folder
+from cytoray_services.datasets.spelling import Spelling, remote_spelling, spelled_remotely
+from cytoray_services.datasets.split_names import check_split
 
 if TYPE_CHECKING:
     from cytoray_analysis.tasks import TruthKind
@@ -24,13 +26,18 @@ MANIFEST = "manifest.csv"
 IMAGE_ROLES = ("image", "path", "input", "movie")
 # The column that holds the truth of each kind.
 TRUTH_ROLES: dict[TruthKind, str] = {"labels": "mask", "image": "target", "class": "label", "lineage": "tracks"}
-_TRAINING_SHARE = 0.8
 _DEEPEST = 3  # split/class/image: no layout has more levels
 _AXES = ("z", "y", "x")
+_LONGEST_NAME = 255  # bytes, on every usual file system
 
 
 def open_dataset(
-    root: str | Path, *, columns: Mapping[str, str] | None = None, truth: TruthKind | None = None
+    root: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    truth: TruthKind | None = None,
+    groups: Sequence[str] = (),
+    drawing_test: bool = True,
 ) -> Dataset:
     """Open a data set folder.
 
@@ -41,16 +48,20 @@ def open_dataset(
         see :mod:`cytoray_services.datasets.places`.
     columns
         The manifest's own column names by role: ``image`` (or ``path``, ``input``, ``movie``), ``mask``, ``target``,
-        ``label`` or ``tracks``, ``split``, and the boxes' ``xmin ymin xmax ymax`` (``zmin zmax``). A column that is
-        named like its role needs no entry.
+        ``label`` or ``tracks``, ``split``, ``group`` (what stays together when a split is drawn: a recording, a
+        slide), and the boxes' ``xmin ymin xmax ymax`` (``zmin zmax``). A column named like its role needs no entry.
     truth
         What the truth must be; when left out, what the folder has.
+    groups
+        Columns that may say what stays together: the first that the manifest has plays the role ``group``.
+    drawing_test
+        Whether a split ``test`` is drawn where none is given and there are images enough.
 
     Returns
     -------
     Dataset
-        Without a split about a fifth of the images are ``val``, chosen by a hash of the image's content, so that the
-        choice does not depend on names or on other images.
+        Without a split about a fifth of the groups, or else of the images, are ``val`` or ``test``: see
+        :mod:`cytoray_services.datasets.drawn_split`.
 
     Raises
     ------
@@ -59,16 +70,18 @@ def open_dataset(
     ForbiddenError, PlatformError
         When a store does not give it; see :func:`cytoray_services.datasets.remote.list_folder`.
     DatasetError
-        When it is laid out in none of these ways, its truth is of another kind, or the manifest lacks a column.
+        When it is laid out in none of these ways, its truth is of another kind, the manifest lacks a column, the name
+        of a split looks like a mistake, two files claim one name, or `columns` names no role.
     """
+    _check_roles(columns or {})
     place = read_place(root)
     if isinstance(place, str) and place.startswith("s3://"):
-        dataset = _open_remote(list_folder(place), columns or {}, truth)
+        dataset = _open_remote(list_folder(place), columns or {}, truth, groups)
     else:
         folder = folder_of_claim(place) if isinstance(place, str) else place
         if not folder.is_dir():
             raise MissingFileError(f"there is no data set folder {root}", field="root", hint="check the path")
-        dataset = _open_folder(folder, columns or {}, truth)
+        dataset = _open_folder(folder, columns or {}, truth, groups)
     if truth is not None and dataset.truth_kind != truth:
         raise DatasetError(
             f"expected {root} to hold truth of the kind {truth!r}, got {dataset.truth_kind!r}",
@@ -77,15 +90,47 @@ def open_dataset(
         )
     if not dataset.items:
         raise DatasetError(f"{root} holds no images", field="items", hint=f"fill {MANIFEST} or images/ and masks/")
-    return _with_derived_split(dataset) if dataset.derived_split else dataset
+    if dataset.derived_split:
+        return draw_split(dataset, with_test=drawing_test)
+    return draw_test(dataset) if drawing_test else dataset
 
 
-def _open_folder(folder: Path, columns: Mapping[str, str], truth: TruthKind | None) -> Dataset:
+def _check_roles(columns: Mapping[str, str]) -> None:
+    """Refuse a column that is mapped to a role which nothing asks for: it would be of no effect."""
+    roles = (
+        *IMAGE_ROLES,
+        *TRUTH_ROLES.values(),
+        "split",
+        "group",
+        *(f"{axis}{end}" for axis in _AXES for end in ("min", "max")),
+    )
+    for role in columns:
+        if role not in roles:
+            close = get_close_matches(role, roles, n=1)
+            raise DatasetError(
+                f"a column has one of the roles {', '.join(roles)}, got {role!r}",
+                field=f"columns.{role}",
+                hint=f"did you mean {close[0]!r}?" if close else f"other columns keep their names: leave {role!r} out",
+            )
+
+
+def _open_folder(folder: Path, columns: Mapping[str, str], truth: TruthKind | None, groups: Sequence[str]) -> Dataset:
     manifest = folder / MANIFEST
-    return _read_manifest(folder, manifest, columns, truth) if manifest.is_file() else read_layout(folder)
+    if manifest.is_file():
+        return _read_manifest(folder, manifest, columns, truth, groups)
+    other = next((path.name for path in folder.iterdir() if path.name.casefold() == MANIFEST), None)
+    if other is not None:
+        raise DatasetError(
+            f"{folder} has {other}, which is not read: a manifest is a file called {MANIFEST}",
+            field=MANIFEST,
+            hint=f"rename it to {MANIFEST}, or move it away where it is none",
+        )
+    return read_layout(folder)
 
 
-def _open_remote(remote: RemoteFolder, columns: Mapping[str, str], truth: TruthKind | None) -> Dataset:
+def _open_remote(
+    remote: RemoteFolder, columns: Mapping[str, str], truth: TruthKind | None, groups: Sequence[str]
+) -> Dataset:
     """Open a folder of empty files with the same names: no layout looks into an image."""
     with tempfile.TemporaryDirectory(prefix="cytoray-names-") as scratch:
         folder = Path(scratch)
@@ -95,12 +140,21 @@ def _open_remote(remote: RemoteFolder, columns: Mapping[str, str], truth: TruthK
             for name in {"/".join(name.split("/")[:_DEEPEST]) for name in remote.files}:
                 _touch(folder / name, is_folder=name not in remote.files)
         try:
-            dataset = _open_folder(folder, columns, truth)
+            dataset = _open_folder(folder, columns, truth, groups)
         except DatasetError as error:
             message = error.message.replace(scratch, remote.uri)
             raise DatasetError(message, field=error.field, hint=error.hint) from None
-        items = tuple(_renamed(item, folder, remote.root) for item in dataset.items)
-    return replace(dataset, root=remote.root, items=items, remotes=(remote,))
+        names = remote_spelling(remote)
+
+        def stored(path: Path) -> Path:
+            inside = remote.root / path.relative_to(folder) if path.is_relative_to(folder) else path
+            return spelled_remotely(inside, remote, names)
+
+        items = tuple(
+            replace(item, image=stored(item.image), truth=item.truth and stored(item.truth)) for item in dataset.items
+        )
+        unused = tuple(map(stored, dataset.unused))
+    return replace(dataset, root=remote.root, items=items, unused=unused, remotes=(remote,))
 
 
 def _touch(path: Path, *, is_folder: bool) -> None:
@@ -109,23 +163,14 @@ def _touch(path: Path, *, is_folder: bool) -> None:
         path.touch()
 
 
-def _renamed(item: Item, folder: Path, root: Path) -> Item:
-    def name(path: Path) -> Path:
-        return root / path.relative_to(folder) if path.is_relative_to(folder) else path
-
-    return replace(item, image=name(item.image), truth=item.truth and name(item.truth))
-
-
-def _read_manifest(folder: Path, manifest: Path, columns: Mapping[str, str], wanted: TruthKind | None) -> Dataset:
-    try:
-        with manifest.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            names = tuple(reader.fieldnames or ())
-            rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DatasetError(f"{manifest} is not a CSV file in UTF-8: {error}", field=MANIFEST) from error
+def _read_manifest(
+    folder: Path, manifest: Path, columns: Mapping[str, str], wanted: TruthKind | None, groups: Sequence[str]
+) -> Dataset:
+    names, rows = read_rows(manifest)
     image = _find_column(IMAGE_ROLES, columns, names)
     split = _find_column(("split",), columns, names)
+    named = None if "group" in columns else next((column for column in groups if column in names), None)
+    group = named or _find_column(("group",), columns, names)
     kinds = [wanted] if wanted else list(TRUTH_ROLES)
     found = [(kind, column) for kind in kinds if (column := _find_column((TRUTH_ROLES[kind],), columns, names))]
     if image is None or not found:
@@ -137,18 +182,43 @@ def _read_manifest(folder: Path, manifest: Path, columns: Mapping[str, str], wan
         )
     kind, truth = found[0]
     sides = _box_columns(columns, names) if kind == "class" else None
-    items = tuple(
-        Item(
-            image=folder / row[image],
-            truth=folder / row[truth] if kind != "class" and row[truth] else None,
-            split=row[split] if split else "",
-            row=row,
-            label=row[truth] if kind == "class" else None,
-            box=_box(row, sides, line, manifest) if sides else None,
+    spelling = Spelling(folder)
+
+    def item(row: Row) -> Item:
+        values, where = row.values, f"{manifest}, line {row.line}"
+        if not values[image]:
+            raise DatasetError(
+                f"{where}: expected an image in the column {image!r}, got an empty one",
+                field=MANIFEST,
+                hint="name it, or remove the row",
+            )
+        if group and not split and not values[group]:
+            raise DatasetError(
+                f"{where}: expected a group in the column {group!r}, got an empty one",
+                field=MANIFEST,
+                hint="say what the image belongs to, so that the split can be drawn, or give a split",
+            )
+        return Item(
+            image=spelling.path_of(_path(values[image], where)),
+            truth=spelling.path_of(_path(values[truth], where)) if kind != "class" and values[truth] else None,
+            split=check_split(values[split], where) if split else "",
+            row=values,
+            label=values[truth] if kind == "class" else None,
+            box=_box(values, sides, row.line, manifest) if sides else None,
+            group=values[group] if group else "",
         )
-        for line, row in enumerate(rows, start=2)
-    )
-    return Dataset(folder, items, kind, derived_split=split is None)
+
+    return Dataset(folder, tuple(map(item, rows)), kind, derived_split=split is None, group_column=group or "")
+
+
+def _path(text: str, where: str) -> str:
+    if not text.isprintable() or max(len(part.encode()) for part in text.split("/")) > _LONGEST_NAME:
+        raise DatasetError(
+            f"{where}: expected the path of a file, got {text[:60]!r}",
+            field=MANIFEST,
+            hint="look for a quotation mark that is not closed on that line or above",
+        )
+    return text
 
 
 def _find_column(roles: Sequence[str], columns: Mapping[str, str], names: Sequence[str]) -> str | None:
@@ -183,25 +253,3 @@ def _box(row: Mapping[str, str], sides: tuple[list[str], list[str]], line: int, 
             hint="give its sides in pixels",
         ) from error
     return starts, stops
-
-
-def _with_derived_split(dataset: Dataset) -> Dataset:
-    known = _contents_or_names(dataset)
-    digests = [known[item.image] for item in dataset.items]
-    splits = ["train" if int(digest[:8], 16) / 2**32 < _TRAINING_SHARE else "val" for digest in digests]
-    if len(set(digests)) == 1:  # one image alone can only be judged by
-        splits = ["val"] * len(splits)
-    elif len(set(splits)) == 1:  # a set this small needs one image on each side
-        odd = max(digests) if splits[0] == "train" else min(digests)
-        other = "val" if splits[0] == "train" else "train"
-        splits = [other if digest == odd else split for digest, split in zip(digests, splits, strict=True)]
-    items = tuple(replace(item, split=split) for item, split in zip(dataset.items, splits, strict=True))
-    return replace(dataset, items=items)
-
-
-def _contents_or_names(dataset: Dataset) -> dict[Path, str]:
-    """Hash images, and the names of those that are missing, which the check reports later."""
-    images = dict.fromkeys(item.image for item in dataset.items)
-    there = [path for path in images if is_there(dataset, path)]
-    names = {path: hashlib.sha256(path.name.encode()).hexdigest() for path in images}
-    return names | content_digests(dataset, there)

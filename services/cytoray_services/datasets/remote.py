@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cytoray_analysis.errors import CytorayError, DatasetError, ForbiddenError, MissingFileError, PlatformError
-from cytoray_analysis.files import write_whole
+from cytoray_analysis.files import whole_file, write_whole
+from cytoray_services.records import reading_cache
 
 NAMES = Path("s3:")
 """What the names of all files in buckets begin with."""
@@ -129,12 +129,13 @@ class RemoteFolder:
     def _contents(self, names: set[str], memory: Path) -> dict[str, str]:
         """Return the sha256 of files, reading only those whose name, size and tag are new."""
         path = memory / f"{hashlib.sha256(self.uri.encode()).hexdigest()[:32]}.json"
-        kept: dict[str, list[Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        known = {
-            name: kept[name][2]
-            for name in names & kept.keys()
-            if kept[name][:2] == [self.files[name].size, self.files[name].etag]
-        }
+        with reading_cache(path, "the digests of remote files"):
+            kept: dict[str, list[Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            known = {
+                name: kept[name][2]
+                for name in names & kept.keys()
+                if kept[name][:2] == [self.files[name].size, self.files[name].etag]
+            }
         missing = sorted(names - known.keys())
         try:
             with ThreadPoolExecutor(_THREADS) as pool:
@@ -153,16 +154,9 @@ class RemoteFolder:
         return digest.hexdigest()
 
     def _fetch(self, name: str, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, draft = tempfile.mkstemp(prefix=".fetched-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                for piece in self._pieces(name):
-                    file.write(piece)
-            Path(draft).replace(path)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+        with whole_file(path) as file:
+            for piece in self._pieces(name):
+                file.write(piece)
 
     def _pieces(self, name: str) -> Iterator[bytes]:
         """Yield the content of a file that is still what was listed."""

@@ -42,7 +42,8 @@ def make_segmentation(
     ----------
     folder
         Where to; receives ``images/``, ``masks/`` and ``manifest.csv`` with the columns
-        ``image,mask,split,kind,n_objects``. Every fourth image is ``val``, the others are ``train``.
+        ``image,mask,split,kind,n_objects``; for the split see
+        :func:`~cytoray_services.datasets.synthetic_folder.split_of`.
     images
         How many, at least 1.
     size

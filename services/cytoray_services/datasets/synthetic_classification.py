@@ -56,7 +56,7 @@ class Cell:
 def make_classification(
     folder: str | Path,
     *,
-    images: int = 24,
+    images: int = 48,
     size: int | tuple[int, int] = 256,
     seed: int = 0,
     classes: int = 4,

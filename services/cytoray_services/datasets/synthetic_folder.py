@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cytoray_analysis.errors import DatasetError
 from cytoray_services.datasets.manifest import MANIFEST
+from cytoray_services.statistics import FEW
 
 
 def new_folder(folder: str | Path, *, overwrite: bool) -> Path:
@@ -29,8 +30,13 @@ def new_folder(folder: str | Path, *, overwrite: bool) -> Path:
 
 
 def split_of(index: int, count: int) -> str:
-    """Return the split of an image by its place: every fourth is ``val``, of two or three the last one."""
+    """Return the split of an image by its place.
+
+    Every fourth is ``val``, of two or three the last one; from 48 on every second of these is ``test``.
+    """
     last_of_few = count < 4 and index == count - 1 > 0
+    if index % 8 == 7 and count >= 8 * FEW:
+        return "test"
     return "val" if index % 4 == 3 or last_of_few else "train"
 
 

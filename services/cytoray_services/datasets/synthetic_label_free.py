@@ -26,7 +26,7 @@ _PLANE_DISTANCE = 4.0  # pixels of the plane between two planes of a stack
 def make_label_free(
     folder: str | Path,
     *,
-    images: int = 32,
+    images: int = 48,
     size: int | tuple[int, int] = 128,
     planes: int = 1,
     volume: bool = False,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import stat
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from cytoray_analysis.errors import BundleError, RequestError
+from cytoray_analysis.files import draft_folder
 
 MOST_BYTES = 8 * 2**30  # of an unpacked archive
 MOST_FILES = 1000
@@ -133,8 +133,7 @@ def appears_whole(target: Path) -> Iterator[Path]:
         raise RequestError(
             f"expected a new or an empty folder, got {target}", field="--to", hint="name another, or remove it first"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    home = draft_folder(target)
     draft = home / target.name
     try:
         yield draft

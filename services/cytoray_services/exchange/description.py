@@ -249,11 +249,9 @@ def unsaid(spec: BundleSpec, network: DenseNetwork) -> list[str]:
         )
     if given.pixel_size:
         lines.append("Images of another pixel size are resampled first; the axes say which size, nothing resamples.")
-    if given.scaling.scope == "image" and given.statistics is not None:
+    if given.scaling.scope == "image":
         lines.append(
-            "Images of integers whose range is below "
-            f"{', '.join(f'{width:g}' for width in given.statistics.smallest_range)} are divided by that "
-            "range instead of their own, so that an empty field stays dark."
+            "An image of nothing but camera noise is 0 everywhere once it is scaled: an empty field stays dark."
         )
     if given.grey_as_rgb:
         lines.append("An image of one channel is repeated over all channels.")

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from cytoray_analysis.bundle import Bundle, BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
 from cytoray_analysis.errors import BundleError, RequestError
-from cytoray_analysis.images.intensity import IntensityScaling, IntensityStatistics, intensity_map
+from cytoray_analysis.images.intensity import IntensityScaling, IntensityStatistics, intensity_map, scale_intensities
 from cytoray_analysis.networks import build_network
 from cytoray_services.exchange.foreign_weights import Consent, graph_of_package, local_file
 
@@ -92,9 +92,9 @@ def bundle_of_package(description: Path, target: Path, consent: Consent | None) 
     activation = _activation(package.outputs[0])
     test_input = _test_tensor(package.inputs[0], folder)
     test_output = _test_tensor(package.outputs[0], folder)
-    offset, scale = intensity_map(test_input[0], scaling, statistics)
-    column = (-1,) + (1,) * (test_input.ndim - 2)
-    scaled = ((test_input[0] - offset.reshape(column)) * scale.reshape(column)).astype(np.float32)
+    # As pixels without places: a test may well be made of noise.
+    offset, scale = intensity_map(test_input[0].reshape(test_input.shape[1], -1), scaling, statistics)
+    scaled = scale_intensities(test_input[0], offset, scale)
     graph, source, tags = graph_of_package(package, folder, torch.from_numpy(scaled)[None], consent)
     arguments = {
         "inputs": len(layout.inputs),

@@ -19,12 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cytoray_analysis.bundle import TEST_INPUT, Bundle
+from cytoray_analysis.bundle import CARD, TEST_INPUT, Bundle
 from cytoray_analysis.errors import BundleError, RequestError
 from cytoray_analysis.networks import dense
 from cytoray_analysis.networks.linear import LinearClassifier
 from cytoray_analysis.networks.onnx_network import OnnxNetwork, open_graph, run_graph
 from cytoray_analysis.tiles import per_axis
+from cytoray_services.card_record import record_of
 from cytoray_services.exchange.archive import appears_whole
 
 OPSET = 18
@@ -60,7 +61,8 @@ def export_onnx(bundle: Bundle, target: Path, *, reference: str | None = None) -
     """Write the network of a bundle as one ONNX file with free batch and spatial sizes.
 
     The graph maps ``input`` (batch, channels, spatial…) float32, scaled as the bundle says, to ``output``; the sides
-    are multiples of the network's stride. Its metadata name the model, its digest and its task.
+    are multiples of the network's stride. Its metadata name the model, its digest, its task and
+    the scores that its card holds for programs.
 
     Parameters
     ----------
@@ -231,6 +233,8 @@ def _with_metadata(graph: bytes, bundle: Bundle, reference: str | None) -> bytes
         "stride": " ".join(map(str, per_axis(dense(bundle.network()).stride, len(spec.input.spatial_axes)))),
         "version": reference or "not from a registry",
     }
+    metrics = record_of((bundle.folder / CARD).read_text(encoding="utf-8")).metrics
+    facts |= {f"metric.{name}": repr(value) for name, value in metrics.items()}
     onnx.helper.set_model_props(model, facts)
     model.doc_string = f"{spec.name}: {spec.task.name}, exported by Cytoray from the bundle {bundle.digest}"
     return bytes(model.SerializeToString())

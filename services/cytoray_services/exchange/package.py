@@ -19,6 +19,7 @@ from cytoray_analysis.bundle import CARD, TEST_INPUT, Bundle
 from cytoray_analysis.errors import BundleError, RequestError
 from cytoray_analysis.networks import DenseNetwork, dense
 from cytoray_analysis.tiles import per_axis
+from cytoray_services.card_record import without_record
 from cytoray_services.exchange.archive import appears_whole, write_archive
 from cytoray_services.exchange.description import (
     Credits,
@@ -260,7 +261,7 @@ def _flat(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _documentation(bundle: Bundle, onnx: OnnxFacts) -> str:
-    card = (bundle.folder / CARD).read_text(encoding="utf-8").rstrip()
+    card = without_record((bundle.folder / CARD).read_text(encoding="utf-8")).rstrip()
     gaps = "\n".join(f"- {line}" for line in unsaid(bundle.spec, dense(bundle.network())))
     shapes = ", ".join(" × ".join(map(str, shape)) for shape in onnx.shapes)
     return f"""{card}

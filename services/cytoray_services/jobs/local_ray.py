@@ -12,25 +12,26 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cytoray_analysis.errors import PlatformError
 from cytoray_analysis.files import write_whole
+from cytoray_services.jobs.ray_start import SECONDS_TO_START, TRIES, announced, not_in_time, patience, reason_in
 from cytoray_services.jobs.scale import Scale
 from cytoray_services.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_START_SECONDS = 120.0
 _OBJECT_STORE = 2**28
 _STARTED = "Ray runtime started"
 # What another cluster may have left here; ours has its own.
@@ -96,7 +97,7 @@ class LocalRay:
         Raises
         ------
         PlatformError
-            Ray does not start.
+            Ray is not up in time, or has died as often as it is tried.
         """
         with self._alone():
             known = self._known()
@@ -104,11 +105,27 @@ class LocalRay:
                 return known
             if known is not None:
                 shutil.rmtree(known.folder, ignore_errors=True)
-            cluster = self._start(max(os.cpu_count() or 1, scale.workers * scale.cpus_per_worker))
+            cluster = self._patiently(max(os.cpu_count() or 1, scale.workers * scale.cpus_per_worker))
         log.warning("a Ray cluster of this machine runs at %s; end it with: %s", cluster.address, cluster.ending)
         return cluster
 
-    def _start(self, cpus: int) -> LocalCluster:
+    def _patiently(self, cpus: int) -> LocalCluster:
+        """Start it, and start it again where its node died."""
+        began, tries = time.monotonic(), 0
+        until = began + SECONDS_TO_START
+        with announced("Ray to start"):
+            while True:
+                tries += 1
+                try:
+                    return self._start(cpus, until)
+                except _NotUpError as error:
+                    if tries == TRIES or time.monotonic() > until:
+                        raise not_in_time(
+                            str(error), tries, time.monotonic() - began, self._folder / "local.log"
+                        ) from error
+                    log.warning("Ray did not come up (%s); trying again", error)
+
+    def _start(self, cpus: int, until: float) -> LocalCluster:
         import psutil
 
         token, folder = secrets.token_hex(32), Path(tempfile.mkdtemp(prefix="cytoray-"))
@@ -118,6 +135,7 @@ class LocalRay:
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--temp-dir={folder}"]
         command += [f"--num-cpus={cpus}", f"--object-store-memory={_OBJECT_STORE}"]
         environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+        environment = {**patience(), **environment}
         environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         # Jobs call cytoray by its name: that of this installation.
         environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
@@ -139,11 +157,12 @@ class LocalRay:
             folder=folder,
         )
         try:
-            _wait(cluster, process, output)
+            _wait(cluster, process, output, until)
         except BaseException:
-            process.terminate()
+            _end(process)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
-        write_whole(self._record, cluster.model_dump_json() + "\n")
+        write_whole(self._record, cluster.model_dump_json() + "\n", private=True)
         return cluster
 
     def _known(self) -> LocalCluster | None:
@@ -167,13 +186,17 @@ class LocalRay:
             yield
 
 
-def _wait(cluster: LocalCluster, process: subprocess.Popen[bytes], output: Path) -> None:
+class _NotUpError(Exception):
+    """Ray did not come up; another try may do better."""
+
+
+def _wait(cluster: LocalCluster, process: subprocess.Popen[bytes], output: Path, until: float) -> None:
     """Wait until the job API answers and the cluster has its node."""
     import httpx
 
     headers = {"Authorization": f"Bearer {cluster.token}"}
-    until = time.monotonic() + _START_SECONDS
-    while time.monotonic() < until and process.poll() is None:
+    reason = ""
+    while time.monotonic() < until and process.poll() is None and not reason:
         try:
             httpx.get(f"{cluster.address}/api/version", headers=headers, timeout=5).raise_for_status()
             if _STARTED in output.read_text(errors="replace"):
@@ -181,10 +204,23 @@ def _wait(cluster: LocalCluster, process: subprocess.Popen[bytes], output: Path)
         except httpx.HTTPError:
             pass
         time.sleep(0.2)
+        reason = _reason(cluster.folder)  # Ray would wait on for a node that has died
     lines = output.read_text(errors="replace").strip().splitlines()
-    raise PlatformError(
-        f"Ray does not start on this machine: {lines[-1] if lines else 'it says nothing'}", hint=f"see {output}"
-    )
+    raise _NotUpError(reason or _reason(cluster.folder) or (lines[-1] if lines else "it says nothing"))
+
+
+def _reason(folder: Path) -> str:
+    return next((reason for logs in sorted(folder.glob("session_2*/logs")) if (reason := reason_in(logs))), "")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End `ray start` and what it started; it has a session of its own."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(10)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _free_ports(count: int) -> list[int]:

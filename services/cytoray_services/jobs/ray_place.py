@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import yaml
+from pydantic import ValidationError
 
 from cytoray_analysis.errors import (
     CytorayError,
@@ -257,7 +258,7 @@ class RayPlace:
             place=self._on,
             owner=metadata.get(_OWNER, ""),
             team=metadata.get(_TEAM),
-            scale=Scale.model_validate_json(metadata.get(_SCALE, "{}")),
+            scale=_scale(metadata.get(_SCALE, "{}")),
             reason=details.message if state == "queued" else None,
             dashboard=f"{address}/#/jobs/{details.submission_id}",
             created=created,
@@ -388,6 +389,13 @@ def _refused(on: str, text: str) -> CytorayError:
         return ForbiddenError(f"the Ray cluster at {on} refuses the token", field="RAY_AUTH_TOKEN")
     hint = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the token of the cluster"
     return UnauthorizedError(f"the Ray cluster at {on} asks for a token", field="--on", hint=hint)
+
+
+def _scale(text: str) -> Scale | None:
+    try:
+        return Scale.model_validate_json(text)
+    except ValidationError:  # written by another version, or by hand
+        return None
 
 
 def _time(milliseconds: int | None) -> datetime | None:

@@ -30,13 +30,14 @@ class Agreement:
     Attributes
     ----------
     alike
-        The task's first score of one set of answers where the other is taken for the truth; 1 where all are the same.
+        The task's first score of one set of answers where the other is taken for the truth; 1 where all are the same;
+        None where there is nothing to count.
     change
-        By how much the score against the real truth moves.
+        By how much the score against the real truth moves; None where there is nothing to count.
     """
 
-    alike: float
-    change: float
+    alike: float | None
+    change: float | None
 
 
 def agreement(bundle: Bundle, dataset: Dataset) -> dict[str, Agreement | None]:
@@ -70,9 +71,10 @@ def agreement(bundle: Bundle, dataset: Dataset) -> dict[str, Agreement | None]:
 
 def _compare(predictor: Predictor, other: Evaluation, reference: Evaluation) -> Agreement:
     answers, truths = ([one.prediction for one in evaluation.items] for evaluation in (other, reference))
-    metric = next(iter(reference.metrics))
-    change = other.metrics[metric] - reference.metrics[metric]
-    return Agreement(score_alike(predictor, answers, truths)[metric], change)
+    metric = reference.metric
+    before, after = reference.metrics.get(metric), other.metrics.get(metric)
+    change = None if before is None or after is None else after - before
+    return Agreement(score_alike(predictor, answers, truths).get(metric), change)
 
 
 def score_alike(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import secrets
 from collections.abc import Mapping
@@ -9,11 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from cytoray_analysis.errors import RequestError
-from cytoray_services.datasets import Dataset, DataSource, hash_dataset
+from cytoray_analysis.selection import EVERYTHING, Selection
+from cytoray_services.datasets import ALL, Dataset, DataSource, hash_dataset
 from cytoray_services.promotion.seen_data import read_seen_data
+from cytoray_services.records import reading
 from cytoray_services.registry import ModelVersion, Registry, whoami
 
-GROUP = "group"  # the column that groups images where a manifest has it and no other is named
 _TAG = "evaluation_set."
 
 
@@ -33,6 +35,10 @@ class FrozenSet:
         The column whose values belong together, such as a patient or a well; None where every image stands alone.
     who, when, reason
         Who froze it.
+    metric
+        The score in which a candidate must be better; None for the task's first.
+    guards
+        By score: how much of it may be lost, besides what :func:`~cytoray_services.promotion.policy.guards_of` guards.
     """
 
     source: DataSource
@@ -43,6 +49,8 @@ class FrozenSet:
     who: str = ""
     when: str = ""
     reason: str = ""
+    metric: str | None = None
+    guards: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def open(self) -> Dataset:
         """Open it; whether its content is still that of `digest` is another question."""
@@ -56,8 +64,9 @@ class FrozenSet:
 
     def to_record(self) -> dict[str, object]:
         """Return what JSON can say."""
-        plain = {name: getattr(self, name) for name in ("split", "digest", "by", "group", "who", "when", "reason")}
-        return {"source": self.source.to_record(), **plain}
+        names = ("split", "digest", "by", "group", "who", "when", "reason", "metric")
+        plain = {name: getattr(self, name) for name in names}
+        return {"source": self.source.to_record(), **plain, "guards": dict(self.guards)}
 
     @classmethod
     def from_record(cls, record: Mapping[str, object]) -> FrozenSet:
@@ -66,8 +75,18 @@ class FrozenSet:
         return cls(source=DataSource.from_record(values.pop("source")), **values)  # type: ignore[arg-type]
 
 
-def freeze(source: DataSource, split: str, *, by: str | None = None, group: str | None = None) -> FrozenSet:
-    """Look at a data set and fix its content.
+def freeze(
+    source: DataSource,
+    split: str | None = None,
+    *,
+    by: str | None = None,
+    group: str | None = None,
+    metric: str | None = None,
+    guards: Mapping[str, float] | None = None,
+) -> FrozenSet:
+    """Look at a data set and fix its content, and by which scores it judges.
+
+    Without a `split` it is ``test``; of a data set in which no split is given, all of it.
 
     Raises
     ------
@@ -76,7 +95,10 @@ def freeze(source: DataSource, split: str, *, by: str | None = None, group: str 
     RequestError
         It has no such column.
     """
-    dataset = source.open().split(split)
+    whole = source.open()
+    if split is None:
+        split = ALL if whole.derived_split else "test"
+    dataset = whole.split(split)
     columns = set.intersection(*(set(item.row) for item in dataset.items))
     for field, column in (("by", by), ("group", group)):
         if column is not None and column not in columns:
@@ -85,46 +107,94 @@ def freeze(source: DataSource, split: str, *, by: str | None = None, group: str 
                 field=field,
                 hint=f"the columns are: {', '.join(sorted(columns)) or 'none, for there is no manifest'}",
             )
-    if group is None and GROUP in columns:
-        group = GROUP
-    return FrozenSet(source, split, hash_dataset(dataset), by, group)
+    if group is None and dataset.group_column in columns:
+        group = dataset.group_column
+    return FrozenSet(source, split, hash_dataset(dataset), by, group, metric=metric, guards=dict(guards or {}))
 
 
 def recorded_set(registry: Registry, name: str) -> FrozenSet | None:
     """Return the frozen set of a model; None where none was recorded."""
-    records = [value for key, value in sorted(registry.notes(name).items()) if key.startswith(_TAG)]
-    return FrozenSet.from_record(json.loads(records[-1])) if records else None
+    records = [(key, value) for key, value in sorted(registry.notes(name).items()) if key.startswith(_TAG)]
+    if not records:
+        return None
+    key, value = records[-1]
+    with reading(
+        f"the tag {key} of the model {name}",
+        "an evaluation set",
+        hint="restore that tag in MLflow, or freeze a set again: --on DATASET --replace-set --reason WHY",
+    ):
+        return FrozenSet.from_record(json.loads(value))
+
+
+def choice_of(registry: Registry, version: ModelVersion) -> Selection:
+    """Return what of each image a version was trained on; everything where nothing is recorded about that."""
+    seen = read_seen_data(registry.run(version.run_id)) if version.run_id else None
+    return EVERYTHING if seen is None else seen.source.selection
 
 
 def settle(
-    registry: Registry, version: ModelVersion, given: FrozenSet | None, *, replacing: bool = False, reason: str = ""
+    registry: Registry,
+    version: ModelVersion,
+    given: FrozenSet | None,
+    *,
+    replacing: bool = False,
+    force: bool = False,
+    reason: str = "",
 ) -> FrozenSet:
     """Return the set that judges a version: the recorded one, or the first that is named, which is then recorded.
 
     Parameters
     ----------
     given
-        What the caller names. None: the recorded one, or the validation data of the version's own training.
+        What the caller names. None: the recorded one, or the split ``test`` of the version's own data.
     replacing
         Whether `given` may differ from what is recorded.
+    force
+        Whether the split ``val`` judges where there is no ``test``, although it chose the version.
 
     Raises
     ------
     RequestError
-        Another set is recorded, or nothing is known that could be frozen.
+        Another set is recorded, or one of which another channel, plane, … is chosen than the version was trained on;
+        or nothing is known that could be frozen.
     """
-    known = recorded_set(registry, version.name)
+    # A set that is replaced need not even be readable.
+    known = None if replacing and given is not None else recorded_set(registry, version.name)
+    judging = given or known
+    if judging is not None:
+        _refuse_another_choice(judging.source.selection, choice_of(registry, version), version)
     if given is None and known is not None:
         return known
     if known is not None and given is not None and not replacing:
         _refuse_another(known, given, version.name)
         # The same content may lie elsewhere now, and stricter conditions may come, but none is given up.
-        given = replace(given, by=given.by or known.by, group=given.group or known.group)
-    chosen = given if given is not None else _validation_data(registry, version)
+        given = replace(
+            given,
+            by=given.by or known.by,
+            group=given.group or known.group,
+            metric=given.metric or known.metric,
+            guards=_strictest(given.guards, known.guards),
+        )
+    chosen = given if given is not None else _own_data(registry, version, force=force)
     chosen = replace(chosen, who=whoami(), when=datetime.now(UTC).isoformat(), reason=reason)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     registry.note(version.name, {f"{_TAG}{stamp}.{secrets.token_hex(2)}": json.dumps(chosen.to_record())})
     return chosen
+
+
+def _refuse_another_choice(judging: Selection, trained: Selection, version: ModelVersion) -> None:
+    """Refuse a set of which something else is chosen; without a choice in training there may be one here."""
+    if trained.given() and judging != trained:
+        raise RequestError(
+            f"expected an evaluation set of what {version.reference} was trained on ({_shown(trained)}), got one of "
+            f"{_shown(judging)}",
+            field="on",
+            hint="judge by a set that is chosen in the same way: --on DATASET --replace-set --reason WHY",
+        )
+
+
+def _shown(selection: Selection) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in selection.given().items()) or "everything"
 
 
 def _refuse_another(known: FrozenSet, given: FrozenSet, name: str) -> None:
@@ -136,19 +206,38 @@ def _refuse_another(known: FrozenSet, given: FrozenSet, name: str) -> None:
             field="on",
             hint=hint,
         )
-    for field in ("by", "group"):
+    if given.source.selection != known.source.selection:
+        chosen, wanted = _shown(known.source.selection), _shown(given.source.selection)
+        raise RequestError(f"{name} is judged by {chosen} of each image, got {wanted}", field="on", hint=hint)
+    for field, what in (("by", "column"), ("group", "column"), ("metric", "score")):
         recorded, wanted = getattr(known, field), getattr(given, field)
         if recorded is not None and wanted not in (None, recorded):
-            raise RequestError(f"{name} is judged by the column {recorded!r}, got {wanted!r}", field=field, hint=hint)
+            raise RequestError(f"{name} is judged by the {what} {recorded!r}, got {wanted!r}", field=field, hint=hint)
 
 
-def _validation_data(registry: Registry, version: ModelVersion) -> FrozenSet:
+def _strictest(given: Mapping[str, float], known: Mapping[str, float]) -> dict[str, float]:
+    both = {**known, **given}
+    return {name: min(both[name], known.get(name, both[name])) for name in both}
+
+
+def _own_data(registry: Registry, version: ModelVersion, *, force: bool) -> FrozenSet:
+    """Freeze what of a version's own data chose nothing: the split ``test``."""
     seen = read_seen_data(registry.run(version.run_id)) if version.run_id else None
-    if seen is None or "val" not in seen.images:
+    if seen is None or not {"val", "test"} & seen.images.keys():
         raise RequestError(
             f"expected an evaluation set for {version.name}: none is recorded, and nothing is recorded about the data "
             f"that {version.reference} was trained on",
             field="on",
             hint="name one: cytoray models promote MODEL --on DATASET",
         )
-    return freeze(seen.source, "val")
+    if "test" in seen.images:
+        return freeze(seen.source, "test")
+    if force:
+        return freeze(seen.source, "val")
+    raise RequestError(
+        f"expected images that chose nothing to judge {version.reference} by: its data have no split test, and val "
+        "chose its epoch and its decoding",
+        field="on",
+        hint="name other labelled images: --on DATASET, or give the data set a split test (about 60 images or groups "
+        "are enough for one to be drawn); to judge by val nevertheless: --force --reason WHY",
+    )

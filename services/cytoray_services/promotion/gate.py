@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,23 +11,33 @@ from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.errors import RequestError
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.datasets import hash_dataset
-from cytoray_services.evaluation import Evaluation, evaluate, scored
+from cytoray_services.evaluation import Evaluation, ItemScore, evaluate, scored
 from cytoray_services.promotion.agreement import agreement
+from cytoray_services.promotion.attempts import attempt_of
 from cytoray_services.promotion.checks import (
-    TOLERANCE,
     Check,
     check_agreement,
     check_better,
     check_frozen,
+    check_losses,
     check_overlap,
     check_self_test,
-    check_subgroups,
 )
 from cytoray_services.promotion.frozen_set import FrozenSet, settle
+from cytoray_services.promotion.policy import TOLERANCE, guards_of
 from cytoray_services.promotion.report import checks_as_json, checks_as_markdown, describe, draw_comparison
-from cytoray_services.promotion.resampling import Comparison, compare, seed_of
+from cytoray_services.promotion.resampling import (
+    LOSSES,
+    Comparison,
+    Loss,
+    compare_units,
+    find_loss,
+    level_of,
+    seed_of,
+)
 from cytoray_services.promotion.seen_data import SeenData, image_digests, read_seen_data
 from cytoray_services.registry import CHAMPION, ModelVersion, Registry, whoami
+from cytoray_services.statistics.counts import Score, UnitScores, unit_scores
 
 Progress = Callable[[str], None]
 
@@ -108,7 +118,9 @@ def promote(
     champion = aliases.get(wish.alias)
     if champion is not None and champion.version == version.version:
         return Promotion(version, (), False, "")
-    frozen = settle(registry, version, wish.given, replacing=wish.replacing, reason=wish.reason)
+    if wish.given is not None:  # before it is recorded
+        _require_known(wish.given, Bundle.load(registry.fetch(version)))
+    frozen = settle(registry, version, wish.given, replacing=wish.replacing, force=wish.force, reason=wish.reason)
     checks, comparison = _examine(registry, version, champion, frozen, wish.tolerance, progress)
     failed = [check for check in checks if not check.passed]
     report = _store(registry, version, champion, frozen, wish, checks, comparison)
@@ -142,47 +154,129 @@ def _examine(
         return (unchanged, check_self_test(bundle)), None
     progress(f"evaluating {version.reference}")
     evaluation = evaluate(Predictor(bundle, precision="fp32"), dataset, by=frozen.by)
-    comparison = old = None
+    old = comparison = scores = subgroups = None
+    attempt = 1
     if champion is not None:
         progress(f"evaluating {champion.reference}")
         old = evaluate(Predictor(Bundle.load(registry.fetch(champion)), precision="fp32"), dataset, by=frozen.by)
+        attempt = attempt_of(registry, version.name, frozen.digest, version.digest, champion.digest)
         seed = seed_of(version.digest, champion.digest, frozen.digest)
-        comparison = compare_evaluations(evaluation, old, bundle, frozen.group, seed=seed)
+        judged = judge(evaluation, old, bundle, frozen, tolerance=tolerance, attempt=attempt, seed=seed)
+        comparison, scores, subgroups = judged.comparison, judged.scores, judged.subgroups
     progress("comparing fp32 with bf16")
-    alike = check_agreement(agreement(bundle, dataset), next(iter(evaluation.metrics)))
+    alike = check_agreement(agreement(bundle, dataset), evaluation.metric)
     progress("looking for images in common")
     seen = _seen_by(registry, version)
     return (
         unchanged,
-        check_better(comparison, evaluation),
-        check_subgroups(evaluation, old, frozen.by, tolerance),
+        check_better(comparison, evaluation, old, metric=frozen.metric, attempt=attempt),
+        check_losses("other scores", scores, "no other score is guarded"),
+        check_losses("subgroups", subgroups, "no column of subgroups is named"),
         check_self_test(bundle),
         alike,
         check_overlap(seen, image_digests(dataset)),
     ), comparison
 
 
-def compare_evaluations(
-    candidate: Evaluation, champion: Evaluation, bundle: Bundle, group: str | None, *, seed: int = 0
-) -> Comparison:
-    """Compare two evaluations of the same images by the first metric of their task.
+def _require_known(frozen: FrozenSet, bundle: Bundle) -> None:
+    """Refuse a policy that names scores of another task: nothing would be guarded by them."""
+    from cytoray_analysis.tasks import get_task
+
+    known = get_task(bundle.spec.task.name, bundle.spec.task.arguments).output.metrics
+    named = [("metric", frozen.metric), *(("guard", name) for name in frozen.guards)]
+    for field, name in named:
+        if name is not None and name not in known:
+            raise RequestError(
+                f"expected one of the scores of {bundle.spec.task.name}, got {name!r}",
+                field=field,
+                hint=f"the scores are: {', '.join(known)}",
+            )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A candidate beside the champion, by all that a policy asks.
+
+    Attributes
+    ----------
+    comparison
+        By the score in which it must be better; None where one of them lacks it.
+    scores, subgroups
+        What is lost of other scores, and in each subgroup.
+    """
+
+    comparison: Comparison | None
+    scores: tuple[Loss, ...]
+    subgroups: tuple[Loss, ...]
+
+
+def judge(
+    candidate: Evaluation,
+    champion: Evaluation,
+    bundle: Bundle,
+    frozen: FrozenSet,
+    *,
+    tolerance: float = TOLERANCE,
+    attempt: int = 1,
+    seed: int = 0,
+) -> Judged:
+    """Compare two evaluations of the same images.
 
     Parameters
     ----------
     bundle
         Of either; it names the task.
-    group
-        Column of the manifest whose values are drawn together.
+    frozen
+        By which scores and in which subgroups; images of one group are drawn together.
+    tolerance
+        How much of the score a subgroup may lose.
+    attempt, seed
+        See :func:`~cytoray_services.promotion.resampling.level_of` and
+        :func:`~cytoray_services.promotion.resampling.compare`.
     """
     from cytoray_analysis.tasks import get_task
 
-    first = candidate.items
-    groups = [one.image if group is None else one.labelled.items[0].row[group] for one in first]
-    answers, old = ([scored(one.prediction) for one in items] for items in (first, champion.items))
-    truths, old_truths = ([one.labelled.truth for one in items] for items in (first, champion.items))
     task = get_task(bundle.spec.task.name, bundle.spec.task.arguments)
-    metric = next(iter(candidate.metrics))
-    return compare(metric, (answers, truths), (old, old_truths), groups, task.score, seed=seed)
+    metric = frozen.metric or candidate.metric
+    guards = guards_of(metric, task.output.metrics, frozen.guards)
+    both = [_counted(one.items, frozen, task.score, [metric, *guards], one.metrics) for one in (candidate, champion)]
+    comparison = None
+    if all(metric in one.whole for one in both):
+        comparison = compare_units(metric, both[0], both[1], len(candidate.items), seed=seed, level=level_of(attempt))
+    scores = [
+        find_loss(name, name, both[0], both[1], allowed, level=LOSSES / len(guards), seed=seed)
+        for name, allowed in guards.items()
+    ]
+    subgroups = []
+    for group in candidate.groups:
+        parts = [
+            _counted(
+                [item for item in one.items if item.group == group], frozen, task.score, [metric], one.groups[group]
+            )
+            for one in (candidate, champion)
+        ]
+        name, level = f"{frozen.by} = {group}", LOSSES / len(candidate.groups)
+        subgroups.append(find_loss(name, metric, parts[0], parts[1], tolerance, level=level, seed=seed))
+    return Judged(comparison, tuple(scores), tuple(subgroups))
+
+
+def _counted(
+    items: Sequence[ItemScore],
+    frozen: FrozenSet,
+    score: Score,
+    metrics: Sequence[str],
+    whole: Mapping[str, float],
+) -> UnitScores:
+    group = frozen.group
+    units = [one.image if group is None else one.labelled.items[0].row[group] for one in items]
+    return unit_scores(
+        [scored(one.prediction) for one in items],
+        [one.labelled.truth for one in items],
+        units,
+        score,
+        metrics,
+        whole=whole,
+    )
 
 
 def _seen_by(registry: Registry, version: ModelVersion) -> dict[str, SeenData | None]:

@@ -42,7 +42,7 @@ def draw_comparison(comparison: Comparison, candidate: str, champion: str) -> by
     figure = new_figure(width=7.0, height=3.8)
     axes = figure.add_subplot()
     differences = comparison.differences
-    span = float(np.abs(differences).max()) or 1.0
+    span = float(np.abs(differences[np.isfinite(differences)]).max(initial=0.0)) or 1.0
     bins = np.linspace(-span, span, 61)
     for chosen, colour, label in (
         (differences > 0, "#1b7f79", f"{candidate} better"),

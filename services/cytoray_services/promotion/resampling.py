@@ -8,22 +8,28 @@ Translation Evaluation, EMNLP 2004). Images of one group are drawn together, sin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoray_services.promotion.counts import pooled_score
+from cytoray_analysis.tasks.metrics import metric_named
 from cytoray_services.registry.versions import DIGEST
+from cytoray_services.statistics import FEW
+from cytoray_services.statistics.counts import Score, UnitScores, unit_scores
+from cytoray_services.statistics.resampling import corrected_level, resampled
 
 # Of ten equal candidates two or more pass by luck with a probability of 0.4 %; at 2.5 % it would be 2.5 %.
 LEVEL = 0.01
+ALL_ATTEMPTS = 0.05  # at most so often any of all candidates on one evaluation set passes by luck
+LOSSES = 0.05  # at most so often equal models are refused for a loss in any group or score
 RESAMPLES = 20_000
-RESAMPLES_OF_SLOW_SCORES = 2_000
-_RESAMPLES_AT_ONCE = 1_000
+MOST_RESAMPLES = 200_000
 
 Numbers = NDArray[np.float64]
+Answered = tuple[Sequence[object], Sequence[object]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +43,14 @@ class Comparison:
     candidate, champion
         Their scores over all images.
     differences
-        (resamples,) candidate minus champion.
+        (resamples,) by how much the candidate is better, whichever direction of the metric is; NaN where there was
+        nothing to count.
     images, groups
         How many images, and how many groups that stand for themselves.
     probability
         One-sided: how often a resample does not favour the candidate.
     level
-        What `probability` must not exceed: :data:`LEVEL`, corrected for few groups.
+        What `probability` must not exceed, corrected for few groups; 0 below six, which can show nothing.
     """
 
     metric: str
@@ -56,27 +63,73 @@ class Comparison:
     level: float
 
     @property
+    def gain(self) -> float:
+        """By how much the candidate is better, in the metric's unit."""
+        return metric_named(self.metric).gain(self.candidate, self.champion)
+
+    @property
     def better(self) -> bool:
         """Whether the candidate is better by more than chance."""
-        return self.candidate > self.champion and self.probability <= self.level
+        return self.gain > 0 and self.probability <= self.level
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Whether the candidate loses more than is tolerated, in one group or by one score.
+
+    Attributes
+    ----------
+    name
+        Of the group, or of the score.
+    metric
+        The score.
+    candidate, champion
+        Their scores; None where there is nothing to count.
+    tolerance
+        How much may be lost, in the metric's unit.
+    groups
+        How many units it rests on.
+    verdict
+        ``worse``: the loss is shown; ``kept``: that there is none is shown; else ``unknown``: so few cannot tell.
+    """
+
+    name: str
+    metric: str
+    candidate: float | None
+    champion: float | None
+    tolerance: float
+    groups: int
+    verdict: Literal["worse", "kept", "unknown"]
+
+
+def level_of(attempt: int) -> float:
+    """Return the level of the k-th comparison on one evaluation set.
+
+    The first is tested at :data:`LEVEL`, later ones at less and less, so that all together, however many, exceed
+    :data:`ALL_ATTEMPTS` in no case: 0.05 · 4 / ((k + 3)(k + 4)), whose sum over all k is 0.05 (alpha spending: Foster &
+    Stine, J. R. Stat. Soc. B 70, 429 (2008)).
+    """
+    first = ALL_ATTEMPTS / LEVEL - 1
+    return ALL_ATTEMPTS * first / ((attempt + first - 1) * (attempt + first))
 
 
 def compare(
     metric: str,
-    candidate: tuple[Sequence[object], Sequence[object]],
-    champion: tuple[Sequence[object], Sequence[object]],
+    candidate: Answered,
+    champion: Answered,
     groups: Sequence[object],
-    score: Callable[[Sequence[object], Sequence[object]], dict[str, float]],
+    score: Score,
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
+    level: float = LEVEL,
 ) -> Comparison:
     """Compare two models on the same images.
 
     Parameters
     ----------
     metric
-        A score of the task; more is better.
+        A score of the task.
     candidate, champion
         Answers and truths, image by image.
     groups
@@ -85,36 +138,77 @@ def compare(
         The task's own.
     seed
         Of the draw: the same question gets the same answer, so that asking again is no second chance.
+    resamples
+        How many, at least; more where `level` asks for more.
+    level
+        How often an equal candidate may pass by luck.
     """
-    names, members = np.unique(np.array([str(group) for group in groups]), return_inverse=True)
-    level = corrected_level(len(names))
-    scores = [pooled_score(metric, *answered, score) for answered in (candidate, champion)]
-    if not all(counted for _, counted in scores) or level * resamples < 1:  # slow, or beyond reach anyway
-        resamples = min(resamples, RESAMPLES_OF_SLOW_SCORES)
-    random, parts = np.random.default_rng(seed), []
-    for start in range(0, resamples, _RESAMPLES_AT_ONCE):
-        size = min(_RESAMPLES_AT_ONCE, resamples - start)
-        draws = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size)
-        parts.append([pooled(draws[:, members]) for pooled, _ in scores])
-    values = np.concatenate(parts, axis=1)
-    wholes = [float(pooled(np.ones((1, len(members)), np.int64))[0]) for pooled, _ in scores]
-    differences = values[0] - values[1]
-    probability = (1 + int(np.count_nonzero(differences <= 0))) / (1 + resamples)
-    return Comparison(metric, wholes[0], wholes[1], differences, len(members), len(names), probability, level)
+    counted = [unit_scores(*answered, groups, score, [metric]) for answered in (candidate, champion)]
+    return compare_units(metric, counted[0], counted[1], len(groups), seed=seed, resamples=resamples, level=level)
 
 
-def corrected_level(groups: int) -> float:
-    """Return the share of a bootstrap distribution that stands for :data:`LEVEL` when there are few groups.
+def compare_units(
+    metric: str,
+    candidate: UnitScores,
+    champion: UnitScores,
+    images: int,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Comparison:
+    """Compare two models of which the units were counted; see :func:`compare`."""
+    units = candidate.units
+    allowed = corrected_level(units, level) if units >= FEW else 0.0
+    needed = math.inf if allowed == 0 else 2 / allowed
+    resamples = max(resamples, math.ceil(needed)) if needed <= MOST_RESAMPLES else min(resamples, 2_000)
+    values = resampled([candidate, champion], metric, seed=seed, resamples=resamples)
+    differences = _gains(metric, *values)
+    # A resample in which either has nothing to count does not favour the candidate.
+    probability = (1 + int(np.count_nonzero(~(differences > 0)))) / (1 + resamples)
+    new, old = candidate.whole[metric], champion.whole[metric]
+    return Comparison(metric, new, old, differences, images, units, probability, allowed)
 
-    Resamples of few vary too little. The quantile of Student's t, widened by √(n / (n − 1)), makes up for that
-    (Hesterberg, What Teachers Should Know About the Bootstrap, Am Stat 69, 371 (2015), section 5.3, "expanded
-    percentile interval"). With five groups or fewer it is beyond what :data:`RESAMPLES` can show: nothing passes.
+
+def find_loss(
+    name: str,
+    metric: str,
+    candidate: UnitScores,
+    champion: UnitScores,
+    tolerance: float,
+    *,
+    level: float,
+    seed: int = 0,
+    resamples: int = RESAMPLES // 2,
+) -> Loss:
+    """Tell whether a candidate loses more than `tolerance`: only what a paired bootstrap shows counts.
+
+    Parameters
+    ----------
+    level
+        How often a loss of just `tolerance` may be called more than that.
     """
-    from scipy.stats import norm, t
+    new, old = candidate.whole.get(metric), champion.whole.get(metric)
+    verdict: Literal["worse", "kept", "unknown"] = "unknown"
+    if new is not None and old is not None and candidate.units >= FEW:
+        values = resampled([candidate, champion], metric, seed=seed, resamples=resamples)
+        gains = _gains(metric, *values)
+        allowed = max(corrected_level(candidate.units, level), 1 / (1 + resamples))
+        lost, kept = (
+            (1 + int(np.count_nonzero(~one))) / (1 + resamples) for one in (gains < -tolerance, gains >= -tolerance)
+        )
+        if lost <= allowed and metric_named(metric).gain(new, old) < -tolerance:
+            verdict = "worse"
+        elif kept <= allowed:
+            verdict = "kept"
+    return Loss(name, metric, new, old, tolerance, candidate.units, verdict)
 
-    if groups < 2:
-        return 0.0
-    return float(norm.cdf(t.ppf(LEVEL, groups - 1) * math.sqrt(groups / (groups - 1))))
+
+def _gains(metric: str, new: Numbers, old: Numbers) -> Numbers:
+    known = metric_named(metric)
+    if known.better == "nearer":
+        return np.abs(old - known.target) - np.abs(new - known.target)
+    return new - old if known.better == "higher" else old - new
 
 
 def seed_of(*digests: str) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from cytoray_analysis.images import Image, read_image
 from cytoray_analysis.tracking.ctc import read_movie
 from cytoray_services.datasets import Dataset, DataSource, Item, hash_dataset, open_dataset, passing
+from cytoray_services.records import reading
 from cytoray_services.registry import Run
 
 SEEN = "data/seen.json"  # where it lies in a run
@@ -65,7 +66,7 @@ def record_seen_data(run: Run, source: DataSource, dataset: Dataset, digest: str
     """
     columns = dict(source.columns) or None
     folders = {
-        str(root): hash_dataset(open_dataset(root, columns=columns, truth=source.truth))
+        str(root): hash_dataset(open_dataset(root, columns=columns, truth=source.truth, drawing_test=False))
         for root in (*source.roots, *source.validation)
     }
     images = {name: frozenset(image_digests(dataset.split(name))) for name in dataset.splits}
@@ -76,8 +77,9 @@ def record_seen_data(run: Run, source: DataSource, dataset: Dataset, digest: str
 
 def read_seen_data(run: Run) -> SeenData | None:
     """Return what the training of a run has seen; None where nothing is recorded about it."""
-    text = run.read_text(SEEN)
-    return None if text is None else SeenData.from_json(text)
+    with reading(f"{SEEN} of the run {run.run_id}", "what a training has seen"):
+        text = run.read_text(SEEN)
+        return None if text is None else SeenData.from_json(text)
 
 
 def image_digests(dataset: Dataset) -> dict[str, Path]:

@@ -16,11 +16,13 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from cytoray_analysis.errors import CytorayError, ModelNotFoundError, PlatformError, RequestError
+from cytoray_services.registry.database_faults import database_fault, is_of_database
 from cytoray_services.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,11 +48,15 @@ class Connection:
         self.uri = settings.tracking_uri
 
     @contextlib.contextmanager
-    def client(self, *, quick: bool = False) -> Iterator[MlflowClient]:
+    def client(self, *, model: str | None = None, quick: bool = False, create: bool = False) -> Iterator[MlflowClient]:
         """Lend the client for a few calls.
 
         Parameters
         ----------
+        model
+            The name or the reference that is asked for, for the error where there is no registry.
+        create
+            Make the registry's database where there is none; else there is no model in it.
         quick
             Give up after :data:`SECONDS_TO_ANSWER` where MLflow would wait and try again for a quarter of an hour:
             for questions, whose answers are small; not for files.
@@ -62,6 +68,13 @@ class Connection:
         ModelNotFoundError, RequestError
             What MLflow says about the caller's wish.
         """
+        if not create and not self.is_there:  # MLflow would make the file, and who only reads makes nothing
+            named = "" if model is None else f" {model!r}"
+            raise ModelNotFoundError(
+                f"there is no model{named}; there is none yet in {self._file}, which does not exist",
+                field="model",
+                hint="train one: cytoray train RECIPE; or let CYTORAY_HOME name the folder that holds your models",
+            )
         # MLflow itself would retry for minutes before it gives up.
         _require_answer(self.uri)
         with default_environment(**_IMPATIENCE) if quick else contextlib.nullcontext():
@@ -70,6 +83,22 @@ class Connection:
                 yield client
             except mlflow_error as error:
                 raise _translated(error, self.shown_uri) from error
+            except Exception as error:
+                fault = _of_database(error, self.shown_uri)
+                if fault is None:
+                    raise
+                raise fault from error
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is something to ask: a server, or the file of a SQLite database."""
+        return self._file is None or self._file.exists()
+
+    @property
+    def _file(self) -> Path | None:
+        scheme, _, file = self.uri.partition(":///")
+        file = file.partition("?")[0]
+        return Path(file) if scheme == "sqlite" and file not in ("", ":memory:") else None
 
     def artifact_location(self, experiment: str) -> str | None:
         """Return where a new experiment keeps its files; None leaves the choice to the server."""
@@ -104,6 +133,11 @@ class Connection:
                 client.search_registered_models(max_results=1)
         except MlflowException as error:
             raise _translated(error, self.shown_uri) from error
+        except Exception as error:
+            fault = _of_database(error, self.shown_uri)
+            if fault is None:
+                raise
+            raise fault from error
         return client, MlflowException
 
     @contextlib.contextmanager
@@ -156,12 +190,19 @@ def _behind_proxy(scheme: str, host: str) -> bool:
 
 
 def _translated(error: MlflowException, uri: str) -> CytorayError:
+    if fault := database_fault(str(error.message), uri):
+        return fault
     message = f"MLflow: {error.message}"
     if error.error_code == "RESOURCE_DOES_NOT_EXIST":
         return ModelNotFoundError(message)
     if error.error_code == "INVALID_PARAMETER_VALUE":
         return RequestError(message)
     return PlatformError(message, hint=f"the registry is {uri}; see its log")
+
+
+def _of_database(error: Exception, uri: str) -> PlatformError | None:
+    """Return the sentence for an error of the database under MLflow; None for any other error."""
+    return database_fault(str(error), uri) if is_of_database(error) else None
 
 
 # MLflow reads them at every request.

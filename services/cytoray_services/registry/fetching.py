@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cytoray_analysis.errors import BundleError
+from cytoray_analysis.errors import BundleError, ModelNotFoundError, PlatformError
+from cytoray_analysis.files import draft_folder, follow_umask
+from cytoray_services.registry.artifacts import artifact_store, present_uri
 from cytoray_services.registry.connection import Connection, default_environment
 from cytoray_services.registry.versions import DIGEST, ModelVersion
 
@@ -39,20 +40,26 @@ def fetch(connection: Connection, version: ModelVersion) -> Path:
 def _download(connection: Connection, version: ModelVersion, target: Path) -> None:
     from cytoray_analysis.bundle import Bundle
 
-    prefix = f".{version.digest}-"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{version.digest}"
     for abandoned in target.parent.glob(f"{prefix}*"):  # by a process that was killed, for the lock is ours
         shutil.rmtree(abandoned)
-    draft = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    draft = draft_folder(target)
     try:
+        source = present_uri(version.source, connection.settings)
+        folder, _, name = source.rpartition("/")
         no_bar = default_environment(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
-        with connection.client(), no_bar:
-            from mlflow.artifacts import download_artifacts
-
-            downloaded = download_artifacts(
-                artifact_uri=version.source, dst_path=str(draft), tracking_uri=connection.uri
-            )
+        try:
+            with connection.client(), no_bar:
+                downloaded = artifact_store(folder, connection.uri).download_artifacts(name, str(draft))
+        except (PlatformError, ModelNotFoundError) as error:
+            reason = error.message.strip().splitlines()[-1]  # MLflow lists every file that it tried
+            raise type(error)(
+                f"the files of {version.reference} cannot be fetched from {source}: {reason}",
+                field=error.field,
+                hint=error.hint,
+            ) from error
         check_digest(Bundle.load(downloaded), version)
+        follow_umask(Path(downloaded))
         Path(downloaded).replace(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cytoray_analysis.errors import MissingFileError, PlatformError
 from cytoray_analysis.files import write_whole
+from cytoray_services.records import reading
 from cytoray_services.registry.connection import Connection
 from cytoray_services.registry.run import Run, Status
 
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 KEPT = "kept-record"  # the folder, beside the bundle of its training
 _START, _CALLS, _DONE, _MODEL = "start.json", "calls.jsonl", "done.json", "model.json"
+_KEPT_CALLS = frozenset({"log_params", "set_tags", "log_file", "log_entries", "end"})
 
 
 class KeptRun(Run):
@@ -142,27 +144,42 @@ def deliver(registry: Registry, folder: Path) -> tuple[str, dict[str, Any]]:
     PlatformError
         MLflow does not answer; what was not delivered stays.
     """
-    start = json.loads((folder / _START).read_text(encoding="utf-8"))
+    start, done, calls, wanted = _kept(folder)
     run = registry.start_run(**start)
     _write(folder / _START, {**start, "run_id": run.run_id})
-    done = json.loads((folder / _DONE).read_text(encoding="utf-8")) if (folder / _DONE).is_file() else 0
     ended = False
-    for number, line in enumerate(_lines(folder)):
-        entry = json.loads(line)
-        ended = entry["call"] == "end"
+    for number, (call, arguments) in enumerate(calls):
+        ended = call == "end"
         if number < done and not ended:
             continue
-        arguments = entry["arguments"]
-        if entry["call"] == "log_file":
+        if call == "log_file":
             arguments[0] = folder / arguments[0]
-        getattr(run, entry["call"])(*arguments)
+        getattr(run, call)(*arguments)
         _write(folder / _DONE, number + 1)
     if not ended:
         run.flush()
-    model = folder / _MODEL
-    wanted = json.loads(model.read_text(encoding="utf-8")) if model.is_file() else {}
     shutil.rmtree(folder)
     return run.run_id, wanted
+
+
+def _kept(folder: Path) -> tuple[dict[str, Any], int, list[tuple[str, list[Any]]], dict[str, Any]]:
+    """Read all that is kept of a run, before any of it goes to MLflow: start, calls done, calls, model."""
+    with reading(folder / _START, "how a run began"):
+        start = json.loads((folder / _START).read_text(encoding="utf-8"))
+        start = {name: start[name] for name in ("experiment", "name", "params", "tags", "run_id")}
+    with reading(folder / _DONE, "the number of calls that MLflow has taken"):
+        done = int(json.loads((folder / _DONE).read_text(encoding="utf-8"))) if (folder / _DONE).is_file() else 0
+    calls = []
+    for number, line in enumerate(_lines(folder), 1):
+        with reading(f"{folder / _CALLS}, line {number}", "a call of a run"):
+            entry = json.loads(line)
+            if entry["call"] not in _KEPT_CALLS:
+                raise ValueError(f"no call of a run is named {entry['call']!r}")
+            calls.append((entry["call"], list(entry["arguments"])))
+    with reading(folder / _MODEL, "the name of a model and its scores"):
+        model = json.loads((folder / _MODEL).read_text(encoding="utf-8")) if (folder / _MODEL).is_file() else {}
+        wanted = {"name": str(model["name"]), "metrics": dict(model["metrics"])} if model else {}
+    return start, done, calls, wanted
 
 
 def _lines(folder: Path) -> list[str]:

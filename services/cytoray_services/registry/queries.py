@@ -127,7 +127,7 @@ def model_version(found: MlflowModelVersion, aliases: Mapping[str, str]) -> Mode
         run_id=found.run_id or None,
         digest=found.tags.get("digest", ""),
         created=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
-        metrics=metrics_from_tags(found.tags),
+        metrics=metrics_from_tags(found.tags, f"{found.name}/{version}"),
         tags=facts_from_tags(found.tags),
         source=found.source or "",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cytoray_analysis.errors import ModelNotFoundError
 from cytoray_services.registry.fetching import check_digest
 from cytoray_services.registry.store import Registry
 from cytoray_services.registry.versions import ModelVersion
@@ -45,7 +46,13 @@ def load_bundle(reference: str, settings: Settings, *, known: bool = False) -> t
     if looks_like_path or (folder / SPEC).is_file():
         return Bundle.load(folder), None
     registry = Registry.open(settings)
-    version = registry.resolve_or_known(reference)[0] if known else registry.resolve(reference)
+    try:
+        version = registry.resolve_or_known(reference)[0] if known else registry.resolve(reference)
+    except ModelNotFoundError as error:
+        if not folder.is_dir():
+            raise
+        hint = f"there is a folder {reference}, but it holds no {SPEC}: is it the model?"
+        raise ModelNotFoundError(error.message, field=error.field, hint=hint) from error
     bundle = Bundle.load(registry.fetch(version))
     check_digest(bundle, version)
     return bundle, version

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from cytoray_analysis.errors import MissingFileError, PlatformError
+from cytoray_services.registry.artifacts import RunFiles
 from cytoray_services.registry.connection import Connection, default_environment
 from cytoray_services.registry.versions import flatten, metric_name
 
@@ -124,7 +125,7 @@ class Run:
         if not Path(path).is_file():
             raise MissingFileError(f"there is no file {path}", field=str(path))
         with self._connection.client() as client:
-            client.log_artifact(self.run_id, str(path), folder or None)
+            RunFiles(client, self._connection, self.run_id).add_file(Path(path), folder)
 
     def log_bytes(self, data: bytes, path: str) -> None:
         """Store `data`, such as a PNG picture, as the file `path` of the run."""
@@ -148,14 +149,14 @@ class Run:
         """
         folder = str(PurePosixPath(path).parent)
         with self._connection.client() as client:
-            files = client.list_artifacts(self.run_id, None if folder == "." else folder)
-            if path not in {file.path for file in files}:
+            files = RunFiles(client, self._connection, self.run_id)
+            if path not in files.paths("" if folder == "." else folder):
                 return None
             with (
                 tempfile.TemporaryDirectory(prefix="cytoray-") as scratch,
                 default_environment(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false"),
             ):
-                return Path(client.download_artifacts(self.run_id, path, scratch)).read_text(encoding="utf-8")
+                return files.download(path, scratch).read_text(encoding="utf-8")
 
     def end(self, status: Status = "FINISHED") -> None:
         """Send what waits and close the run.
@@ -180,7 +181,7 @@ class Run:
             self.end()
             return
         try:
-            self.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            self.end("FAILED" if isinstance(error, Exception) else "KILLED")
         except PlatformError as unreachable:  # must not hide what went wrong first
             logger.warning("the run %s could not be marked as failed: %s", self.run_id, unreachable.message)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cytoray_analysis.errors import PlatformError, RequestError
 from cytoray_services.registry.aliases import ANY, AliasRequest, overtaken
+from cytoray_services.registry.artifacts import RunFiles, present_uri
 from cytoray_services.registry.claim import claim
 from cytoray_services.registry.connection import Connection
 from cytoray_services.registry.fetching import fetch
@@ -51,6 +52,7 @@ from cytoray_services.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion as MlflowModelVersion
 
     from cytoray_analysis.bundle import Bundle
 
@@ -81,6 +83,11 @@ class Registry:
     def open(cls, settings: Settings) -> Self:
         """Return the registry of `settings`; MLflow is first asked when it is needed."""
         return cls(settings)
+
+    @property
+    def address(self) -> str:
+        """Where it is, without a password."""
+        return self._connection.shown_uri
 
     def start_run(
         self,
@@ -128,7 +135,7 @@ class Registry:
 
     def _running(self, experiment: str, name: str, run_id: str | None) -> str:
         """Make a run, or have one running again."""
-        with self._connection.client() as client:
+        with self._connection.client(create=True) as client:
             if run_id is not None:
                 client.update_run(run_id, status="RUNNING")
                 return run_id
@@ -155,7 +162,7 @@ class Registry:
         """Store a bundle and make it a new version of a model.
 
         The same bundle of the same run is registered once: doing it again, as a resumed training does,
-        returns the version that is there.
+        returns the version that is there. The alias goes to it unless a newer version has it by then.
 
         Parameters
         ----------
@@ -170,7 +177,7 @@ class Registry:
         metrics
             Scores on the validation data.
         alias
-            The alias that shall point to the new version; None for none.
+            The alias that shall point to the new version; None for none. It never goes back to an older version.
 
         Raises
         ------
@@ -200,6 +207,9 @@ class Registry:
         # Nobody decides anything here: the newest has the alias, so nobody's word is asked for and none is recorded
         # but the move itself.
         with self._connection.client() as client:
+            current = aliases_of(client, name).get(alias)
+            if current is not None and int(current) > int(version.version):
+                return version  # others have registered theirs since this one was
             return self._point(client, name, version.version, AliasRequest(alias))
 
     def _register(self, bundle: Bundle, name: str, run_id: str, tags: dict[str, str]) -> ModelVersion:
@@ -208,17 +218,21 @@ class Registry:
         with self._connection.client() as client:
             for known in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
                 if known.tags.get("digest") == bundle.digest:
-                    return model_version(known, aliases_of(client, name))
+                    return self._version(known, aliases_of(client, name))
             folder = f"bundle-{bundle.digest[:12]}"
-            client.log_artifacts(run_id, str(bundle.folder), folder)
+            files = RunFiles(client, self._connection, run_id)
+            files.add_folder(bundle.folder, folder)
             try:
                 client.create_registered_model(name)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            source = f"{client.get_run(run_id).info.artifact_uri}/{folder}"
-            created = client.create_model_version(name, source, run_id, tags=tags)
-            return model_version(created, {})
+            created = client.create_model_version(name, f"{files.uri}/{folder}", run_id, tags=tags)
+            return self._version(created, {})
+
+    def _version(self, found: MlflowModelVersion, aliases: Mapping[str, str]) -> ModelVersion:
+        version = model_version(found, aliases)
+        return replace(version, source=present_uri(version.source, self.settings))
 
     def resolve(self, reference: str) -> ModelVersion:
         """Find the version that a reference means.
@@ -233,7 +247,7 @@ class Registry:
             The text is no reference.
         """
         wanted = parse_reference(reference)
-        with self._connection.client(quick=True) as client:
+        with self._connection.client(model=reference, quick=True) as client:
             aliases = aliases_of(client, wanted.name)
             version = wanted.version
             if wanted.alias is not None:
@@ -243,7 +257,7 @@ class Registry:
             found = find_version(client, wanted.name, version)
             if found is None:
                 raise no_such_version(client, wanted, aliases)
-            return model_version(found, aliases)
+            return self._version(found, aliases)
 
     def resolve_or_known(self, reference: str) -> tuple[ModelVersion, bool]:
         """Find the version that a reference means; where MLflow is away, the one that it meant when last asked here.
@@ -325,7 +339,7 @@ class Registry:
             The alias had no version before, or another process moved it just now.
         """
         check_reason(reason)
-        with self._connection.client(quick=True) as client:
+        with self._connection.client(model=name, quick=True) as client:
             current = aliases_of(client, name).get(alias)
             before = version_before(self.history(name), alias, current)
         if before is None:
@@ -337,7 +351,7 @@ class Registry:
         return self._move(name, before, AliasRequest(alias, "rollback", current, reason))
 
     def _move(self, name: str, version: str, request: AliasRequest) -> ModelVersion:
-        with self._connection.client(quick=True) as client:
+        with self._connection.client(model=name, quick=True) as client:
             aliases_of(client, name)  # there is such a model
             with claim(client, name, request.alias, self._connection.artifact_location("claims")):
                 return self._point(client, name, version, request)
@@ -350,18 +364,20 @@ class Registry:
         current = aliases.get(alias)
         if request.expected not in (ANY, current):
             raise overtaken(name, request, current, self.history(name))
+        told = next((move.after for move in reversed(self.history(name)) if move.alias == alias), None)
         if current != version:
             client.set_registered_model_alias(name, alias, version)
-            when = datetime.now(UTC)
+        if current != version or told != version:  # the latter where a process died between moving and recording
+            before, when = current if current != version else told, datetime.now(UTC)
             move = AliasMove(
-                alias, request.action, current, version, whoami(), when, request.reason, request.forced, request.report
+                alias, request.action, before, version, whoami(), when, request.reason, request.forced, request.report
             )
             client.set_registered_model_tag(name, *move.to_tag())
-        return model_version(found, aliases | {alias: version})
+        return self._version(found, aliases | {alias: version})
 
     def history(self, name: str) -> tuple[AliasMove, ...]:
         """Return all moves of the aliases of a model, oldest first."""
-        with self._connection.client(quick=True) as client:
+        with self._connection.client(model=name, quick=True) as client:
             aliases_of(client, name)
             return moves_from_tags(client.get_registered_model(name).tags)
 
@@ -373,7 +389,7 @@ class Registry:
         ModelNotFoundError
             There is no such model.
         """
-        with self._connection.client(quick=True) as client:
+        with self._connection.client(model=name, quick=True) as client:
             model = registered_model(client, name)
             key = name, int(model.creation_timestamp)
             newest = {str(version.version) for version in model.latest_versions}
@@ -406,7 +422,7 @@ class Registry:
         ModelRecord
             With the new notes.
         """
-        with self._connection.client(quick=True) as client:
+        with self._connection.client(model=name, quick=True) as client:
             aliases_of(client, name)
             with claim(client, name, alias, self._connection.artifact_location("claims")):
                 before = self.record(name)
@@ -421,22 +437,22 @@ class Registry:
 
     def note(self, name: str, notes: Mapping[str, str]) -> None:
         """Set tags of a model, all versions alike."""
-        with self._connection.client(quick=True) as client:
+        with self._connection.client(model=name, quick=True) as client:
             aliases_of(client, name)
             for key, value in notes.items():
                 client.set_registered_model_tag(name, key, value)
 
     def notes(self, name: str) -> dict[str, str]:
         """Return the tags of a model, its history among them."""
-        with self._connection.client(quick=True) as client:
+        with self._connection.client(model=name, quick=True) as client:
             aliases_of(client, name)
             return dict(client.get_registered_model(name).tags)
 
     def versions(self, name: str) -> tuple[ModelVersion, ...]:
         """Return all versions of a model, newest first."""
-        with self._connection.client(quick=True) as client:
+        with self._connection.client(model=name, quick=True) as client:
             aliases = aliases_of(client, name)
-            return tuple(model_version(found, aliases) for found in search_versions(client, name))
+            return tuple(self._version(found, aliases) for found in search_versions(client, name))
 
     def find_digest(self, digest: str) -> tuple[ModelVersion, ...]:
         """Return all versions whose digest begins with `digest`."""
@@ -445,6 +461,8 @@ class Registry:
 
     def list(self) -> tuple[RegisteredModel, ...]:
         """Return all models that Cytoray registered, by name; a shared MLflow may hold others too."""
+        if not self._connection.is_there:
+            return ()
         with self._connection.client(quick=True) as client:
             models = tuple(
                 RegisteredModel(name, aliases, self.versions(name)) for name, aliases in search_models(client)

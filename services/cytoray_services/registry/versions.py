@@ -7,6 +7,7 @@ newest trained version, ``champion`` the one that is served.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import secrets
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from cytoray_analysis.errors import RequestError
+from cytoray_services.records import reading
+
+log = logging.getLogger(__name__)
 
 CANDIDATE = "candidate"
 CHAMPION = "champion"
@@ -188,8 +192,13 @@ def check_reason(reason: str) -> None:
 
 def moves_from_tags(tags: Mapping[str, str]) -> tuple[AliasMove, ...]:
     """Read the history of alias moves, oldest first, from the tags of a registered model."""
-    records = [json.loads(value) for key, value in sorted(tags.items()) if key.startswith(_MOVE_TAG)]
-    return tuple(AliasMove(**record | {"when": datetime.fromisoformat(record["when"])}) for record in records)
+    moves = []
+    for key, value in sorted(tags.items()):
+        if key.startswith(_MOVE_TAG):
+            with reading(f"the tag {key} of the model", "a move of an alias", hint="restore that tag in MLflow"):
+                record = json.loads(value)
+                moves.append(AliasMove(**record | {"when": datetime.fromisoformat(record["when"])}))
+    return tuple(moves)
 
 
 def version_before(moves: Iterable[AliasMove], alias: str, current: str | None) -> str | None:
@@ -226,9 +235,16 @@ def tags_of(metrics: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str,
     return {f"{_METRIC_TAG}{metric_name(key)}": repr(float(value)) for key, value in metrics.items()} | flatten(facts)
 
 
-def metrics_from_tags(tags: Mapping[str, str]) -> dict[str, float]:
-    """Read the scores back from the tags of a version."""
-    return {key.removeprefix(_METRIC_TAG): float(value) for key, value in tags.items() if key.startswith(_METRIC_TAG)}
+def metrics_from_tags(tags: Mapping[str, str], reference: str) -> dict[str, float]:
+    """Read the scores back from the tags of a version; one that is no number is left out, and the log says so."""
+    scores = {}
+    for key, value in tags.items():
+        if key.startswith(_METRIC_TAG):
+            try:
+                scores[key.removeprefix(_METRIC_TAG)] = float(value)
+            except ValueError:
+                log.warning("the tag %s of %s is damaged: expected a number, got %r", key, reference, value[:80])
+    return scores
 
 
 def facts_from_tags(tags: Mapping[str, str]) -> dict[str, str]:

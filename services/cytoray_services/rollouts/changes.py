@@ -11,6 +11,7 @@ from cytoray_analysis.errors import ModelNotFoundError, RequestError
 from cytoray_services.registry import CHAMPION, ModelRecord, Registry, whoami
 from cytoray_services.registry.versions import check_reason
 from cytoray_services.rollouts.rollout import (
+    LARGEST_SHARE,
     SHARE_MIRRORED,
     STEPS,
     Canary,
@@ -40,7 +41,8 @@ def start_canary(
     Parameters
     ----------
     steps
-        Shares, growing, above 0 and at most 1. After the last the alias moves to the version.
+        Shares, growing, above 0 and at most 1, of which :data:`LARGEST_SHARE` is taken at most: the other version
+        keeps the rest until the end. After the last step the alias moves to the version.
 
     Raises
     ------
@@ -205,11 +207,13 @@ def _check_version(routing: Routing, version: str, alias: str) -> str:
 
 
 def _check_steps(steps: Sequence[float]) -> None:
-    if not steps or steps[0] <= 0 or steps[-1] > 1 or any(later <= earlier for earlier, later in pairwise(steps)):
+    capped = [min(step, LARGEST_SHARE) for step in steps]
+    if not steps or steps[0] <= 0 or steps[-1] > 1 or any(later <= earlier for earlier, later in pairwise(capped)):
         raise RequestError(
-            f"expected growing shares of the requests above 0 and at most 1, got {[*steps]}",
+            f"expected growing shares of the requests above 0 and at most 1, of which {LARGEST_SHARE:g} is taken at "
+            f"most, got {[*steps]}",
             field="steps",
-            hint="such as --steps 5,25,100",
+            hint="such as --steps 5,25,90; the other version keeps 10 % until the end, to be compared with",
         )
 
 

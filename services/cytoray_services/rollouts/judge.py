@@ -10,9 +10,11 @@ from datetime import datetime
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cytoray_services.rollouts.rollout import Canary, share
-from cytoray_services.rollouts.rules import FEWEST, RULES, RULES_ALONE, Sample
+from cytoray_services.rollouts.duration import hours_left
+from cytoray_services.rollouts.rollout import Canary
+from cytoray_services.rollouts.rules import FEWEST, RULES, Sample
 
 # Of a hundred canaries that are no worse, one is withdrawn at most.
 FALSE_ALARMS = 0.01
@@ -31,17 +33,24 @@ class Outcome:
     failed
         By the service's fault: a status of 500 and above. Requests that the caller got wrong do not count at all.
     seconds
-        From the request to the answer.
+        What the version took for it, without waiting.
     megapixels
         Size of the image.
     summary
         Numbers that describe the answer, by name; empty when it failed.
+    timed
+        Whether its time is compared: it was in a :func:`~cytoray_services.rollouts.rollout.lane` apart from the rest,
+        and speaks for its pass of the network.
+    batch
+        Images that went through the network together.
     """
 
     failed: bool
     seconds: float
     megapixels: float
     summary: dict[str, float] = field(default_factory=dict)
+    timed: bool = True
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -56,50 +65,72 @@ STAY = Verdict("stay")
 
 
 class Reservoir:
-    """Outcomes of one version: all counted, of those that did not fail a sample without preference kept.
+    """A sample of outcomes, without preference.
 
     Algorithm R (Vitter, Random Sampling with a Reservoir, ACM TOMS 11, 37 (1985)).
     """
 
     def __init__(self, seed: int = 0) -> None:
-        self.requests = self.failures = 0
-        self._kept: list[Outcome] = []
+        self.kept: list[Outcome] = []
+        self._seen = 0
         self._random = random.Random(seed)  # noqa: S311 - a sample, no secret
 
     def add(self, outcome: Outcome) -> None:
-        """Count an outcome, and perhaps keep it."""
+        """Keep an outcome, perhaps."""
+        self._seen += 1
+        if len(self.kept) < LARGEST_SAMPLE:
+            self.kept.append(outcome)
+        else:
+            place = self._random.randrange(self._seen)
+            if place < LARGEST_SAMPLE:
+                self.kept[place] = outcome
+
+
+class Seen:
+    """What one version did in one step: all requests counted, of those that did not fail samples kept."""
+
+    def __init__(self) -> None:
+        self.requests = self.failures = 0
+        self._answered, self._timed = Reservoir(), Reservoir()
+
+    def add(self, outcome: Outcome) -> None:
+        """Take note of an outcome."""
         self.requests += 1
         if outcome.failed:
             self.failures += 1
-        elif len(self._kept) < LARGEST_SAMPLE:
-            self._kept.append(outcome)
-        else:
-            place = self._random.randrange(self.requests - self.failures)
-            if place < LARGEST_SAMPLE:
-                self._kept[place] = outcome
+            return
+        self._answered.add(outcome)
+        if outcome.timed:
+            self._timed.add(outcome)
 
     @property
     def counts(self) -> tuple[int, int]:
         """How many there were, and how many failed."""
         return self.requests, self.failures
 
+    @property
+    def pace(self) -> NDArray[np.float64]:
+        """Seconds per megapixel of those whose time is compared."""
+        return np.array([one.seconds / max(one.megapixels, SMALLEST_SIZE) for one in self._timed.kept])
+
     def sample(self, before: Sequence[tuple[int, int]] = ()) -> Sample:
         """Return what is known, as arrays; `before` are the counts of earlier steps."""
-        kept = self._kept
-        names = {name for one in kept for name in one.summary}
+        answered = self._answered.kept
+        names = {name for one in answered for name in one.summary}
         return Sample(
             (*before, self.counts),
-            np.array([one.seconds / max(one.megapixels, SMALLEST_SIZE) for one in kept]),
-            {name: np.array([one.summary.get(name, math.nan) for one in kept]) for name in names},
+            self.pace,
+            np.array([max(one.megapixels, SMALLEST_SIZE) for one in self._timed.kept]),
+            np.array([one.batch for one in self._timed.kept], np.int64),
+            {name: np.array([one.summary.get(name, math.nan) for one in answered]) for name in names},
         )
 
 
 class Judge:
     """Watches one canary, step by step.
 
-    Within a step both versions see samples of the same stream, so that each step is judged by what it saw itself;
-    failures, which are few, are counted over all steps, each beside its own. In a step that leaves the other version
-    nothing, errors and latency are judged beside what that did in the step before, and drift is not.
+    In every step both versions see samples of the same stream, so that each step is judged by what it saw itself;
+    failures, which are few, are counted over all steps, each beside its own.
 
     It looks at the data at growing intervals: with 20 requests of the canary, 30, 45 and so on, and when a step is
     complete. Every look may raise a false alarm, so each has its part of the step's share of :data:`FALSE_ALARMS`, the
@@ -114,11 +145,12 @@ class Judge:
 
     def __init__(self, canary: Canary) -> None:
         self._canary = canary
-        self._before: list[tuple[Reservoir, Reservoir]] = []
+        self._before: list[tuple[Seen, Seen]] = []
         self._begin()
 
     def _begin(self) -> None:
-        self._own, self._other = Reservoir(), Reservoir()
+        self._own, self._other = Seen(), Seen()
+        self._since: datetime | None = None
         self._looks, self._next_look = 0, FEWEST
         self._decided: Verdict | None = None
 
@@ -141,24 +173,33 @@ class Judge:
             self._before.append((self._own, self._other))
             self._canary = canary
             self._begin()
+        self._since = self._since or now
         if self._decided is None:
             self._decided = self._judged(now)
         return self._decided or STAY
 
-    def measured(self) -> dict[str, float]:
-        """Return what this step saw so far, for people to look at."""
+    def measured(self, now: datetime) -> dict[str, float]:
+        """Return what this step saw so far, and how long it will be until the end, for people to look at."""
         found: dict[str, float] = {}
-        for who, reservoir in (("canary", self._own), ("other", self._other)):
-            found |= {f"{who}_requests": reservoir.requests, f"{who}_failures": reservoir.failures}
-            pace = reservoir.sample().pace
+        for who, seen in (("canary", self._own), ("other", self._other)):
+            found |= {f"{who}_requests": seen.requests, f"{who}_failures": seen.failures}
+            pace = seen.pace
             if len(pace):
                 found[f"{who}_seconds_per_megapixel"] = float(np.median(pace))
+        hours = (now - (self._since or now)).total_seconds() / 3600
+        requests = self._own.requests + self._other.requests
+        if hours and requests >= FEWEST:
+            elapsed = (now - self._canary.began).total_seconds() / 3600
+            answered = (self._own.requests, self._other.requests)
+            left = hours_left(self._canary, requests / hours, elapsed=elapsed, answered=answered)
+            found |= {"requests_per_hour": requests / hours, "hours_left": left}
         return found
 
     def _judged(self, now: datetime) -> Verdict | None:
         canary, limits, seen = self._canary, self._canary.limits, self._own.requests
         elapsed = (now - canary.began).total_seconds()
-        complete = elapsed >= limits.seconds_per_step and seen >= limits.least_requests
+        compared = seen >= limits.least_requests and self._other.requests >= FEWEST
+        complete = elapsed >= limits.seconds_per_step and compared
         if not complete and seen < self._next_look:
             return None
         fault = self._look()
@@ -172,15 +213,7 @@ class Judge:
         self._looks += 1
         while self._next_look <= self._own.requests:
             self._next_look = math.ceil(self._next_look * GROWTH_BETWEEN_LOOKS)
-        alone = share(self._canary) >= 1
-        rules = RULES_ALONE if alone else RULES
         own = self._own.sample([own.counts for own, _ in self._before])
-        other = self._beside(alone)
-        level = FALSE_ALARMS / len(self._canary.steps) / (self._looks * (self._looks + 1)) / len(rules)
-        return next(filter(None, (rule(own, other, self._canary.limits, level) for rule in rules)), None)
-
-    def _beside(self, alone: bool) -> Sample:
-        """Return what the canary is compared with; a step alone is compared with the step before it."""
-        others = [other for _, other in self._before]
-        current = others[-1] if alone and others else self._other
-        return current.sample([other.counts for other in others])
+        other = self._other.sample([other.counts for _, other in self._before])
+        level = FALSE_ALARMS / len(self._canary.steps) / (self._looks * (self._looks + 1)) / len(RULES)
+        return next(filter(None, (rule(own, other, self._canary.limits, level) for rule in RULES)), None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,11 +17,22 @@ from cytoray_analysis.errors import CytorayError, InputError, PlatformError
 from cytoray_services.registry import Registry
 from cytoray_services.rollouts.changes import advance_canary, end_canary
 from cytoray_services.rollouts.judge import Judge, Outcome, Verdict
-from cytoray_services.rollouts.rollout import Canary, Routing, Shadow, measured_note, read_routing
+from cytoray_services.rollouts.rollout import (
+    Canary,
+    Routing,
+    Shadow,
+    Traffic,
+    measured_note,
+    read_routing,
+    shares,
+    traffic_note,
+)
 
 log = logging.getLogger(__name__)
 
 BETWEEN_NOTES = timedelta(seconds=10)
+BETWEEN_COUNTS = timedelta(minutes=10)
+DAY = 24.0  # hours
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,18 @@ class Compared:
     model: str
     version: str
     agreement: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How many requests came to an alias of a model, since the last report."""
+
+    model: str
+    alias: str
+    requests: int
+
+
+Report = Observed | Compared | Counted
 
 
 @dataclass
@@ -70,15 +94,26 @@ class RolloutKeeper:
         self._shadows: dict[tuple[str, str], _Sums] = {}
         self._canaries: dict[str, tuple[Canary, ...]] = {}
         self._noted: dict[str, datetime] = {}
+        self._requests: Counter[tuple[str, str]] = Counter()
+        self._counted: dict[str, datetime] = {}
         self._lock = threading.Lock()
 
-    def observe_many(self, observations: Iterable[Observed | Compared]) -> None:
+    def observe_many(self, reports: Iterable[Report]) -> None:
         """Take note of many requests at once."""
-        for one in observations:
-            if isinstance(one, Observed):
-                self.observe(one.model, one.version, one.outcome)
-            else:
-                self.observe_shadow(one.model, one.version, one.agreement)
+        for one in reports:
+            match one:
+                case Observed(model, version, outcome):
+                    self.observe(model, version, outcome)
+                case Compared(model, version, agreement):
+                    self.observe_shadow(model, version, agreement)
+                case Counted(model, alias, requests):
+                    self.count(model, alias, requests)
+
+    def count(self, model: str, alias: str, requests: int) -> None:
+        """Take note of how many requests came to an alias."""
+        with self._lock:
+            self._models.add(model)
+            self._requests[model, alias] += requests
 
     def observe(self, model: str, version: str, outcome: Outcome) -> None:
         """Take note of a request that a version answered."""
@@ -118,6 +153,7 @@ class RolloutKeeper:
                         log.warning("%s", _said(after))
                         changed.append(after)
                 self._write_down(routing, now)
+                self._write_traffic(routing, now)
             except PlatformError as error:
                 log.warning("the rollouts of %s wait: %s", model, error.message)
             except CytorayError as error:
@@ -155,8 +191,7 @@ class RolloutKeeper:
                 return None
 
     def _promote(self, canary: Canary) -> Canary | None:
-        shares = ", ".join(f"{share:.0%}" for share in canary.steps)
-        reason = f"canary at {shares} of the requests"
+        reason = f"canary at {', '.join(f'{share:.0%}' for share in shares(canary))} of the requests"
         try:
             self._registry.promote(canary.model, canary.version, canary.alias, expected=canary.beside, reason=reason)
         except InputError as error:  # somebody moved the alias, or deleted the version, between reading and now
@@ -169,7 +204,7 @@ class RolloutKeeper:
             if not self._is_due(canary, now):
                 continue
             with self._lock:
-                measured = self._judges[canary.key].measured()
+                measured = self._judges[canary.key].measured(now)
             if measured != canary.measured:
                 self._registry.note(canary.model, measured_note(canary, measured))
         for shadow in routing.shadows.values():
@@ -183,6 +218,23 @@ class RolloutKeeper:
             except PlatformError:
                 self._put_back(shadow, heard)
                 raise
+
+    def _write_traffic(self, routing: Routing, now: datetime) -> None:
+        """Write how many requests came to each alias, now and then: the start of a canary prints how long it takes."""
+        since = self._counted.setdefault(routing.name, now)
+        if now - since < BETWEEN_COUNTS:
+            return
+        self._counted[routing.name] = now  # where the registry does not take it, these minutes are missing, no more
+        hours = (now - since).total_seconds() / 3600
+        notes: dict[str, str] = {}
+        for alias in routing.aliases:
+            with self._lock:
+                requests = self._requests.pop((routing.name, alias), 0)
+            known = routing.traffic.get(alias)
+            if requests or known is not None:
+                notes |= traffic_note(alias, _mean(known or Traffic(0.0, 0.0), requests, hours))
+        if notes:
+            self._registry.note(routing.name, notes)
 
     def _put_back(self, shadow: Shadow, heard: _Sums) -> None:
         with self._lock:
@@ -210,8 +262,14 @@ def _merged(known: Mapping[str, float], heard: _Sums) -> dict[str, float]:
     return merged
 
 
+def _mean(known: Traffic, requests: int, hours: float) -> Traffic:
+    """Return the mean of what was known and what came in these hours."""
+    before = max(min(known.hours, DAY - hours), 0.0)
+    return Traffic((known.per_hour * before + requests) / (before + hours), before + hours)
+
+
 def _said(canary: Canary) -> str:
     what = f"canary {canary.model}/{canary.version} beside @{canary.alias}"
     if canary.state == "running":
-        return f"{what}: now {canary.steps[canary.step]:.0%} of the requests"
+        return f"{what}: now {shares(canary)[canary.step]:.0%} of the requests"
     return f"{what}: {canary.state}, {canary.why}"

@@ -1,14 +1,14 @@
 """What speaks against a canary: one small function per fault, each a test with the least effect that matters.
 
-Within a step both versions answer requests of the same stream, so any difference between them is the canary's. Each
-rule returns what is wrong in words, or None. To be withdrawn takes both: a difference larger than the limit, and one
-that chance brings about with a probability below `level`.
+In every step both versions answer requests of the same stream at the same time, so any difference between them is the
+canary's. Each rule returns what is wrong in words, or None. To be withdrawn takes both: a difference larger than the
+limit, and one that chance brings about with a probability below `level`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from cytoray_services.rollouts.rollout import Limits
 
 FEWEST = 20  # below, quantiles mean nothing
+MANY = 5 * FEWEST
+FEWEST_BESIDE = 10  # of the other version: by chance its share, as large as the canary's, has fewer at times
 
 Numbers = NDArray[np.float64]
 
@@ -28,18 +30,50 @@ class Sample:
     ----------
     counts
         Step by step, how many it answered and how many of them failed by the service's fault.
-    pace
-        Seconds per megapixel of some of those in this step that did not fail.
+    pace, sizes, batches
+        Of some passes of the network in this step, in lanes of one size: seconds per megapixel of an image, its
+        megapixels, and how many images went through the network together.
     summaries
-        By name, the numbers that describe the answers of the same ones; NaN where an answer has none.
+        By name, numbers that describe some of the answers in this step; NaN where an answer has none.
     """
 
     counts: tuple[tuple[int, int], ...]
     pace: Numbers
+    sizes: Numbers
+    batches: NDArray[np.int64]
     summaries: dict[str, Numbers]
 
 
 Rule = Callable[[Sample, Sample, Limits, float], str | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Stratum:
+    """Seconds per megapixel of both versions, and the megapixels of the images, of batches of like size."""
+
+    own: Numbers
+    own_sizes: Numbers
+    others: Numbers
+    others_sizes: Numbers
+
+    def allowing(self, times: float) -> Stratum:
+        """Return this with the other version's times made longer."""
+        return replace(self, others=times * self.others)
+
+    def alike(self) -> tuple[Numbers, Numbers]:
+        """Return the logarithms of the times, without what goes with the size of the image.
+
+        That is a straight line through the times of both versions, which knows nothing of versions: what is compared
+        by chance stays so (Quade, Rank Analysis of Covariance, J Am Stat Assoc 62, 1187 (1967)).
+        """
+        times, sizes = (
+            np.log(np.concatenate((self.own, self.others))),
+            np.concatenate((self.own_sizes, self.others_sizes)),
+        )
+        away = np.log(sizes) - np.log(sizes).mean()
+        spread = float(away @ away)
+        rest = times - away * float(away @ times) / spread if spread > 0 else times
+        return rest[: len(self.own)], rest[len(self.own) :]
 
 
 def more_failures(canary: Sample, other: Sample, limits: Limits, level: float) -> str | None:
@@ -47,71 +81,116 @@ def more_failures(canary: Sample, other: Sample, limits: Limits, level: float) -
 
     Fisher's exact test, one-sided, with the steps as strata: given how many failed in each step, the canary's are a
     sum of hypergeometric numbers (Gart, The Comparison of Proportions, Rev Int Stat Inst 39, 148 (1971)). Where the
-    other version answers nothing, the binomial test against the limit itself.
+    other version answered nothing there is nothing to compare with: a step such as that does not count.
     """
-    from scipy.stats import binom
-
-    requests, failed = (sum(numbers) for numbers in zip(*canary.counts, strict=True))
-    if not requests:
+    steps = [step for step in zip(canary.counts, other.counts, strict=True) if step[0][0] and step[1][0]]
+    if not steps:
         return None
-    steps = list(zip(canary.counts, other.counts, strict=True))
+    requests, failed = (sum(numbers) for numbers in zip(*(own for own, _ in steps), strict=True))
     rate = failed / requests
-    usual = sum(own * others_failed / others for (own, _), (others, others_failed) in steps if others) / requests
-    if rate - usual <= limits.failures:
-        return None
-    beside = [step for step in steps if step[1][0]]
-    probability = _fisher(beside) if beside else binom.sf(failed - 1, requests, limits.failures)
-    if probability >= level:
+    usual = sum(own * others_failed / others for (own, _), (others, others_failed) in steps) / requests
+    if rate - usual <= limits.failures or _fisher(steps) >= level:
         return None
     return f"errors: {rate:.1%} of {requests} requests failed, beside {usual:.1%}"
 
 
-def _fisher(steps: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> float:
-    """Return how probable it is that so many of the canary's requests, or more, fail by chance."""
+def _fisher(strata: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> float:
+    """Return how probable it is that as many of the canary's as are marked, or more, are so by chance.
+
+    Parameters
+    ----------
+    strata
+        In each, how many the canary has and how many of them are marked; and the same of the other version.
+    """
     from scipy.stats import hypergeom
 
     chances = np.ones(1)
-    for (own, own_failed), (others, others_failed) in steps:
-        all_failed = own_failed + others_failed
-        chances = np.convolve(chances, hypergeom.pmf(np.arange(all_failed + 1), own + others, all_failed, own))
-    return float(chances[sum(failed for (_, failed), _ in steps) :].sum())
+    for (own, own_marked), (others, others_marked) in strata:
+        marked = own_marked + others_marked
+        chances = np.convolve(chances, hypergeom.pmf(np.arange(marked + 1), own + others, marked, own))
+    return float(chances[sum(marked for (_, marked), _ in strata) :].sum())
 
 
 def slower(canary: Sample, other: Sample, limits: Limits, level: float) -> str | None:
-    """Tell whether the canary takes longer as a rule.
+    """Tell whether the canary takes longer as a rule: the stratified test of Mann and Whitney, one-sided.
 
-    Mann and Whitney's test, one-sided (Mann & Whitney, Ann Math Stat 18, 50 (1947)), against the other version's times
-    made longer by as much as is allowed: a difference that does not matter is none, however sure it is.
+    Batches of like size are the strata (van Elteren, Bull Inst Int Stat 37, 351 (1960)).
     """
-    from scipy.stats import mannwhitneyu
-
-    if min(len(canary.pace), len(other.pace)) < FEWEST:
+    strata = _alike(canary, other)
+    if not strata or not _exceeds(_rank_test, strata, limits.slower, level):
         return None
-    allowed = limits.slower * other.pace
-    if mannwhitneyu(canary.pace, allowed, alternative="greater", method="asymptotic").pvalue >= level:
-        return None
-    took, usual = np.median(canary.pace), np.median(other.pace)
-    return f"latency: {took:.3g} seconds per megapixel (median), beside {usual:.3g}"
+    return f"latency: {_beside(strata, 0.5)} (median)"
 
 
 def slow_too_often(canary: Sample, other: Sample, limits: Limits, level: float) -> str | None:
     """Tell whether the canary takes far longer now and then.
 
     The quantile test (Westenberg 1948; Mood, Introduction to the Theory of Statistics, 1950, § 16.5): how many of the
-    slowest 5 % of both versions together are the canary's, one-sided and exact; again, with the other version's times
-    made longer by as much as is allowed.
+    slowest 5 % of both versions together are the canary's, one-sided and exact, with batches of like size as strata.
     """
-    from scipy.stats import hypergeom
+    strata = _alike(canary, other)
+    if not strata or not _exceeds(_quantile_test, strata, limits.slowest, level):
+        return None
+    return f"latency: {_beside(strata, 0.95)} (95 % quantile)"
 
-    if min(len(canary.pace), len(other.pace)) < FEWEST:
-        return None
-    both = np.concatenate((canary.pace, limits.slowest * other.pace))
-    slow = np.quantile(both, 0.95)
-    own, all_slow = int((canary.pace > slow).sum()), int((both > slow).sum())
-    if hypergeom.sf(own - 1, len(both), all_slow, len(canary.pace)) >= level:
-        return None
-    took, usual = np.quantile(canary.pace, 0.95), np.quantile(other.pace, 0.95)
-    return f"latency: {took:.3g} seconds per megapixel (95 % quantile), beside {usual:.3g}"
+
+def _alike(canary: Sample, other: Sample) -> list[Stratum]:
+    """Return the times of both versions in batches of like size: of 1, of 2, of 3 or 4, of 5 to 8 images and so on.
+
+    Nothing where no size has enough of both; of a canary that has answered a good many times, everything in one. That
+    its batches are so unlike is its own doing then: its lane and the other version's are sent the same requests.
+    """
+    own, others = (np.ceil(np.log2(one.batches)).astype(np.int64) for one in (canary, other))
+    strata = [_stratum(canary, own == size, other, others == size) for size in np.unique(own)]
+    enough = [one for one in strata if len(one.own) >= FEWEST and len(one.others) >= FEWEST_BESIDE]
+    if not enough and len(own) >= MANY and len(others) >= FEWEST_BESIDE:
+        return [_stratum(canary, own >= 0, other, others >= 0)]
+    return enough
+
+
+def _stratum(canary: Sample, own: NDArray[np.bool_], other: Sample, others: NDArray[np.bool_]) -> Stratum:
+    return Stratum(canary.pace[own], canary.sizes[own], other.pace[others], other.sizes[others])
+
+
+def _exceeds(test: Callable[[Sequence[Stratum]], float], strata: Sequence[Stratum], limit: float, level: float) -> bool:
+    """Whether the canary takes more than `limit` times as long, and surely longer than the root of `limit` allows.
+
+    To be sure of the limit itself takes several times as many requests; to be sure of no more than a difference
+    withdraws, now and then, a canary that is slower by less than is allowed.
+    """
+    likely, surely = (test([one.allowing(times) for one in strata]) for times in (limit, limit**0.5))
+    return likely < 0.5 and surely < level
+
+
+def _rank_test(strata: Sequence[Stratum]) -> float:
+    """Return how probable it is that the canary's times are as long as they are, or longer, by chance."""
+    from scipy.stats import norm, rankdata
+
+    excess = variance = 0.0
+    for own, others in (one.alike() for one in strata):
+        n, both = len(own), len(own) + len(others)
+        ranks = rankdata(np.concatenate((own, others)))
+        weight = 1 / (both + 1)
+        excess += weight * (ranks[:n].sum() - n * (both + 1) / 2)
+        variance += weight**2 * n * len(others) / both * ranks.var(ddof=1)
+    return float(norm.sf(excess / variance**0.5)) if variance else 1.0
+
+
+def _quantile_test(strata: Sequence[Stratum]) -> float:
+    """Return how probable it is that so many of the slowest 5 % are the canary's, or more, by chance."""
+    counts = []
+    for own, others in (one.alike() for one in strata):
+        slow = np.quantile(np.concatenate((own, others)), 0.95)
+        counts.append(((len(own), int((own > slow).sum())), (len(others), int((others > slow).sum()))))
+    return _fisher(counts)
+
+
+def _beside(strata: Sequence[Stratum], quantile: float) -> str:
+    """Say how long both versions take in batches as the canary has them."""
+    weights = [len(one.own) for one in strata]
+    took = np.average([np.quantile(one.own, quantile) for one in strata], weights=weights)
+    usual = np.average([np.quantile(one.others, quantile) for one in strata], weights=weights)
+    return f"{took:.3g} seconds per megapixel, beside {usual:.3g} in like batches"
 
 
 def drift(canary: Sample, other: Sample, limits: Limits, level: float) -> str | None:
@@ -142,4 +221,3 @@ def _known(values: Numbers) -> Numbers:
 
 
 RULES: tuple[Rule, ...] = (more_failures, slower, slow_too_often, drift)
-RULES_ALONE: tuple[Rule, ...] = (more_failures, slower, slow_too_often)

@@ -7,20 +7,21 @@ labels     ``labels``         (spatial…) int32                         the num
 labels     ``confidence``     (objects + 1,) float32                   how sure object n is, at n; empty if unknown
 image      ``image``          (channels, spatial…) float32             the predicted channels
 class      ``probabilities``  (cells, classes) float32                 rows sum to one
-class      ``boxes``          (cells, 2, axes) float64                 where each cell begins and ends, rows first
+class      ``boxes``          (cells, 2, axes) float64                 where a cell begins and ends, along ``box_axes``
 class      ``numbers``        (cells,) int64                           what each cell is called
 lineage    ``masks``          (frames, spatial…) int32                 the number of each pixel's track, 0 for none
 lineage    ``tracks``         (tracks, 4) int64                        number, first and last frame, parent or 0
 lineage    ``confidence``     (tracks,) float32                        how sure each track is; empty if unknown
 =========  =================  =======================================  ============================================
 
-The header names the ``kind``, the ``model`` with its ``version`` and ``digest``, and the ``classes`` as a JSON list.
+The header names the ``kind``, the ``model`` with its ``version`` and ``digest``, and as JSON lists the ``classes`` and
+the ``warnings``, where there are any. Planes or frames that were answered one by one are axes before the spatial ones.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -57,10 +58,13 @@ def encode_arrays(answered: Answered) -> bytes:
     prediction, model = answered.prediction, answered.model
     arrays = _arrays_of(answered)
     about = {"kind": prediction.kind, "model": model.name, "digest": model.digest}
+    if prediction.warnings:
+        about["warnings"] = json.dumps([asdict(one) for one in prediction.warnings])
     if model.version is not None:
         about["version"] = model.version
     if prediction.kind == "class":
         about["classes"] = json.dumps(prediction.answer.names)
+        about["box_axes"] = answered.axes
     return bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, about))
 
 

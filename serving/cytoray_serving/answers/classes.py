@@ -12,12 +12,11 @@ from cytoray_analysis.cells import Cells
 from cytoray_analysis.inference.cells import CellInference
 from cytoray_analysis.tasks import Classes
 from cytoray_serving.answers.form import ARROW, Answered, Form, arrow_bytes, csv_bytes
-from cytoray_serving.schema import CellRow, ClassProbability, ClassTable
+from cytoray_serving.schema import CellRow, ClassProbability, ClassTable, box_sides
 
 _TOP = 3
 _HEAT_MAPS = 64  # cells; each costs about as much as ten answers
 _LEGIBLE = 512  # pixels: smaller pictures are enlarged before anything is written on them
-_AXES = ("z", "y", "x")
 
 
 def class_table(answered: Answered) -> bytes:
@@ -25,7 +24,7 @@ def class_table(answered: Answered) -> bytes:
     classes: Classes = answered.prediction.answer
     rows = zip(
         classes.cells.numbers.tolist(),
-        [box.ravel().tolist() for box in classes.cells.boxes],
+        classes.cells.boxes.tolist(),
         classes.labels,
         classes.probabilities.tolist(),
         classes.top(_TOP),
@@ -33,17 +32,21 @@ def class_table(answered: Answered) -> bytes:
     )
     table = ClassTable(
         model=answered.model,
+        warnings=answered.warnings,
+        channels=answered.channels,
+        axes=answered.axes,
         classes=list(classes.names),
         seconds=dict(answered.prediction.seconds),
         cells=[
             CellRow(
                 number=number,
-                box=box,
+                **box_sides(starts, stops, answered.axes),
+                box=[*starts, *stops],
                 label=label,
                 probabilities=probabilities,
                 top=[ClassProbability(label=name, probability=probability) for name, probability in top],
             )
-            for number, box, label, probabilities, top in rows
+            for number, (starts, stops), label, probabilities, top in rows
         ],
     )
     return table.model_dump_json().encode()
@@ -53,7 +56,7 @@ def class_columns(answered: Answered) -> dict[str, Sequence[Any] | NDArray[Any]]
     """Return number, box, class, its probability, and the probability of every class, a row for each cell."""
     classes: Classes = answered.prediction.answer
     boxes = classes.cells.boxes
-    axes = _AXES[-boxes.shape[2] :]
+    axes = answered.axes.lower()
     columns: dict[str, Sequence[Any] | NDArray[Any]] = {"number": classes.cells.numbers}
     columns |= {f"{axis}min": boxes[:, 0, place] for place, axis in enumerate(axes)}
     columns |= {f"{axis}max": boxes[:, 1, place] for place, axis in enumerate(axes)}
@@ -75,6 +78,7 @@ def class_overlay(answered: Answered) -> bytes:
     from cytoray_serving.answers.display import picture
 
     classes: Classes = answered.prediction.answer
+    answered.require_one("an overlay")
     shown = picture(answered.image)
     height, width = shown.shape[:2]
     factor = max(1, math.ceil(_LEGIBLE / max(height, width)))
@@ -116,6 +120,7 @@ def heat_maps(answered: Answered) -> bytes:
     from cytoray_analysis.pictures import figure_png, new_figure
 
     classes: Classes = answered.prediction.answer
+    answered.require_one("a heat map")
     inference = cast(CellInference, answered.predictor.inference)
     count = min(len(classes), _HEAT_MAPS)
     cells = Cells(classes.cells.boxes[:count], classes.cells.numbers[:count])
@@ -140,6 +145,6 @@ FORMS = (
     Form("json", "application/json", ".json", class_table),
     Form("csv", "text/csv", ".csv", lambda answered: csv_bytes(class_columns(answered))),
     Form("arrow", ARROW, ".arrows", lambda answered: arrow_bytes(class_columns(answered))),
-    Form("overlay", "image/png", ".png", class_overlay),
-    Form("heatmap", "image/png; content=heatmap", ".png", heat_maps),
+    Form("overlay", "image/png", ".overlay.png", class_overlay),
+    Form("heatmap", "image/png; content=heatmap", ".heatmap.png", heat_maps),
 )

@@ -11,13 +11,13 @@ from cytoray_analysis.pictures import RGB, display_rgb
 
 
 def picture(image: Image) -> RGB:
-    """Return an image stretched for the eye, (Y, X, 3); of a volume the brightest pixel along Z."""
+    """Return an image stretched for the eye, (Y, X, 3); of a volume or of frames the brightest pixel along them."""
     return display_rgb(flat(image))
 
 
 def flat(image: Image) -> NDArray[Any]:
-    """Return (C, Y, X) of an image; of a volume the brightest pixel along Z."""
-    if "Z" not in image.axes:
+    """Return (C, Y, X) of an image; of a volume or of frames the brightest pixel along them."""
+    if not {"T", "Z"} & set(image.axes):
         return image.select("CYX").read()
-    pixels: NDArray[Any] = image.select("CZYX").read().max(axis=1)
+    pixels: NDArray[Any] = image.select("TCZYX").read().max(axis=(0, 2))
     return pixels

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cytoray_analysis.errors import NotAcceptableError
 from cytoray_analysis.images import Image
 from cytoray_analysis.predictor import Prediction, Predictor
-from cytoray_serving.schema import ModelAnswered
+from cytoray_serving.schema import ChannelChosen, ModelAnswered, WarningRow
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,41 @@ class Answered:
         """The model, as the JSON answers name it."""
         identity = self.prediction.model
         return ModelAnswered(name=identity.name, version=identity.version, digest=identity.digest)
+
+    @property
+    def warnings(self) -> list[WarningRow]:
+        """What is to be known of the answer, as the JSON answers have it."""
+        return [WarningRow(code=one.code, sentence=one.sentence) for one in self.prediction.warnings]
+
+    @property
+    def channels(self) -> list[ChannelChosen]:
+        """The channels of the image that were chosen; none where nothing was chosen."""
+        return channels_chosen(self.image)
+
+    @property
+    def axes(self) -> str:
+        """Axes of an answer in pixels and of boxes: those of the model, and of planes and frames answered alone."""
+        return self.prediction.axes or self.predictor.bundle.spec.input.spatial_axes
+
+    @property
+    def stacked(self) -> str:
+        """The axes along which every entry was answered by itself, such as Z; empty for none."""
+        return self.axes[: -len(self.predictor.bundle.spec.input.spatial_axes)]
+
+    def require_one(self, what: str) -> None:
+        """Raise :class:`NotAcceptableError` where several planes or frames were answered, and `what` shows one."""
+        if self.stacked:
+            raise NotAcceptableError(
+                f"{what} shows one plane, the answer has the axes {self.axes}",
+                field="Accept",
+                hint="choose one plane or frame by its number, or ask for another form",
+            )
+
+
+def channels_chosen(image: Image) -> list[ChannelChosen]:
+    """Return the channels of an image that were chosen, each with its number; none where nothing was chosen."""
+    named = zip(image.channels, image.numbers, strict=False)
+    return [ChannelChosen(name=name, number=number) for name, number in named]
 
 
 @dataclass(frozen=True)

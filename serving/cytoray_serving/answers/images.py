@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoray_analysis.images import Image, image_from_array, write_image
+from cytoray_analysis.images import AXES, Image, image_from_array, write_image
 from cytoray_serving.answers.form import Answered, Form
 from cytoray_serving.schema import ChannelRow, ImageTable
 
@@ -29,7 +29,7 @@ def channel_png(answered: Answered) -> bytes:
     from cytoray_analysis.pictures import display_rgb
 
     channel: NDArray[np.float32] = answered.prediction.answer[0]
-    plane = channel if channel.ndim == 2 else channel.max(axis=0)
+    plane = channel.reshape(-1, *channel.shape[-2:]).max(axis=0)
     grey = np.ascontiguousarray(display_rgb(plane)[..., 0])
     return bytes(imagecodecs.png_encode(grey, level=1))
 
@@ -39,26 +39,33 @@ def channel_table(answered: Answered) -> bytes:
     image = answer_image(answered)
     table = ImageTable(
         model=answered.model,
+        warnings=answered.warnings,
+        input_channels=answered.channels,
         axes=image.axes,
         shape=list(image.shape),
         seconds=dict(answered.prediction.seconds),
         channels=[
             ChannelRow(name=name, min=float(values.min()), max=float(values.max()), mean=float(values.mean()))
-            for name, values in zip(image.channels, image.data, strict=True)
+            for name, values in zip(image.channels, answered.prediction.answer, strict=True)
         ],
     )
     return table.model_dump_json().encode()
 
 
 def answer_image(answered: Answered) -> Image:
-    """Return the answer as an image with axes CYX or CZYX, channel names and the pixel size of what was sent."""
+    """Return the answer as an image with axes such as CYX or TCYX, channel names and the pixel size of what was sent.
+
+    It carries the warnings of the answer.
+    """
     values: NDArray[np.float32] = answered.prediction.answer
+    axes = "".join(axis for axis in AXES if axis in answered.axes or axis == "C")
     return image_from_array(
-        values,
-        "C" + "ZYX"[1 - values.ndim :],
+        np.moveaxis(values, 0, axes.index("C")),
+        axes,
         channels=_names(answered.predictor.bundle.spec.task.arguments, len(values)),
         pixel_size=answered.image.pixel_size,
         source="the answer",
+        warnings=answered.prediction.warnings,
     )
 
 

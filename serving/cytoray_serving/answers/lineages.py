@@ -32,6 +32,8 @@ def track_table(answered: Answered) -> bytes:
     confidence = [None] * len(lineage.track_id) if lineage.confidence is None else lineage.confidence.tolist()
     table = TrackTable(
         model=answered.model,
+        warnings=answered.warnings,
+        channels=answered.channels,
         frames=lineage.frames,
         shape=list(lineage.shape),
         divisions=lineage.divisions.tolist(),

@@ -21,9 +21,10 @@ from typing import Any
 
 from cytoray_analysis.errors import InputError, PlatformError
 from cytoray_services.http_errors import ErrorBody
+from cytoray_services.jobs.ray_start import connect_ray
 from cytoray_services.settings import Settings, load_settings
 from cytoray_serving.jobs import large
-from cytoray_serving.jobs.plan import plan_items
+from cytoray_serving.jobs.plan import plan
 from cytoray_serving.jobs.progress import Progress
 from cytoray_serving.jobs.store import Job, JobFolder, Journal, Record
 from cytoray_serving.jobs.work import Task, Worker
@@ -62,17 +63,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _drive(folder: JobFolder, address: str, settings: Settings) -> int:
-    job = folder.job()
     if folder.state().has_ended:
-        _tidy_up(job, folder)
+        _tidy_up(folder.job(), folder)
+        return 0
+    try:
+        job, items, records = folder.job(), folder.items(), folder.records()
+    except PlatformError as error:  # a record that is damaged stays so
+        Progress(folder, [], []).keep("failed", error=ErrorBody(**error.describe()))
+        log.error("%s", error)
         return 0
     progress = None
     try:
-        items = folder.items()
         if items is None:
-            items = plan_items(job.request, job.allowed, movies=job.movies)
+            planned = plan(job.request, job.allowed, movies=job.movies, spatial_axes=job.spatial_axes)
+            folder.keep_left_out(planned.left_out)  # first, because once the images are known nothing is planned again
+            items = planned.items
             folder.keep_items(items)
-        progress = Progress(folder, items, folder.records())
+        progress = Progress(folder, items, records)
         log.info("%d images, of which %d are left", len(items), len(progress.items_to_do()) + len(progress.open_cuts()))
         with _connected(address), _beating(folder, progress), Journal(folder) as journal:
             _work_through(job, settings, progress, journal)
@@ -119,7 +126,8 @@ def _work_through(job: Job, settings: Settings, progress: Progress, journal: Jou
         item = progress.items[index]
         objects = len(large.known_objects(job, item)) - 1 if cut.numbers else 0
         written = large.publish(job, item)
-        keep(Record(kind="done", item=index, output=written.uri, objects=objects, megapixels=cut.megapixels))
+        done = Record(kind="done", item=index, output=written.uri, objects=objects, megapixels=cut.megapixels)
+        keep(done.model_copy(update={"warnings": cut.warnings}))
 
 
 def _workers(job: Job, settings: Settings, tasks: list[Task], *, models: bool) -> Iterator[Record]:
@@ -167,10 +175,7 @@ def _connected(address: str) -> Iterator[None]:
     # A cluster that lives on the loopback alone does not know this machine by another address.
     host = address.rpartition(":")[0]
     local = host if host == "127.0.0.1" else None
-    try:
-        ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING, _node_ip_address=local)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise PlatformError(f"no Ray cluster answers at {address}: {error}") from error
+    connect_ray(address, log_to_driver=True, logging_level=logging.WARNING, _node_ip_address=local)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
         yield
@@ -216,8 +221,11 @@ def _tidy_up(job: Job, folder: JobFolder) -> None:
 
 
 def _tell(record: Record, progress: Progress) -> None:
+    uri = progress.items[record.item].uri
     if record.error is not None:
-        log.warning("%s: %s: %s", progress.items[record.item].uri, record.error.error, record.error.message)
+        log.warning("%s: %s: %s", uri, record.error.error, record.error.message)
+    for warning in record.warnings:
+        log.warning("%s: %s", uri, warning)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

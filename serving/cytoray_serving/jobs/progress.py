@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cytoray_services.http_errors import ErrorBody
-from cytoray_serving.jobs.request import SHOWN_ERRORS, ItemError, State
+from cytoray_serving.jobs.request import SHOWN_ERRORS, ItemError, ItemWarning, State
 from cytoray_serving.jobs.store import Item, JobFolder, Record, now
 from cytoray_serving.jobs.work import Task
 
@@ -103,11 +103,13 @@ class Progress:
             ended = list(self._ended.values())
             failed = [record for record in ended if record.kind == "failed"]
             done = [record for record in ended if record.kind == "done"]
+            warned = [record for record in done if record.warnings]
             changes: dict[str, Any] = {
                 "state": state,
                 "items_total": len(self.items),
                 "items_done": len(done),
                 "items_failed": len(failed),
+                "items_warned": len(warned),
                 "blocks_total": sum(cut.blocks * (1 + cut.numbers) for cut in self._cut.values()),
                 "blocks_done": sum(len(kept) for kept in (*self._answered.values(), *self._numbered.values())),
                 "megapixels": sum(record.megapixels for record in done),
@@ -121,6 +123,11 @@ class Progress:
                     ItemError(item=self.items[record.item].uri, **record.error.model_dump())
                     for record in failed[:SHOWN_ERRORS]
                     if record.error is not None
+                ],
+                "warnings": [
+                    ItemWarning(item=self.items[record.item].uri, code=warning.code, sentence=warning.sentence)
+                    for record in warned[:SHOWN_ERRORS]
+                    for warning in record.warnings
                 ],
                 "error": error,
             }

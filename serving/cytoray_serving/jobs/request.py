@@ -7,11 +7,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from cytoray_analysis.selection import Selection
 from cytoray_services.http_errors import ErrorBody
 from cytoray_serving.schema import ModelAnswered
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 SHOWN_ERRORS = 20
+SHOWN_LEFT_OUT = 20
 _LONGEST = 4096
 
 _EXAMPLE: JsonValue = {
@@ -26,8 +28,14 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class JobRequest(_Frozen):
-    """Where the images are, and where their answers go."""
+class _Shown(BaseModel):
+    """What a service says; it may say more than the release of the caller knows."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class JobRequest(Selection):
+    """Where the images are, what of them is asked about, and where their answers go."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
 
@@ -70,7 +78,22 @@ class ItemError(ErrorBody):
     item: str = Field(description="Its URI.")
 
 
-class JobStatus(_Frozen):
+class LeftOutItem(_Shown):
+    """Something in the folder of the images that is not answered."""
+
+    item: str = Field(description="Its name.")
+    reason: str = Field(description="Why it was left out.")
+
+
+class ItemWarning(_Shown):
+    """A warning about the answer to an image."""
+
+    item: str = Field(description="URI of the image.")
+    code: str = Field(description="Short name of the kind of warning, such as pixel-size-unknown.")
+    sentence: str = Field(description="What was found, and what was done about it.")
+
+
+class JobStatus(_Shown):
     """Where a job stands."""
 
     id: str
@@ -81,6 +104,7 @@ class JobStatus(_Frozen):
     items_total: int | None = Field(default=None, description="Images; null until they are counted.")
     items_done: int = 0
     items_failed: int = 0
+    items_warned: int = Field(default=0, description="Images whose answers have warnings.")
     blocks_total: int = Field(default=0, description="Of images that are too large for memory.")
     blocks_done: int = 0
     megapixels: float = Field(default=0.0, description="Of the images that were answered.")
@@ -92,6 +116,11 @@ class JobStatus(_Frozen):
     updated: datetime = Field(description="When this was last written.")
     seconds: float = Field(default=0.0, description="From its start until it ended, or until now.")
     errors: list[ItemError] = Field(default=[], description=f"Of the first {SHOWN_ERRORS} images that failed.")
+    items_left_out: int = Field(default=0, description="Names in the folder of the images that are not answered.")
+    left_out: list[LeftOutItem] = Field(default=[], description=f"The first {SHOWN_LEFT_OUT} of them, and why.")
+    warnings: list[ItemWarning] = Field(
+        default=[], description=f"About the answers to the first {SHOWN_ERRORS} images that have any."
+    )
     error: ErrorBody | None = Field(default=None, description="Why the job as a whole failed.")
 
     @property
@@ -100,10 +129,18 @@ class JobStatus(_Frozen):
         return self.state in ("done", "failed", "cancelled")
 
 
-class JobList(_Frozen):
+class DamagedJob(_Shown):
+    """A job whose record cannot be read."""
+
+    id: str
+    error: ErrorBody = Field(description="Which file is wrong, and how.")
+
+
+class JobList(_Shown):
     """Jobs, the newest first."""
 
     jobs: list[JobStatus]
+    damaged: list[DamagedJob] = Field(default=[], description="Jobs of which nothing else is known, by their names.")
 
 
 def event_id(status: JobStatus) -> str:

@@ -29,8 +29,8 @@ class Jobs(Protocol):
         """Return where a job stands."""
         ...
 
-    async def list(self, owner: str | None = None) -> list[JobStatus]:
-        """Return where all jobs stand."""
+    async def list(self) -> JobList:
+        """Return where all jobs stand, and which are damaged."""
         ...
 
     async def stop(self, job_id: str) -> JobStatus:
@@ -129,8 +129,8 @@ def job_routes(
 
     @router.get("/jobs", responses=_errors(_503="The jobs are starting again."), dependencies=list(watching))
     async def list_jobs() -> JobList:
-        """List all jobs, the newest first."""
-        return JobList(jobs=await service.list())
+        """List all jobs, the newest first, and those whose record is damaged."""
+        return await service.list()
 
     @router.get("/jobs/{job_id}", responses=_NO_JOB, dependencies=list(watching))
     async def show_job(job_id: JobId) -> JobStatus:

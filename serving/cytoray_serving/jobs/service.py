@@ -13,7 +13,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cytoray_analysis.errors import RequestError
+from cytoray_analysis.each import require_each
+from cytoray_analysis.errors import PlatformError, RequestError
+from cytoray_analysis.files import open_private
 from cytoray_analysis.tasks import get_task
 from cytoray_services.http_errors import ErrorBody
 from cytoray_services.registry import load_bundle
@@ -22,7 +24,7 @@ from cytoray_serving.answers import form_named
 from cytoray_serving.inputs import is_movie
 from cytoray_serving.jobs.driver import BUSY
 from cytoray_serving.jobs.plan import check_places
-from cytoray_serving.jobs.request import JobRequest, JobStatus
+from cytoray_serving.jobs.request import JobList, JobRequest, JobStatus
 from cytoray_serving.jobs.store import Job, JobFolder, JobStore, new_id, now
 from cytoray_serving.jobs.work import ZARR
 from cytoray_serving.places import Allowed
@@ -129,10 +131,9 @@ class JobService:
         """
         return await asyncio.to_thread(lambda: self._store.find(job_id).state())
 
-    async def list(self, owner: str | None = None) -> list[JobStatus]:
-        """Return where all jobs stand, or those of one owner, the newest first."""
-        states = await asyncio.to_thread(self._store.states)
-        return [status for status in states if owner in (None, status.owner)]
+    async def list(self) -> JobList:
+        """Return where all jobs stand, the newest first, and which are damaged."""
+        return await asyncio.to_thread(self._store.states)
 
     async def stop(self, job_id: str) -> JobStatus:
         """Cancel a job; one that has ended stays as it is."""
@@ -202,6 +203,8 @@ class JobService:
             [Step(model.name, task.output.truth, task.output.per) for model, task in zip(models, tasks, strict=True)],
             told=told,
         )
+        for (bundle, _), task in zip(loaded, tasks, strict=True):
+            require_each(bundle.spec, task.output.per, request.each)
         kind = tasks[-1].output.truth
         if request.format != ZARR:
             form_named(request.format, kind)
@@ -220,6 +223,7 @@ class JobService:
                 allowed=self._allowed,
                 options=self._options,
                 movies=is_movie(loaded[-1][0].spec.input),
+                spatial_axes=loaded[-1][0].spec.input.spatial_axes,
                 workers=min(request.workers or self._workers, self._workers),
                 cpus_per_worker=self._cpus_per_worker,
                 gpus_per_worker=self._gpus_per_worker,
@@ -249,13 +253,17 @@ class JobService:
                     continue
                 driven.process = None
                 self._note_end(folder, driven, status)
-            if folder.state().has_ended and self._is_free(folder):
+            state = self._store.readable_state(folder)
+            if isinstance(state, PlatformError):
+                continue  # a damaged job keeps no other from being done
+            if state.has_ended and self._is_free(folder):
                 self._ended.add(name)
                 self._driven.pop(name, None)
             else:
-                waiting.append(folder)
+                waiting.append((state.created, folder))
         running = sum(driven.process is not None for driven in self._driven.values())
-        for folder in sorted(waiting, key=lambda one: one.state().created)[: max(0, self._at_once - running)]:
+        waiting.sort(key=lambda one: one[0])
+        for _, folder in waiting[: max(0, self._at_once - running)]:
             self._drive(folder)
 
     def _drive(self, folder: JobFolder) -> None:
@@ -268,7 +276,7 @@ class JobService:
             "MLFLOW_TRACKING_URI": self._settings.tracking_uri,
             "CYTORAY_ARTIFACTS": self._settings.artifacts_uri or "",
         }
-        with folder.log.open("ab") as output:
+        with open_private(folder.log) as output:
             driven.process = subprocess.Popen(
                 [sys.executable, "-m", "cytoray_serving.jobs.driver", str(folder.path), "--address", driven.address],
                 env=environment,
@@ -280,9 +288,14 @@ class JobService:
 
     def _note_end(self, folder: JobFolder, driven: _Driven, status: int) -> None:
         """Count the starts of a driver that ended before its job did, and give up when they lead nowhere."""
-        if status == BUSY or folder.state().has_ended:
+        state = self._store.readable_state(folder)
+        if status == BUSY or isinstance(state, PlatformError) or state.has_ended:
             return
-        finished = len(folder.records())
+        try:
+            finished = len(folder.records())
+        except PlatformError as fault:  # the driver cannot read them either, and gets no further
+            log.warning("%s", fault)
+            finished = driven.finished
         driven.starts = 1 if finished > driven.finished else driven.starts + 1
         driven.finished = finished
         driven.not_before = time.monotonic() + min(2.0 ** (driven.starts - 1), 30.0) - 1.0
@@ -297,9 +310,7 @@ class JobService:
         )
         time_now = now()
         folder.keep_state(
-            folder.state().model_copy(
-                update={"state": "failed", "error": error, "ended": time_now, "updated": time_now}
-            )
+            state.model_copy(update={"state": "failed", "error": error, "ended": time_now, "updated": time_now})
         )
 
     def _cluster(self) -> str:

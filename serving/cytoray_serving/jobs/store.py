@@ -1,5 +1,7 @@
 """Jobs on disk: a folder each, which tells a new process everything that the last one knew.
 
+Only the owner of the service may read it: a job names its owner and the places of his images.
+
 ======================  ==========================================================================================
 ``job.json``            what is to be done; written once
 ``items.json``          the images, in order; written once
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import re
 import secrets
@@ -24,15 +27,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from cytoray_analysis.errors import JobNotFoundError
-from cytoray_analysis.files import write_whole
+from cytoray_analysis.answer_warnings import Warnings
+from cytoray_analysis.errors import JobNotFoundError, PlatformError
+from cytoray_analysis.files import open_private, write_whole
 from cytoray_services.http_errors import ErrorBody
-from cytoray_serving.jobs.request import JobRequest, JobStatus
+from cytoray_services.records import reading
+from cytoray_serving.jobs.request import SHOWN_LEFT_OUT, DamagedJob, JobList, JobRequest, JobStatus, LeftOutItem
 from cytoray_serving.places import Allowed
 from cytoray_serving.replica import ReplicaOptions
 from cytoray_serving.schema import ModelAnswered
+
+log = logging.getLogger(__name__)
 
 _ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _LOG_BYTES = 2**20  # of the end of a log that are shown
@@ -61,6 +68,8 @@ class Job(_Frozen):
         How each worker runs the models.
     movies
         Whether the last model takes movies.
+    spatial_axes
+        Of what the last model looks at; of movies those of a frame.
     workers
         Processes at most.
     cpus_per_worker, gpus_per_worker
@@ -79,6 +88,7 @@ class Job(_Frozen):
     workers: int
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
+    spatial_axes: str = "YX"
 
 
 class Item(_Frozen):
@@ -96,6 +106,8 @@ class Item(_Frozen):
         URI of its objects; None where none are told.
     alone
         Whether it is the only item.
+    series
+        Which image of the file; None for the one that the job's request means.
     """
 
     index: int
@@ -103,6 +115,7 @@ class Item(_Frozen):
     name: str
     masks: str | None = None
     alone: bool = False
+    series: str | None = None
 
 
 class Record(_Frozen):
@@ -123,6 +136,8 @@ class Record(_Frozen):
         Why an item failed; `again` says that another try may succeed.
     memory
         Most bytes that the worker has held so far.
+    warnings
+        Of the answer of an item: of the record that ends it, or of that which cuts it.
     """
 
     kind: Literal["done", "failed", "cut", "block", "numbered"]
@@ -136,6 +151,7 @@ class Record(_Frozen):
     megapixels: float = 0.0
     seconds: float = 0.0
     memory: int = 0
+    warnings: Warnings = ()
     error: ErrorBody | None = None
     again: bool = False
 
@@ -151,20 +167,30 @@ class JobFolder:
 
     def job(self) -> Job:
         """Return what is to be done."""
-        return Job.model_validate_json((self.path / "job.json").read_bytes())
+        with reading(self.path / "job.json", "what a job is to do"):
+            return Job.model_validate_json((self.path / "job.json").read_bytes())
 
     def items(self) -> list[Item] | None:
         """Return the images; None until they are counted."""
         path = self.path / "items.json"
-        return _ITEMS.validate_json(path.read_bytes()) if path.exists() else None
+        with reading(path, "the images of a job"):
+            return _ITEMS.validate_json(path.read_bytes()) if path.exists() else None
 
     def keep_items(self, items: list[Item]) -> None:
         """Write down the images, once for all drivers that may follow."""
-        write_whole(self.path / "items.json", _ITEMS.dump_json(items))
+        write_whole(self.path / "items.json", _ITEMS.dump_json(items), private=True)
+
+    def keep_left_out(self, left_out: list[LeftOutItem]) -> None:
+        """Write down what of the folder of the images is not answered."""
+        changes = {"items_left_out": len(left_out), "left_out": left_out[:SHOWN_LEFT_OUT]}
+        self.keep_state(self.state().model_copy(update=changes))
 
     def state(self) -> JobStatus:
         """Return where the job stands."""
-        status = JobStatus.model_validate_json((self.path / "state.json").read_bytes())
+        with reading(self.path / "state.json", "where a job stands"):
+            status = JobStatus.model_validate_json((self.path / "state.json").read_bytes())
+            if status.id != self.path.name.removeprefix("."):
+                raise ValueError(f"it is that of {status.id}")
         if self.cancelled and not status.has_ended:
             asked = datetime.fromtimestamp((self.path / "cancelled").stat().st_mtime, UTC)
             return status.model_copy(update={"state": "cancelled", "ended": asked, "updated": asked})
@@ -172,15 +198,20 @@ class JobFolder:
 
     def keep_state(self, status: JobStatus) -> None:
         """Write down where the job stands."""
-        write_whole(self.path / "state.json", status.model_dump_json())
+        write_whole(self.path / "state.json", status.model_dump_json(), private=True)
 
     def records(self) -> list[Record]:
         """Return what is finished; a line that was being written when its process was killed is none."""
         path = self.path / "records.jsonl"
         if not path.exists():
             return []
-        *lines, _ = path.read_bytes().split(b"\n")
-        return [Record.model_validate_json(line) for line in lines]
+        records = []
+        with reading(path, "what is finished of a job"):
+            *lines, _ = path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines, 1):
+            with reading(f"{path}, line {number}", "a piece of work that is finished"):
+                records.append(Record.model_validate_json(line))
+        return records
 
     @property
     def cancelled(self) -> bool:
@@ -221,7 +252,7 @@ class Journal:
 
     def __init__(self, folder: JobFolder) -> None:
         path = folder.path / "records.jsonl"
-        self._file = path.open("ab")
+        self._file = open_private(path)
         whole = path.read_bytes().rfind(b"\n") + 1
         self._file.truncate(whole)  # what a killed process left of its last line
 
@@ -245,6 +276,7 @@ class JobStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._damaged: set[Path] = set()
 
     def create(self, job: Job) -> JobStatus:
         """Keep a new job; it is there as a whole or not at all."""
@@ -258,8 +290,9 @@ class JobStore:
             updated=job.created,
         )
         draft = JobFolder(self.folder / f".{job.id}")
-        draft.path.mkdir(parents=True)
-        write_whole(draft.path / "job.json", job.model_dump_json())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        draft.path.mkdir(mode=0o700)
+        write_whole(draft.path / "job.json", job.model_dump_json(), private=True)
         draft.keep_state(status)
         draft.path.rename(self.folder / job.id)
         return status
@@ -273,7 +306,7 @@ class JobStore:
             There is no such job.
         """
         folder = self.folder / job_id
-        if not _ID.fullmatch(job_id) or not (folder / "job.json").is_file():
+        if not _ID.fullmatch(job_id) or not folder.is_dir():
             raise JobNotFoundError(
                 f"there is no job {job_id[:64]!r}", field="id", hint="GET /jobs and cytoray jobs list show all"
             )
@@ -283,17 +316,35 @@ class JobStore:
         """Return the folders of all jobs, in no order."""
         if not self.folder.is_dir():
             return []
-        return [
-            JobFolder(path) for path in self.folder.iterdir() if (path / "job.json").is_file() and path.name[0] != "."
-        ]
+        return [JobFolder(path) for path in self.folder.iterdir() if _ID.fullmatch(path.name) and path.is_dir()]
 
-    def states(self) -> list[JobStatus]:
-        """Return where all jobs stand, the newest first; a damaged folder is passed over."""
-        found = []
+    def states(self) -> JobList:
+        """Return where all jobs stand, the newest first, and which are damaged."""
+        found: list[JobStatus] = []
+        damaged: list[DamagedJob] = []
         for folder in self.folders():
-            with contextlib.suppress(ValidationError, FileNotFoundError):
-                found.append(folder.state())
-        return sorted(found, key=lambda status: (status.created, status.id), reverse=True)
+            state = self.readable_state(folder)
+            if isinstance(state, PlatformError):
+                error = ErrorBody.model_validate(state.describe())
+                damaged.append(DamagedJob(id=folder.path.name, error=error))
+            else:
+                found.append(state)
+        return JobList(
+            jobs=sorted(found, key=lambda status: (status.created, status.id), reverse=True),
+            damaged=sorted(damaged, key=lambda one: one.id),
+        )
+
+    def readable_state(self, folder: JobFolder) -> JobStatus | PlatformError:
+        """Return where a job stands; where its folder is damaged the error, with one warning in the log."""
+        try:
+            status = folder.state()
+        except PlatformError as error:
+            if folder.path not in self._damaged:  # a service looks every second
+                log.warning("a job is damaged: %s", error)
+            self._damaged.add(folder.path)
+            return error
+        self._damaged.discard(folder.path)
+        return status
 
 
 def new_id() -> str:

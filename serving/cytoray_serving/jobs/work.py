@@ -19,20 +19,24 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from cytoray_analysis.answer_warnings import Warnings
 from cytoray_analysis.errors import CytorayError, PlatformError, RequestError
 from cytoray_analysis.images import Image, Limits, read_image, write_image
 from cytoray_analysis.images.writer import write_labels
 from cytoray_analysis.inference.blocks import Blocks
 from cytoray_analysis.predictor import Predictor
+from cytoray_analysis.selection import Selection
 from cytoray_analysis.tracking.ctc import read_movie
 from cytoray_services.http_errors import ErrorBody
 from cytoray_services.registry import load_bundle
 from cytoray_services.settings import Settings
 from cytoray_serving.answers import Answered, form_named
 from cytoray_serving.answers.images import answer_image
-from cytoray_serving.inputs import cells_of_rows, in_model_axes, label_pixels, open_masks, rows_of_csv
+from cytoray_serving.box_table import read_boxes
+from cytoray_serving.inputs import cells_of_rows, in_model_axes, label_pixels, open_masks
 from cytoray_serving.jobs import large
 from cytoray_serving.jobs.store import Item, Job, Record
+from cytoray_serving.path_matching import PathMatcher, path_of_uri
 from cytoray_serving.places import Place, place
 from cytoray_serving.steps import run_steps
 
@@ -115,10 +119,13 @@ class Worker:
         item, last = task.item, self.predictors[-1]
         with ExitStack() as stack:
             image = self._image(item, stack)
-            if len(self.predictors) == 1 and last.task.output.per == "pixel" and not last.fits(image):
+            whole = len(self.predictors) == 1 and last.task.output.per == "pixel" and not self.job.request.each
+            if whole and not last.fits(image):
                 self._require_zarr(item)
-                return large.cut(self.job, item, last.blocks(image))
-            answered = run_steps(self.predictors, image, self._objects(item, image, stack))
+                return large.cut(self.job, item, last.blocks(image)).model_copy(update={"warnings": image.warnings})
+            selection = self._selection(item)
+            objects, warnings = self._objects(item, image, stack)
+            answered = run_steps(self.predictors, image.warn(*warnings), objects, selection)
             # How long it took is in the records; in an answer it would make two of one image differ.
             answered = replace(answered, prediction=replace(answered.prediction, seconds={}))
             written = self._write(item, answered)
@@ -128,31 +135,45 @@ class Worker:
             output=written.uri,
             objects=answered.prediction.objects,
             megapixels=megapixels(image),
+            warnings=answered.prediction.warnings,
         )
 
+    def _selection(self, item: Item) -> Selection:
+        """Return what of an image is asked about: that of the job, of the item's series."""
+        selection = self.job.request.without("series")
+        return selection if item.series is None else Selection(**selection.given(), series=item.series)
+
     def _image(self, item: Item, stack: ExitStack) -> Image:
-        """Open an image, a movie, or the folder of a movie's frames, as long as the stack is."""
-        source = self._place(item.uri, "input")
+        """Open what is chosen of an image, a movie, or a movie's frames, as long as the stack is."""
+        source, selection = self._place(item.uri, "input"), self._selection(item)
         if source.is_zarr():
-            image = source.open_image(Limits())
+            image = source.open_image(Limits(), selection)
         else:
             path = stack.enter_context(source.local())
-            image = read_movie(path) if path.is_dir() else read_image(path, name=str(source), alone=True)
+            image = (
+                read_movie(path, selection)
+                if path.is_dir()
+                else read_image(path, name=str(source), alone=True, selection=selection)
+            )
         return in_model_axes(image, movie=self.job.movies)
 
-    def _objects(self, item: Item, image: Image, stack: ExitStack) -> Any:
-        """Return what is told of the objects of an image."""
+    def _objects(self, item: Item, image: Image, stack: ExitStack) -> tuple[Any, Warnings]:
+        """Return what the job says of the objects of an image, and what was assumed about it."""
         expected = self.predictors[0].bundle.spec.input
         if item.masks is not None:
             source = self._place(item.masks, "masks")
-            if source.is_zarr():
-                return label_pixels(source.open_image(Limits()), expected)
-            return label_pixels(open_masks(stack.enter_context(source.local())), expected)
+            selection = self._selection(item)
+            zarr = source.is_zarr()
+            masks = (
+                source.open_image(Limits(), labels=True) if zarr else open_masks(stack.enter_context(source.local()))
+            )
+            return label_pixels(masks, expected, selection, image.axes), masks.warnings
         if self.job.request.boxes is None:
-            return None
+            return None, ()
         table = stack.enter_context(self._place(self.job.request.boxes, "boxes").local())
-        rows = rows_of_csv(table, Path(item.uri.rpartition("/")[2]), alone=item.alone)
-        return cells_of_rows(rows, image, expected)
+        image_path = path_of_uri(item.uri)
+        rows = read_boxes(table).boxes_by(PathMatcher([image_path]), image_path, alone=item.alone)
+        return cells_of_rows(rows, image, expected), ()
 
     def _write(self, item: Item, answered: Answered) -> Place:
         output = self._place(self.job.request.output, "output")
@@ -161,7 +182,8 @@ class Worker:
             with tempfile.TemporaryDirectory(prefix="cytoray-") as folder:
                 path = Path(folder) / target.name
                 if answered.prediction.kind == "labels":
-                    write_labels(path, answered.prediction.answer, pixel_size=answered.image.pixel_size)
+                    sizes, axes = answered.image.pixel_size, answered.axes
+                    write_labels(path, answered.prediction.answer, pixel_size=sizes, axes=axes)
                 else:
                     write_image(path, answer_image(answered))
                 large.write_zarr(target, path)

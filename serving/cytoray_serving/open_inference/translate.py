@@ -4,7 +4,10 @@ Inputs: ``image``, the bytes of a file or numbers; ``masks``, the same, of integ
 first. Numbers are in the axes of the model, with or without channels: ``YX`` or ``CYX``, ``ZYX`` or ``CZYX``, of movies
 ``TYX`` or ``TCYX`` and ``TZYX`` or ``TCZYX``; a batch of one image may have an axis for it in front. The parameter
 ``axes`` names other ones, such as ``ZYX`` for a model that takes a stack as channels. The parameter ``segmentation``
-names a model that finds the objects, ``timeout`` tells in microseconds how long the answer is waited for.
+names a model that finds the objects, ``timeout`` tells in microseconds how long the answer is waited for. The
+parameters ``channel`` (several as a JSON list), ``plane``, ``frame``, ``series``, ``input_axes`` and ``pixel_size`` say
+what of the image is asked about, see :class:`cytoray_analysis.selection.Selection`; of an image of numbers
+``input_axes`` are its ``axes``.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +24,9 @@ from numpy.typing import NDArray
 from cytoray_analysis.errors import AxesError, RequestError
 from cytoray_analysis.images import declared_size
 from cytoray_analysis.images.axes import AXES, check_axes
+from cytoray_analysis.selection import EACH, Selection, selection_of
 from cytoray_serving.answers.arrays import FORM, Arrays, read_arrays
-from cytoray_serving.exchange import Answer, Question
+from cytoray_serving.exchange import Answer, Question, warnings_text
 from cytoray_serving.open_inference.messages import InferenceRequest, InferenceResponse
 from cytoray_serving.open_inference.metadata import model_outputs, object_axes
 from cytoray_serving.open_inference.tensors import Tensor, tensor_of_array
@@ -46,14 +51,24 @@ def question_of(request: InferenceRequest, status: ModelStatus) -> Question:
     if image is None:
         raise RequestError("expected the input image, got none", field="image", hint=f"inputs: {', '.join(_INPUTS)}")
     spatial = object_axes(status)
-    file = _file(image, _named_axes(request.parameters) or (spatial, _with_channels(spatial)))
+    selection = _selection(request.parameters)
+    named: tuple[str, ...] | None = _named_axes(request.parameters)
+    masked = spatial
+    if image.datatype != "BYTES" and selection.input_axes is not None and named is None:
+        image, axes = _ordered(image, selection.input_axes)
+        named, selection = (axes,), selection.without("input_axes")
+    if selection.each:
+        masked = "".join(axis for axis in AXES if axis in spatial or axis in selection.each)
+        named = named or (masked, _with_channels(masked))
+    file = _file(image, named or (spatial, _with_channels(spatial)))
     return Question(
         image=file,
         accept=FORM.media_type,
-        masks=None if masks is None else _file(_require_integers(masks), (spatial,)),
+        masks=None if masks is None else _file(_require_integers(masks), (spatial, masked)),
         boxes=None if boxes is None else _boxes(boxes),
         segmentation=_text(request.parameters, "segmentation"),
         megapixels=declared_size(file).pixels / 1e6,
+        selection=selection,
     )
 
 
@@ -87,6 +102,10 @@ def response_of(answer: Answer, request: InferenceRequest) -> InferenceResponse:
     parameters: dict[str, Any] = {"digest": answer.digest, "kind": answer.kind, "objects": answer.objects}
     if answer.steps:
         parameters["steps"] = ", ".join(answer.steps)
+    if answer.channels:
+        parameters["channels"] = json.dumps([one.model_dump() for one in answer.channels])
+    if answer.warnings:
+        parameters["warnings"] = warnings_text(answer.warnings)
     parameters |= {f"seconds_{stage}": seconds for stage, seconds in answer.seconds.items()}
     return InferenceResponse(answer.name, answer.version, [found[name] for name in names], parameters)
 
@@ -154,6 +173,40 @@ def _tiff(values: NDArray[Any], axes: str) -> bytes:
         truncate=True,  # one header, however many planes
     )
     return buffer.getvalue()
+
+
+def _selection(parameters: Mapping[str, Any]) -> Selection:
+    """Read what of the image is asked about; several channels come as a list, as text where a parameter is no list."""
+    given = {name: parameters[name] for name in Selection.model_fields if parameters.get(name) is not None}
+    channel = given.get("channel")
+    if isinstance(channel, str) and channel.lstrip().startswith("["):
+        try:
+            given["channel"] = json.loads(channel)
+        except ValueError as error:
+            raise RequestError(
+                f"expected channel as a name, or several as a JSON list, got {channel[:80]!r}",
+                field="channel",
+                hint='such as ["DAPI", "GFP"]',
+            ) from error
+    chosen = selection_of(given)
+    if chosen.series == EACH:
+        raise RequestError(
+            "expected one series, got each: a request has one answer", field="series", hint="name a series"
+        )
+    return chosen
+
+
+def _ordered(tensor: Tensor, letters: str) -> tuple[Tensor, str]:
+    """Return numbers with their axes in the one order, and its letters."""
+    if tensor.values.ndim != len(letters):
+        raise RequestError(
+            f"expected {tensor.name} with {len(letters)} axes ({letters}), got the shape {list(tensor.values.shape)}",
+            field="input_axes",
+            hint="give one letter for each axis of the tensor",
+        )
+    axes = "".join(axis for axis in AXES if axis in letters)
+    values = tensor.values.transpose([letters.index(axis) for axis in axes])
+    return replace(tensor, values=np.ascontiguousarray(values)), axes
 
 
 def _named_axes(parameters: Mapping[str, Any]) -> tuple[str] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -29,8 +31,9 @@ def test_without_focusing_the_focal_loss_is_the_cross_entropy(smoothing: float, 
     focal = Classification(
         classes=NAMES, loss="focal", focal_gamma=0.0, label_smoothing=smoothing, class_weights=weights
     )
-    expected = functional.cross_entropy(outputs, target, weight=torch.tensor(weights), label_smoothing=smoothing)
-    assert torch.allclose(focal.loss(outputs, target), expected)
+    weight = torch.tensor(weights)
+    each = functional.cross_entropy(outputs, target, weight=weight, label_smoothing=smoothing, reduction="none")
+    assert torch.allclose(focal.loss(outputs, target), each.mean() / weight.mean())
 
 
 def test_the_focal_loss_looks_away_from_cells_that_are_right() -> None:
@@ -60,6 +63,22 @@ def test_with_balanced_weights_every_class_weighs_the_same_in_all() -> None:
     task = Classification(classes=NAMES, counts=counts, class_weights="balanced")
     assert task.weights is not None
     assert (task.weights * torch.tensor(counts)).tolist() == pytest.approx([1000 / 3] * 3)
+
+
+@pytest.mark.parametrize("weights", ["balanced", [1.0, 9.0]])
+def test_a_rare_cell_pulls_as_hard_in_a_batch_of_any_size(weights: Literal["balanced"] | list[float]) -> None:
+    task = Classification(classes=("common", "rare"), counts=[90, 10], class_weights=weights)
+    truth = (torch.arange(160) % 10 == 0).long()
+    pulls = []
+    for size in (160, 16, 1):
+        outputs = torch.zeros(len(truth), 2, requires_grad=True)
+        for some, classes in zip(torch.split(outputs, size), torch.split(truth, size), strict=True):
+            (task.loss(some, classes) * size).backward()  # type: ignore[no-untyped-call]
+        assert outputs.grad is not None
+        pull = outputs.grad[:, 0].abs()
+        assert float(pull.mean()) == pytest.approx(0.5)  # as without weights: a cell weighs 1 on average
+        pulls.append(float(pull[truth == 1].mean() / pull[truth == 0].mean()))
+    assert pulls == pytest.approx([9.0] * 3)
 
 
 def test_probabilities_sum_to_one_and_a_temperature_keeps_their_order() -> None:
@@ -111,6 +130,8 @@ def test_top_k_names_the_most_probable_classes_first() -> None:
         ({"classes": NAMES, "class_weights": "balanced"}, "counts"),
         ({"classes": NAMES, "class_weights": "inverse"}, "class_weights"),
         ({"classes": NAMES, "class_weights": [1.0]}, "class_weights"),
+        ({"classes": NAMES, "class_weights": [0.0, 0.0, 1.0], "counts": [5, 5, 0]}, "class_weights"),
+        ({"classes": NAMES, "class_weights": [1.0, 1.0, 1.0], "counts": [5, 5]}, "counts"),
         ({"classes": NAMES, "loss": "hinge"}, "loss"),
         ({"classes": NAMES, "label_smoothing": 1.0}, "label_smoothing"),
     ],

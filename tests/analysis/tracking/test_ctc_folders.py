@@ -22,9 +22,9 @@ def test_a_movie_is_read_frame_by_frame(sample: Any, monkeypatch: pytest.MonkeyP
     assert movie.dtype == np.dtype(np.uint16)
     opened: list[str] = []
 
-    def noted(path: Path) -> Image:
+    def noted(path: Path, **options: Any) -> Image:
         opened.append(path.name)
-        return read_image(path)
+        return read_image(path, **options)
 
     monkeypatch.setattr(ctc, "read_image", noted)
     part = movie.read((slice(3, 5), slice(10, 20), slice(None)))
@@ -116,10 +116,24 @@ def test_tracks_that_the_masks_do_not_show_are_refused(sample: Any) -> None:
         ctc.read_truth(sample.folder / "01_GT")
 
 
-def test_numbers_beyond_16_bits_are_refused(sample: Any, tmp_path: Path) -> None:
-    lineage = replace(sample.truth, track_id=np.where(sample.truth.track_id == 7, 65_536, sample.truth.track_id))
-    with pytest.raises(ImageError, match="up to number 65535, got 65536") as caught:
-        ctc.write_results(tmp_path / "out", lineage)
+@pytest.mark.parametrize("large", [65_536, 2**33])
+def test_numbers_beyond_16_bits_are_renumbered_with_a_table(sample: Any, tmp_path: Path, large: int) -> None:
+    truth = sample.truth
+    lineage = replace(
+        truth,
+        track_id=np.where(truth.track_id == 7, large, truth.track_id),
+        track=np.where(truth.track == 7, large, truth.track),
+    )
+    ctc.write_results(tmp_path / "out", lineage)
+    back = ctc.read_lineage(tmp_path / "out")
+    assert np.array_equal(back.tracked[:], truth.tracked[:])
+    table = (tmp_path / "out" / "res_track.numbers.csv").read_text().splitlines()
+    assert table[-1] == f"7,{large}"
+
+
+def test_more_tracks_than_16_bits_number_are_refused(sample: Any, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="stores 65535 tracks, got 65536") as caught:
+        ctc.write_results(tmp_path / "out", replace(sample.truth, track_id=np.arange(1, 65_537)))
     assert "GEFF" in (caught.value.hint or "")
     assert not (tmp_path / "out").exists()
 
@@ -133,6 +147,17 @@ def test_outlines_come_from_gold_and_then_from_silver(sample: Any, write_sample:
     gold = ctc.read_truth(sample.folder / "01_GT").outlines
     assert list(gold) == [4]
     assert gold[4]().max() == 3
+
+
+def test_outlines_of_any_number_and_case_are_found_and_no_other_image_is_passed_over(sample: Any) -> None:
+    folder = sample.folder / "01_GT" / "SEG"
+    for name in ("man_seg00001.tif", "man_seg004.TIF"):
+        write_labels(folder / name.lower(), np.ones((64, 64), np.uint16))
+        (folder / name.lower()).rename(folder / name)
+    assert sorted(ctc.read_truth(sample.folder / "01_GT").outlines) == [1, 4]
+    write_labels(folder / "seg003.tif", np.ones((64, 64), np.uint16))
+    with pytest.raises(DatasetError, match=r"got seg003\.tif"):
+        ctc.read_truth(sample.folder / "01_GT")
 
 
 def test_outlines_of_single_planes_leave_the_others_unknown(write_sample: Callable[..., Any]) -> None:

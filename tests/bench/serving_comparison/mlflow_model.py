@@ -1,4 +1,6 @@
-"""MLflow's scoring server, which has no batching of its own: a model from code, files as base64 in JSON.
+"""MLflow's scoring server, which has no batching of its own: a model from code.
+
+It takes tables (JSON, CSV, Parquet) and answers with JSON, so that files go both ways as base64 in JSON.
 
 python -m serving_comparison.mlflow_model FOLDER     saves the model that ``mlflow models serve -m FOLDER`` serves
 """

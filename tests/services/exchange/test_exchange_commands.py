@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -107,3 +108,54 @@ def test_a_package_without_an_author_is_refused(
     status, refused = cytoray("models", "export", str(bundle_of("unet").folder), "--to", str(tmp_path / "out"))
     assert (status, refused["field"]) == (2, "--author")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", [("--format", "bundle"), tuple(CREDITS)], ids=["bundle", "package"])
+@pytest.mark.parametrize("unpacked", [False, True], ids=["zip", "folder"])
+def test_scores_and_facts_go_along_into_another_registry(
+    cytoray: Command,
+    bundle_of: Callable[[str], Bundle],
+    tmp_path: Path,
+    registry_without_models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    unpacked: bool,
+) -> None:
+    metrics = {"ap": 0.75, "f1": 1 / 3}
+    facts = {"recipe": "abc", "data": {"train": "d1"}, "parent": f"cells/1 {'0' * 64}", "import.code": "theirs"}
+    registry = Registry.open(load_settings())
+    with registry.start_run("nuclei", "first") as run:
+        run.log_text("model:\n  name: nuclei\n", "recipe.yaml")
+        registered = registry.register(
+            bundle_of("unet").folder, "nuclei", run_id=run.run_id, tags=facts, metrics=metrics
+        )
+    place = tmp_path / "out.zip"
+    assert cytoray("models", "export", "nuclei/1", "--to", str(place), *words)[0] == 0
+    if unpacked:
+        with zipfile.ZipFile(place) as archive:
+            archive.extractall(tmp_path / "out")
+        place = tmp_path / "out"
+
+    other = tmp_path / "another home"
+    monkeypatch.setenv("CYTORAY_HOME", str(shutil.copytree(registry_without_models, other)))
+    status, told = cytoray("models", "import", str(place), "--name", "theirs")
+    assert (status, told["digest"], told["metrics"]) == (0, registered.digest, metrics)
+    registry = Registry.open(load_settings())
+    version = registry.resolve("theirs/1")
+    assert version.metrics == metrics
+    assert version.parent_digest == "0" * 64
+    assert {key: version.tags.get(key) for key in ("recipe", "data.train", "import.reference", "import.code")} == {
+        "recipe": "abc",
+        "data.train": "d1",
+        "import.reference": "nuclei/1",
+        "import.code": None,
+    }
+    assert version.run_id is not None
+    recipe = registry.run(version.run_id).read_text("recipe.yaml")
+    assert recipe == ("model:\n  name: nuclei\n" if "bundle" in words else None)  # it names folders of one machine
+    status, onnx = cytoray("models", "export", "theirs", "--to", str(tmp_path / "graph.onnx"), "--format", "onnx")
+    assert status == 0
+    import onnx as library
+
+    written = {one.key: one.value for one in library.load(onnx["path"]).metadata_props}
+    assert (written["metric.ap"], written["version"]) == ("0.75", "theirs/1")

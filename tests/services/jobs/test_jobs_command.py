@@ -118,7 +118,7 @@ def served(cluster: ApiServer, tmp_path: Path) -> Iterator[tuple[str, Path]]:
         time.sleep(0.1)
     yield url, tmp_path
     process.terminate()
-    assert process.wait(30) in (0, -15)
+    assert process.wait(30) in (0, 143)
 
 
 def test_the_service_is_a_place_like_the_others(

@@ -39,7 +39,7 @@ def zoo(registry_without_models: Path, tmp_path_factory: pytest.TempPathFactory)
 def registry(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """Give the test the models in a registry of its own; nothing was promoted in it."""
     home = tmp_path / "home"
-    shutil.copytree(zoo.home, home, ignore=shutil.ignore_patterns("artifacts", "runs"))
+    shutil.copytree(zoo.home, home, ignore=shutil.ignore_patterns("runs"))
     monkeypatch.setenv("CYTORAY_HOME", str(home))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return Registry.open(local(home))

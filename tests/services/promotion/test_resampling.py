@@ -8,8 +8,18 @@ import numpy as np
 import pytest
 
 from cytoray_analysis.tasks import get_task
-from cytoray_services.promotion.counts import pooled_score
-from cytoray_services.promotion.resampling import LEVEL, RESAMPLES, Comparison, compare, corrected_level
+from cytoray_services.promotion.resampling import (
+    ALL_ATTEMPTS,
+    LEVEL,
+    RESAMPLES,
+    Comparison,
+    Loss,
+    compare,
+    find_loss,
+    level_of,
+)
+from cytoray_services.statistics.counts import unit_scores
+from cytoray_services.statistics.resampling import corrected_level
 
 CLASSES = ("a", "b", "c")
 CLASSIFICATION = get_task("classification", {"classes": list(CLASSES), "counts": [1, 1, 1]})
@@ -42,10 +52,11 @@ def test_a_better_candidate_passes_when_there_are_images_enough() -> None:
 
 
 def test_a_few_images_can_show_nothing() -> None:
-    assert not compared(1.0, images=5, seed=0, resamples=RESAMPLES).better
-    assert corrected_level(5) * RESAMPLES < 1 < corrected_level(6) * RESAMPLES
-    assert corrected_level(1) == 0
-    assert corrected_level(1000) == pytest.approx(LEVEL, rel=0.05)
+    few = compared(1.0, images=5, seed=0, resamples=RESAMPLES)
+    assert (few.better, few.level) == (False, 0.0)
+    assert compared(1.0, images=6, seed=0, resamples=RESAMPLES).level > 0
+    assert corrected_level(1, LEVEL) == 0
+    assert corrected_level(1000, LEVEL) == pytest.approx(LEVEL, rel=0.05)
 
 
 def test_copies_of_one_image_are_no_further_evidence_when_they_are_one_group() -> None:
@@ -89,26 +100,67 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_counts_give_the_score_that_the_task_gives(name: str) -> None:
+def test_counts_give_all_scores_that_the_task_gives(name: str) -> None:
     random = np.random.default_rng(2)
     task = get_task(name, ARGUMENTS.get(name))
-    pairs = [TASKS[name](random) for _ in range(5)]
-    answers, truths = [one[0] for one in pairs], [one[1] for one in pairs]
-    metric = next(iter(task.score(answers, truths)))
-    pooled, counted = pooled_score(metric, answers, truths, task.score)
-    assert counted
+    pairs = [TASKS[name](random) for _ in range(6)]
+    answers, truths, units = [one[0] for one in pairs], [one[1] for one in pairs], [0, 1, 1, 2, 3, 4]
+    counted = unit_scores(answers, truths, units, task.score)
+    assert counted.whole == task.score(answers, truths)
+    assert set(counted.whole) - counted.counted <= {"coverage68"}
     weights = random.multinomial(5, np.full(5, 0.2), size=6)
-    for row, value in zip(weights, pooled(weights), strict=True):
-        drawn = np.repeat(np.arange(5), row)
-        expected = task.score([answers[index] for index in drawn], [truths[index] for index in drawn])[metric]
-        assert value == pytest.approx(expected, abs=1e-6)
+    for row in weights:
+        drawn = np.repeat(np.arange(6), row[units])
+        expected = task.score([answers[index] for index in drawn], [truths[index] for index in drawn])
+        for metric, value in counted.of.items():
+            found = float(value(row[None].astype(float))[0])
+            if metric in expected:
+                assert found == pytest.approx(expected[metric], abs=1e-6), metric
 
 
-def test_a_score_without_counts_is_taken_by_the_task() -> None:
+def test_a_score_that_follows_from_no_counts_is_taken_without_each_unit() -> None:
+    """The mean of medians of images: the jackknife's bootstrap is about as wide as the true one."""
     random = np.random.default_rng(2)
-    pairs = [TASKS["classification"](random) for _ in range(3)]
-    answers, truths = [one[0] for one in pairs], [one[1] for one in pairs]
-    pooled, counted = pooled_score("ece", answers, truths, CLASSIFICATION.score)
-    assert not counted
-    drawn = CLASSIFICATION.score([answers[0], answers[0], answers[2]], [truths[0], truths[0], truths[2]])
-    assert pooled(np.array([[2, 0, 1]]))[0] == drawn["ece"]
+    answers = [random.normal(0, 1, 30) for _ in range(30)]
+
+    def score(answers: Any, truths: Any) -> dict[str, float]:
+        return {"tra": float(np.mean([np.median(one) for one in answers]))}
+
+    counted = unit_scores(answers, answers, [f"{number:02}" for number in range(30)], score)
+    assert not counted.counted
+    weights = random.multinomial(30, np.full(30, 1 / 30), size=2000).astype(float)
+    true = weights @ np.array([np.median(one) for one in answers]) / 30
+    np.testing.assert_allclose(counted.of["tra"](weights), true, atol=1e-9)
+
+
+def lost(delta: float, *, images: int, seed: int, tolerance: float = 0.02, level: float = 0.05) -> Loss:
+    random = np.random.default_rng(seed)
+    truths = [random.integers(0, 3, 20) for _ in range(images)]
+    both = [
+        unit_scores([answered(one, right, random) for one in truths], truths, range(images), CLASSIFICATION.score)
+        for right in (0.8 + delta, 0.8)
+    ]
+    return find_loss("g", "accuracy", both[0], both[1], tolerance, level=level, seed=seed, resamples=2000)
+
+
+def test_a_loss_is_called_one_only_where_it_is_shown() -> None:
+    assert sum(lost(0.0, images=8, seed=seed).verdict == "worse" for seed in range(200)) <= 200 * 0.05
+    assert sum(lost(-0.15, images=40, seed=seed).verdict == "worse" for seed in range(40)) >= 36
+    assert sum(lost(0.0, images=400, seed=seed, tolerance=0.05).verdict == "kept" for seed in range(10)) >= 9
+    assert lost(-0.5, images=5, seed=0).verdict == "unknown"
+
+
+def test_scores_of_which_less_is_better_are_compared_so() -> None:
+    random = np.random.default_rng(0)
+    truths = [random.integers(0, 3, 30) for _ in range(30)]
+    right, wrong = ([np.eye(3)[(one + shift) % 3] * 0.9 + 0.05 for one in truths] for shift in (0, 1))
+    pairs = (right, truths), (wrong, truths)
+    assert compare("ece", *pairs, range(30), CLASSIFICATION.score, resamples=1000).better
+    assert not compare("ece", *pairs[::-1], range(30), CLASSIFICATION.score, resamples=1000).better
+
+
+def test_the_level_is_spent_over_all_attempts_on_one_set() -> None:
+    levels = [level_of(attempt) for attempt in range(1, 10_001)]
+    assert levels[0] == pytest.approx(LEVEL)
+    assert levels == sorted(levels, reverse=True)
+    assert 0.99 * ALL_ATTEMPTS < sum(levels) < ALL_ATTEMPTS

@@ -72,6 +72,9 @@ def test_a_step_takes_both_its_time_and_its_requests() -> None:
     assert judge.verdict(canary, late).what == "stay"
     for _ in range(30):
         judge.observe("2", draw(random))
+    assert judge.verdict(canary, late).what == "stay"  # nothing to compare with
+    for _ in range(20):
+        judge.observe("1", draw(random))
     assert judge.verdict(canary, BEGAN + timedelta(seconds=59)).what == "stay"
     assert judge.verdict(canary, late).what == "advance"
     assert judge.verdict(canary, late).what == "advance"  # until the registry has it
@@ -79,22 +82,88 @@ def test_a_step_takes_both_its_time_and_its_requests() -> None:
     assert judge.verdict(following, late + timedelta(seconds=61)).what == "stay"
 
 
-def test_a_canary_that_only_fails_is_withdrawn_after_twenty_requests_though_nobody_else_answers() -> None:
-    canary = canary_of(steps=(1.0,))
+def test_a_canary_that_only_fails_is_withdrawn_after_twenty_requests() -> None:
+    canary = canary_of(steps=(0.5,))
     judge = Judge(canary)
     for _ in range(20):
         assert judge.verdict(canary, BEGAN).what == "stay"
+        judge.observe("1", Outcome(False, 0.1, 1.0))
         judge.observe("2", Outcome(True, 0.1, 1.0))
     verdict = judge.verdict(canary, BEGAN)
     assert verdict.what == "withdraw"
     assert verdict.reason == "errors: 100.0% of 20 requests failed, beside 0.0%"
 
 
+def test_an_hour_in_which_everything_fails_speaks_against_nobody() -> None:
+    down = requests(failures=1.0)
+    for seed in range(5):
+        assert simulate(down, seed=seed, canary=replace(QUICK, steps=(1.0,)), usual=down).what == "finish"
+
+
+@pytest.mark.parametrize("load", [1.2, 1.5])
+def test_an_equal_version_is_not_withdrawn_because_the_last_step_is_a_busy_hour(load: float) -> None:
+    short = replace(QUICK, limits=replace(QUICK.limits, seconds_per_step=2.0))
+    ended = [simulate(requests(), seed=seed, canary=short, load=(1.0, 1.0, load)) for seed in range(8)]
+    assert [one.reason for one in ended if one.what != "finish"] == []
+
+
+def _batches(slower: float, *, large: float, seed: int) -> str:
+    """Judge a canary whose passes are small beside those of the other version, which cost less for each image."""
+    canary, random = canary_of(steps=(0.25,)), np.random.default_rng(seed)
+    judge = Judge(canary)
+    for _ in range(500):
+        for version, share, times in (("2", 0.2, slower), ("1", large, 1.0)):
+            batch = 8 if random.random() < share else 1
+            seconds = times * (0.05 + 0.2 / batch) * np.exp(random.normal(0, 0.3))
+            judge.observe(version, Outcome(False, seconds, 0.5, batch=batch))
+        verdict = judge.verdict(canary, BEGAN)
+        if verdict.what != "stay":
+            return verdict.reason
+    return ""
+
+
+def test_times_are_compared_in_batches_of_like_size() -> None:
+    assert [_batches(1.0, large=0.8, seed=seed) for seed in range(10)] == [""] * 10
+    for seed in range(5):
+        assert _batches(1.7, large=0.05, seed=seed).startswith("latency: ")
+
+
+def test_a_canary_so_slow_that_its_batches_are_all_larger_is_noticed() -> None:
+    canary, random = canary_of(steps=(0.25,)), np.random.default_rng(0)
+    judge = Judge(canary)
+    for _ in range(100):
+        for version, seconds, batch in (("1", 0.1, 1), ("2", 0.3, 8)):
+            judge.observe(version, Outcome(False, seconds * np.exp(random.normal(0, 0.3)), 0.5, batch=batch))
+    verdict = judge.verdict(canary, BEGAN)
+    assert verdict.reason.startswith("latency: ")
+
+
+def test_times_of_the_rest_of_a_version_are_not_compared() -> None:
+    canary = canary_of(steps=(0.25,))
+    judge, random = Judge(canary), np.random.default_rng(0)
+    for _ in range(200):
+        for version in ("1", "2"):
+            judge.observe(version, Outcome(False, random.gamma(4), 1.0))
+        judge.observe("1", Outcome(False, random.gamma(4) / 10, 1.0, timed=False))
+    assert judge.verdict(canary, BEGAN).what == "stay"
+
+
+def test_what_is_measured_says_how_many_hours_are_left() -> None:
+    judge, canary = Judge(canary_of()), canary_of()
+    assert "hours_left" not in judge.measured(BEGAN)
+    judge.verdict(canary, BEGAN)
+    for number in range(100):
+        judge.observe("2" if number % 20 == 0 else "1", Outcome(False, 1.0, 1.0))
+    measured = judge.measured(BEGAN + timedelta(hours=1))
+    assert measured["requests_per_hour"] == 100
+    assert measured["hours_left"] == pytest.approx(99 + 20 + 500 / 90)
+
+
 def test_answers_of_other_versions_do_not_count() -> None:
     judge = Judge(canary_of())
     for _ in range(50):
         judge.observe("7", Outcome(True, 0.1, 1.0))
-    assert judge.measured() == {
+    assert judge.measured(BEGAN) == {
         "canary_requests": 0,
         "canary_failures": 0,
         "other_requests": 0,
@@ -106,16 +175,14 @@ def test_a_reservoir_is_bounded_and_prefers_nobody() -> None:
     reservoir = Reservoir()
     for number in range(5 * LARGEST_SAMPLE):
         reservoir.add(Outcome(False, float(number), 1.0))
-    sample = reservoir.sample()
-    assert sample.counts == ((5 * LARGEST_SAMPLE, 0),)
-    assert len(sample.pace) == LARGEST_SAMPLE
-    assert np.mean(sample.pace) == pytest.approx(2.5 * LARGEST_SAMPLE, rel=0.05)
+    assert len(reservoir.kept) == LARGEST_SAMPLE
+    assert np.mean([one.seconds for one in reservoir.kept]) == pytest.approx(2.5 * LARGEST_SAMPLE, rel=0.05)
 
 
 def test_failures_of_all_steps_count_each_beside_its_own() -> None:
     def fails(canary: tuple[int, int], other: tuple[int, int]) -> str | None:
         nothing = np.empty(0)
-        own, others = (Sample((counts,) * 2, nothing, {}) for counts in (canary, other))
+        own, others = (Sample((counts,) * 2, nothing, nothing, nothing.astype(int), {}) for counts in (canary, other))
         return more_failures(own, others, Limits(), 1e-4)
 
     # A night in which everything failed, the canary no more than the others, speaks against nobody.

@@ -13,7 +13,7 @@ import pytest
 from cytoray_services.registry import Registry
 from cytoray_services.rollouts.changes import start_canary, start_shadow
 from cytoray_services.rollouts.judge import Outcome
-from cytoray_services.rollouts.leader import Compared, Observed, RolloutKeeper
+from cytoray_services.rollouts.leader import Compared, Counted, Observed, RolloutKeeper
 from cytoray_services.rollouts.rollout import Limits, read_routing
 from registry_stores import free_port
 from simulated_canaries import Draw, requests
@@ -64,7 +64,7 @@ def test_a_good_canary_goes_through_its_steps_and_becomes_the_champion(registry:
     assert (canary.state, canary.why) == ("promoted", "nothing spoke against it")
     assert routing.aliases["champion"] == "2"
     move = registry.history("cells")[-1]
-    assert (move.before, move.after, move.reason) == ("1", "2", "canary at 20%, 100% of the requests")
+    assert (move.before, move.after, move.reason) == ("1", "2", "canary at 20%, 90% of the requests")
     assert set(service.versions[-100:]) == {"2"}
     assert canary.measured["canary_failures"] <= canary.measured["canary_requests"]
 
@@ -121,6 +121,23 @@ def test_what_shadows_answer_is_summed_up_across_outages_and_restarts(registry: 
     other.step(later)
     measured = read_routing(registry, "cells").shadows["champion"].measured
     assert measured == {"requests": 3, "ap50": pytest.approx(0.5)}
+
+
+def test_requests_to_an_alias_are_counted_for_whoever_starts_a_canary(registry: Registry) -> None:
+    now = datetime.now(UTC)
+    for _ in range(2):  # a service that starts again goes on from the mean that is written down
+        keeper = RolloutKeeper(registry, ["cells"])
+        keeper.step(now)
+        for _ in range(14):
+            now += timedelta(hours=1)
+            keeper.observe_many([Counted("cells", "champion", 100), Counted("cells", "gone", 7)])
+            keeper.step(now)
+    traffic = read_routing(registry, "cells").traffic
+    assert traffic.keys() == {"champion"}
+    assert traffic["champion"].per_hour == pytest.approx(100)
+    assert traffic["champion"].hours == pytest.approx(24)
+    keeper.step(now + timedelta(days=2))
+    assert read_routing(registry, "cells").traffic["champion"].per_hour == 0
 
 
 def test_one_model_that_is_gone_does_not_keep_the_others_from_being_led(registry: Registry) -> None:

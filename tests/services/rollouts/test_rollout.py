@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,16 +22,29 @@ from cytoray_services.rollouts.changes import (
     stop_canary,
     stop_shadow,
 )
-from cytoray_services.rollouts.rollout import Limits, chosen, measured_note, read_routing, share
+from cytoray_services.rollouts.rollout import Limits, chosen, lane, measured_note, read_routing, share
 from simulated_canaries import canary_of
 
 
 @given(st.floats(0, 1, exclude_max=True), st.integers(0, 2))
 def test_who_once_has_the_canary_keeps_it_as_its_share_grows(key: float, step: int) -> None:
     canary = replace(canary_of(), step=step)
-    assert chosen(canary, key) == ("2" if key < canary.steps[step] else "1")
+    assert chosen(canary, key) == ("2" if key < (0.05, 0.25, 0.9)[step] else "1")
     if step and chosen(replace(canary, step=step - 1), key) == "2":
         assert chosen(canary, key) == "2"
+
+
+@pytest.mark.parametrize("step", [0.01, 0.05, 0.25, 0.5, 0.9, 1.0])
+def test_lanes_whose_times_are_compared_are_of_one_size(step: float) -> None:
+    canary = canary_of(steps=(step,))
+    keys = (np.arange(100_000) + 0.5) / 100_000
+    lanes = Counter((chosen(canary, key), lane(canary, key)) for key in keys)
+    apart = {asked: requests for asked, requests in lanes.items() if asked[1]}
+    smaller = min(step, 1 - step) if step < 1 else 0.1
+    assert {version for version, _ in apart} == {"1", "2"}
+    assert max(abs(requests / len(keys) - smaller) for requests in apart.values()) < 1e-4
+    assert sum(version == "2" for version, _ in apart) == 1
+    assert sum(apart.values()) / len(keys) <= max(0.2, 2 * smaller) + 1e-9
 
 
 def test_an_ended_canary_gets_nothing() -> None:
@@ -94,7 +109,7 @@ def test_what_cannot_be_started_is_refused_with_what_to_do(registry: Registry) -
         start_canary(registry, "cells", "2", alias="candidate")
     with pytest.raises(ModelNotFoundError, match="there is no model 'nuclei'"):
         start_canary(registry, "nuclei", "2")
-    for steps in ((), (0.0, 1.0), (0.5, 0.25), (0.5, 2.0)):
+    for steps in ((), (0.0, 1.0), (0.5, 0.25), (0.5, 2.0), (0.95, 1.0)):
         with pytest.raises(RequestError, match="growing shares"):
             start_canary(registry, "cells", "2", steps=steps)
     with pytest.raises(RequestError, match="expected a share"):

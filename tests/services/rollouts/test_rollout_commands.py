@@ -10,6 +10,7 @@ import pytest
 
 from cytoray_services.commands.root import main
 from cytoray_services.registry import Registry
+from cytoray_services.rollouts.rollout import Traffic, traffic_note
 
 Command = Callable[..., tuple[int, Any]]
 
@@ -28,7 +29,8 @@ def cytoray(registry: Registry, capfd: pytest.CaptureFixture[str]) -> Command:
 def test_a_canary_is_started_shown_and_stopped(cytoray: Command) -> None:
     options = ["--steps", "10,100", "--least-requests", "50", "--drift", "1", "--reason", "finds dim cells"]
     status, said = cytoray("models", "canary", "cells", "2", *options)
-    assert (status, said) == (0, "cells: canary 2 beside @champion, 10%\n")
+    assert (status, said.splitlines()[0]) == (0, "cells: canary 2 beside @champion, 10%")
+    assert "a decision takes about 700 requests to @champion" in said
     status, shown = cytoray("models", "show", "cells", "--json")
     (canary,) = shown["canaries"]
     assert (status, canary["version"], canary["steps"], canary["reason"]) == (0, "2", [0.1, 1.0], "finds dim cells")
@@ -40,6 +42,22 @@ def test_a_canary_is_started_shown_and_stopped(cytoray: Command) -> None:
     assert [(one["state"], one["why"]) for one in shown["past_rollouts"]] == [("stopped", "not today")]
     _, said = cytoray("models", "show", "cells")
     assert "canary 2 beside @champion  stopped at 10%  not today" in said
+
+
+def test_who_starts_a_canary_is_told_the_hours_and_what_is_quicker(cytoray: Command, registry: Registry) -> None:
+    registry.note("cells", traffic_note("champion", Traffic(100.0, 24.0)))
+    _, said = cytoray("models", "canary", "cells", "2")
+    assert "at 100 requests an hour a decision takes about 126 hours" in said
+    assert "cytoray models shadow cells 2 --alias champion --share 1" in said
+    _, shown = cytoray("models", "show", "cells", "--json")
+    assert shown["canaries"][0]["hours_expected"] == pytest.approx(125.6, abs=0.1)
+    _, said = cytoray("models", "show", "cells")
+    assert "a decision takes about 126 hours" in " ".join(said.split())
+    cytoray("models", "canary", "cells", "--stop")
+    registry.note("cells", traffic_note("champion", Traffic(3_600.0, 24.0)))
+    _, said = cytoray("models", "canary", "cells", "2")
+    assert "at 3,600 requests an hour a decision takes about 3.5 hours" in said
+    assert "shadow" not in said
 
 
 def test_a_shadow_is_started_shown_and_stopped(cytoray: Command) -> None:

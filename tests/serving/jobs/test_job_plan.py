@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.errors import MissingFileError, RequestError
 from cytoray_analysis.images import image_from_array, write_image
-from cytoray_analysis.inference.objects import find_objects
+from cytoray_analysis.inference.objects import segment
 from cytoray_analysis.predictor import Predictor
-from cytoray_serving.jobs.plan import check_places, plan_items, stem
+from cytoray_serving.jobs.plan import check_places, plan, plan_items, stem
 from cytoray_serving.jobs.request import JobRequest
 from cytoray_serving.places import Allowed
 from cytoray_serving.steps import Step, check_steps, run_steps
@@ -45,9 +45,42 @@ def test_images_of_a_folder_come_in_order_with_names_of_their_own(tmp_path: Path
     assert items[-1].name == "slide"
     assert {item.name for item in items} >= {"field0000", "field0000-2", "field0001"}
     chosen = plan_items(asked(tmp_path, "in", pattern="*.txt"), Allowed(roots=(tmp_path,)), movies=False)
-    assert [item.name for item in chosen] == ["notes"]
+    assert [item.name for item in chosen] == ["notes.txt"]
     with pytest.raises(MissingFileError, match="no image"):
         plan_items(asked(tmp_path, "in", pattern="*.czi"), Allowed(roots=(tmp_path,)), movies=False)
+
+
+def test_what_is_left_out_of_a_folder_is_named(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "in", 1, side=8)
+    for name in ("notes.txt", "slide.svs", "frame.LSM"):
+        (folder / name).write_bytes(b"")
+    (folder / "below").mkdir()
+    allowed = Allowed(roots=(tmp_path,))
+    planned = plan(asked(tmp_path, "in"), allowed, movies=False)
+    assert [item.name for item in planned.items] == ["field0000", "frame", "slide"]
+    assert {one.item for one in planned.left_out} == {"notes.txt", "below"}
+    planned = plan(asked(tmp_path, "in", pattern="*.svs"), allowed, movies=False)
+    assert {one.item for one in planned.left_out} == {"notes.txt", "below", "frame.LSM", "field0000.tif"}
+    assert all("*.svs" in one.reason for one in planned.left_out)
+
+
+def test_names_of_answers_differ_whatever_their_capitals(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("A.tif", "a.png", "plate.A0.tif", "plate.A1.tif"):
+        (tmp_path / "in" / name).write_bytes(b"")
+    items = plan_items(asked(tmp_path, "in"), Allowed(roots=(tmp_path,)), movies=False)
+    assert [item.name for item in items] == ["A", "a-2", "plate.A0", "plate.A1"]
+
+
+@pytest.mark.parametrize("masks", [("a.tif", "a.png"), ("a_mask.tif",)])
+def test_masks_that_are_not_told_apart_are_refused(tmp_path: Path, masks: tuple[str, ...]) -> None:
+    for folder, names in (("in", ("a.tiff", "a.jpg") if len(masks) == 1 else ("a.tiff",)), ("masks", masks)):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).write_bytes(b"")
+    request = asked(tmp_path, "in", masks=(tmp_path / "masks").as_uri())
+    with pytest.raises(RequestError, match="ambiguous"):
+        plan_items(request, Allowed(roots=(tmp_path,)), movies=False)
 
 
 def test_a_folder_of_frames_is_one_movie_for_a_model_of_movies(tmp_path: Path) -> None:
@@ -58,6 +91,36 @@ def test_a_folder_of_frames_is_one_movie_for_a_model_of_movies(tmp_path: Path) -
     allowed = Allowed(roots=(tmp_path,))
     assert [item.name for item in plan_items(asked(tmp_path, "movie"), allowed, movies=True)] == ["movie"]
     assert len(plan_items(asked(tmp_path, "movie"), allowed, movies=False)) == 3
+
+
+@pytest.mark.parametrize("form", ["T{:03d}.TIF", "img_{}.tif", "t{:05d}.tif"])
+def test_frames_of_any_name_are_one_movie(tmp_path: Path, form: str) -> None:
+    folder = tmp_path / "movie"
+    folder.mkdir()
+    for number in range(3):
+        (folder / form.format(number)).write_bytes(tiff_bytes(picture((8, 8))))
+    items = plan_items(asked(tmp_path, "movie"), Allowed(roots=(tmp_path,)), movies=True)
+    assert [item.name for item in items] == ["movie"]
+
+
+def test_stacks_are_the_frames_of_a_movie_of_stacks(tmp_path: Path) -> None:
+    stack = np.stack([picture((8, 8))] * 5)
+    for name, shape, count in (("frames", stack, 1), ("movies", np.stack([stack] * 2), 3)):
+        folder = tmp_path / name
+        folder.mkdir()
+        for number in range(3):
+            (folder / f"img_{number}.tif").write_bytes(tiff_bytes(shape))
+        allowed = Allowed(roots=(tmp_path,))
+        assert len(plan_items(asked(tmp_path, name), allowed, movies=True, spatial_axes="ZYX")) == count
+        assert len(plan_items(asked(tmp_path, name), allowed, movies=True)) == 3
+
+
+def test_whole_movies_of_a_folder_are_items(tmp_path: Path) -> None:
+    folder = tmp_path / "movies"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"movie_{number}.tif").write_bytes(tiff_bytes(np.stack([picture((8, 8))] * 5)))
+    assert len(plan_items(asked(tmp_path, "movies"), Allowed(roots=(tmp_path,)), movies=True)) == 3
 
 
 def test_masks_are_found_by_the_names_of_the_images(tmp_path: Path) -> None:
@@ -125,12 +188,12 @@ def test_labels_are_the_objects_and_an_image_is_the_image_of_the_next_model(
     segmenter: Predictor, stainer: Predictor, classifier: Predictor, linker: Predictor, tmp_path: Path
 ) -> None:
     image = image_from_array(picture((96, 96)), "YX")
-    labels = find_objects(image, segmenter)
+    labels = segment(image, segmenter).labels
     classed = run_steps([segmenter, classifier], image)
     assert classed.prediction.kind == "class"
     assert classed.prediction.objects == int(labels.max())
     movie, _ = moving_squares()
-    tracked = run_steps([segmenter, linker], image_from_array(movie, "ZYX"))
+    tracked = run_steps([segmenter, linker], image_from_array(movie, "TYX"))
     assert tracked.prediction.kind == "lineage"
     one = Predictor(Bundle.load(write_stain_bundle(tmp_path / "stain")))
     stain = image_from_array(one.predict(image).answer[0], "YX")  # its deviation, the second, is not passed on

@@ -106,7 +106,7 @@ def test_a_job_is_taken_shown_listed_and_cancelled(ask: Client, source: str, tmp
     assert job.models[0].name == "nuclei"
     assert ask.job(job.id) == job
     second = ask.submit_job("nuclei", source, (tmp_path / "other").as_uri())
-    assert [one.id for one in ask.jobs()] == [second.id, job.id]
+    assert [one.id for one in ask.jobs().jobs] == [second.id, job.id]
     assert ask.stop_job(job.id).state == "cancelled"
     assert ask.job(job.id).has_ended
     assert ask.job(second.id).state == "queued"
@@ -148,7 +148,7 @@ def test_a_wrong_job_is_refused_at_once(
     with pytest.raises(error) as raised:
         ask.submit_job(**asked)  # type: ignore[arg-type]
     assert raised.value.field == field
-    assert ask.jobs() == []
+    assert ask.jobs().jobs == []
 
 
 @pytest.mark.parametrize("job_id", ["job-000000000000000000000000", "..", "%2e%2e", "x" * 64, ".hidden-job"])
@@ -206,6 +206,27 @@ def test_the_command_line_speaks_of_jobs(
     stopped = run(app, ["stop", job["id"], "--url", url, "--json"])
     assert json.loads(stopped.stdout)["state"] == "cancelled"
     assert isinstance(run(app, ["show", "job-nowhere1", "--url", url]).exception, JobNotFoundError)
+    state = tmp_path / "jobs" / job["id"] / "state.json"
+    state.write_bytes(state.read_bytes()[:40])
+    listed = run(app, ["list", "--url", url])
+    assert [line.split()[:2] for line in listed.stdout.splitlines()[1:]] == [[job["id"], "damaged"]]
+    assert str(state) in listed.stderr
+    damaged = json.loads(run(app, ["list", "--url", url, "--json"]).stdout)["damaged"]
+    assert [one["id"] for one in damaged] == [job["id"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "idle"),
+    [
+        (["recipe.yaml", "--format", "csv", "--workers", "2"], "--format, --workers"),
+        (["nuclei", "in", "out", "--team", "lab"], "--team"),
+        (["nuclei", "in", "out", "--command", "tune"], "--command"),
+    ],
+)
+def test_options_that_would_be_of_no_effect_are_refused(words: list[str], idle: str) -> None:
+    ran = CliRunner().invoke(app, ["submit", *words])
+    assert isinstance(ran.exception, RequestError)
+    assert ran.exception.message.startswith(idle)
 
 
 def test_the_document_describes_every_field_and_status(api: FastAPI) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cytoray_analysis.errors import JobNotFoundError
+from cytoray_analysis.answer_warnings import AnswerWarning
+from cytoray_analysis.errors import JobNotFoundError, PlatformError
 from cytoray_serving.jobs.progress import Progress
 from cytoray_serving.jobs.request import JobRequest
 from cytoray_serving.jobs.store import Item, Job, JobFolder, JobStore, Journal, Record, new_id, now
@@ -43,7 +45,7 @@ def test_a_job_is_found_by_its_name_alone(tmp_path: Path) -> None:
     store, job = JobStore(tmp_path), new_job()
     status = store.create(job)
     assert store.find(job.id).job() == job
-    assert [one.id for one in store.states()] == [status.id]
+    assert [one.id for one in store.states().jobs] == [status.id]
     for name in ("..", "", "job-nowhere-0", f"{job.id}/", f"../{tmp_path.name}/{job.id}", "." + job.id):
         with pytest.raises(JobNotFoundError):
             store.find(name)
@@ -108,3 +110,77 @@ def test_what_is_left_follows_from_the_records(tmp_path: Path) -> None:
     status = folder.state()
     assert (status.items_total, status.items_done, status.items_failed, status.objects) == (4, 1, 1, 3)
     assert (status.blocks_total, status.blocks_done) == (4, 4)
+
+
+def test_the_records_of_a_job_are_for_their_owner_alone(tmp_path: Path) -> None:
+    folder = new_folder(tmp_path / "jobs")
+    folder.keep_items([Item(index=0, uri="file:///in/0.tif", name="0")])
+    with Journal(folder) as journal:
+        journal.append([Record(kind="done", item=0)])
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+    assert {path.name: path.stat().st_mode & 0o077 for path in folder.path.iterdir()} == {
+        "job.json": 0,
+        "state.json": 0,
+        "items.json": 0,
+        "records.jsonl": 0,
+    }
+
+
+GARBAGE = (b"", b"{", b"null", b"[]", b'"text"', b"\xff\xfe", b'{"kind": 1}')
+
+
+@pytest.mark.parametrize("content", GARBAGE)
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("job.json", JobFolder.job),
+        ("state.json", JobFolder.state),
+        ("items.json", JobFolder.items),
+        ("records.jsonl", JobFolder.records),
+    ],
+)
+def test_a_damaged_record_is_an_error_that_names_the_file(
+    tmp_path: Path, name: str, read: Callable[[JobFolder], object], content: bytes
+) -> None:
+    if (name, content) == ("items.json", b"[]"):
+        return  # a list without images is one
+    folder = new_folder(tmp_path)
+    (folder.path / name).write_bytes(content + b"\n")
+    with pytest.raises(PlatformError, match=name):
+        read(folder)
+
+
+@pytest.mark.parametrize("damage", [b"{", b'{"id": "job"}', b"\xff", None, "another's"])
+def test_a_listing_names_what_is_damaged_and_the_log_says_so_once(
+    tmp_path: Path, damage: bytes | str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, good, bad = JobStore(tmp_path), new_job(), new_job()
+    for job in (good, bad):
+        store.create(job)
+    state = tmp_path / bad.id / "state.json"
+    if damage is None:
+        state.unlink()
+    else:
+        state.write_bytes((tmp_path / good.id / "state.json").read_bytes() if isinstance(damage, str) else damage)
+    for _ in range(3):
+        found = store.states()
+        assert [one.id for one in found.jobs] == [good.id]
+        assert [one.id for one in found.damaged] == [bad.id]
+        assert str(state) in found.damaged[0].error.message
+    assert caplog.text.count(str(state)) == 1
+
+
+def test_a_job_says_how_many_answers_have_warnings_and_which(tmp_path: Path) -> None:
+    folder = new_folder(tmp_path)
+    items = [Item(index=number, uri=f"file:///in/{number}.tif", name=str(number)) for number in range(3)]
+    warnings = (AnswerWarning("pixel-size-unknown", "The pixel size of µ is unknown."), AnswerWarning("b", "B."))
+    with Journal(folder) as journal:
+        journal.append([Record(kind="done", item=0, warnings=warnings), Record(kind="done", item=1)])
+    assert folder.records()[0].warnings == warnings
+    Progress(folder, items, folder.records()).keep("running")
+    status = folder.state()
+    assert status.items_warned == 1
+    assert [(one.item, one.code, one.sentence) for one in status.warnings] == [
+        ("file:///in/0.tif", "pixel-size-unknown", "The pixel size of µ is unknown."),
+        ("file:///in/0.tif", "b", "B."),
+    ]

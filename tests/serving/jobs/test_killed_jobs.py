@@ -90,7 +90,7 @@ def test_a_folder_of_images_is_answered_and_a_bad_one_among_them_is_told(
     assert ended.errors[0].item.endswith("field0003.tif")
     assert ended.megapixels == pytest.approx(5 * 64 * 64 / 1e6)
     assert sorted(checksums(tmp_path / "out")) == [f"field000{number}.tif" for number in (0, 1, 2, 4, 5)]
-    assert [one.id for one in asyncio.run(service.list())] == [status.id]
+    assert [one.id for one in asyncio.run(service.list()).jobs] == [status.id]
     assert "field0003" in asyncio.run(service.logs(status.id))
 
 

@@ -25,8 +25,11 @@ def evidence(diagnosis: Diagnosis, name: str) -> str:
     return finding.evidence
 
 
-def test_a_healthy_segmentation_raises_nothing(healthy_segmentation: Diagnosis) -> None:
-    assert names(healthy_segmentation) == set()
+def test_of_a_healthy_segmentation_nothing_is_said_but_that_eight_images_are_few(
+    healthy_segmentation: Diagnosis,
+) -> None:
+    assert names(healthy_segmentation) == {"too-few-examples"}
+    assert "8 validation images" in evidence(healthy_segmentation, "too-few-examples")
 
 
 def test_a_healthy_classifier_raises_nothing(healthy_classes: Diagnosis) -> None:
@@ -92,7 +95,7 @@ def test_over_fitting_is_named(crops: Dataset, tmp_path: Path) -> None:
         tmp_path / "home",
         CLASSES,
         augmentation={"flips": False, "zoom": [1.0, 1.0]},
-        training={"epochs": 30, "validate_every": 30},
+        training={"epochs": 60, "validate_every": 60},
     )
     diagnosis = trained(plan, tmp_path / "run")
     assert "in training and" in evidence(diagnosis, "over-fitting")

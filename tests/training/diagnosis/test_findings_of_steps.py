@@ -107,7 +107,8 @@ def test_steps_of_an_interrupted_training_are_told_once(fields: Dataset, tmp_pat
     steps = [line for line in progress.read_text(encoding="utf-8").splitlines() if '"steps"' in line]
     with progress.open("a", encoding="utf-8") as file:
         file.write(steps[-1] + "\n")
-    from cytoray_training.diagnosis.facts import read_facts
+    from cytoray_training.diagnosis.reading import read_facts
 
     assert read_facts(tmp_path / "run").steps == whole.steps
+    assert whole.ended_by == "epochs"
     assert whole.steps.step == tuple(range(16))

@@ -17,8 +17,9 @@ from cytoray_services.settings import load_settings
 from cytoray_training.diagnosis import diagnose as diagnosing
 from cytoray_training.diagnosis.command import find_run
 from cytoray_training.diagnosis.diagnose import Diagnosis, conclude, diagnose, diagnosed_on_failure
-from cytoray_training.diagnosis.facts import Failure, read_facts
+from cytoray_training.diagnosis.facts import Failure
 from cytoray_training.diagnosis.findings import Finding, find
+from cytoray_training.diagnosis.reading import read_facts
 from cytoray_training.diagnosis.report import Content, markdown, page
 
 EVIL = "<script>alert(1)</script>](javascript:x)"
@@ -58,7 +59,8 @@ def test_the_command_answers_with_findings_and_report(
         main(["diagnose", "0123abcd", "--json", "--out", str(cytoray_home / "out")])
     assert caught.value.code == 0
     answer = json.loads(capsys.readouterr().out)
-    assert answer == {"run_id": "0123abcd", "findings": [], "report": str(cytoray_home / "out" / "report.html")}
+    assert [finding["name"] for finding in answer.pop("findings")] == ["too-few-examples"]
+    assert answer == {"run_id": "0123abcd", "report": str(cytoray_home / "out" / "report.html")}
 
 
 def test_a_run_without_facts_is_the_callers_mistake(cytoray_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,5 +118,5 @@ def test_a_diagnosis_that_fails_is_told_and_ends_nothing(
 def test_findings_are_sorted_by_severity_and_the_same_each_time(healthy_segmentation: Diagnosis) -> None:
     failure = Failure(3, 0, float("nan"), float("nan"), "output", "head")
     facts = replace(healthy_segmentation.facts, agreement=0.5, failure=failure)
-    assert [finding.severity for finding in find(facts)] == ["error", "note"]
+    assert [finding.severity for finding in find(facts)] == ["error", "note", "note"]
     assert find(facts) == find(facts)

@@ -71,3 +71,16 @@ def test_trainings_at_growing_shares_make_a_curve_with_a_picture(cytoray_home: P
     assert outcome["verdict"].split(":")[0] in ("yes", "no", "cannot be told")
     assert Path(outcome["picture"]).read_bytes().startswith(b"\x89PNG")
     assert outcome["verdict"] in Path(outcome["report"]).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "noise", "wanted"),
+    [("flat", 0.015, "no or unknown"), ("late plateau", 0.015, "no or unknown"), ("rising", 0.005, "yes")],
+)
+def test_verdicts_over_many_noisy_curves(name: str, noise: float, wanted: str) -> None:
+    labels = np.array([20, 40, 100, 200, 400.0])
+    curve = {"flat": 0 * labels + 0.8, "late plateau": np.where(labels < 40, 0.70, 0.80)}
+    true = curve.get(name, 0.95 - 0.9 * labels**-0.28)
+    random = np.random.default_rng(1)
+    said = [fit_curve(labels.tolist(), (true + random.normal(0, noise, 5)).tolist()).more_helps for _ in range(20)]
+    assert said.count(True) >= 19 if wanted == "yes" else said.count(True) <= 1

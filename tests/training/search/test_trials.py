@@ -14,8 +14,8 @@ import pytest
 from cytoray_analysis.errors import RecipeError
 from cytoray_services.settings import load_settings
 from cytoray_training.recipe import Recipe
-from cytoray_training.search.population import perturbed, require_mutable
-from cytoray_training.search.report import common_epoch, parallel_coordinates
+from cytoray_training.search.population import is_replaced, perturbed, require_mutable
+from cytoray_training.search.report import common_place, parallel_coordinates
 from cytoray_training.search.space import Choice, Range, parse_space, place_of
 from cytoray_training.search.study import Member, open_study
 from cytoray_training.search.trial import KEPT
@@ -49,7 +49,7 @@ def open_trials(cytoray_home: Path, make_recipe: MakeRecipe) -> Callable[..., An
 
 
 def scored(epoch: int, score: float) -> dict[str, float]:
-    return {"epoch": epoch, "pearson": score}
+    return {"epoch": epoch, "progress": epoch / 4, "pearson": score}
 
 
 def test_the_recipe_comes_first_and_what_was_interrupted_before_anything_new(open_trials: Callable[..., Any]) -> None:
@@ -76,11 +76,20 @@ def test_the_recipe_comes_first_and_what_was_interrupted_before_anything_new(ope
 
 def test_more_trials_go_on_with_the_same_search_and_hours_end_it(open_trials: Callable[..., Any]) -> None:
     with open_trials(trials=1) as trials:
-        trials.end(trials.next().name, "completed")
+        first = trials.next()
+        trials.report(first.name, scored(4, 0.5) | {"nrmse": 0.4})
+        trials.end(first.name, "completed")
         assert trials.exhausted
     with open_trials(trials=2) as trials:
         assert not trials.exhausted
-        assert trials.next().name == "trial-002"
+        second = trials.next()
+        assert second.name == "trial-002"
+        trials.report(second.name, scored(4, 0.6) | {"nrmse": 0.9})
+        trials.end(second.name, "completed")
+        assert trials.best().name == "trial-002"
+        trials.metric = "nrmse"  # of which less is better
+        assert trials.best().name == "trial-001"
+        assert [dict(one.steps) for one in trials.tried()] == [{100: -0.4}, {100: -0.9}]
     with open_trials(trials=None, hours=1e-9) as trials:
         assert trials.seconds_left == 0.0
 
@@ -131,9 +140,23 @@ def test_trials_are_compared_where_all_have_been(make_recipe: MakeRecipe) -> Non
         Member("trial-002", scores=(scored(1, 0.4), scored(2, 0.45)), state="stopped"),
         Member("trial-003", state="failed"),
     ]
-    epoch, scores = common_epoch(members, "pearson")
-    assert epoch == 2
+    place, scores = common_place(members, "pearson")
+    assert place == 0.5
     assert scores == {"trial-001": 0.5, "trial-002": 0.45}
     space = parse_space(make_recipe({"space": RATES}))
     placed = {member.name: place_of(space, make_recipe(), member.values) for member in members}
     assert parallel_coordinates(space, members, placed, "pearson", "trial-001").startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("metric", "best"), [("pearson", 0.30), ("nrmse", 0.02), ("coverage68", 0.30)])
+def test_the_best_of_a_trial_follows_the_direction_of_its_score(metric: str, best: float) -> None:
+    scores = ({"epoch": 1, metric: 0.30}, {"epoch": 2, metric: 0.02}, {"epoch": 3, metric: float("nan")})
+    assert Member("trial-001", scores=scores).best(metric) == best
+    assert Member("trial-001").best(metric) is None
+
+
+def test_the_worst_of_a_population_is_told_by_the_direction_of_the_score(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe({"space": RATES, "searcher": "population", "population": {"size": 2, "share": 0.5}})
+    members = [Member(f"trial-{at}", scores=({"epoch": 1, "nrmse": score},)) for at, score in enumerate((0.4, 0.9))]
+    assert recipe.tune is not None
+    assert [is_replaced(one, members, recipe.tune, "nrmse") for one in members] == [False, True]

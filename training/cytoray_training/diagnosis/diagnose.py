@@ -16,9 +16,10 @@ from cytoray_analysis.predictor import Predictor
 from cytoray_services.evaluation import Evaluation
 from cytoray_services.registry import Run
 from cytoray_training.diagnosis.ending import DISPUTED, record_ending
-from cytoray_training.diagnosis.facts import FOLDER, Facts, read_facts
+from cytoray_training.diagnosis.facts import FOLDER, Facts
 from cytoray_training.diagnosis.findings import Finding, find
 from cytoray_training.diagnosis.plots import draw
+from cytoray_training.diagnosis.reading import read_facts
 from cytoray_training.diagnosis.report import Content, markdown, page
 from cytoray_training.plan import Plan
 
@@ -53,7 +54,7 @@ def diagnose(folder: Path, out: Path | None = None) -> Diagnosis:
     Raises
     ------
     MissingFileError, TrainingError
-        See :func:`cytoray_training.diagnosis.facts.read_facts`.
+        See :func:`cytoray_training.diagnosis.reading.read_facts`.
     """
     facts = read_facts(folder)
     findings = find(facts)
@@ -91,7 +92,7 @@ def diagnosed_on_failure(folder: Path, run: Run) -> Iterator[None]:
             tell(record(folder, run))
         if (folder / FOLDER / PAGE).is_file():
             hint = f"see {folder / FOLDER / PAGE}"
-            raise TrainingError(
+            raise type(error)(
                 error.message, field=error.field, hint=f"{error.hint}; {hint}" if error.hint else hint
             ) from error
         raise

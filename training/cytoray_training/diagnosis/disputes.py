@@ -8,6 +8,7 @@ those that are as large as usual, and that model and label do not share at all.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from cytoray_services.evaluation import ItemScore
 from cytoray_training.diagnosis.facts import Dispute
 
 _SURE = 0.9
+_SELDOM_MISSES = 0.98  # of large objects that are labelled: a model that misses more of them is wrong itself
 _LEAST_OF_LABEL = 0.1
+_RIGHT_OTHERWISE = 0.8  # of the other cells of an image; in an image where a model is often wrong it has no say
 _SHARED = 0.05  # share of an object that may lie in others and it is still missed, or invented
 
 
@@ -31,53 +34,109 @@ def disputed_classes(items: Sequence[ItemScore], split: str) -> list[Dispute]:
     truth = np.concatenate([item.labelled.truth for item in items])
     owner = np.repeat(np.arange(len(items)), [len(item.labelled.truth) for item in items])
     places = np.concatenate([item.prediction.answer.cells.centres for item in items])
-    usual = np.array([probabilities[truth == k, k].mean() if (truth == k).any() else 1.0 for k in range(len(names))])
-    known = np.flatnonzero(truth >= 0)
-    proposed = probabilities.argmax(axis=1)
-    sure = probabilities.max(axis=1)
-    disputed = known[
-        (proposed[known] != truth[known])
-        & (sure[known] >= np.maximum(usual[proposed[known]], _SURE))
-        & (probabilities[known, truth[known]] <= _LEAST_OF_LABEL)
-    ]
     return [
         Dispute(
             str(items[owner[index]].image),
             split,
             given=names[truth[index]],
-            proposed=names[proposed[index]],
-            confidence=float(sure[index]),
+            proposed=names[int(probabilities[index].argmax())],
+            confidence=float(probabilities[index].max()),
             place=tuple(float(part) for part in places[index]),
         )
-        for index in disputed
+        for index in contradicted_classes(probabilities, truth, owner)
     ]
+
+
+def contradicted_classes(
+    probabilities: NDArray[np.floating], truth: NDArray[np.integer], image: NDArray[np.integer]
+) -> NDArray[np.int64]:
+    """Return the indices of cells whose class the model contradicts, in images where it is right about the others.
+
+    Parameters
+    ----------
+    probabilities
+        (N, K).
+    truth
+        (N,) classes as labelled, −1 unknown.
+    image
+        (N,) number of the image that each cell lies in.
+    """
+    classes = range(probabilities.shape[1])
+    usual = np.array([probabilities[truth == k, k].mean() if (truth == k).any() else 1.0 for k in classes])
+    known = np.flatnonzero(truth >= 0)
+    proposed = probabilities.argmax(axis=1)
+    sure = probabilities.max(axis=1)
+    right = np.where(truth >= 0, proposed == truth, False).astype(np.float64)
+    others = np.bincount(image, weights=truth >= 0)[image] - 1
+    of_others = np.where(others > 0, (np.bincount(image, weights=right)[image] - right) / np.maximum(others, 1), 1.0)
+    disputed: NDArray[np.int64] = known[
+        (proposed[known] != truth[known])
+        & (sure[known] >= np.maximum(usual[proposed[known]], _SURE))
+        & (probabilities[known, truth[known]] <= _LEAST_OF_LABEL)
+        & (of_others[known] >= _RIGHT_OTHERWISE)
+    ]
+    return disputed
 
 
 def disputed_objects(items: Sequence[ItemScore], split: str) -> list[Dispute]:
     """Find objects as large as usual that only the model sees, or only the label, where it says how sure it is."""
-    items = [item for item in items if item.prediction.confidence is not None]
-    truths = [np.asarray(item.labelled.truth) for item in items]
-    if not truths:
+    judged = [(item, item.prediction.confidence) for item in items if item.prediction.confidence is not None]
+    found = contradicted_objects(
+        [np.asarray(item.prediction.answer) for item, _ in judged],
+        [np.asarray(item.labelled.truth) for item, _ in judged],
+        [confidence for _, confidence in judged],
+    )
+    return [
+        Dispute(str(judged[one.image][0].image), split, one.given, one.proposed, one.confidence, one.place)
+        for one in found
+    ]
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """An object that only the model sees, or only the label; `image` is its index."""
+
+    image: int
+    given: str
+    proposed: str
+    confidence: float
+    place: tuple[float, ...]
+
+
+def contradicted_objects(
+    answers: Sequence[NDArray[np.integer]],
+    truths: Sequence[NDArray[np.integer]],
+    confidences: Sequence[NDArray[np.floating]],
+) -> list[Contradiction]:
+    """Find the contradictions of :func:`disputed_objects`.
+
+    Parameters
+    ----------
+    answers, truths
+        Label images, one shape each, 0 background.
+    confidences
+        (n + 1,) of the objects of each answer, entry 0 meaning nothing.
+    """
+    sizes = [np.unique(truth[truth > 0], return_counts=True)[1] for truth in truths]
+    if not sum(map(len, sizes)):
         return []
-    sizes = np.concatenate([np.unique(truth[truth > 0], return_counts=True)[1] for truth in truths])
-    if not len(sizes):
-        return []
-    usual = float(np.median(sizes))
-    found = []
-    large = 0
-    missed: list[tuple[ItemScore, tuple[float, ...]]] = []
-    for item, truth in zip(items, truths, strict=True):
-        answer = np.asarray(item.prediction.answer)
-        confidence = item.prediction.confidence
-        for number, place in _alone(answer, truth > 0, usual):
-            if confidence is not None and confidence[number] >= _SURE:
-                found.append(Dispute(str(item.image), split, "nothing", "an object", float(confidence[number]), place))
-        missed += [(item, place) for _, place in _alone(truth, answer > 0, usual)]
-        large += int((np.unique(truth[truth > 0], return_counts=True)[1] >= usual).sum())
+    usual = float(np.median(np.concatenate(sizes)))
+    found, missed, misses = [], [], 0
+    for image, (answer, truth, confidence) in enumerate(zip(answers, truths, confidences, strict=True)):
+        found += [
+            Contradiction(image, "nothing", "an object", float(confidence[number]), place)
+            for number, place in _alone(answer, truth > 0, usual)
+            if confidence[number] >= _SURE
+        ]
+        large = [place for _, place in _alone(truth, answer > 0, usual)]
+        misses += len(large)
+        # Where a model misses others as well, the image is hard and the model has no say.
+        if len(sizes[image]) > 1 and len(_alone(truth, answer > 0, 1.0)) == 1:
+            missed += [(image, place) for place in large]
     # No model says how sure it is of nothing; how rarely it misses such an object stands for that.
-    sure = 1.0 - len(missed) / large
-    if sure >= _SURE:
-        found += [Dispute(str(item.image), split, "an object", "nothing", sure, place) for item, place in missed]
+    sure = 1.0 - misses / sum(int((one >= usual).sum()) for one in sizes)
+    if sure >= _SELDOM_MISSES:
+        found += [Contradiction(image, "an object", "nothing", sure, place) for image, place in missed]
     return found
 
 

@@ -11,19 +11,19 @@ import numpy as np
 
 from cytoray_analysis.class_pictures import middle_plane as plane_of_window
 from cytoray_analysis.files import write_whole
+from cytoray_analysis.fine_structure import fine_structure, middle_plane
 from cytoray_analysis.pictures import SheetEntry, display_rgb, overlay, sheet
 from cytoray_analysis.predictor import Predictor
-from cytoray_services.datasets import Dataset, read_labelled
+from cytoray_services.datasets import Dataset, read_parts
 from cytoray_services.datasets.check import count_classes
 from cytoray_services.evaluation import Evaluation, ItemScore, evaluate
 from cytoray_training.diagnosis.disputes import disputed_classes, disputed_objects
-from cytoray_training.diagnosis.facts import FOLDER, Cells, Dispute, Ending, ImageScore, write_ending
+from cytoray_training.diagnosis.facts import FOLDER, Cells, Dispute, Ending, ImageScore
+from cytoray_training.diagnosis.reading import write_ending
 from cytoray_training.diagnosis.splits import (
     chosen_images,
     find_twins,
-    fine_structure,
     image_features,
-    middle_plane,
     object_features,
 )
 from cytoray_training.plan import Plan
@@ -55,7 +55,7 @@ def record_ending(plan: Plan, predictor: Predictor, evaluation: Evaluation, fold
     folder
         Of the run.
     """
-    metric = plan.recipe.training.metric or next(iter(evaluation.metrics))
+    metric = plan.metric
     items = {"val": evaluation.items, "train": _training_items(plan, predictor, len(evaluation.items))}
     disputes = [
         replace(dispute, file=_name(plan.dataset, dispute.file))
@@ -68,14 +68,21 @@ def record_ending(plan: Plan, predictor: Predictor, evaluation: Evaluation, fold
     counts = count_classes(plan.dataset) if classes else {}
     ending = Ending(
         metric=metric,
-        images=tuple(_image_score(plan, item, split, metric) for split, chosen in items.items() for item in chosen),
+        images=tuple(
+            _image_score(plan, item, split, metric)
+            for split, chosen in items.items()
+            for item in chosen
+            if metric in item.metrics  # of an image with nothing to count there is no score
+        ),
         classes=classes,
         counts={split: tuple(count.get(name, 0) for name in classes) for split, count in counts.items()},
-        cells={split: _cells(chosen) for split, chosen in items.items()} if classes else {},
+        cells={split: _cells(plan.dataset, chosen) for split, chosen in items.items()} if classes else {},
         disputes=tuple(disputes),
         judged=sum(_objects(item) for chosen in items.values() for item in chosen),
         features={split: look.features for split, look in looked.items()},
         twins=find_twins(looked["train"].details, looked["val"].details),
+        unit=evaluation.unit,
+        intervals=evaluation.intervals,
     )
     if disputes:
         _draw(plan, items, disputes[:_MOST_PICTURES], folder / FOLDER / DISPUTED)
@@ -92,7 +99,8 @@ def _training_items(plan: Plan, predictor: Predictor, like: int) -> tuple[ItemSc
 
 
 def _image_score(plan: Plan, item: ItemScore, split: str, metric: str) -> ImageScore:
-    return ImageScore(_name(plan.dataset, str(item.image)), split, float(item.metrics[metric]), _objects(item))
+    name = _name(plan.dataset, str(item.image))
+    return ImageScore(name, split, float(item.metrics[metric]), _objects(item), _name(plan.dataset, item.unit))
 
 
 def _objects(item: ItemScore) -> int:
@@ -103,7 +111,7 @@ def _objects(item: ItemScore) -> int:
     return 1
 
 
-def _cells(items: Sequence[ItemScore]) -> Cells:
+def _cells(dataset: Dataset, items: Sequence[ItemScore]) -> Cells:
     if not items:
         return Cells()
     truth = np.concatenate([item.labelled.truth for item in items])
@@ -111,11 +119,13 @@ def _cells(items: Sequence[ItemScore]) -> Cells:
     truth = truth[truth >= 0]
     predicted = probabilities.argmax(axis=1)
     rows = np.arange(len(truth))
+    owner = [_name(dataset, item.unit) for item in items for known in item.labelled.truth >= 0 if known]
     return Cells(
         truth=tuple(truth.tolist()),
         predicted=tuple(predicted.tolist()),
         probability_of_truth=tuple(np.round(probabilities[rows, truth].astype(float), 5).tolist()),
         probability=tuple(np.round(probabilities[rows, predicted].astype(float), 5).tolist()),
+        owner=tuple(owner),
     )
 
 
@@ -123,7 +133,7 @@ def _look(plan: Plan, split: str) -> _Looked:
     columns: dict[str, list[float]] = {}
     details = []
     for items in chosen_images(plan.dataset, split):
-        labelled = read_labelled(plan.dataset, items, plan.chosen_task.arguments)
+        labelled = next(read_parts(plan.dataset, items, plan.chosen_task.arguments))
         plane = middle_plane(labelled.image)
         for name, value in (image_features(plane) | object_features(labelled.truth)).items():
             columns.setdefault(name, []).append(float(f"{value:.6g}"))

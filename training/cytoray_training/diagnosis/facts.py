@@ -1,25 +1,15 @@
-"""What a training writes down about itself, and how it is read back.
-
-While it goes on, worker 0 appends lines to the run's progress file, each an object with a ``stage``: ``start``,
-``steps``, ``probe``, ``validation``, ``spent``, ``failure``. When it has ended, ``diagnosis/facts.json`` is written.
-A training that was interrupted and went on has written some steps twice; the later ones count.
-"""
+"""What a training writes down about itself; :mod:`cytoray_training.diagnosis.reading` reads it back."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from cytoray_analysis.errors import MissingFileError, TrainingError
-from cytoray_analysis.files import write_whole
-from cytoray_training.reporter import PROGRESS
+from cytoray_services.statistics.intervals import Interval
 
 FOLDER = "diagnosis"
-ENDING = "facts.json"
-FORMAT = 1
+EndedBy = Literal["epochs", "minutes", "early stopping", "stop"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +87,23 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class Unscored:
+    """A validation that could not tell how good the weights are.
+
+    Attributes
+    ----------
+    why
+        ``missing`` where the task left out the metric that chooses weights, ``nan`` where it was no number.
+    numbers
+        Other metrics of the same validation that were numbers.
+    """
+
+    epoch: int
+    why: Literal["missing", "nan"]
+    numbers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Spent:
     """Where the seconds of an epoch went, on worker 0.
 
@@ -143,22 +150,42 @@ class Failure:
 
 @dataclass(frozen=True)
 class ImageScore:
-    """The metric of one image with the best weights; `objects` it holds in truth."""
+    """The metric of one image with the best weights.
+
+    Attributes
+    ----------
+    objects
+        How many it holds in truth.
+    unit
+        What it belongs to and varies with, such as a patient; empty where it is a unit of its own.
+    """
 
     file: str
     split: str
     score: float
     objects: int
+    unit: str = ""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Classified cells of one split, one entry each: true and predicted class, and the probability of either."""
+    """Classified cells of one split, one entry each.
+
+    Attributes
+    ----------
+    truth, predicted
+        True and predicted class.
+    probability_of_truth, probability
+        What the model gives to either.
+    owner
+        The unit that the cell belongs to; empty where nothing was recorded of it.
+    """
 
     truth: tuple[int, ...] = ()
     predicted: tuple[int, ...] = ()
     probability_of_truth: tuple[float, ...] = ()
     probability: tuple[float, ...] = ()
+    owner: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -199,7 +226,7 @@ class Ending:
     Attributes
     ----------
     metric
-        Name of the score, of which more is better.
+        Name of the score that chooses weights.
     images
         Validation images, and a fixed sample of training images.
     classes
@@ -216,6 +243,10 @@ class Ending:
         By split and name of the feature, one number per image that was looked at.
     twins
         Most similar first.
+    unit
+        What varies by itself, for people: ``image``, ``movie``, or the column that groups images.
+    intervals
+        By score: its 95 % interval on the validation split, over units.
     """
 
     metric: str
@@ -227,6 +258,8 @@ class Ending:
     judged: int = 0
     features: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
     twins: tuple[Twin, ...] = ()
+    unit: str = "image"
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -243,6 +276,11 @@ class Facts:
         Number of images per split.
     agreement
         What annotators reach against each other in `metric`; None where nobody knows.
+    norm_crops
+        How many crops the statistics of batch norms were of, at least; None without batch norms.
+    ended_by
+        What ended the steps: all ``epochs`` were done, the ``minutes`` were over, validations gained no more (``early
+        stopping``), or it was asked to ``stop``. None while it goes on, where it failed, or where it was not recorded.
     ending
         None while the training goes on, or where it failed.
     """
@@ -254,8 +292,11 @@ class Facts:
     steps: Steps = Steps()
     probes: tuple[Probe, ...] = ()
     validations: tuple[Validation, ...] = ()
+    unscored: tuple[Unscored, ...] = ()
     spent: tuple[Spent, ...] = ()
     failure: Failure | None = None
+    norm_crops: int | None = None
+    ended_by: EndedBy | None = None
     ending: Ending | None = None
 
     def setting(self, path: str) -> Any:
@@ -264,103 +305,3 @@ class Facts:
         for key in path.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
         return value
-
-
-def write_ending(folder: Path, ending: Ending) -> Path:
-    """Write what was measured at the end into a run's folder; it appears whole or not at all."""
-    return write_whole(folder / FOLDER / ENDING, json.dumps({"format": FORMAT, **asdict(ending)}))
-
-
-def read_facts(folder: Path) -> Facts:
-    """Read what the training in a folder has written down so far.
-
-    Raises
-    ------
-    MissingFileError
-        There is no training in that folder, or one from before trainings wrote facts down.
-    TrainingError
-        A file is damaged.
-    """
-    path = folder / PROGRESS
-    if not path.is_file():
-        raise MissingFileError(f"expected the folder of a training, found no {PROGRESS} in {folder}", field="run")
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-        facts = _from_lines(lines)
-        ending = folder / FOLDER / ENDING
-        return facts if not ending.is_file() else _with_ending(facts, json.loads(ending.read_text(encoding="utf-8")))
-    except StopIteration:
-        raise MissingFileError(
-            f"the training in {folder} wrote no facts down: it never began, or an older version trained it",
-            field="run",
-            hint="train again with this version",
-        ) from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise TrainingError(f"the facts in {folder} cannot be read: {error}", field="run") from error
-
-
-def _from_lines(lines: Iterable[Mapping[str, Any]]) -> Facts:
-    by_stage: dict[str, list[dict[str, Any]]] = {}
-    for line in lines:
-        by_stage.setdefault(line["stage"], []).append({key: value for key, value in line.items() if key != "stage"})
-    start = next(reversed(by_stage.get("start", [])))
-    return Facts(
-        recipe=start["recipe"],
-        metric=start["metric"],
-        images=start["images"],
-        agreement=start["agreement"],
-        steps=_steps(by_stage.get("steps", [])),
-        probes=tuple(_probe(line) for line in _last_of_each(by_stage.get("probe", []), "step")),
-        validations=tuple(Validation(**line) for line in _last_of_each(by_stage.get("validation", []), "epoch")),
-        spent=tuple(Spent(**line) for line in _last_of_each(by_stage.get("spent", []), "epoch")),
-        failure=_failure(by_stage.get("failure", [])),
-    )
-
-
-def _steps(lines: Iterable[Mapping[str, Any]]) -> Steps:
-    seen: dict[int, tuple[float, float, float]] = {}
-    for line in lines:
-        rows = zip(line["loss"], line["gradient_norm"], line["learning_rate"], strict=True)
-        seen |= {line["first"] + place: row for place, row in enumerate(rows)}
-    order = sorted(seen)
-    return Steps(tuple(order), *(tuple(seen[step][column] for step in order) for column in range(3)))
-
-
-def _probe(line: Mapping[str, Any]) -> Probe:
-    return Probe(line["step"], line["learning_rate"], line["gain"], tuple(Layer(**layer) for layer in line["layers"]))
-
-
-def _failure(lines: list[dict[str, Any]]) -> Failure | None:
-    """Take the last failure; of workers that failed together, one that knows where."""
-    if not lines:
-        return None
-    together = [line for line in lines if line["step"] == lines[-1]["step"]]
-    return Failure(**min(together, key=lambda line: line["layer"] is None))
-
-
-def _last_of_each(lines: Iterable[Mapping[str, Any]], key: str) -> list[Mapping[str, Any]]:
-    last = {line[key]: line for line in lines}
-    return [last[number] for number in sorted(last)]
-
-
-def _with_ending(facts: Facts, document: dict[str, Any]) -> Facts:
-    if document.pop("format") != FORMAT:
-        raise ValueError("another format")
-    ending = Ending(
-        metric=document["metric"],
-        images=tuple(ImageScore(**image) for image in document["images"]),
-        classes=tuple(document["classes"]),
-        counts={split: tuple(counts) for split, counts in document["counts"].items()},
-        cells={
-            split: Cells(**{key: tuple(value) for key, value in cells.items()})
-            for split, cells in document["cells"].items()
-        },
-        disputes=tuple(Dispute(**one | {"place": tuple(one["place"])}) for one in document["disputes"]),
-        judged=document["judged"],
-        features={
-            split: {name: tuple(values) for name, values in features.items()}
-            for split, features in document["features"].items()
-        },
-        twins=tuple(Twin(**twin) for twin in document["twins"]),
-    )
-    return replace(facts, ending=ending)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cytoray_analysis.pictures import figure_png, new_figure
 from cytoray_training.diagnosis.facts import Facts
 from cytoray_training.diagnosis.findings.intervals import of_split, score_interval
+from cytoray_training.diagnosis.findings.words import counted
 
 _TRAIN, _VAL = "#d95f02", "#1b6ca8"
 _MOST_LAYERS = 40
@@ -127,7 +128,7 @@ def _scores(facts: Facts) -> bytes:
         bins=bins,
         weights=[np.full(len(scores), 1 / len(scores)) for scores in shown.values()],
         color=[{"train": _TRAIN, "val": _VAL}[split] for split in shown],
-        label=[f"{split} ({len(scores)} images)" for split, scores in shown.items()],
+        label=[f"{split} ({counted(len(scores), 'image')})" for split, scores in shown.items()],
     )
     interval = score_interval(ending)
     if interval is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -9,11 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cytoray_training.diagnosis.facts import Failure, Spent, Validation
+from cytoray_training.diagnosis.facts import EndedBy, Failure, Spent, Unscored, Validation
+from cytoray_training.diagnosis.findings.learning import few_crops_warning
+from cytoray_training.diagnosis.findings.scoring import missing_score
 from cytoray_training.diagnosis.probe import LayerProbe, probe_period
 from cytoray_training.engine import Engine, Step, rank
 from cytoray_training.plan import Plan
 from cytoray_training.reporter import Reporter
+
+logger = logging.getLogger(__name__)
 
 
 class Record:
@@ -25,22 +30,30 @@ class Record:
         What is trained on what.
     reporter
         Where lines go.
+    norm_crops
+        How many crops the statistics of batch norms are of, at least; None without batch norms.
     """
 
-    def __init__(self, plan: Plan, reporter: Reporter) -> None:
+    def __init__(self, plan: Plan, reporter: Reporter, *, norm_crops: int | None = None) -> None:
         self.period = probe_period(plan.recipe.training.total_steps)
         self._reporter = reporter
+        self._metric = plan.metric
+        self._warned = False
         self._first = 0
         self._steps: list[tuple[float, float, float]] = []
         self._tell(
             "start",
             {
                 "recipe": plan.recipe.model_dump(mode="json"),
-                "metric": plan.recipe.training.metric or next(iter(plan.task.score([], []))),
+                "metric": plan.metric,
                 "images": {split: len(plan.dataset.split(split).images) for split in plan.dataset.splits},
                 "agreement": plan.recipe.data.agreement,
+                "norm_crops": norm_crops,
             },
         )
+        warning = few_crops_warning(norm_crops)
+        if warning is not None:
+            self._tell("warning", {"text": "{} ({})".format(*warning)})
 
     def step(self, number: int, step: Step, learning_rate: float) -> None:
         """Keep a step until the next :meth:`flush`."""
@@ -84,9 +97,23 @@ class Record:
         """Write the scores of a validation."""
         self._tell("validation", asdict(validation))
 
+    def unscored(self, unscored: Unscored) -> None:
+        """Write down that a validation had no score, and warn of it the first time."""
+        self._tell("unscored", asdict(unscored))
+        if not self._warned and rank() == 0:
+            self._warned = True
+            text = missing_score(unscored, self._metric)
+            logger.warning(text)
+            self._tell("warning", {"text": text})
+
     def spent(self, spent: Spent) -> None:
         """Write where the time of an epoch went."""
         self._tell("spent", {name: _short(value) for name, value in asdict(spent).items()})
+
+    def ended(self, by: EndedBy) -> None:
+        """Write what ended the training, behind all its steps."""
+        self.flush()
+        self._tell("ended", {"by": by})
 
     def failure(self, failure: Failure) -> None:
         """Write where it ended; every worker that knows the layer does."""

@@ -12,9 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from cytoray_training.diagnosis.facts import Facts
+import numpy as np
+
+from cytoray_analysis.tasks.calibration import binned_calibration_error, expected_calibration_error_when_calibrated
+from cytoray_analysis.tasks.metrics import metric_named
+from cytoray_services.statistics.intervals import few_units
+from cytoray_training.diagnosis.facts import Cells, EndedBy, Facts
 from cytoray_training.diagnosis.findings import Finding
-from cytoray_training.diagnosis.findings.intervals import score_interval
+from cytoray_training.diagnosis.findings.intervals import score_interval, unit_count
 
 CAPTIONS = {
     "curves": "How the training went: loss and gradient norm of every step, scores of both splits",
@@ -24,6 +29,13 @@ CAPTIONS = {
     "disputed_labels": "Labels that the model disputes",
 }
 NOTHING = "Nothing was found that needs a remedy."
+_BINS = 15  # of the calibration error, as the task takes it
+_ENDED: dict[EndedBy, str] = {
+    "epochs": "training.epochs",
+    "minutes": "training.minutes",
+    "early stopping": "training.early_stopping",
+    "stop": "a signal or a stop file",
+}
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
@@ -63,12 +75,22 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
     rows += [(f"images in {split}", str(count)) for split, count in facts.images.items()]
     rows.append(("optimizer steps", str(len(facts.steps.step))))
     if facts.validations:
-        rows.append((f"best {facts.metric} while training", f"{max(one.score for one in facts.validations):.3f}"))
+        best = max((one.score for one in facts.validations), key=metric_named(facts.metric).goodness)
+        rows.append((f"best {facts.metric} while training", f"{best:.3f}"))
     interval = score_interval(facts.ending) if facts.ending is not None else None
-    if interval is not None:
-        rows.append((f"{facts.metric}, 95 % interval", f"{interval[0]:.3f} to {interval[1]:.3f}"))
+    if facts.ending is not None and interval is not None:
+        few = few_units(unit_count(facts.ending), facts.ending.unit)
+        doubt = f" ({few})" if few else ""
+        rows.append((f"{facts.metric}, 95 % interval", f"{interval[0]:.3f} to {interval[1]:.3f}{doubt}"))
+    cells = facts.ending.cells.get("val", Cells()) if facts.ending is not None else Cells()
+    if cells.truth:
+        sure, right = np.array(cells.probability), np.array(cells.truth) == np.array(cells.predicted)
+        error = binned_calibration_error(sure, right, _BINS)
+        rows.append(("ece, out of fold", expected_calibration_error_when_calibrated(sure, _BINS).beside(error)))
     if facts.agreement is not None:
         rows.append(("annotators agree on", f"{facts.agreement:.3f}"))
+    if facts.ended_by is not None:
+        rows.append(("ended by", _ENDED[facts.ended_by]))
     if facts.failure is not None:
         rows.append(("ended", f"in step {facts.failure.step}, not finite"))
     return rows

@@ -12,18 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from skimage.transform import resize
 
-from cytoray_analysis.images import Image
+from cytoray_analysis.fine_structure import Plane
 from cytoray_services.datasets import Dataset, Item
 from cytoray_training.diagnosis.facts import Twin
 from cytoray_training.validation import evenly_chosen
 
 MOST_IMAGES = 256
-_THUMBNAIL = 64
 _ALIKE = 0.95
-
-Plane = NDArray[np.float32]
 
 
 def image_features(plane: Plane) -> dict[str, float]:
@@ -61,29 +57,6 @@ def chosen_images(dataset: Dataset, split: str) -> list[tuple[Item, ...]]:
     """Return an evenly chosen few hundred images of a split."""
     images = dataset.split(split).images if split in dataset.splits else []
     return evenly_chosen(images, min(len(images), MOST_IMAGES))
-
-
-def middle_plane(image: Image) -> Plane:
-    """Return (Y, X) float32: the mean over channels of the plane in the middle of a volume or a movie."""
-    region = tuple(
-        slice(None) if axis in "CYX" else slice(size // 2, size // 2 + 1)
-        for axis, size in zip(image.axes, image.shape, strict=True)
-    )
-    pixels = image.read(region).astype(np.float32)
-    plane: Plane = pixels.reshape(-1, *pixels.shape[-2:]).mean(axis=0)
-    return plane
-
-
-def fine_structure(plane: Plane) -> NDArray[np.float32]:
-    """Return (64, 64): what is left of a plane without its coarse structure, of mean 0 and norm 1; 0 if nothing is."""
-    sides = (_THUMBNAIL, _THUMBNAIL)
-    small: Plane = resize(plane, sides, order=1, anti_aliasing=True, preserve_range=True)  # type: ignore[no-untyped-call]
-    detail = small - gaussian_filter(small, 2.0)
-    detail -= detail.mean()
-    norm = float(np.linalg.norm(detail))
-    # A field without anything in it resembles every other such field.
-    empty = norm <= 1e-6 * max(float(np.abs(small).max()), 1.0)
-    return np.zeros_like(detail, np.float32) if empty else (detail / norm).astype(np.float32)
 
 
 def find_twins(

@@ -1,4 +1,8 @@
-"""Cross-validation: every image is validated once, groups stay together, and what the scores' spread says."""
+"""Cross-validation: every image is scored once, by a model that it had no part in, and what the scores' spread says.
+
+Each fold has three parts: the images that train; some of their groups, which choose the epoch, the decoding and the
+calibration; and the images that are scored and choose nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import networkx
 import numpy as np
 
+from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.errors import DatasetError, RecipeError
-from cytoray_services.datasets import Dataset, Item, hash_dataset
+from cytoray_analysis.predictor import Predictor
+from cytoray_services.datasets import Dataset, hash_dataset
+from cytoray_services.evaluation import evaluate
 from cytoray_services.settings import Settings
+from cytoray_services.statistics.intervals import counted, few_units
 from cytoray_training.clusters import cluster
+from cytoray_training.data_check import find_nothing_to_score
 from cytoray_training.plan import Plan
-from cytoray_training.search.study import open_study
+from cytoray_training.publish import CHOSEN_BY
+from cytoray_training.search.cost import Cost
+from cytoray_training.search.grouping import column_of, groups_of, unit_of
+from cytoray_training.search.study import Member, Study, open_study
 
 CONFIDENCE = 0.95
 FINAL = "final"
 _ROLES = ("train", "val")
+_CHOOSING = 5  # of the groups that are not scored about one in so many chooses
 
 
 @dataclass(frozen=True)
@@ -43,8 +55,9 @@ def cross_validate(plan: Plan, settings: Settings, *, on: str = "local", fresh: 
     Returns
     -------
     dict
-        What :func:`cytoray_training.train.run_training` returns, and ``cross_validation``: ``{metric: {mean, std, low,
-        high}}``.
+        What :func:`cytoray_training.train.run_training` returns; ``cross_validation``: ``{metric: {mean, std, low,
+        high}}`` over what each fold scored and did not choose by; and ``units`` and ``unit``, how many of what that
+        rests on.
 
     Raises
     ------
@@ -55,27 +68,38 @@ def cross_validate(plan: Plan, settings: Settings, *, on: str = "local", fresh: 
     data = plan.recipe.data
     if data.folds is None:
         raise RecipeError("expected a number of folds, got none", field="data.folds")
-    folds = split_folds(plan.dataset, data.folds, group=data.group, stratify=data.stratify, seed=_seed(plan))
+    folds = split_folds(
+        plan.dataset,
+        data.folds,
+        group=data.group_column,
+        stratify=data.stratify,
+        seed=_seed(plan),
+    )
+    for number, dataset in enumerate(folds, start=1):
+        _require_scores(plan, dataset, number)
+    units, unit = len(set(_groups(plan.dataset, data.group_column))), unit_of(plan.dataset, data.group_column)
     plain = plan.recipe.model_copy(update={"data": data.model_copy(update={"folds": None})})
-    wanted = {"folds": data.folds, "group": data.group, "stratify": data.stratify}
+    wanted = {"folds": data.folds, "group": data.group, "stratify": data.stratify, "parts": folds[0].splits}
+    cost = Cost(f"{data.folds} folds and the final model", plain, data.folds + 1)
     with (
-        open_study("folds", plan, settings, wanted=wanted, fresh=fresh) as study,
+        open_study("folds", plan, settings, wanted=wanted, cost=cost, fresh=fresh) as study,
         cluster(plan.recipe.scale, on),
     ):
         scores: list[Mapping[str, float]] = []
         for number, dataset in enumerate(folds, start=1):
             fold = replace(plan, recipe=plain, dataset=dataset, dataset_hash=hash_dataset(dataset))
-            member = study.train(f"fold-{number}", fold, on=on)
-            scores.append(member.facts["metrics"])
-            for name, value in member.facts["metrics"].items():
+            member = _tested(study, study.train(f"fold-{number}", fold, on=on), dataset)
+            scores.append(member.facts["test"])
+            for name, value in member.facts["test"].items():
                 study.run.log_metrics({f"fold_{name}": value}, step=number)
-        spreads = {name: _described(spread) for name, spread in spread_of(scores).items()}
+        ratio = float(np.mean([scored_over_trained(dataset, data.group_column) for dataset in folds]))
+        spreads = {name: _described(spread) for name, spread in spread_of(scores, ratio).items()}
         study.run.log_metrics(
             {f"cv_{name}_{what}": value for name, spread in spreads.items() for what, value in spread.items()}, step=0
         )
-        for name, spread in list(spreads.items())[:3]:
-            print(f"{name}  {spread['mean']:.3f} ({spread['low']:.3f} to {spread['high']:.3f})", file=sys.stderr)
+        _say(spreads, data.folds, units, unit)
         facts = {"folds": str(data.folds), "study": study.run.run_id, "cross_validation": spreads}
+        facts |= {"units": str(units), "unit": unit}
         final = study.train(FINAL, replace(plan, recipe=plain), on=on, register=facts)
     return {
         "model": plan.recipe.model.name,
@@ -83,7 +107,10 @@ def cross_validate(plan: Plan, settings: Settings, *, on: str = "local", fresh: 
         "run_id": final.run_id,
         "bundle": final.facts["bundle"],
         "metrics": final.facts["metrics"],
+        "metrics_are": CHOSEN_BY,
         "cross_validation": spreads,
+        "units": units,
+        "unit": unit,
         "seconds": round(time.perf_counter() - began, 1),
     }
 
@@ -91,10 +118,11 @@ def cross_validate(plan: Plan, settings: Settings, *, on: str = "local", fresh: 
 def split_folds(
     dataset: Dataset, folds: int, *, group: str | None = None, stratify: str | None = None, seed: int = 0
 ) -> list[Dataset]:
-    """Divide training and validation items into folds; each returned data set validates with one of them.
+    """Divide training and validation items into folds; of each returned data set one is the split ``test``.
 
-    Items of one image always stay together, and so do images whose `group` column says the same. What is in another
-    split, such as ``test``, stays there. Strata are balanced as far as the groups allow
+    The others are ``train``, but for about a fifth, which is ``val``. Items of one group always stay together, whatever
+    the part; see :func:`cytoray_training.search.grouping.groups_of`. What is in another split of the data set, such as
+    its own ``test``, takes no part. Strata are balanced as far as the groups allow
     (:class:`sklearn.model_selection.StratifiedGroupKFold`).
 
     Parameters
@@ -103,36 +131,45 @@ def split_folds(
         Its splits ``train`` and ``val`` are divided anew.
     folds
         How many, at least 2.
-    group, stratify
-        Columns of the manifest; strata are classes where no column is given.
+    group
+        Column of the manifest whose equal values stay together; None: what the manifest says.
+    stratify
+        Column of the manifest; strata are classes where no column is given.
     seed
         Of the order in which equal groups are dealt out.
 
     Raises
     ------
     DatasetError
-        A column is missing, or there are fewer groups than folds.
+        A column is missing, or there are too few groups.
     """
     items = [item for item in dataset.items if item.split in _ROLES]
-    groups = _groups(items, group)
+    groups = _groups(dataset, group)
     if len(set(groups)) < folds:
         raise DatasetError(
             f"expected at least {folds} groups for {folds} folds, got {len(set(groups))} in {dataset.root}",
             field="data.folds" if group is None else "data.group",
             hint="use fewer folds, or a column with more values",
         )
-    strata = [item.label or "" for item in items] if stratify is None else _column(items, stratify, "data.stratify")
-    chosen = _parts(strata, groups, folds, seed)
-    others = tuple(item for item in dataset.items if item.split not in _ROLES)
-    return [
-        replace(
-            dataset,
-            items=tuple(replace(item, split="val" if at in part else "train") for at, item in enumerate(items))
-            + others,
-            derived_split=False,
-        )
-        for part in chosen
-    ]
+    strata = [item.label or "" for item in items] if stratify is None else column_of(items, stratify, "data.stratify")
+    found = []
+    for number, scored in enumerate(_parts(strata, groups, folds, seed), start=1):
+        rest = [at for at in range(len(items)) if at not in scored]
+        left = len({groups[at] for at in rest})
+        if left < 2:
+            raise DatasetError(
+                f"fold {number} of {folds} leaves one group, expected at least two: one to train on and one to choose "
+                "the epoch by",
+                field="data.folds",
+                hint="use more folds, or a column with more values",
+            )
+        inner = _parts([strata[at] for at in rest], [groups[at] for at in rest], min(_CHOOSING, left), seed)
+        smallest = min(inner, key=lambda part: abs(len(part) - len(rest) / _CHOOSING))
+        choosing = {rest[at] for at in smallest}
+        splits = ["test" if at in scored else "val" if at in choosing else "train" for at in range(len(items))]
+        chosen = tuple(replace(item, split=split) for item, split in zip(items, splits, strict=True))
+        found.append(replace(dataset, items=chosen, derived_split=False, derived_test=False, lent=()))
+    return found
 
 
 def _parts(strata: Sequence[str], groups: Sequence[str], folds: int, seed: int) -> list[frozenset[int]]:
@@ -154,57 +191,78 @@ def _parts(strata: Sequence[str], groups: Sequence[str], folds: int, seed: int) 
     return [frozenset(part.tolist()) for _, part in plain.split(nothing, groups=groups)]
 
 
-def spread_of(scores: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
+def spread_of(scores: Sequence[Mapping[str, float]], ratio: float | None = None) -> dict[str, Spread]:
     """Return mean, standard deviation and a 95 % interval of each score over the folds.
 
-    Student's t interval with the variance corrected for training sets that overlap: s² (1/k + 1/(k − 1)), where
-    1/(k − 1) is the size of a fold over that of the rest (Nadeau & Bengio 2003, doi:10.1023/A:1024068626366). It is not
-    cut to where a score can lie.
+    Student's t interval with the variance corrected for training sets that overlap: s² (1/k + n_test/n_train) (Nadeau &
+    Bengio 2003, doi:10.1023/A:1024068626366). It is not cut to where a score can lie.
+
+    Parameters
+    ----------
+    scores
+        One mapping per fold.
+    ratio
+        How much is scored in a fold over how much trains there; None: 1/(k − 1), where all that is not scored trains.
     """
     from scipy.stats import t
 
     count = len(scores)
+    ratio = 1 / (count - 1) if ratio is None else ratio
     found = {}
     for name in scores[0]:
         values = np.array([one[name] for one in scores if name in one and math.isfinite(one[name])])
         if len(values) < count:
             continue  # a class that some fold does not have
         mean, std = float(values.mean()), float(values.std(ddof=1))
-        half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * std * math.sqrt(1 / count + 1 / (count - 1))
+        half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * std * math.sqrt(1 / count + ratio)
         found[name] = Spread(mean, std, mean - half, mean + half)
     return found
+
+
+def _tested(study: Study, member: Member, dataset: Dataset) -> Member:
+    """Score the model of a fold on the images that it neither trained on nor was chosen by."""
+    if "test" in member.facts:
+        return member
+    evaluation = evaluate(Predictor(Bundle.load(member.facts["bundle"])), dataset.split("test"))
+    return study.note(replace(member, facts=member.facts | {"test": evaluation.metrics}))
+
+
+def _require_scores(plan: Plan, fold: Dataset, number: int) -> None:
+    for split in ("val", "test"):
+        nothing = find_nothing_to_score(fold, plan.task, plan.chosen_task.arguments, plan.metric, split)
+        if nothing is not None:
+            raise DatasetError(
+                f"fold {number} of {plan.recipe.data.folds}: {nothing.problem}",
+                field="data.folds",
+                hint="use fewer folds, or choose another training.metric",
+            )
+
+
+def _say(spreads: Mapping[str, Mapping[str, float]], folds: int, units: int, unit: str) -> None:
+    print(
+        f"{folds} folds over {counted(units, unit)}, each scored once by a model that it did not choose:",
+        file=sys.stderr,
+    )
+    for name, spread in list(spreads.items())[:3]:
+        print(f"{name}  {spread['mean']:.3f} ({spread['low']:.3f} to {spread['high']:.3f})", file=sys.stderr)
+    warning = few_units(units, unit)
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _described(spread: Spread) -> dict[str, float]:
     return {"mean": spread.mean, "std": spread.std, "low": spread.low, "high": spread.high}
 
 
+def scored_over_trained(fold: Dataset, column: str | None) -> float:
+    """Return how many groups are scored over how many train."""
+    test, train = (len(set(groups_of(fold.split(split).items, column))) for split in ("test", "train"))
+    return test / train
+
+
+def _groups(dataset: Dataset, column: str | None) -> list[str]:
+    return groups_of([item for item in dataset.items if item.split in _ROLES], column)
+
+
 def _seed(plan: Plan) -> int:
     return plan.recipe.training.seed
-
-
-def _groups(items: Sequence[Item], column: str | None) -> list[str]:
-    """Name the group of each item; images that share a value of the column, and items that share an image, are one."""
-    if column is None:
-        return [str(item.image) for item in items]
-    values = _column(items, column, "data.group")
-    shared = networkx.Graph(
-        (("image", str(item.image)), ("group", value)) for item, value in zip(items, values, strict=True)
-    )
-    names: dict[tuple[str, str], str] = {}
-    for part in networkx.connected_components(shared):
-        name = min(value for kind, value in part if kind == "group")
-        names |= dict.fromkeys(part, name)
-    return [names["group", value] for value in values]
-
-
-def _column(items: Sequence[Item], column: str, field: str) -> list[str]:
-    lacking = [item for item in items if not item.row.get(column)]
-    if lacking:
-        known = sorted({name for item in items for name in item.row})
-        raise DatasetError(
-            f"{lacking[0].image} has nothing in the column {column!r}; columns are {', '.join(known) or 'none'}",
-            field=field,
-            hint="name a column that is filled in every row",
-        )
-    return [item.row[column] for item in items]

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoray_analysis.errors import RecipeError, RequestError
+from cytoray_analysis.errors import RecipeError, RequestError, TrainingError
 from cytoray_analysis.files import write_whole
 from cytoray_analysis.pictures import figure_png, new_figure
+from cytoray_analysis.tasks.metrics import metric_named
 from cytoray_services.datasets import hash_dataset
 from cytoray_services.settings import Settings
 from cytoray_training.clusters import cluster
 from cytoray_training.recipe import Recipe, changed_recipe
+from cytoray_training.search.cost import Cost
 from cytoray_training.search.study import open_study
 from cytoray_training.train import make_plan
 
@@ -37,9 +39,10 @@ class Curve:
     Attributes
     ----------
     ceiling, amplitude, exponent
-        score(n) = ceiling − amplitude · n^(−exponent); the exponent is the likeliest one.
+        score(n) = ceiling − amplitude · n^(−exponent), of a score turned so that more is better; the exponent is the
+        likeliest one.
     gain, low, high
-        Score at twice the labels over that at all of them, and its 95 % interval.
+        By how much the score at twice the labels is better than that at all of them, and its 95 % interval.
     more_helps
         Whether the whole interval lies above zero and the gain is worth it; None where that cannot be told.
     verdict
@@ -89,11 +92,12 @@ def run_curve(
             "expected training.label_share 1, which the curve varies itself", field="training.label_share"
         )
     plan = make_plan(recipe.model_copy(update={"tune": None}), settings)
-    metric = recipe.training.metric or next(iter(plan.task.score([], [])))
+    metric = plan.metric
     plain = plan.recipe.model_copy(update={"data": plan.recipe.data.model_copy(update={"folds": None})})
     points = []
+    cost = Cost("learning curve", plain, len(shares))
     with (
-        open_study("curve", plan, settings, wanted={"shares": list(shares)}, fresh=fresh) as study,
+        open_study("curve", plan, settings, wanted={"shares": list(shares)}, cost=cost, fresh=fresh) as study,
         cluster(recipe.scale, on),
     ):
         for share in shares:
@@ -105,13 +109,19 @@ def run_curve(
             member = study.train(f"share-{share:05.3f}", part, on=on, values=values)
             labels = sum(item.split == "train" for item in dataset.items)
             metrics = member.facts["metrics"]
+            if metric not in metrics:
+                raise TrainingError(
+                    f"the model of {labels} labels has no {metric}: it has nothing to count in its answers",
+                    field="training.metric",
+                    hint=f"choose another training.metric, such as {plan.task.output.metric}, or larger shares",
+                )
             points.append({"share": share, "labels": labels, "metrics": metrics, "run_id": member.run_id})
             study.run.log_metrics({f"curve_{metric}": metrics[metric]}, step=labels)
             print(f"{labels} labels  {metric} {metrics[metric]:.3f}", file=sys.stderr)
         labels_at = [float(point["labels"]) for point in points]
-        scores = [float(point["metrics"][metric]) for point in points]
+        scores = [metric_named(metric).goodness(float(point["metrics"][metric])) for point in points]
         curve = fit_curve(labels_at, scores)
-        picture = draw_curve(labels_at, scores, curve, metric)
+        picture = draw_curve(labels_at, scores, curve, _turned(metric))
         report = _report(study.folder, recipe.model.name, metric, points, curve, picture)
         study.run.log_bytes(picture, "report/curve.png")
         study.run.log_file(report, "report")
@@ -146,7 +156,7 @@ def fit_curve(labels: Sequence[float], scores: Sequence[float]) -> Curve:
     labels
         Numbers of labels, positive.
     scores
-        Higher is better.
+        Turned so that higher is better.
     """
     n, y = np.asarray(labels, float), np.asarray(scores, float)
     twice = 2 * float(n.max())
@@ -199,7 +209,7 @@ def _judged(gain: float, low: float, high: float) -> tuple[bool | None, str]:
     return None, f"cannot be told: {gain:+.3f} at twice the labels, but {interval}; repeat with more shares"
 
 
-def draw_curve(labels: Sequence[float], scores: Sequence[float], curve: Curve, metric: str) -> bytes:
+def draw_curve(labels: Sequence[float], scores: Sequence[float], curve: Curve, score: str) -> bytes:
     """Draw scores over labels, the fitted curve up to twice the labels, and the predicted gain; return a PNG."""
     figure = new_figure(width=7.0, height=4.4)
     axes = figure.add_subplot()
@@ -215,11 +225,17 @@ def draw_curve(labels: Sequence[float], scores: Sequence[float], curve: Curve, m
     axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel("labels")
-    axes.set_ylabel(metric)
+    axes.set_ylabel(score)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     axes.set_title(f"Would more labels help?  {curve.verdict}", fontsize=9)
     return figure_png(figure)
+
+
+def _turned(metric: str) -> str:
+    """Return what is drawn upwards: the score, turned so that more is better."""
+    known = metric_named(metric)
+    return {"higher": metric, "lower": f"−{metric}", "nearer": f"−|{metric} − {known.target:g}|"}[known.better]
 
 
 def _report(
@@ -240,7 +256,7 @@ def _report(
             "|---|---|---|",
             *rows,
             "",
-            f"Fitted: {metric}(n) = {curve.ceiling:.3f} − {curve.amplitude:.3f} · n^(−{curve.exponent:.2f}); "
+            f"Fitted: {_turned(metric)}(n) = {curve.ceiling:.3f} − {curve.amplitude:.3f} · n^(−{curve.exponent:.2f}); "
             "the interval mixes all exponents by how well they fit.",
             "",
         ]

@@ -76,7 +76,7 @@ def successor(
     space
         What is varied.
     metric
-        The score that is raised.
+        The score that chooses.
     values
         All values of each trial that lies in the space.
     kept

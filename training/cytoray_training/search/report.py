@@ -9,6 +9,7 @@ from typing import Any
 
 from cytoray_analysis.files import write_whole
 from cytoray_analysis.pictures import figure_png, new_figure
+from cytoray_training.search.judging import SELECTION, Judgement
 from cytoray_training.search.sampler import importances
 from cytoray_training.search.space import Choice, Range, Space, place_of
 from cytoray_training.search.study import Member, Study
@@ -19,45 +20,59 @@ _COLOURS = "viridis"
 _GREY = "#b0b0b0"
 
 
-def write_report(study: Study, trials: Trials, best: Member, final: Member) -> Path:
+def write_report(
+    study: Study,
+    trials: Trials,
+    best: Member,
+    final: Member,
+    judgement: Judgement,
+    tested: Mapping[str, Mapping[str, Any]],
+) -> Path:
     """Write ``report/README.md`` with its pictures into the folder of a search and its MLflow run; return its path."""
     folder = study.folder / REPORT
     members, space, metric = trials.members, trials.space, trials.metric
     placed = {member.name: place_of(space, trials.plan.recipe, member.values) for member in members}
-    epoch, scores = common_epoch(members, metric)
-    known = [(place, scores[name]) for name, place in placed.items() if place is not None and name in scores]
-    shares = importances(space, [place for place, _ in known], [score for _, score in known])
+    place, scores = common_place(members, metric)
+    known = [(values, scores[name]) for name, values in placed.items() if values is not None and name in scores]
+    shares = importances(space, [values for values, _ in known], [score for _, score in known])
     pictures = {
         "parallel.png": parallel_coordinates(space, members, placed, metric, best.name),
         "trials.png": _curves(members, metric, best.name),
     }
     if shares:
-        pictures["importance.png"] = _bars(shares, f"share of the variance of {metric} after {epoch} epochs")
-    text = _text(trials, best, final, shares, epoch, len(known))
+        pictures["importance.png"] = _bars(shares, f"share of the variance of {_where(metric, place)}")
+    text = _text(trials, best, final, judgement, tested) + _mattered(metric, shares, place, len(known)) + _table(trials)
     for name, picture in pictures.items():
         write_whole(folder / name, picture)
         study.run.log_bytes(picture, f"{REPORT}/{name}")
     path = folder / "README.md"
     write_whole(path, text)
     study.run.log_text(text, f"{REPORT}/README.md")
-    summary = {"best_" + metric: best.best(metric) or 0.0, "trials": float(len(members))}
+    summary = {f"selection_{metric}": best.best(metric) or 0.0, "trials": float(len(members))}
+    summary |= {f"test_{name}_{what}": float(number) for name, one in tested.items() for what, number in one.items()}
+    if judgement.compared is not None:
+        described = judgement.described()
+        numbers = {name: described[name] for name in ("best", "first", "gain", "low", "high")}
+        summary |= {f"comparison_{name}": number for name, number in numbers.items() if number is not None}
     summary |= {
         state: float(sum(one.state == state for one in members)) for state in ("completed", "stopped", "failed")
     }
     study.run.log_metrics(summary, step=0)
-    study.run.set_tags({"best": best.name, "model_version": final.facts["version"]})
+    tags = {"best": best.name, "model_version": final.facts["version"], "comparison": judgement.sentence}
+    study.run.set_tags(tags)
     return path
 
 
-def common_epoch(members: Sequence[Member], metric: str) -> tuple[int, dict[str, float]]:
-    """Return the last epoch that every trial with a score was validated at or after, and the scores there.
+def common_place(members: Sequence[Member], metric: str) -> tuple[float, dict[str, float]]:
+    """Return the last share of the schedule that every trial with a score came to, and the scores there.
 
-    Trials that were stopped have had fewer epochs than the others; only at that epoch are all alike.
+    Trials that were stopped have had less of it than the others; only at that place are all alike. Scores are turned so
+    that more is better.
     """
     scored = [member for member in members if member.best(metric) is not None]
-    epoch = min((member.epochs for member in scored), default=0)
-    found = {member.name: member.at(metric, epoch) for member in scored}
-    return epoch, {name: score for name, score in found.items() if score is not None}
+    place = min((member.scores[-1].get("progress", 0.0) for member in scored), default=0.0)
+    found = {member.name: member.after(metric, place) for member in scored}
+    return place, {name: score for name, score in found.items() if score is not None}
 
 
 def parallel_coordinates(
@@ -67,7 +82,7 @@ def parallel_coordinates(
     metric: str,
     best: str,
 ) -> bytes:
-    """Draw a line per trial through an axis per parameter, coloured by its best score; return a PNG.
+    """Draw a line per trial through an axis per parameter, coloured by its selection score; return a PNG.
 
     Completed trials are drawn solid, those that were stopped dotted, those without a score grey; the best is thick.
     """
@@ -82,7 +97,7 @@ def parallel_coordinates(
     figure = new_figure(width=max(6.0, 2.1 * (len(paths) + 1)), height=5.0)
     axes = figure.add_subplot()
     score_at = len(paths)
-    for member in sorted(members, key=lambda one: one.best(metric) or -math.inf):
+    for member in sorted(members, key=lambda one: one.goodness(metric)):
         places, score = placed[member.name], member.best(metric)
         if places is None:
             continue
@@ -108,14 +123,16 @@ def parallel_coordinates(
                 bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5},
             )
     axes.axvline(score_at, color="black", linewidth=0.8, zorder=1)
-    axes.set_xticks(range(score_at + 1), [*(path.replace(".", ".\n", 1) for path in paths), metric], fontsize=9)
+    axes.set_xticks(
+        range(score_at + 1), [*(path.replace(".", ".\n", 1) for path in paths), f"selection\n{metric}"], fontsize=9
+    )
     axes.set_yticks([])
     axes.set_ylim(-0.06, 1.06)
     axes.set_xlim(-0.15, score_at + 0.15)
     for side in ("top", "bottom", "left", "right"):
         axes.spines[side].set_visible(False)
     axes.set_title("solid: completed, dotted: stopped early, thick: the best", fontsize=9)
-    figure.colorbar(ScalarMappable(norm, _COLOURS), ax=axes, label=f"best {metric}")
+    figure.colorbar(ScalarMappable(norm, _COLOURS), ax=axes, label=f"selection score, {metric}")
     return figure_png(figure)
 
 
@@ -167,7 +184,7 @@ def _curves(members: Sequence[Member], metric: str, best: str) -> bytes:
             color=colour,
         )
     axes.set_xlabel("epochs")
-    axes.set_ylabel(metric)
+    axes.set_ylabel(f"{metric} of the images that choose")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title(f"orange: the best ({best}), blue: completed, grey: stopped or failed", fontsize=9)
     axes.grid(alpha=0.3)
@@ -187,56 +204,74 @@ def _bars(shares: Mapping[str, float], label: str) -> bytes:
     return figure_png(figure)
 
 
-def _text(trials: Trials, best: Member, final: Member, shares: Mapping[str, float], epoch: int, counted: int) -> str:
-    members, metric, paths = trials.members, trials.metric, list(trials.space)
+def _text(
+    trials: Trials, best: Member, final: Member, judgement: Judgement, tested: Mapping[str, Mapping[str, Any]]
+) -> str:
+    members, metric = trials.members, trials.metric
     plan = trials.plan.recipe
     counts = _counts(members)
-    first = next((one for one in members if not one.values and one.best(metric) is not None), None)
-    score = best.best(metric) or 0.0
-    gain = "" if first is None else f" The recipe as it is reached {first.best(metric):.3f}."
+    weights = (
+        f"the weights of {best.name}" if trials.tune.refit is None else f"trained once more with {trials.tune.refit}"
+    )
     lines = [
         f"# Search: {plan.model.name}",
         "",
         f"{len(members)} trials: {counts['completed']} completed, {counts['stopped']} stopped early, "
         f"{counts['failed']} failed. Searcher: {trials.tune.searcher}. "
-        f"The best, {best.name}, reached {metric} {score:.3f} on the validation data.{gain}",
+        f"The best is {best.name}. Its {metric} of {best.best(metric) or 0.0:.3f} is {SELECTION}.",
         "",
-        f"Registered as {plan.model.name}/{final.facts['version']}: "
-        + (
-            f"the weights of {best.name}."
-            if trials.tune.refit is None
-            else f"trained once more with {trials.tune.refit}."
-        ),
+        f"**{judgement.sentence}**",
+        "",
+        f"Registered as {plan.model.name}/{final.facts['version']}: {weights}. {_tested(metric, tested)}",
         "",
         "![parallel coordinates](parallel.png)",
         "",
-        "## What mattered",
         "",
     ]
-    if shares:
-        lines += [
-            f"Share of the variance of {metric} after {epoch} epochs, which all {counted} scored trials had, by "
-            "functional ANOVA over a random forest (Hutter, Hoos, Leyton-Brown 2014). From so few trials it is a hint, "
-            "not a measurement."
-            if counted < 40
-            else f"Share of the variance of {metric} after {epoch} epochs, which all {counted} scored trials had, by "
-            "functional ANOVA over a random forest (Hutter, Hoos, Leyton-Brown 2014).",
-            "",
-            *(f"- `{path}`: {share:.0%}" for path, share in shares.items()),
-            "",
-            "![importance](importance.png)",
-        ]
-    else:
-        lines.append("Too few different trials, or scores without any difference, to tell.")
-    lines += ["", "## Trials", "", f"| trial | state | epochs | {metric} | {' | '.join(paths)} | |"]
+    return "\n".join(lines)
+
+
+def _tested(metric: str, tested: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say what the registered model scores on images that chose nothing."""
+    if metric not in tested:
+        return "No images were left that chose nothing, so that it is not known how good it is on others."
+    one = tested[metric]
+    interval = f" ({one['low']:.3f} to {one['high']:.3f})" if "low" in one else ""
+    return f"On the split test, which chose nothing, it has {metric} {one['score']:.3f}{interval}."
+
+
+def _mattered(metric: str, shares: Mapping[str, float], place: float, counted: int) -> str:
+    lines = ["## What mattered", ""]
+    if not shares:
+        return "\n".join([*lines, "Too few different trials, or scores without any difference, to tell.", ""])
+    hint = " From so few trials it is a hint, not a measurement." if counted < 40 else ""
+    lines += [
+        f"Share of the variance of {_where(metric, place)}, which all {counted} scored trials had, by "
+        f"functional ANOVA over a random forest (Hutter, Hoos, Leyton-Brown 2014).{hint}",
+        "",
+        *(f"- `{path}`: {share:.0%}" for path, share in shares.items()),
+        "",
+        "![importance](importance.png)",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _where(metric: str, place: float) -> str:
+    return f"{metric} after {place:.0%} of the schedule"
+
+
+def _table(trials: Trials) -> str:
+    metric, paths = trials.metric, list(trials.space)
+    lines = ["## Trials", "", f"| trial | state | epochs | selection {metric} | {' | '.join(paths)} | |"]
     lines.append("|---|---|---|---|" + "---|" * (len(paths) + 1))
-    for one in sorted(members, key=lambda member: -(member.best(metric) or -1.0)):
+    for one in sorted(trials.members, key=lambda member: -member.goodness(metric)):
         shown = one.best(metric)
         values = " | ".join(_short(one.values[path]) if path in one.values else "as it is" for path in paths)
         number = "–" if shown is None else f"{shown:.3f}"
         why = one.reason if one.state == "failed" else f"after {one.facts['from']}" if "from" in one.facts else ""
         lines.append(f"| {one.name} | {one.state} | {one.epochs} | {number} | {values} | {why} |")
-    return "\n".join([*lines, "", "![scores over epochs](trials.png)", ""])
+    return "\n".join(["", *lines, "", "![scores over epochs](trials.png)", ""])
 
 
 def _counts(members: Sequence[Member]) -> dict[str, int]:
@@ -247,4 +282,4 @@ def _short(value: Any) -> str:
     return f"{value:.2g}" if isinstance(value, float) else str(value)
 
 
-__all__ = ["REPORT", "common_epoch", "parallel_coordinates", "write_report"]
+__all__ = ["REPORT", "common_place", "parallel_coordinates", "write_report"]

@@ -32,7 +32,7 @@ class Tried:
     places
         Where it lies in the space; see :func:`cytoray_training.search.space.place_of`.
     steps
-        Score by epoch.
+        Score, turned so that more is better, by the percent of its schedule that a trial had behind it.
     state
         ``completed``, ``running``, or ``stopped``, which stands for failed, too: without a score it is the worst.
     """

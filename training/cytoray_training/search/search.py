@@ -1,7 +1,8 @@
-"""A search from end to end: trials, the best of them bundled and registered, a report."""
+"""A search from end to end: trials, the best of them compared with the recipe as it is and registered, a report."""
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import asdict, replace
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 from cytoray_analysis.errors import TrainingError
 from cytoray_services.settings import Settings
 from cytoray_training.clusters import cluster
-from cytoray_training.recipe import Recipe, Tune, changed_recipe
+from cytoray_training.publish import CHOSEN_BY
+from cytoray_training.recipe import Recipe, changed_recipe
+from cytoray_training.search.cost import Cost
+from cytoray_training.search.judging import Judgement, confirmations, judge, judged_plan, scores_on_test
 from cytoray_training.search.population import require_mutable
 from cytoray_training.search.report import write_report
 from cytoray_training.search.space import Space, parse_space
@@ -19,7 +23,7 @@ from cytoray_training.search.tuning import run_trials
 from cytoray_training.train import make_plan
 
 # More of the same is no other question.
-_BUDGET = {"trials", "hours", "concurrent"}
+_BUDGET = {"trials", "hours", "concurrent", "confirm"}
 FINAL = "final"
 
 
@@ -27,13 +31,17 @@ def run_search(recipe: Recipe, settings: Settings, *, on: str = "local", fresh: 
     """Try recipes as the section ``tune`` says, going on with an interrupted search, and register the best model.
 
     The first trial is the recipe as it is. The best of the trials that were trained to their end gives its weights to
-    the model; with ``tune.refit`` it is trained once more with those fields changed.
+    the model; with ``tune.refit`` it is trained once more with those fields changed. Whether it is better than the
+    recipe as it is, is judged by images that chose nothing; see :func:`cytoray_training.search.judging.judge`.
 
     Returns
     -------
     dict
-        ``{model, version, run_id, bundle, metrics, seconds, study, report, best, trials}``, where ``best`` is ``{name,
-        values, score}`` and ``trials`` has one ``{name, state, epochs, score, values}`` each.
+        ``{model, version, run_id, bundle, metrics, metrics_are, test, seconds, study, report, comparison, best,
+        trials}``, where ``test`` is ``{metric: {score, low, high, units}}`` of the registered model on images that
+        chose nothing (empty where there are none), ``comparison`` has ``verdict``, ``gain``, ``low`` and ``high``, or
+        the ``reason`` why there is none, ``best`` is ``{name, values, selection_METRIC}`` and ``trials`` has one
+        ``{name, state, epochs, selection_METRIC, values, reason}`` each.
 
     Raises
     ------
@@ -49,12 +57,22 @@ def run_search(recipe: Recipe, settings: Settings, *, on: str = "local", fresh: 
     if tune.searcher == "population":
         require_mutable(space)
     final = {} if tune.refit is None else tune.refit
-    changed_recipe(recipe, final)
-    plan = make_plan(recipe.model_copy(update={"tune": None}), settings)
-    metric = recipe.training.metric or next(iter(plan.task.score([], [])))
+    refitted = changed_recipe(recipe, final)
+    plan = judged_plan(make_plan(recipe.model_copy(update={"tune": None}), settings), tune)
+    metric = plan.metric
     wanted = tune.model_dump(mode="json", exclude=_BUDGET)
     wanted["space"] = {path: asdict(parameter) for path, parameter in space.items()}  # as read, not as written
-    with open_study("search", plan, settings, wanted=wanted, fresh=fresh) as study:
+    cost = Cost(
+        "search",
+        recipe,
+        tune.trials,
+        tune.concurrent,
+        confirming=confirmations(plan, tune),
+        last=None if tune.refit is None else refitted,
+        hours=tune.hours,
+        fewer=tune.asha is not None or tune.searcher == "population",
+    )
+    with open_study("search", plan, settings, wanted=wanted, cost=cost, fresh=fresh) as study:
         trials = Trials(study, plan, tune, space, metric)
         with cluster(recipe.scale, on, trainings=tune.concurrent, reclaiming=True):
             run_trials(trials)
@@ -65,25 +83,31 @@ def run_search(recipe: Recipe, settings: Settings, *, on: str = "local", fresh: 
                     f"no trial came to a validation{f'; the first says: {failures[0]}' if failures else ''}",
                     hint="see whether cytoray train works with this recipe",
                 )
-            member = _final(study, trials, best, on, tune)
-        report = write_report(study, trials, best, member)
+            judgement = judge(study, trials, best, on)
+            member = _final(study, trials, best, on, judgement)
+            tested = scores_on_test(plan, member.facts["bundle"])
+        print(judgement.sentence, file=sys.stderr, flush=True)
+        report = write_report(study, trials, best, member, judgement, tested)
     return {
         "model": recipe.model.name,
         "version": member.facts["version"],
         "run_id": member.run_id,
         "bundle": member.facts["bundle"],
         "metrics": member.facts["metrics"],
+        "metrics_are": CHOSEN_BY,
+        "test": tested,
         "seconds": round(time.perf_counter() - began, 1),
         "study": str(study.folder),
         "search_run_id": study.run.run_id,
         "report": str(report),
-        "best": {"name": best.name, "values": best.values, metric: best.best(metric)},
+        "comparison": judgement.described() | {"says": judgement.sentence},
+        "best": {"name": best.name, "values": best.values, f"selection_{metric}": best.best(metric)},
         "trials": [
             {
                 "name": one.name,
                 "state": one.state,
                 "epochs": one.epochs,
-                metric: one.best(metric),
+                f"selection_{metric}": one.best(metric),
                 "values": one.values,
                 "reason": one.reason,
             }
@@ -92,9 +116,10 @@ def run_search(recipe: Recipe, settings: Settings, *, on: str = "local", fresh: 
     }
 
 
-def _final(study: Study, trials: Trials, best: Member, on: str, tune: Tune) -> Member:
+def _final(study: Study, trials: Trials, best: Member, on: str, judgement: Judgement) -> Member:
     """Make the best a registered model: of its own weights, or of a training with the fields of ``tune.refit``."""
-    facts = {"search": study.run.run_id, "trial": best.name}
+    facts = {"search": study.run.run_id, "trial": best.name, "comparison": judgement.sentence}
+    tune = trials.tune
     if tune.refit is None:
         return study.train(best.name, trials.plan_for(best.values), on=on, register=facts)
     plan = trials.plan_for(best.values)

@@ -9,28 +9,39 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from cytoray_analysis.errors import InputError, PlatformError, TrainingError, UntrainableError
 from cytoray_analysis.files import write_whole
+from cytoray_analysis.tasks.metrics import metric_named
+from cytoray_services.records import reading
 from cytoray_services.registry import Registry, Run
 from cytoray_services.settings import Settings
+from cytoray_training.checkpoint import Checkpoint
 from cytoray_training.diagnosis.diagnose import diagnosed_on_failure
-from cytoray_training.launch import launch
+from cytoray_training.launch import launch, newest_journal
 from cytoray_training.plan import Plan
 from cytoray_training.progress_bar import ProgressBar
 from cytoray_training.publish import bundled, code_version
 from cytoray_training.recipe import recipe_hash
 from cytoray_training.runs import TrainingRun, claim_folder
+from cytoray_training.search.cost import Cost
+from cytoray_training.similar import RunSettings
 from cytoray_training.train import listener
 
 State = Literal["running", "completed", "stopped", "failed"]
 _SPENT = "spent.json"
 _PARENT = "mlflow.parentRunId"
+_SECONDS_BETWEEN_TRIES = 5.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,8 @@ class Member:
     run_id
         Of its MLflow run.
     scores
-        One mapping per validation: the task's scores and ``epoch``, the number of epochs trained.
+        One mapping per validation: the task's scores, ``epoch``, the number of epochs trained, and of a trial
+        ``progress``, which share of its schedule that is.
     reason
         Why it was stopped or failed.
     facts
@@ -68,13 +80,41 @@ class Member:
         """Epochs trained, as far as they were validated."""
         return int(self.scores[-1]["epoch"]) if self.scores else 0
 
+    @property
+    def cost(self) -> tuple[int, float] | None:
+        """Epochs that it was trained and the seconds that they took; None where that is not known."""
+        if "epochs" in self.facts and "seconds" in self.facts:
+            return int(self.facts["epochs"]), float(self.facts["seconds"])
+        last = self.scores[-1] if self.scores else {}
+        return (self.epochs, float(last["elapsed"])) if "elapsed" in last else None
+
     def best(self, metric: str) -> float | None:
-        """Return its highest score; None before the first validation."""
-        return max((one[metric] for one in self.scores if metric in one), default=None)
+        """Return its best score, which is the least where less is better; None before the first validation."""
+        known = [one[metric] for one in self.scores if not math.isnan(one.get(metric, math.nan))]
+        return max(known, key=metric_named(metric).goodness, default=None)
+
+    def goodness(self, metric: str) -> float:
+        """Return its best score, turned so that more is better; -inf before the first validation."""
+        best = self.best(metric)
+        return -math.inf if best is None else metric_named(metric).goodness(best)
 
     def at(self, metric: str, epoch: int) -> float | None:
-        """Return its score at the first validation after so many epochs; None if it never came to it."""
-        return next((one[metric] for one in self.scores if one["epoch"] >= epoch), None)
+        """Return its score, turned so that more is better, at the first validation after so many epochs, if any."""
+        score = next((one[metric] for one in self.scores if one["epoch"] >= epoch), None)
+        return None if score is None else metric_named(metric).goodness(score)
+
+    def after(self, metric: str, share: float) -> float | None:
+        """Return its score, turned so that more is better, after a share of its schedule; None if it never came to it.
+
+        Trials whose schedules differ in length are validated at different places of them. Between two validations the
+        score is taken to be linear; before the first it is that of the first.
+        """
+        goodness = metric_named(metric).goodness
+        known = [(one["progress"], goodness(one[metric])) for one in self.scores if "progress" in one]
+        if not known or known[-1][0] < share:
+            return None
+        places, scores = zip(*known, strict=True)
+        return float(np.interp(share, places, scores))
 
 
 class Study:
@@ -88,15 +128,21 @@ class Study:
         The parent.
     registry
         Where runs and models are kept.
+    cost
+        What its training runs will cost; None where it is not asked for.
     """
 
-    def __init__(self, training: TrainingRun, run: Run, registry: Registry) -> None:
+    def __init__(self, training: TrainingRun, run: Run, registry: Registry, cost: Cost | None = None) -> None:
         self.folder, self.run, self.registry = training.folder, run, registry
         self._records = self.folder / "members"
         self._records.mkdir(exist_ok=True)
+        self._cost = cost
         self._began = time.monotonic()
         spent = self.folder / _SPENT
-        self._spent_before = float(json.loads(spent.read_text(encoding="utf-8"))) if spent.is_file() else 0.0
+        with reading(spent, "the seconds that a study took", hint="remove it; they are then counted from 0"):
+            self._spent_before = float(json.loads(spent.read_text(encoding="utf-8"))) if spent.is_file() else 0.0
+        if cost is not None:
+            self._say(cost.before(*self._known_costs()))
 
     @property
     def members(self) -> list[Member]:
@@ -118,6 +164,19 @@ class Study:
     def spent(self) -> float:
         """Seconds that this study took, earlier spells included."""
         return self._spent_before + time.monotonic() - self._began
+
+    def tell_cost(self) -> None:
+        """Say what is left to come, after a training has ended."""
+        if self._cost is not None and not self._cost.is_over((known := self._known_costs())[0]):
+            self._say(self._cost.after(*known))
+
+    def _known_costs(self) -> tuple[int, float, list[tuple[int, float]]]:
+        ended = [member for member in self.members if member.state != "running"]
+        return len(ended), self.spent, [member.cost for member in ended if member.cost is not None]
+
+    def _say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+        self.run.set_tags({"cost": line})
 
     def begin(self, member: Member, plan: Plan) -> tuple[Member, Run]:
         """Start the child run of a training, or go on with it."""
@@ -168,31 +227,64 @@ class Study:
 
         Raises
         ------
+        UntrainableError
+            The recipe is why it could not go on.
         TrainingError, PlatformError
-            See :func:`cytoray_training.launch.launch`.
+            Something else is, again and again; the training stays open.
         """
         member = self.member(name) or Member(name, dict(values or {}))
         if member.state == "completed" and ("version" in member.facts or register is None) and "bundle" in member.facts:
             return member
         member, run = self.begin(member, plan)
         folder = self.folder / name
+        before, began = newest_journal(folder), time.monotonic()
         with run, diagnosed_on_failure(folder, run), ProgressBar(plan.recipe.training.epochs) as bar:
             bar.say(name)
-            checkpoint = launch(plan, folder, on=on, listen=listener(run, bar))
-            bundle, metrics = bundled(plan, checkpoint, folder, run)
-            facts: dict[str, Any] = {"bundle": str(bundle.folder), "metrics": metrics}
+            checkpoint = _persistently(name, plan, lambda: launch(plan, folder, on=on, listen=listener(run, bar)))
+            bundle, evaluation = bundled(plan, checkpoint, folder, run)
+            facts: dict[str, Any] = {"bundle": str(bundle.folder), "metrics": evaluation.metrics}
+            if member.state == "running":
+                seconds = (before.elapsed if before else 0.0) + time.monotonic() - began
+                facts |= {"epochs": checkpoint.journal.epoch, "seconds": round(seconds, 1)}
             if register is not None:
                 version = self.registry.register(
-                    bundle.folder, plan.recipe.model.name, run_id=run.run_id, metrics=metrics, tags=register
+                    bundle.folder, plan.recipe.model.name, run_id=run.run_id, metrics=evaluation.metrics, tags=register
                 )
                 facts["version"] = version.version
             run.set_tags({"state": "completed"})
-        return self.note(replace(member, state="completed", facts=member.facts | facts))
+        member = self.note(replace(member, state="completed", reason="", facts=member.facts | facts))
+        self.tell_cost()
+        return member
+
+
+def _persistently(name: str, plan: Plan, train: Callable[[], Checkpoint]) -> Checkpoint:
+    """Train, and try again as often as lost workers are replaced, where not the recipe is why it could not go on."""
+    left = plan.recipe.scale.max_failures
+    while True:
+        try:
+            return train()
+        except (InputError, UntrainableError):
+            raise
+        except (PlatformError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            if not left:
+                hint = "mend this and run the same command again to go on with it: that is no verdict on its recipe"
+                hint = f"{error.hint}; {hint}" if isinstance(error, PlatformError) and error.hint else hint
+                raise TrainingError(f"{name} could not go on: {reason}", hint=hint) from error
+        left -= 1
+        print(f"{name} could not go on: {reason}; it is tried again", file=sys.stderr, flush=True)
+        time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
 @contextmanager
 def open_study(
-    kind: str, plan: Plan, settings: Settings, *, wanted: Mapping[str, Any], fresh: bool = False
+    kind: str,
+    plan: Plan,
+    settings: Settings,
+    *,
+    wanted: Mapping[str, Any],
+    cost: Cost | None = None,
+    fresh: bool = False,
 ) -> Iterator[Study]:
     """Hold the study to go on with: the unfinished one of this question, or a new one.
 
@@ -206,6 +298,8 @@ def open_study(
         Names the state folder and the registry.
     wanted
         What else tells one question from another.
+    cost
+        What its training runs will cost, which is said before any begins and whenever one has ended.
     fresh
         Begin anew in any case.
 
@@ -215,22 +309,32 @@ def open_study(
         Another process is at it.
     """
     question = json.dumps([plan.identity, wanted], sort_keys=True, default=str)
-    stem = f"{kind}-{plan.recipe.model.name}-{hashlib.sha256(question.encode()).hexdigest()[:12]}"
+    identity = hashlib.sha256(question.encode()).hexdigest()
+    asked = {"search": {"tune": wanted}, "curve": wanted}.get(kind, {})  # what is asked of folds stands in the recipe
+    known = RunSettings.of(plan, asked)
     registry = Registry.open(settings)
-    with claim_folder(settings.home / "studies", stem, fresh=fresh) as training:
+    studies, name = settings.home / "studies", f"{kind}-{plan.recipe.model.name}"
+    with claim_folder(studies, name, identity, plan, known, fresh=fresh) as training:
         run = registry.start_run(
             experiment=plan.recipe.model.name,
             name=training.folder.name,
             params=plan.recipe.model_dump(mode="json", exclude={"tune": True}),
-            tags={"kind": kind, "recipe": recipe_hash(plan.recipe), "data": plan.dataset_hash, "code": code_version()},
+            tags={
+                "kind": kind,
+                "recipe": recipe_hash(plan.recipe),
+                "data": plan.dataset_hash,
+                "code": code_version(),
+                **training.tags,
+            },
             run_id=training.run_id,
         )
         with run:
             training = training.noting(run_id=run.run_id)
-            yield Study(training, run, registry)
+            yield Study(training, run, registry, cost)
             training.noting(finished=True)
 
 
 def _member(path: Path) -> Member:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return Member(**content | {"scores": tuple(content["scores"])})
+    with reading(path, "the record of a training of a study", hint="remove it; that training is then run again"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Member(**content | {"scores": tuple(content["scores"])})

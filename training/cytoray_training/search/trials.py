@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from cytoray_analysis.errors import BundleError, RecipeError
+from cytoray_analysis.tasks.metrics import metric_named
 from cytoray_services.registry import Run
 from cytoray_training.dimensions import require_fitting
 from cytoray_training.launch import START
@@ -37,17 +38,24 @@ class Trials:
     space
         What is varied.
     metric
-        The score that is raised.
+        The score that chooses.
     """
 
     def __init__(self, study: Study, plan: Plan, tune: Tune, space: Space, metric: str) -> None:
         self.study, self.plan, self.tune, self.space, self.metric = study, plan, tune, space, metric
+        self.left_open: tuple[str, str] | None = None  # a trial that could not go on, and why
         self._runs: dict[str, Run] = {}
+        self._faults: dict[str, str] = {}
 
     @property
     def members(self) -> list[Member]:
         """All trials so far, in their order."""
         return [member for member in self.study.members if member.name.startswith("trial-")]
+
+    @property
+    def at_work(self) -> list[str]:
+        """The names of those that were begun in this process and have not ended."""
+        return list(self._runs)
 
     @property
     def seconds_left(self) -> float | None:
@@ -64,7 +72,12 @@ class Trials:
         return enough or self.seconds_left == 0.0 or (bool(members) and not self._can_go_on(members))
 
     def next(self) -> Member | None:
-        """Begin the next trial: one that was interrupted, else a new one; None while none can begin."""
+        """Begin the next trial: one that was interrupted, else a new one; None while none can begin.
+
+        None either after one could not go on: what stands in its way is likely to stand in that of any other.
+        """
+        if self.left_open is not None:
+            return None
         members = self.members
         for member in members:
             if member.state == "running" and member.name not in self._runs:
@@ -73,7 +86,7 @@ class Trials:
             return None
         name = f"trial-{len(members) + 1:03d}"
         if not members:
-            return self._begin(Member(name))  # the recipe as it is, so that a search cannot end worse
+            return self._begin(Member(name))  # the recipe as it is, which the best is compared with
         if self.tune.searcher == "population" and len(members) >= self.tune.population.size:
             successor = self._successor(members)
             return None if successor is None else self._begin(self._descending(name, *successor))
@@ -96,11 +109,12 @@ class Trials:
         member = self._known(name)
         if scores["epoch"] <= member.epochs:
             return member
-        before = max((one.best(self.metric) or 0.0 for one in self.members), default=0.0)
+        leader = max(self.members, key=lambda one: one.goodness(self.metric)).best(self.metric)
+        before = "" if leader is None else f"  best {leader:.3f}"
         member = self.study.note(replace(member, scores=(*member.scores, dict(scores))))
         self._runs[name].log_metrics({k: v for k, v in scores.items() if k != "epoch"}, step=int(scores["epoch"]))
         epochs = self.plan.recipe.training.epochs
-        _say(f"{name}  epoch {member.epochs}/{epochs}  {self.metric} {scores[self.metric]:.3f}  best {before:.3f}")
+        _say(f"{name}  epoch {member.epochs}/{epochs}  {self.metric} {scores[self.metric]:.3f}{before}")
         return member
 
     def end(self, name: str, state: State, reason: str = "") -> None:
@@ -113,12 +127,30 @@ class Trials:
         run.set_tags({"state": state, **({"reason": reason} if reason else {})})
         run.end("FAILED" if state == "failed" else "FINISHED")
         self.study.note(replace(member, run_id=run.run_id, state=state, reason=reason))
+        self.study.tell_cost()
+
+    def note_fault(self, name: str, reason: str) -> None:
+        """Say why a trial could not go on this time, which is no verdict on its recipe: it is tried again."""
+        self._faults[name] = reason
+        _say(f"{name}  could not go on: {reason}")
+
+    def leave_open(self, name: str) -> None:
+        """Give a trial up for now that could not go on again and again; the next spell goes on with it."""
+        member, run = self._known(name), self._runs.pop(name, None)
+        if member.state != "running" or run is None:  # the first word counts: Tune tells of some errors twice
+            return
+        reason = self._faults.get(name, "its process ended again and again")
+        self.left_open = name, reason
+        _say(f"{name}  stays open after {member.epochs} epochs: {reason}")
+        run.set_tags({"reason": reason})
+        run.end("KILLED")
+        self.study.note(replace(member, reason=reason))
 
     def best(self) -> Member | None:
         """Return the best of the trials that were trained to their end; if none was, the best of all."""
         scored = [member for member in self.members if member.best(self.metric) is not None]
         completed = [member for member in scored if member.state == "completed"]
-        return max(completed or scored, key=lambda member: member.best(self.metric) or 0.0, default=None)
+        return max(completed or scored, key=lambda member: member.goodness(self.metric), default=None)
 
     def tried(self) -> list[Tried]:
         """Return what a sampler may know: the trials that lie in the space."""
@@ -127,7 +159,9 @@ class Trials:
         for member in self.members:
             places = place_of(self.space, self.plan.recipe, member.values)
             if places is not None:
-                steps = {int(one["epoch"]): one[self.metric] for one in member.scores}
+                goodness = metric_named(self.metric).goodness
+                known = [one for one in member.scores if "progress" in one]
+                steps = {round(100 * one["progress"]): goodness(one[self.metric]) for one in known}
                 found.append(Tried(places, steps, states.get(member.state, member.state)))
         return found
 

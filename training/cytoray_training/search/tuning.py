@@ -1,24 +1,25 @@
 """The only door to Ray Tune: trials at a time, each a training of its own, stopped early where it is hopeless.
 
-Tune runs the trials and decides when one is given up (ASHA). What it remembers by itself is not used: its
+Tune runs the trials. What it remembers by itself is not used: its
 ``Tuner.restore`` goes by snapshots that are at least ten seconds old, so that a trial which ended since is repeated, a
 function that starts a trainer begins again without a checkpoint of its own, and searcher and scheduler come back from
-pickles. Here they are built anew from the records of :mod:`cytoray_training.search.study`, which are written with every
-validation.
+pickles. Here all of this follows from the records of :mod:`cytoray_training.search.study`, which are written with every
+validation; so does when a trial is given up.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
-from dataclasses import dataclass
 from typing import Any
 
-from cytoray_analysis.errors import CytorayError, TrainingError
-from cytoray_training.search import population
-from cytoray_training.search.trial import train_trial
+from cytoray_analysis.errors import CytorayError, PlatformError, TrainingError
+from cytoray_training.search import halving, population
+from cytoray_training.search.trial import SAVED, train_trial
 from cytoray_training.search.trials import Trials
+from cytoray_training.stopping import saved_when_stopped
 
 # A process that only waits for its training asks for no core, and Tune knows no empty request. All clusters have this.
 _SEAT = {"node:__internal_head__": 0.001}
@@ -29,8 +30,12 @@ def run_trials(trials: Trials) -> None:
 
     Raises
     ------
+    PlatformError
+        A trial could not go on for a reason that is none of its recipe. It stays open.
     TrainingError
         Tune ended before its time.
+    StoppedError
+        A signal asked this process to end; the trials have saved where they were.
     """
     if trials.seconds_left == 0.0:
         _end_all(trials)
@@ -41,6 +46,7 @@ def run_trials(trials: Trials) -> None:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     from ray import tune
 
+    logging.getLogger("ray.tune.execution.tune_controller").addFilter(_is_unexplained)
     with tempfile.TemporaryDirectory(prefix="cytoray-tune-") as scratch:
         trainable = tune.with_parameters(
             train_trial,
@@ -52,7 +58,7 @@ def run_trials(trials: Trials) -> None:
         tuner = tune.Tuner(
             tune.with_resources(trainable, tune.PlacementGroupFactory([_SEAT])),
             tune_config=tune.TuneConfig(
-                metric="score",
+                metric="score",  # turned so that more is better
                 mode="max",
                 num_samples=-1,
                 search_alg=_searcher(trials),
@@ -64,12 +70,15 @@ def run_trials(trials: Trials) -> None:
                 storage_path=scratch,
                 name="search",
                 verbose=0,
-                # A process that dies is no verdict on the recipe; what a training itself raises does not come here.
+                # A process that dies and a fault of the platform are no verdict on the recipe: it is tried again.
                 failure_config=tune.FailureConfig(max_failures=trials.plan.recipe.scale.max_failures),
             ),
         )
         try:
-            tuner.fit()
+            with saved_when_stopped(
+                trials.study.folder, may_save=lambda: bool(trials.at_work), saved=lambda: _saved(trials)
+            ):
+                tuner.fit()
         except tune.TuneError as error:
             # Tune wraps what its callbacks raise, such as that the registry does not answer.
             if isinstance(error.__context__, CytorayError):
@@ -77,23 +86,34 @@ def run_trials(trials: Trials) -> None:
             raise
     if trials.seconds_left == 0.0:
         _end_all(trials)
+    if trials.left_open is not None and not trials.exhausted:
+        name, reason = trials.left_open
+        raise PlatformError(
+            f"{name} could not go on: {reason}",
+            hint="that is no verdict on its recipe, so it stays open: mend this and run the same command again, and "
+            "the search goes on where it is",
+        )
     if not trials.exhausted:
         raise TrainingError(
             "the search stopped before its budget was spent", hint="run the same command again to go on with it"
         )
 
 
+def _is_unexplained(record: logging.LogRecord) -> bool:
+    """Whether what Tune logs is an error that no trial has reported, in one line instead of its traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(getattr(error, "cause", error), CytorayError)
+
+
+def _saved(trials: Trials) -> bool:
+    """Whether every trial at work has saved where it is."""
+    return all((trials.study.folder / name / SAVED).exists() for name in trials.at_work)
+
+
 def _end_all(trials: Trials) -> None:
     for member in trials.members:
         if member.state == "running":
             trials.end(member.name, "stopped", "the hours of the search are over")
-
-
-@dataclass(frozen=True)
-class _Past:
-    """Stands for a trial of an earlier spell before the scheduler."""
-
-    trial_id: str
 
 
 def _searcher(trials: Trials) -> Any:
@@ -106,7 +126,7 @@ def _searcher(trials: Trials) -> Any:
             return True
 
         def suggest(self, trial_id: str) -> Any:
-            if trials.exhausted:
+            if trials.exhausted or trials.left_open is not None:
                 return Searcher.FINISHED
             member = trials.next()
             return None if member is None else {"name": member.name, "values": member.values}
@@ -126,7 +146,8 @@ def _searcher(trials: Trials) -> Any:
 def _scheduler(trials: Trials) -> Any:
     from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-    halving = _halving(trials)
+    asha = trials.tune.asha
+    rungs = [] if asha is None else halving.rungs_of(asha, trials.plan.recipe.training)
 
     class Judge(FIFOScheduler):
         """Takes every result down, and gives up what is hopeless."""
@@ -134,13 +155,11 @@ def _scheduler(trials: Trials) -> Any:
         def set_search_properties(self, metric: Any, mode: Any, **spec: Any) -> bool:
             return True
 
-        def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-            if halving is not None:
-                halving.on_trial_add(tune_controller, trial)
-
         def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> Any:
             name = trial.config["name"]
-            if "failed" in result:
+            if "fault" in result:
+                trials.note_fault(name, result["fault"])
+            elif "failed" in result:
                 trials.end(name, "failed", result["failed"])
             elif "finished" in result:
                 trials.end(name, "completed")
@@ -150,10 +169,10 @@ def _scheduler(trials: Trials) -> Any:
                 if trials.tune.searcher == "population":
                     stop = population.is_replaced(member, trials.members, trials.tune, trials.metric)
                     reason = "among the worst of its population"
-                elif halving is not None:
-                    verdict = halving.on_trial_result(tune_controller, trial, result)
-                    stop, reason = verdict == TrialScheduler.STOP, "behind the others after as many epochs"
-                if stop and member.epochs < trials.plan.recipe.training.epochs:
+                elif asha is not None:
+                    stop = halving.is_behind(member, trials.members, rungs, asha.reduction, trials.metric)
+                    reason = "behind the others at the same place of the schedule"
+                if stop and result["progress"] < 1:
                     trials.end(name, "stopped", reason)
                     return TrialScheduler.STOP
             return TrialScheduler.CONTINUE
@@ -162,32 +181,6 @@ def _scheduler(trials: Trials) -> Any:
             trials.end(trial.config["name"], "completed")
 
         def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-            trials.end(trial.config["name"], "failed", "its process ended again and again")
+            trials.leave_open(trial.config["name"])
 
     return Judge()  # type: ignore[no-untyped-call]
-
-
-def _halving(trials: Trials) -> Any:
-    """Return ASHA that knows all trials of earlier spells; None where none is wanted."""
-    training, wanted = trials.plan.recipe.training, trials.tune.asha
-    grace = None if wanted is None else wanted.grace or training.validate_every
-    if wanted is None or grace is None or grace >= training.epochs or trials.tune.searcher == "population":
-        return None
-    from ray.tune.schedulers import AsyncHyperBandScheduler
-
-    halving: Any = AsyncHyperBandScheduler(
-        time_attr="epoch",
-        metric="score",
-        mode="max",
-        grace_period=grace,
-        max_t=training.epochs - 1,  # after the last epoch nothing is left to stop
-        reduction_factor=wanted.reduction,
-        stop_last_trials=False,
-    )
-    for member in trials.members:
-        if member.state != "running":
-            halving.on_trial_add(None, _Past(member.name))
-            for scores in member.scores:
-                result = {"epoch": scores["epoch"], "score": scores[trials.metric]}
-                halving.on_trial_result(None, _Past(member.name), result)
-    return halving

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from cytoray_services.datasets.check.findings import Checked, Finding
+from cytoray_services.datasets.check.findings import Checked, Finding, Severity, shorten
 from cytoray_services.datasets.dataset import Item
 
 _DIMENSIONS = {"YX": "planes (2D)", "ZYX": "volumes (3D)"}
 _AXES_REMEDIES = {
-    ("YX", "ZYX"): "Take a recipe for volumes (3D), or cut the volumes into planes.",
+    ("YX", "ZYX"): "Take a recipe for volumes (3D), or choose: data.select.plane.",
     ("ZYX", "YX"): "Take a recipe for planes (2D), or store each volume as one file with the axes ZYX.",
 }
 
@@ -38,7 +39,7 @@ def _kind(axes: str) -> str:
 
 
 def _axes_remedy(wanted: str, got: str) -> str:
-    return _AXES_REMEDIES.get((wanted, got), "Split it into single images.")
+    return _AXES_REMEDIES.get((wanted, got), "Choose one of them: data.select.frame, data.select.plane.")
 
 
 def compare_channels(checked: Checked) -> Iterator[Finding]:
@@ -53,7 +54,7 @@ def compare_channels(checked: Checked) -> Iterator[Finding]:
     for (path, _), facts in checked.facts.items():
         if facts.channels and facts.channels not in accepted:
             problem = f"expected {wanted} channels, got {facts.channels}"
-            remedy = "Keep the channels that the model is for, or train on those images alone."
+            remedy = "Choose the channels that the model is for (data.select.channel), or leave those images out."
             yield Finding("error", checked.name(path), problem, remedy, "wrong-channels")
 
 
@@ -80,12 +81,118 @@ def find_missing_splits(checked: Checked) -> Iterator[Finding]:
         if split not in splits:
             problem = f"no image is in split {split!r}; there are {', '.join(map(repr, splits))}"
             remedy = f"Put some images into {split!r}, or name other folders as data.validation in the recipe."
+            if checked.dataset.derived_split:
+                problem = f"no image is in split {split!r}, which was drawn {drawn_numbers(checked)}"
+                remedy = "Add images (or groups), give a split column or folders train/ and val/, or data.validation."
             yield Finding("error", ".", problem, remedy, "split-missing")
 
 
+def find_shared_truths(checked: Checked) -> Iterator[Finding]:
+    """Find truths that several images share: across splits and in plain folders an error, else worth knowing."""
+    users: dict[Path, list[Item]] = {}
+    written: dict[Path, Path] = {}
+    for item in checked.dataset.items:
+        if item.truth is not None:
+            users.setdefault(_one_path(item.truth), []).append(item)
+            written.setdefault(_one_path(item.truth), item.truth)
+    for place, items in users.items():
+        images = {_one_path(item.image): item for item in items}
+        if len(images) < 2:
+            if len(items) > len({item.split for item in items}):
+                problem = f"it is listed {len(items)} times with the same image, {checked.name(items[0].image)}"
+                remedy = "Keep one of the rows, unless it is meant to count more than others."
+                yield Finding("note", checked.name(written[place]), problem, remedy, "listed-twice")
+            continue
+        names = shorten([checked.name(item.image) for item in images.values()])
+        splits = sorted({item.split for item in items})
+        if len(splits) > 1:
+            problem = f"it is used by {len(images)} images in the splits {', '.join(splits)}: {names}"
+            remedy = "Give each image its own truth, or keep all of them in one split, or the score will be too good."
+            yield Finding("error", checked.name(written[place]), problem, remedy, "truth-across-splits")
+        else:
+            severity: Severity = "note" if all(item.row for item in items) else "error"
+            problem = f"it is used by {len(images)} images: {names}"
+            remedy = "Give each image its own truth, unless they show the same field."
+            yield Finding(severity, checked.name(written[place]), problem, remedy, "truth-used-twice")
+
+
+def _one_path(path: Path) -> Path:
+    """Return a path by which two names of one file are equal; files in stores have one name."""
+    return path.resolve() if path.is_absolute() else Path(os.path.normpath(path))
+
+
+def find_split_groups(checked: Checked) -> Iterator[Finding]:
+    """Find groups of the manifest that are in two splits."""
+    splits: dict[str, set[str]] = {}
+    for item in checked.dataset.items:
+        if item.group:
+            splits.setdefault(item.group, set()).add(item.split)
+    torn = {group: sorted(names) for group, names in splits.items() if len(names) > 1}
+    if torn:
+        first, names = next(iter(torn.items()))
+        problem = (
+            f"{len(torn)} of {len(splits)} groups of the column {checked.dataset.group_column!r} are in several "
+            f"splits, such as {first!r} in {', '.join(names)}"
+        )
+        remedy = "Keep each group in one split, or the score will be too good; without a split column one is drawn so."
+        yield Finding("warning", ".", problem, remedy, "shared-group")
+
+
+def warn_of_unused(checked: Checked) -> Iterator[Finding]:
+    """Say which files of a plain folder no item uses."""
+    for path in checked.dataset.unused:
+        problem = "no item uses it: it has no partner of its name, or lies where no layout looks for images"
+        remedy = "Give it a partner of its name, move it to where the layout has it, or remove it."
+        yield Finding("warning", checked.name(path), problem, remedy, "unused-file")
+
+
 def warn_of_drawn_split(checked: Checked) -> Iterator[Finding]:
-    """Say that nobody gave a split."""
-    if checked.dataset.derived_split:
-        problem = "no split is given, so a fifth of the images, chosen by content, became 'val'"
-        remedy = "Add a split column if images belong together (one slide, one mosaic, one well)."
-        yield Finding("warning", ".", problem, remedy, "no-split-column")
+    """Say that no split is given, and what was drawn."""
+    dataset = checked.dataset
+    if dataset.derived_split:
+        remedy = (
+            "The column 'group' keeps together what belongs together; give a split column to choose yourself."
+            if dataset.group_column
+            else "Add a column 'group' or a split where images belong together (one slide, one mosaic, one well)."
+        )
+        yield Finding(
+            "warning", ".", f"no split is given, so one was drawn {drawn_numbers(checked)}", remedy, "no-split-column"
+        )
+
+
+def note_drawn_test(checked: Checked) -> Iterator[Finding]:
+    """Say that images were taken from ``train`` to judge models by."""
+    dataset = checked.dataset
+    if dataset.derived_test and not dataset.derived_split:
+        test = dataset.split("test")
+        groups = len({item.group or str(item.image) for item in test.items})
+        what = (
+            f"{len(test.images)} images"
+            if groups == len(test.images)
+            else f"{len(test.images)} images ({groups} groups)"
+        )
+        problem = (
+            f"no split test is given, so {what} of train were drawn for it: they judge a model, and choose nothing"
+        )
+        remedy = "Give a split test to choose yourself, or train on them: data.draw_test: false in the recipe."
+        yield Finding("note", ".", problem, remedy, "no-test-split")
+
+
+def drawn_numbers(checked: Checked) -> str:
+    """Say how a split was drawn, and how many images it gave to each part."""
+    dataset = checked.dataset
+    images = Counter(items[0].split for items in dataset.images)
+    shown = [split for split in ("train", "val", "test") if images[split] or split != "test"]
+    numbers = ", ".join(f"{images[split]} to {split}" for split in shown)
+    groups = len({item.group for item in dataset.items if item.group})
+    how = (
+        f"by the {groups} groups of the column {dataset.group_column!r}"
+        if groups
+        else "by a hash of each image's content"
+    )
+    what = "movies" if dataset.truth_kind == "lineage" else "images"
+    lent = ""
+    if dataset.lent:
+        names = shorten([checked.name(path) for path in dataset.lent])
+        lent = f" ({names}, drawn for train, stands in for val, which would be empty, until there are more {what})"
+    return f"{how}, of {sum(images.values())} {what} {numbers}{lent}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cytoray_analysis.bundle import TaskChoice
 from cytoray_analysis.errors import DatasetError
 from cytoray_analysis.tasks.protocol import TruthKind
 from cytoray_services.datasets.check.across import (
@@ -15,8 +16,13 @@ from cytoray_services.datasets.check.across import (
     compare_channels,
     find_duplicates,
     find_missing_splits,
+    find_shared_truths,
+    find_split_groups,
+    note_drawn_test,
     warn_of_drawn_split,
+    warn_of_unused,
 )
+from cytoray_services.datasets.check.class_masks import check_named, find_classes_without_pixels
 from cytoray_services.datasets.check.classes import (
     check_boxes,
     check_classes,
@@ -24,18 +30,30 @@ from cytoray_services.datasets.check.classes import (
     find_duplicate_cells,
     note_imbalance,
 )
+from cytoray_services.datasets.check.copies import find_copies
+from cytoray_services.datasets.check.exchanged import find_exchanged_masks
 from cytoray_services.datasets.check.findings import Checked, Facts, Files, Finding, files_of, sort_findings
+from cytoray_services.datasets.check.fit import find_misplaced_masks
 from cytoray_services.datasets.check.images import examine_image
 from cytoray_services.datasets.check.labels import examine_labelled
 from cytoray_services.datasets.check.memory import remembered
 from cytoray_services.datasets.check.movies import examine_movie, note_divisions, note_drawn_split
-from cytoray_services.datasets.check.targets import compare_target_channels, examine_pair, find_shifted_targets
+from cytoray_services.datasets.check.same_pixels import find_same_pixels
+from cytoray_services.datasets.check.targets import (
+    compare_target_channels,
+    examine_pair,
+    find_copied_targets,
+    find_shifted_targets,
+    find_turned_targets,
+)
+from cytoray_services.datasets.check.unlike import find_unlike
 from cytoray_services.datasets.dataset import Dataset, Item
 from cytoray_services.datasets.fetching import passing
 from cytoray_services.datasets.manifest import open_dataset
 
 REQUIRED_SPLITS = ("train", "val")
 _THREADS = 4
+_OPENING_CODES = {"split": "unknown-split", "name": "ambiguous-name"}
 
 
 @dataclass(frozen=True)
@@ -50,20 +68,37 @@ class _Check:
         Look at all items together; each says one kind of thing.
     """
 
-    examine: Callable[[Item, Dataset], Facts]
+    examine: Callable[[Item, Dataset, TaskChoice | None], Facts]
     compare: tuple[Callable[[Checked], Iterable[Finding]], ...]
 
 
-_EVERY = (compare_axes, compare_channels, find_missing_splits)
-_IMAGES = (*_EVERY, warn_of_drawn_split)
+_EVERY = (
+    compare_axes,
+    compare_channels,
+    find_missing_splits,
+    find_shared_truths,
+    find_split_groups,
+    find_copies,
+    warn_of_unused,
+    note_drawn_test,
+)
+_MASKS = (find_misplaced_masks, find_exchanged_masks)
+_TARGETS = (find_shifted_targets, find_turned_targets, find_copied_targets)
+_IMAGES = (*_EVERY, warn_of_drawn_split, find_same_pixels)
 _CHECKS: Mapping[TruthKind, _Check] = {
-    "labels": _Check(examine_labelled, (*_IMAGES, find_duplicates)),
-    "image": _Check(examine_pair, (*_IMAGES, find_duplicates, compare_target_channels, find_shifted_targets)),
-    "class": _Check(
-        examine_image,
-        (*_IMAGES, find_duplicate_cells, check_labels_given, check_boxes, check_classes, note_imbalance),
+    "labels": _Check(examine_labelled, (*_IMAGES, find_duplicates, *_MASKS, find_classes_without_pixels)),
+    "image": _Check(
+        lambda item, dataset, task: examine_pair(item, dataset),
+        (*_IMAGES, find_duplicates, compare_target_channels, *_TARGETS),
     ),
-    "lineage": _Check(examine_movie, (*_EVERY, note_drawn_split, find_duplicates, note_divisions)),
+    "class": _Check(
+        lambda item, dataset, task: examine_image(item, dataset),
+        (*_IMAGES, find_duplicate_cells, check_labels_given, check_boxes, check_classes, check_named, note_imbalance),
+    ),
+    "lineage": _Check(
+        lambda item, dataset, task: examine_movie(item, dataset),
+        (*_EVERY, note_drawn_split, find_duplicates, *_MASKS, note_divisions),
+    ),
 }
 
 
@@ -107,7 +142,8 @@ def open_for_check(
     try:
         return open_dataset(root, columns=columns, truth=truth)
     except DatasetError as error:
-        code = "missing-column" if (error.field or "").startswith("columns.") else "layout"
+        field = error.field or ""
+        code = "missing-column" if field.startswith("columns.") else _OPENING_CODES.get(field, "layout")
         return Finding("error", ".", error.message, error.hint or "", code)
 
 
@@ -126,11 +162,14 @@ def check_dataset(
     channels: int | None = None,
     grey_as_rgb: bool = True,
     required_splits: Sequence[str] = REQUIRED_SPLITS,
+    task: TaskChoice | None = None,
     progress: Callable[[int, int], None] | None = None,
+    known_as: str | None = None,
 ) -> list[Finding]:
     """Read every file of a data set and report what would ruin a training.
 
-    What was found about files in a store is kept until one of them changes.
+    What was found about files in a store is kept until one of them changes; about files of this machine only with
+    `known_as`.
 
     Parameters
     ----------
@@ -144,8 +183,12 @@ def check_dataset(
         Whether grey images stand in for colour ones.
     required_splits
         Splits that must have images.
+    task
+        What is to be learnt, as a recipe says it; without it nothing is said about classes that masks hold.
     progress
         Called with the number of files done and of all files.
+    known_as
+        Another text for other contents of the files, or another version of what looks at them.
 
     Returns
     -------
@@ -158,25 +201,44 @@ def check_dataset(
         "grey_as_rgb": grey_as_rgb,
         "required_splits": tuple(required_splits),
     }
-    return remembered(dataset, question, lambda: _find(dataset, progress, question))
+    asked = {**question, "task": None if task is None else task.model_dump(mode="json")}
+    return remembered(dataset, asked, lambda: _find(dataset, progress, {**question, "task": task}), known_as)
 
 
 def _find(dataset: Dataset, progress: Callable[[int, int], None] | None, question: dict[str, Any]) -> list[Finding]:
+    facts = read_facts(dataset, task=question["task"], progress=progress)
+    return findings_of(Checked(dataset, facts, **question))
+
+
+def read_facts(
+    dataset: Dataset, *, task: TaskChoice | None = None, progress: Callable[[int, int], None] | None = None
+) -> dict[Files, Facts]:
+    """Read every file of a data set once; parameters are those of :func:`check_dataset`."""
     check = _CHECKS[dataset.truth_kind]
     unique = {files_of(item): item for item in dataset.items}
     facts: dict[Files, Facts] = {}
     with ThreadPoolExecutor(_THREADS) as pool:
-        examined = pool.map(lambda item: _examined(check, item, dataset), unique.values())
+        examined = pool.map(lambda item: _examined(check, item, dataset, task), unique.values())
         for done, (files, result) in enumerate(zip(unique, examined, strict=True), start=1):
             facts[files] = result
             if progress is not None:
                 progress(done, len(unique))
-    checked = Checked(dataset, facts, **question)
+    return facts
+
+
+def findings_of(checked: Checked) -> list[Finding]:
+    """Return what the facts about a data set's own files say, errors first; no file is read again, but for copies."""
+    facts = checked.facts
     found = [finding for result in facts.values() for finding in result.findings]
-    found += [finding for compare in check.compare for finding in compare(checked)]
+    found += [finding for compare in _CHECKS[checked.dataset.truth_kind].compare for finding in compare(checked)]
+    # That a file is unlike the others follows from most of what can be wrong with it.
+    said = {finding.file for finding in found}
+    pairs = [tuple(checked.name(path) for path in files if path is not None) for files in facts]
+    said.update(name for pair in pairs if not said.isdisjoint(pair) for name in pair)
+    found += [finding for finding in find_unlike(checked) if finding.file not in said]
     return sort_findings(found)
 
 
-def _examined(check: _Check, item: Item, dataset: Dataset) -> Facts:
+def _examined(check: _Check, item: Item, dataset: Dataset, task: TaskChoice | None) -> Facts:
     with passing(dataset, [item]) as (here, (local,)):
-        return check.examine(local, here)
+        return check.examine(local, here, task)

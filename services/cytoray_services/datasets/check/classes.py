@@ -99,12 +99,23 @@ def check_classes(checked: Checked) -> Iterator[Finding]:
     for name in names:
         for split, count in counts.items():
             if name not in count:
-                problem = f"class {name!r} has no example in split {split!r}"
-                yield Finding("error", ".", problem, "Move some there, or drop the class.", "class-missing")
+                yield _class_missing(checked, name, split)
             elif count[name] < FEWEST_EXAMPLES:
                 problem = f"class {name!r} has {count[name]} examples in split {split!r}, fewer than {FEWEST_EXAMPLES}"
                 remedy = "Label more of them, or join the class with the one it resembles; its score hangs on a few."
                 yield Finding("warning", ".", problem, remedy, "rare-class")
+
+
+def _class_missing(checked: Checked, name: str, split: str) -> Finding:
+    if not checked.dataset.derived_split:
+        problem = f"class {name!r} has no example in split {split!r}"
+        return Finding("error", ".", problem, "Move some there, or drop the class.", "class-missing")
+    problem = f"class {name!r} has no example in split {split!r}, which was drawn"
+    remedy = (
+        "Label more of them, or give a split that has each class on both sides (a split column, or folders train/ and "
+        "val/): a drawn split moves no image to where it is missing."
+    )
+    return Finding("warning", ".", problem, remedy, "class-missing")
 
 
 def note_imbalance(checked: Checked) -> Iterator[Finding]:

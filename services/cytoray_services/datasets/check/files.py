@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from cytoray_analysis.errors import ImageError, InputError, MissingFileError, UnreadableImageError
+from cytoray_analysis.errors import ImageError, ImageTooLargeError, InputError, MissingFileError, UnreadableImageError
 from cytoray_analysis.images import Image, read_image, require_finite
+from cytoray_analysis.images.memory import require_memory
+from cytoray_analysis.selection import EVERYTHING, Selection
 from cytoray_services.datasets.check.findings import Finding
 
 _DIRECT_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg"}
 _DIRECT_BYTES = 2**27
+_COPIES = 3  # of the pixels of an image that its checks hold at once
 
 
-def open_file(path: Path, name: str) -> Image | Finding:
-    """Open an image of a data set, or say what keeps it from being opened."""
+def open_file(path: Path, name: str, selection: Selection = EVERYTHING, *, labels: bool = False) -> Image | Finding:
+    """Open what is chosen of an image or a label image of a data set, or say what keeps it from being opened."""
     try:
-        return _read(path, name)
+        return read_image(path, name=name, selection=selection, labels=labels)
     except MissingFileError:
-        return Finding("error", name, "there is no such file", "Restore it or remove its row.", "missing-file")
+        remedy = "Restore it, or remove what asks for it: its row of the manifest, or the image of its name."
+        return Finding("error", name, "there is no such file", remedy, "missing-file")
     except UnreadableImageError as error:
         return damaged(name, error)
     except InputError as error:
@@ -31,10 +36,13 @@ def open_file(path: Path, name: str) -> Image | Finding:
 def read_pixels(image: Image, name: str) -> np.ndarray | Finding:
     """Decode the finite pixels of an image, or say why there are none."""
     try:
+        require_memory(_COPIES * math.prod(image.shape) * image.dtype.itemsize, name)
         pixels = image.read()
         require_finite(pixels, name)
     except UnreadableImageError as error:
         return damaged(name, error)
+    except ImageTooLargeError as error:
+        return Finding("error", name, error.message, error.hint or "", "too-large")
     except ImageError as error:
         return Finding("error", name, error.message, error.hint or "", "not-finite")
     return pixels
@@ -58,10 +66,3 @@ def damaged(name: str, error: ImageError) -> Finding:
     """Return the finding for a file that cannot be decoded."""
     code = "truncated" if error.field == "bytes" else "unreadable"
     return Finding("error", name, error.message, error.hint or "", code)
-
-
-def _read(path: Path, name: str) -> Image:
-    # Small files by their bytes, which is several times faster than lazily.
-    if path.suffix.lower() in _DIRECT_SUFFIXES and path.is_file() and path.stat().st_size <= _DIRECT_BYTES:
-        return read_image(path.read_bytes(), name=name)
-    return read_image(path, name=name)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoray_analysis.bundle import TaskChoice
+from cytoray_analysis.mask_fit import MaskFit
 from cytoray_analysis.registration import Shift
+from cytoray_services.datasets.check.looks import Look
 from cytoray_services.datasets.dataset import Dataset, Item
 
 Severity = Literal["error", "warning", "note"]
@@ -53,10 +59,26 @@ class Facts:
         Of the image (of a movie: of each frame); ``shape`` has the spatial axes only.
     digest
         A hash of the image's pixels, whatever the file's format.
+    detail
+        Fine structure of the image, by which copies of another bit depth are found; None where there is none.
+    fit
+        How a mask lies on its image; None where that cannot be told.
+    classes
+        Pixels of each class of a mask, by index.
+    values
+        Numbers that a mask of classes holds, 255 among them.
+    look, truth_look
+        What the image and the file of its truth look like; None where they could not be read.
+    truth_digest
+        A hash of the truth's pixels, empty where it holds nothing.
     target_channels
         Of a target image.
     shift
         Of a target image against its input.
+    turn
+        In words, what must be done to a target image to make it lie on its input; empty where it does.
+    copied
+        Whether a target image is its input, but for brightness and contrast.
     tracks, divisions
         Counts of a lineage.
     """
@@ -68,8 +90,17 @@ class Facts:
     digest: str = ""
     target_channels: int = 0
     shift: Shift | None = None
+    turn: str = ""
+    copied: bool = False
     tracks: int = 0
     divisions: int = 0
+    detail: NDArray[np.float16] | None = field(default=None, compare=False)
+    fit: MaskFit | None = None
+    classes: Mapping[int, int] = field(default_factory=dict)
+    values: tuple[int, ...] = ()
+    look: Look | None = None
+    truth_look: Look | None = None
+    truth_digest: str = ""
 
     @property
     def spatial_axes(self) -> str:
@@ -95,6 +126,8 @@ class Checked:
         Whether grey images stand in for colour ones.
     required_splits
         Splits that must have items.
+    task
+        What is to be learnt; ``None`` where that is not said.
     """
 
     dataset: Dataset
@@ -103,6 +136,7 @@ class Checked:
     channels: int | None = None
     grey_as_rgb: bool = True
     required_splits: tuple[str, ...] = ()
+    task: TaskChoice | None = None
 
     def of(self, item: Item) -> Facts:
         """Return what was learnt about an item."""

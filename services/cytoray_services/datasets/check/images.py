@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cytoray_analysis.errors import InputError
 from cytoray_analysis.images import Image
+from cytoray_analysis.images.choose import follow, projected
+from cytoray_analysis.images.label_values import lossy_codec
+from cytoray_analysis.selection import LARGEST
+from cytoray_services.datasets.check.copies import detail_of
 from cytoray_services.datasets.check.files import hash_pixels, open_file, read_pixels
 from cytoray_services.datasets.check.findings import Facts, Finding, name_in
+from cytoray_services.datasets.check.looks import look_of_image
+from cytoray_services.datasets.chosen import chosen_masks, one_stack
 from cytoray_services.datasets.dataset import Dataset, Item
+
+_LOSSLESS = "Export the mask again as PNG, or as TIFF without JPEG compression; this one cannot be repaired."
 
 
 @dataclass(frozen=True)
@@ -30,32 +39,61 @@ def examine_image(item: Item, dataset: Dataset) -> Facts:
 def read_item_image(item: Item, dataset: Dataset) -> Examined | Facts:
     """Read the image of an item; facts alone where that fails."""
     name = name_in(dataset, item.image)
-    image = open_file(item.image, name)
+    selection = dataset.selection
+    image = open_file(item.image, name, selection)
     if isinstance(image, Finding):
         return Facts((image,))
+    image = one_stack(image, selection)
+    axes = image.axes.replace("Z", "") if selection.each else image.axes
     pixels = read_pixels(image, name)
     if isinstance(pixels, Finding):
-        return Facts((pixels,), image.axes)
-    findings = []
+        return Facts((pixels,), axes)
+    findings = warned(image, name)
     if pixels.min() == pixels.max():
         problem = f"every pixel has the value {pixels.min()}"
         remedy = "Remove the image unless empty fields are wanted."
         findings.append(Finding("warning", name, problem, remedy, "constant-image"))
     facts = Facts(
         findings=tuple(findings),
-        axes=image.axes,
+        axes=axes,
         channels=image.size("C"),
         shape=image.spatial_shape,
         digest=hash_pixels(image.axes, [pixels]),
+        detail=None if pixels.min() == pixels.max() else detail_of(replace(image, data=pixels)),
+        look=look_of_image(image, pixels),
     )
     return Examined(image, pixels, facts)
 
 
-def open_truth(item: Item, dataset: Dataset, what: str) -> tuple[Image, str] | Finding:
-    """Open the truth file of an item, or say why there is none; `what` it should be is for the remedy."""
+def open_truth(item: Item, dataset: Dataset, what: str, axes: str) -> tuple[Image, str] | Finding:
+    """Open the truth file of an item, or say why there is none; `what` it should be is for the remedy.
+
+    `axes` are those of its image, after the choice.
+    """
     if item.truth is None:
         name = name_in(dataset, item.image)
         return Finding("error", name, "it has no truth", f"Name its {what}.", "missing-file")
     name = name_in(dataset, item.truth)
-    truth = open_file(item.truth, name)
-    return truth if isinstance(truth, Finding) else (truth, name)
+    labels, selection = dataset.truth_kind == "labels", dataset.selection
+    codec = lossy_codec(item.truth) if labels else None
+    if codec is not None:
+        problem = f"it is stored as {codec}, which changes the numbers of a mask (lossy)"
+        return Finding("error", name, problem, _LOSSLESS, "lossy-mask")
+    truth = open_file(item.truth, name, labels=labels)
+    if isinstance(truth, Finding):
+        image = name_in(dataset, item.image)
+        problem = f"{truth.problem}, the {what} of {image}"
+        return replace(truth, problem=problem) if truth.code == "missing-file" else truth
+    try:
+        if labels:
+            return one_stack(chosen_masks(truth, selection, axes), selection), name
+        followed = follow(truth, selection, axes)
+        return (projected(followed) if selection.plane == LARGEST else one_stack(followed, selection)), name
+    except InputError as error:
+        return Finding("error", name, error.message, error.hint or "", "wrong-axes")
+
+
+def warned(image: Image, name: str) -> list[Finding]:
+    """Return what reading an image has assumed or left out as findings."""
+    remedy = "Look whether that is meant; export the image again where it is not."
+    return [Finding("warning", name, one.sentence, remedy, one.code) for one in image.warnings]

@@ -1,4 +1,4 @@
-"""The check of instance masks: 2D and 3D."""
+"""The check of masks, of objects and of classes: 2D and 3D."""
 
 from __future__ import annotations
 
@@ -7,68 +7,114 @@ from dataclasses import replace
 
 import numpy as np
 
+from cytoray_analysis.bundle import TaskChoice
+from cytoray_analysis.errors import ImageError
 from cytoray_analysis.images import Image
-from cytoray_services.datasets.check.files import read_pixels, size_of
-from cytoray_services.datasets.check.findings import Facts, Finding, shorten
-from cytoray_services.datasets.check.images import Examined, open_truth, read_item_image
+from cytoray_analysis.images.label_values import MOST_OBJECTS, as_labels
+from cytoray_analysis.mask_fit import measure_fit
+from cytoray_analysis.numbering import dense_numbers
+from cytoray_services.datasets.check.class_masks import examine_classes, holds_classes
+from cytoray_services.datasets.check.files import hash_pixels, read_pixels, size_of
+from cytoray_services.datasets.check.findings import Facts, Finding, name_in, shorten
+from cytoray_services.datasets.check.images import Examined, open_truth, read_item_image, warned
+from cytoray_services.datasets.check.looks import Look, contrast_of, look_of_mask
 from cytoray_services.datasets.dataset import Dataset, Item
 
-LARGEST_LABEL = int(np.iinfo(np.uint16).max)
+_COVERING = 0.5  # share of an image from which on one object may be its background
 
 
-def examine_labelled(item: Item, dataset: Dataset) -> Facts:
-    """Return the facts of an image and its instance mask."""
+def examine_labelled(item: Item, dataset: Dataset, task: TaskChoice | None = None) -> Facts:
+    """Return the facts of an image and its mask; `task` says where its numbers are classes."""
     examined = read_item_image(item, dataset)
     if not isinstance(examined, Examined):
         return examined
-    opened = open_truth(item, dataset, "mask")
-    found = [opened] if isinstance(opened, Finding) else _check_mask(*opened, examined.facts.shape)
-    return replace(examined.facts, findings=(*examined.facts.findings, *found))
+    facts = examined.facts
+    opened = open_truth(item, dataset, "mask", examined.image.axes)
+    if isinstance(opened, Finding):
+        return replace(facts, findings=(*facts.findings, opened))
+    mask, name = opened
+    found = list(_refuse_form(mask, name, facts.shape, name_in(dataset, item.image)))
+    labels = None if found else _read_labels(mask, name)
+    if isinstance(labels, Finding):
+        found.append(labels)
+    if labels is None or isinstance(labels, Finding):
+        return replace(facts, findings=(*facts.findings, *found))
+    if task is not None and holds_classes(task):
+        facts, more = examine_classes(labels, name, facts, task)
+    else:
+        more = list(check_labels(labels, name))
+    fit = None if examined.pixels.min() == examined.pixels.max() else measure_fit(_channels(examined), labels)
+    if facts.look is not None:
+        measures = {**facts.look.measures, **contrast_of(_channels(examined), labels)}
+        facts = replace(facts, look=Look(facts.look.traits, measures))
+    return replace(
+        facts,
+        findings=(*facts.findings, *warned(mask, name), *more),
+        fit=fit,
+        truth_look=look_of_mask(mask, labels, None if fit is None else fit.as_it_is),
+        truth_digest=hash_pixels("", [labels.astype(np.int64)]) if labels.any() else "",
+    )
 
 
-def _check_mask(mask: Image, name: str, expected: tuple[int, ...]) -> Iterator[Finding]:
+def _channels(examined: Examined) -> np.ndarray:
+    pixels = examined.pixels
+    return pixels if "C" in examined.image.axes else pixels[np.newaxis]
+
+
+def _read_labels(mask: Image, name: str) -> np.ndarray | Finding:
+    values = read_pixels(mask, name)
+    if isinstance(values, Finding):
+        return values
+    try:
+        return as_labels(values, name)
+    except ImageError as error:
+        negative = values.dtype.kind != "c" and float(values.min(initial=0)) < 0
+        problem = error.message.removeprefix(f"{name}: ")
+        return Finding("error", name, problem, error.hint or "", "negative-mask" if negative else "float-mask")
+
+
+def _refuse_form(mask: Image, name: str, expected: tuple[int, ...], image: str) -> Iterator[Finding]:
     if mask.spatial_shape != expected:
-        problem = f"its size is {size_of(mask.spatial_shape)}, that of its image {size_of(expected)}"
+        problem = f"its size is {size_of(mask.spatial_shape)}, that of its image {image} {size_of(expected)}"
         yield Finding("error", name, problem, "Crop or resample both together.", "size-mismatch")
     elif mask.axes not in ("YX", "ZYX"):
         problem = f"a mask has axes YX or ZYX, this one has {mask.axes} = {mask.shape}"
         yield Finding("error", name, problem, "Store one integer per pixel, not colours.", "wrong-axes")
-    elif mask.dtype.kind == "f":
-        remedy = "Convert it to uint16, one whole number per object; a probability map is no mask."
-        yield Finding("error", name, f"a mask holds integers, this one {mask.dtype}", remedy, "float-mask")
-    else:
-        labels = read_pixels(mask, name)
-        yield from [labels] if isinstance(labels, Finding) else check_labels(labels, name)
 
 
 def check_labels(labels: np.ndarray, name: str) -> Iterator[Finding]:
-    """Find what is wrong with the numbers of an integer mask."""
-    least, largest = int(labels.min()), int(labels.max())
-    if least < 0:
-        problem = f"a mask counts objects from 1, this one holds {least}"
-        yield Finding("error", name, problem, "Use 0 for background and for what is not to count.", "negative-mask")
-    elif largest > LARGEST_LABEL:
-        yield _too_many_ids(labels, largest, name)
-    elif not largest:
+    """Find what is wrong with the numbers of a mask of objects, which are integers from 0."""
+    dense, names = dense_numbers(labels)
+    areas = np.bincount(dense.ravel())
+    objects = np.flatnonzero(areas[1:]) + 1
+    if len(objects) > MOST_OBJECTS:
+        problem = f"a mask numbers up to {MOST_OBJECTS} objects, this one {len(objects)}"
+        remedy = "Cut image and mask into smaller ones, and number the objects of each from 1."
+        yield Finding("error", name, problem, remedy, "too-many-ids")
+    elif not len(objects):
         yield Finding("warning", name, "it holds no object", "Check that it was exported fully.", "empty-mask")
-    elif scattered := _scattered_ids(labels):
+    elif covering := _covering(dense, areas, objects):
+        share = areas[covering] / dense.size
+        zero = "no pixel is 0, and " if not areas[0] else ""
+        problem = f"{zero}the object numbered {names[covering]} covers {share:.0%} of the image, from side to side"
+        remedy = "If it is the background, give it the number 0; else cut the image so that it shows what is around."
+        yield Finding("warning", name, problem, remedy, "background-not-zero")
+    elif scattered := [int(names[number]) for number in scattered_ids(dense)]:
         problem = f"{len(scattered)} numbers stand for pieces far apart (such as {shorten(scattered)})"
         remedy = "Give each object its own number, for example with skimage.measure.label."
         yield Finding("warning", name, problem, remedy, "fragmented-ids")
 
 
-def _too_many_ids(labels: np.ndarray, largest: int, name: str) -> Finding:
-    count = np.count_nonzero(np.unique(labels))
-    problem = f"a mask numbers objects up to {LARGEST_LABEL}, this one has {count} objects numbered up to {largest}"
-    remedy = (
-        "Number the objects of each image anew from 1, for example with skimage.segmentation.relabel_sequential."
-        if count <= LARGEST_LABEL
-        else "Cut image and mask into smaller ones, and number the objects of each anew from 1."
-    )
-    return Finding("error", name, problem, remedy, "too-many-ids")
+def _covering(dense: np.ndarray, areas: np.ndarray, objects: np.ndarray) -> int:
+    """Return the number of an object that covers most of an image and meets all its sides; 0 where there is none."""
+    largest = int(objects[areas[objects].argmax()])
+    if areas[largest] < _COVERING * dense.size:
+        return 0
+    sides = (dense[..., 0, :], dense[..., -1, :], dense[..., :, 0], dense[..., :, -1])
+    return largest if all((side == largest).any() for side in sides) else 0
 
 
-def _scattered_ids(labels: np.ndarray) -> list[int]:
+def scattered_ids(labels: np.ndarray) -> list[int]:
     """Numbers of which two pieces lie further apart than the larger of them is long."""
     from scipy.ndimage import find_objects
     from skimage.measure import label

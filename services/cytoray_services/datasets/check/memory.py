@@ -1,9 +1,10 @@
-"""Findings about data sets in stores, kept, so that a training that goes on does not read everything again."""
+"""Findings about data sets, kept, so that a training that goes on does not read everything again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
@@ -12,11 +13,18 @@ from typing import Any
 from cytoray_analysis.files import write_whole
 from cytoray_services.datasets.check.findings import Finding
 from cytoray_services.datasets.dataset import Dataset, Item
+from cytoray_services.records import reading_cache
 from cytoray_services.settings import load_settings
 
+logger = logging.getLogger(__name__)
 
-def remembered(dataset: Dataset, question: dict[str, Any], find: Callable[[], list[Finding]]) -> list[Finding]:
-    """Return what was found when the same was asked of the same files; files of this machine are read each time.
+
+def remembered(
+    dataset: Dataset, question: dict[str, Any], find: Callable[[], list[Finding]], known_as: str | None = None
+) -> list[Finding]:
+    """Return what was found when the same was asked of the same files.
+
+    Files of this machine are read each time, unless their contents are given; then also where something is wrong.
 
     Parameters
     ----------
@@ -24,8 +32,11 @@ def remembered(dataset: Dataset, question: dict[str, Any], find: Callable[[], li
         What else the findings depend on.
     find
         Looks for them.
+    known_as
+        Another text for other contents of the files, or another version of what looks at them.
     """
-    if not all(_is_remote(dataset, item) for item in dataset.items):
+    elsewhere = all(_is_remote(dataset, item) for item in dataset.items)
+    if not elsewhere and known_as is None:
         return find()
     items = [
         [str(item.image), item.truth and str(item.truth), item.split, item.label, item.box] for item in dataset.items
@@ -33,15 +44,23 @@ def remembered(dataset: Dataset, question: dict[str, Any], find: Callable[[], li
     facts = [
         version("cytoray"),
         [remote.identity for remote in dataset.remotes],
-        [dataset.truth_kind, dataset.derived_split, str(dataset.root), items],
+        [dataset.truth_kind, dataset.derived_split, dataset.derived_test, str(dataset.root), items],
+        [dataset.group_column, *map(str, (*dataset.lent, *dataset.unused)), *(item.group for item in dataset.items)],
         question,
+        dataset.selection.given(),
+        *([] if elsewhere else [known_as]),
     ]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     path = load_settings().cache / "checks" / f"{key}.json"
     if path.is_file():
-        return [Finding(**finding) for finding in json.loads(path.read_text(encoding="utf-8"))]
+        with reading_cache(path, "what an earlier check found"):
+            return [Finding(**finding) for finding in json.loads(path.read_text(encoding="utf-8"))]
     findings = find()
-    write_whole(path, json.dumps([asdict(finding) for finding in findings]))
+    if elsewhere or not any(finding.severity == "error" for finding in findings):
+        try:
+            write_whole(path, json.dumps([asdict(finding) for finding in findings]))
+        except OSError as error:  # the check was made, and will be made again
+            logger.warning("what the check found is not remembered, so that the next one takes as long: %s", error)
     return findings
 
 

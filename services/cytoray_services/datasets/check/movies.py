@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +11,23 @@ import numpy as np
 
 from cytoray_analysis.errors import DatasetError, InputError, MissingFileError, UnreadableImageError
 from cytoray_analysis.images import Image, require_finite
-from cytoray_analysis.tracking.ctc import read_masks, read_movie, read_tracks
+from cytoray_analysis.mask_fit import MaskFit, measure_fit
+from cytoray_analysis.numbering import dense_numbers
+from cytoray_analysis.tracking.ctc import movie_files, read_masks, read_movie, read_tracks
 from cytoray_analysis.tracking.frames import frame_of
 from cytoray_analysis.tracking.lineage import Integers
+from cytoray_services.datasets.check.across import drawn_numbers
+from cytoray_services.datasets.check.copies import detail_of
 from cytoray_services.datasets.check.files import damaged, hash_pixels, size_of
 from cytoray_services.datasets.check.findings import Checked, Facts, Finding, name_in, shorten
+from cytoray_services.datasets.check.frames import examine_outlines, find_unlike_frames, find_unlike_masks
+from cytoray_services.datasets.check.images import warned
+from cytoray_services.datasets.check.labels import scattered_ids
 from cytoray_services.datasets.dataset import Dataset, Item
 
 FEWEST_DIVISIONS = 10
 """Fewer divisions than this in training are worth a note."""
-_MARKERS, _TABLE = "TRA", "man_track.txt"
+_MARKERS, _OUTLINES, _TABLE = "TRA", "SEG", "man_track.txt"
 _CODES = {"axes": "wrong-axes", "shape": "size-mismatch", "frames": "missing-frame"}
 
 
@@ -28,19 +35,23 @@ def examine_movie(item: Item, dataset: Dataset) -> Facts:
     """Return the facts of a movie and its lineage; one frame is held at a time."""
     name = name_in(dataset, item.image)
     try:
-        movie = read_movie(item.image)
+        movie = read_movie(item.image, dataset.selection)
     except InputError as error:
         return Facts((_explain(error, name, "unreadable"),))
     facts = _examine_frames(movie, name)
+    if facts.digest:
+        facts = replace(facts, findings=(*facts.findings, *find_unlike_frames(movie, item.image, dataset)))
+    facts = replace(facts, findings=(*warned(movie, name), *facts.findings))
     if item.truth is None:
         problem = Finding("error", name, "it has no truth", "Name its folder of tracks.", "missing-file")
         return replace(facts, findings=(*facts.findings, problem))
-    lineage = _examine_lineage(item.truth, movie, name_in(dataset, item.truth))
+    lineage = _examine_lineage(item.truth, movie, dataset)
     return replace(
         facts,
         findings=(*facts.findings, *lineage.findings),
         tracks=lineage.tracks,
         divisions=lineage.divisions,
+        fit=lineage.fit,
     )
 
 
@@ -67,12 +78,17 @@ def _examine_frames(movie: Image, name: str) -> Facts:
         1,
         movie.spatial_shape,
         hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest(),
+        detail=detail_of(movie),
     )
 
 
-def _examine_lineage(folder: Path, movie: Image, name: str) -> Facts:
+def _examine_lineage(folder: Path, movie: Image, dataset: Dataset) -> Facts:
     """Return what is known of a lineage alone, and whether its masks fit the movie and the tracks."""
-    place = f"{name}/{_MARKERS}"
+    place = f"{name_in(dataset, folder)}/{_MARKERS}"
+    silver = folder.with_name(f"{folder.name.removesuffix('_GT')}_ST")
+    outlines: list[Finding] = []
+    for one in (folder, silver):
+        outlines += examine_outlines(one / _OUTLINES, movie.spatial_shape, dataset)
     try:
         table = read_tracks(folder / _MARKERS / _TABLE)
     except MissingFileError:
@@ -82,12 +98,44 @@ def _examine_lineage(folder: Path, movie: Image, name: str) -> Facts:
         return Facts((Finding("error", f"{place}/{_TABLE}", error.message, error.hint or "", "invalid-lineage"),))
     _, daughters = np.unique(table[table[:, 3] > 0, 3], return_counts=True)
     divisions = int(np.count_nonzero(daughters > 1))
+    fit = None
     try:
         masks = read_masks(folder / _MARKERS)
-        found = [*_compare_sizes(masks, movie, place), *_compare_objects(masks, table, place)]
+        found = [*_compare_sizes(masks, movie, place), *_compare_objects(masks, table, place, _mask_names(folder))]
+        if not found:
+            found = [*_find_joined(masks, place), *find_unlike_masks(masks, folder / _MARKERS, dataset)]
+            fit = _fit_of(masks, movie)
     except InputError as error:
         found = [_explain(error, place, "invalid-mask")]
-    return Facts(tuple(found), tracks=len(table), divisions=divisions)
+    return Facts((*found, *outlines), tracks=len(table), divisions=divisions, fit=fit)
+
+
+def _find_joined(masks: Image, place: str) -> Iterator[Finding]:
+    """Find masks in which one number stands for cells far apart: they would be one track."""
+    joined: dict[int, int] = {}
+    numbers: set[int] = set()
+    for frame in range(masks.size("T")):
+        dense, names = dense_numbers(frame_of(masks, frame))
+        numbers.update(int(name) for name in names[np.unique(dense)] if name)
+        for number in scattered_ids(dense):
+            joined.setdefault(int(names[number]), frame)
+    if not joined:
+        return
+    number, frame = next(iter(joined.items()))
+    many = f"{len(joined)} numbers stand" if len(joined) > 1 else f"the number {number} stands"
+    problem = f"{many} for pieces far apart, such as {number} in frame {frame}: they count as one cell, one track"
+    remedy = "Give each cell a number of its own in every frame, the same from frame to frame."
+    # A single number in the whole movie is a mask of foreground, from which no track can be learnt.
+    yield Finding("error" if len(numbers) == 1 else "warning", place, problem, remedy, "fragmented-ids")
+
+
+def _fit_of(masks: Image, movie: Image) -> MaskFit | None:
+    middle = masks.size("T") // 2
+    try:
+        pixels, labels = frame_of(movie, middle), frame_of(masks, middle)
+    except InputError:  # a frame that cannot be read was found before
+        return None
+    return None if pixels.min() == pixels.max() else measure_fit(pixels[np.newaxis], labels)
 
 
 def _compare_sizes(masks: Image, movie: Image, place: str) -> Iterator[Finding]:
@@ -100,14 +148,14 @@ def _compare_sizes(masks: Image, movie: Image, place: str) -> Iterator[Finding]:
         yield Finding("error", place, problem, remedy, "missing-frame")
 
 
-def _compare_objects(masks: Image, table: Integers, place: str) -> Iterator[Finding]:
+def _compare_objects(masks: Image, table: Integers, place: str, names: Sequence[str]) -> Iterator[Finding]:
     """Find objects that belong to no track in their frame, and tracks without an object in one of theirs."""
     unlisted, absent = [], []
     for frame in range(masks.size("T")):
         present = np.setdiff1d(np.unique(frame_of(masks, frame)), 0)
         listed = table[(table[:, 1] <= frame) & (frame <= table[:, 2]), 0]
-        unlisted += [f"{track} in frame {frame}" for track in np.setdiff1d(present, listed)]
-        absent += [f"{track} in frame {frame}" for track in np.setdiff1d(listed, present)]
+        unlisted += [f"{track} in {names[frame]}" for track in np.setdiff1d(present, listed)]
+        absent += [f"{track} in {names[frame]}" for track in np.setdiff1d(listed, present)]
     if unlisted:
         problem = f"{len(unlisted)} objects of the masks are not in {_TABLE}: {shorten(unlisted)}"
         remedy = "List each track with the first and the last frame in which the masks show it."
@@ -116,6 +164,10 @@ def _compare_objects(masks: Image, table: Integers, place: str) -> Iterator[Find
         problem = f"{len(absent)} objects that {_TABLE} lists are not in the masks: {shorten(absent)}"
         remedy = "Draw what is missing, or end the track before and begin its daughter after the frames without it."
         yield Finding("error", place, problem, remedy, "missing-object")
+
+
+def _mask_names(folder: Path) -> list[str]:
+    return [f"{_MARKERS}/{path.name}" for path in movie_files(folder / _MARKERS, masks=True)]
 
 
 def _explain(error: InputError, name: str, otherwise: str) -> Finding:
@@ -132,8 +184,8 @@ def _explain(error: InputError, name: str, otherwise: str) -> Finding:
 def note_drawn_split(checked: Checked) -> Iterator[Finding]:
     """Say that nobody gave a split, as is usual for movies."""
     if checked.dataset.derived_split:
-        problem = "the folder does not say which movies are to validate on"
-        remedy = "Name the folder of other movies as data.validation in the recipe; else whole movies are drawn."
+        problem = f"no split is given, so whole movies were drawn {drawn_numbers(checked)}"
+        remedy = "Name the folder of other movies as data.validation in the recipe, or put them into train/ and val/."
         yield Finding("note", ".", problem, remedy, "no-split-column")
 
 

@@ -8,14 +8,21 @@ from dataclasses import replace
 
 import numpy as np
 
+from cytoray_analysis.fine_structure import is_linear_copy
 from cytoray_analysis.images import Image
-from cytoray_analysis.registration import estimate_shift
-from cytoray_services.datasets.check.files import read_pixels, size_of
-from cytoray_services.datasets.check.findings import Checked, Facts, Finding
-from cytoray_services.datasets.check.images import Examined, open_truth, read_item_image
+from cytoray_analysis.mask_fit import describe_turn
+from cytoray_analysis.registration import Shift, estimate_shift, estimate_turn
+from cytoray_services.datasets.check.files import hash_pixels, read_pixels, size_of
+from cytoray_services.datasets.check.findings import Checked, Facts, Finding, name_in
+from cytoray_services.datasets.check.images import Examined, open_truth, read_item_image, warned
+from cytoray_services.datasets.check.looks import look_of_target
 from cytoray_services.datasets.dataset import Dataset, Item
 
 _AGREEING = 3  # so many pairs must share a shift to make it one of the whole set
+_TIMES = 1.1  # the confidence of a target that is turned over that of one that is moved
+_TIMES_MOVED = 1.5  # of one that is turned and moved
+_SAMPLE = 2**14  # pixels that are looked at first
+_NEARLY_A_LINE = 0.98  # their correlation from which on all are
 
 
 def examine_pair(item: Item, dataset: Dataset) -> Facts:
@@ -24,11 +31,11 @@ def examine_pair(item: Item, dataset: Dataset) -> Facts:
     if not isinstance(examined, Examined):
         return examined
     facts = examined.facts
-    opened = open_truth(item, dataset, "target")
+    opened = open_truth(item, dataset, "target", examined.image.axes)
     if isinstance(opened, Finding):
         return replace(facts, findings=(*facts.findings, opened))
     target, name = opened
-    problem = _misfit(target, name, facts)
+    problem = _misfit(target, name, facts, name_in(dataset, item.image))
     if problem is not None:
         return replace(facts, findings=(*facts.findings, problem))
     pixels = read_pixels(target, name)
@@ -36,20 +43,53 @@ def examine_pair(item: Item, dataset: Dataset) -> Facts:
         return replace(facts, findings=(*facts.findings, pixels))
     channels = pixels if "C" in target.axes else pixels[np.newaxis]
     constant = tuple(_find_constant(channels, target, name))
-    facts = replace(facts, findings=(*facts.findings, *constant), target_channels=len(channels))
+    found = (*facts.findings, *warned(target, name), *constant)
+    digest = "" if constant else hash_pixels(target.axes, [pixels])
+    facts = replace(facts, findings=found, target_channels=len(channels), truth_digest=digest)
     if constant or examined.pixels.min() == examined.pixels.max():
-        return facts
-    return replace(facts, shift=estimate_shift(examined.pixels, channels))
+        return replace(facts, truth_look=look_of_target(target, pixels, None))
+    shift = estimate_shift(examined.pixels, channels)
+    turn = "" if shift.trusted and not shift.misplaced else _turn(examined.pixels, channels, shift)
+    return replace(
+        facts,
+        shift=shift,
+        turn=turn,
+        copied=_is_copy(examined, channels),
+        truth_look=look_of_target(target, pixels, shift.confidence),
+    )
 
 
-def _misfit(target: Image, name: str, facts: Facts) -> Finding | None:
+def _turn(image: np.ndarray, target: np.ndarray, shift: Shift) -> str:
+    turn, turned = estimate_turn(image, target)
+    # What lies in its place when it is turned is not there by chance; what must be moved as well may be.
+    times = _TIMES_MOVED if turned.misplaced else _TIMES
+    fits = turned.trusted and turned.confidence >= times * shift.confidence
+    return describe_turn(turn, "YX") if fits else ""
+
+
+def _is_copy(examined: Examined, target: np.ndarray) -> bool:
+    """Whether each channel of a target is a channel of its input, or a plane of one, as it is or inverted."""
+    image, size = examined.pixels, target[0].size
+    seen = image.reshape(-1, size) if image.size % size == 0 else image.reshape(len(image), -1)[:0]
+    return all(any(_is_line(one, other) for one in seen) for other in target.reshape(len(target), -1))
+
+
+def _is_line(one: np.ndarray, other: np.ndarray) -> bool:
+    step = max(1, len(one) // _SAMPLE)
+    few, as_many = one[::step].astype(np.float64), other[::step].astype(np.float64)
+    if few.std() == 0 or as_many.std() == 0 or abs(float(np.corrcoef(few, as_many)[0, 1])) < _NEARLY_A_LINE:
+        return False
+    return is_linear_copy(one, other) or is_linear_copy(one, -other.astype(np.float64))
+
+
+def _misfit(target: Image, name: str, facts: Facts, image: str) -> Finding | None:
     # A stack may have one plane as its target: a stack in, a plane out.
     sizes = (facts.shape, facts.shape[1:]) if len(facts.shape) == 3 else (facts.shape,)
     if "T" in target.axes:
         problem = f"a target has axes YX or ZYX, and C for several channels, this one has {target.axes}"
         return Finding("error", name, problem, "Split the movie into single images.", "wrong-axes")
     if target.spatial_shape not in sizes:
-        problem = f"its size is {size_of(target.spatial_shape)}, that of its image {size_of(facts.shape)}"
+        problem = f"its size is {size_of(target.spatial_shape)}, that of its image {image} {size_of(facts.shape)}"
         return Finding("error", name, problem, "Crop or resample both together.", "size-mismatch")
     return None
 
@@ -76,28 +116,66 @@ def compare_target_channels(checked: Checked) -> Iterator[Finding]:
 def find_shifted_targets(checked: Checked) -> Iterator[Finding]:
     """Find targets that do not lie on their images, as registration sees it.
 
-    A shift that most pairs share is an error of the whole set; others are warnings.
+    A shift that most pairs share is an error of the whole set; others are warnings. Those that are mirrored or
+    transposed are none of these.
     """
     shifts = {
         target: facts.shift
         for (_, target), facts in checked.facts.items()
-        if target is not None and facts.shift is not None and facts.shift.trusted
+        if target is not None and facts.shift is not None and facts.shift.trusted and not facts.turn
     }
     if not shifts:
         return
     common = np.median([shift.pixels for shift in shifts.values()], axis=0)
     agreeing = {target for target, shift in shifts.items() if np.abs(shift.pixels - common).max() <= 1.0}
-    most = len(agreeing) >= _AGREEING and 2 * len(agreeing) > len(checked.facts)
-    shared = agreeing if most and all(shifts[target].misplaced for target in agreeing) else set()
+    shared = (
+        agreeing
+        if _are_most(len(agreeing), checked) and all(shifts[target].misplaced for target in agreeing)
+        else set()
+    )
     if shared:
         problem = f"{len(shared)} of {len(checked.facts)} targets lie beside their images, all by the same distance"
         remedy = f"Move the targets by {_show(common)} and crop both; look at what cut or aligned them."
         yield Finding("error", ".", problem, remedy, "shifted-target")
+    images = {target: checked.name(image) for image, target in checked.facts}
     for target, shift in shifts.items():
         if shift.misplaced and target not in shared:
-            problem = f"it lies {shift.distance:.0f} pixels beside its image"
+            problem = f"it lies {shift.distance:.0f} pixels beside its image {images[target]}"
             remedy = f"Move it by {_show(shift.pixels)} and crop both, or leave out the pair."
             yield Finding("warning", checked.name(target), problem, remedy, "shifted-target")
+
+
+def find_turned_targets(checked: Checked) -> Iterator[Finding]:
+    """Find targets that lie on their images only when they are mirrored or transposed."""
+    turned = {files: facts.turn for files, facts in checked.facts.items() if facts.turn}
+    usual, count = Counter(turned.values()).most_common(1)[0] if turned else ("", 0)
+    whole = _are_most(count, checked)
+    if whole:
+        problem = f"{count} of {len(checked.facts)} targets do not fit their images: they fit when they are {usual}"
+        remedy = "Look at what wrote or flipped the targets, and export them in the orientation of the images."
+        yield Finding("error", ".", problem, remedy, "turned-target")
+    for (image, target), turn in turned.items():
+        if target is not None and not (whole and turn == usual):
+            problem = f"it does not fit its image {checked.name(image)}: it fits when it is {turn}"
+            yield Finding("warning", checked.name(target), problem, "Look at both, and turn it.", "turned-target")
+
+
+def find_copied_targets(checked: Checked) -> Iterator[Finding]:
+    """Find targets that are their inputs."""
+    copied = [files for files, facts in checked.facts.items() if facts.copied]
+    remedy = "Look whether inputs and targets come from different channels; a model would learn to copy."
+    if _are_most(len(copied), checked):
+        problem = f"{len(copied)} of {len(checked.facts)} targets are their inputs, but for brightness and contrast"
+        yield Finding("warning", ".", problem, remedy, "copied-target")
+        return
+    for image, target in copied:
+        if target is not None:
+            problem = f"it is its input {checked.name(image)}, but for brightness and contrast"
+            yield Finding("warning", checked.name(target), problem, remedy, "copied-target")
+
+
+def _are_most(count: int, checked: Checked) -> bool:
+    return count >= _AGREEING and 2 * count > len(checked.facts)
 
 
 def _show(shift: Sequence[float] | np.ndarray) -> str:

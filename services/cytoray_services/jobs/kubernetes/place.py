@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from cytoray_analysis.errors import CytorayError, JobNotFoundError, PlatformError, RequestError
+from cytoray_analysis.plain_yaml import load_yaml
 from cytoray_services.jobs.job import Job
 from cytoray_services.jobs.kubernetes.checks import check_access, check_namespace, check_room
 from cytoray_services.jobs.kubernetes.code import pack_code
@@ -276,7 +277,7 @@ def parse_platform(text: str) -> Platform:
     """
     field = CONFIG_MAP
     try:
-        return Platform.model_validate(yaml.safe_load(text) or {})
+        return Platform.model_validate(load_yaml(text) or {})
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))

@@ -6,6 +6,7 @@ import numpy as np
 
 from cytoray_training.diagnosis.facts import Facts, Layer
 from cytoray_training.diagnosis.findings.finding import Finding
+from cytoray_training.diagnosis.findings.words import counted
 
 _DEAD = 0.5
 _EXPLODED = 1e3
@@ -22,14 +23,17 @@ def dead_layers(facts: Facts) -> Finding | None:
         return None
     named = ", ".join(f"{name} ({share:.0%})" for name, share in list(dead.items())[:4])
     evidence = (
-        f"{len(dead)} of {len(_late(facts))} layers have channels that give the same number for every pixel of every "
-        f"crop: {named}"
+        f"of {counted(len(_late(facts)), 'layer')}, {len(dead)} with half or more of the channels giving the same "
+        f"number for every pixel of every crop: {named}"
     )
+    begun = {layer.name for layer in facts.probes[0].layers if layer.dead >= _DEAD}
     rate = facts.setting("training.learning_rate")
     remedy = (
-        f"training.learning_rate: {rate / 10:g} (now {rate:g}), whose large steps can push units beyond where they "
-        "learn; if the channels were dead from the first step on, look at how the network begins, or take "
-        "model.network.arguments.widths narrower"
+        f"their channels were dead in step {facts.probes[0].step} already, which no learning rate repairs: look at how "
+        "the network begins, or take model.network.arguments.widths narrower"
+        if dead.keys() <= begun
+        else f"training.learning_rate: {rate / 10:g} (now {rate:g}), whose large steps can push units beyond where "
+        "they learn; or take model.network.arguments.widths narrower"
     )
     return Finding("dead-layers", "warning", evidence, remedy)
 
@@ -46,8 +50,8 @@ def exploding_layers(facts: Facts) -> Finding | None:
     first = next(iter(big))
     largest = max(big, key=lambda name: big[name])
     evidence = (
-        f"from {first} on, {len(big)} layers give outputs of more than {_EXPLODED:g}; the largest, {largest}, "
-        f"{big[largest]:.3g} (root mean square, late in the training)"
+        f"from {first} on, the outputs of {counted(len(big), 'layer')} are larger than {_EXPLODED:g}; the largest, "
+        f"{largest}, {big[largest]:.3g} (root mean square, late in the training)"
     )
     rate = facts.setting("training.learning_rate")
     remedy = (

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from scipy.stats import fisher_exact, mannwhitneyu
+from numpy.typing import NDArray
+from scipy.special import logit
+from scipy.stats import fisher_exact, mannwhitneyu, norm, poisson, t
 
 from cytoray_services.datasets.check.classes import NOTED_IMBALANCE
-from cytoray_training.diagnosis.facts import Cells, Facts
+from cytoray_services.statistics.counts import members_of
+from cytoray_training.diagnosis.facts import Cells, Ending, Facts
 from cytoray_training.diagnosis.findings.finding import Finding
+from cytoray_training.diagnosis.findings.fitting import well_fitted
+from cytoray_training.diagnosis.findings.intervals import owners
+from cytoray_training.diagnosis.findings.words import counted
 
 _CHANCE = 0.001
 _EFFECT = 0.6  # Cliff's delta; from 0.474 on an effect counts as large (Romano et al. 2006)
 _LOST_RECALL = 0.2
+_TRUSTED = 0.8  # mean recall of a model that may dispute labels
+_MISSED = 2  # a good model misses one object among hundreds
+_SELDOM = 1e-4
+_CERTAIN = 1e-5  # as far from 0 and 1 as probabilities are written down
+_MOST_DISPUTED = 0.2  # share of labels; a model that disputes more is wrong itself
 _WORDS = {
     "mean": "mean intensity",
     "contrast": "contrast",
@@ -24,7 +37,11 @@ _WORDS = {
 
 
 def class_imbalance(facts: Facts) -> Finding | None:
-    """Tell when a class that is rare in training is recognised worse than the common ones (Fisher's exact test)."""
+    """Tell when a class that is rare in training is recognised worse than the common ones.
+
+    Fisher's exact test over cells; and a test over units, since cells of one image are alike: how far the difference of
+    two ratios varies between units (Cochran, Sampling Techniques, 1977, chapter 6). The larger p counts.
+    """
     ending = facts.ending
     if ending is None or not ending.classes:
         return None
@@ -42,14 +59,17 @@ def class_imbalance(facts: Facts) -> Finding | None:
         [int((right & of_rare).sum()), int((~right & of_rare).sum())],
     ]
     recalls = [row[0] / max(sum(row), 1) for row in table]
-    chance = float(fisher_exact(table, alternative="greater").pvalue)
+    chance = max(
+        float(fisher_exact(table, alternative="greater").pvalue),
+        _chance_of_units(right, of_rare, members_of(owners(ending, "val"))),
+    )
     if recalls[0] - recalls[1] < _LOST_RECALL or chance > 0.01:
         return None
     named = ", ".join(
         f"{ending.classes[number]} ({int(counts[number])} in training)" for number in np.flatnonzero(rare)[:5]
     )
     evidence = (
-        f"rare classes are found in {recalls[1]:.0%} of {sum(table[1])} validation cells, the others in "
+        f"rare classes are found in {recalls[1]:.0%} of {counted(sum(table[1]), 'validation cell')}, the others in "
         f"{recalls[0]:.0%} of {sum(table[0])} (by chance with p = {chance:.1g}); rare: {named}; "
         f"the largest class has {int(counts.max())}"
     )
@@ -58,6 +78,21 @@ def class_imbalance(facts: Facts) -> Finding | None:
         "model.task.arguments.class_weights: balanced, not both; and label more of the rare ones"
     )
     return Finding("class-imbalance", "warning", evidence, remedy)
+
+
+def _chance_of_units(right: NDArray[np.bool_], of_rare: NDArray[np.bool_], members: NDArray[np.int64]) -> float:
+    """Return how probable it is that the common are found so much more often than the rare, if units vary so much."""
+    units = int(members.max()) + 1
+    if units < 2:
+        return 1.0
+    residuals, gap = np.zeros(units), 0.0
+    for of_kind, sign in ((~of_rare, 1.0), (of_rare, -1.0)):
+        recall = float(right[of_kind].mean())
+        gap += sign * recall
+        off = (right[of_kind] - recall) / of_kind.sum()
+        residuals += sign * np.bincount(members[of_kind], weights=off, minlength=units)
+    spread = math.sqrt(units / (units - 1) * float((residuals**2).sum()))
+    return float(t.sf(gap / spread, units - 1)) if spread > 0 else 0.0
 
 
 def different_splits(facts: Facts) -> Finding | None:
@@ -104,8 +139,8 @@ def same_content(facts: Facts) -> Finding | None:
     pairs = ", ".join(f"{twin.val} repeats {twin.train} ({twin.similarity:.3f})" for twin in twins[:5])
     count = facts.images.get("val", len(twins))
     evidence = (
-        f"{len(twins)} of {count} validation images have the fine structure of a training image, up to brightness, "
-        f"turning and mirroring (correlation): {pairs}"
+        f"{len(twins)} of {counted(count, 'validation image')} with the fine structure of a training image, up to "
+        f"brightness, turning and mirroring (correlation): {pairs}"
     )
     remedy = (
         "take those images out of one of the splits (the manifest's column split), keep what comes from one field, "
@@ -115,16 +150,47 @@ def same_content(facts: Facts) -> Finding | None:
 
 
 def disputed_labels(facts: Facts) -> Finding | None:
-    """Tell of labels that the model contradicts with confidence."""
-    if facts.ending is None or not facts.ending.disputes:
+    """Tell of labels that a good model contradicts with confidence; a bad one has no say."""
+    ending = facts.ending
+    if ending is None or not ending.disputes or not well_fitted(facts) or not _trusted(ending):
         return None
-    disputes = facts.ending.disputes
+    disputes = ending.disputes
+    if len(disputes) > _MOST_DISPUTED * max(ending.judged, 1) or _are_its_own_errors(ending):
+        return None
+    if all(one.proposed == "nothing" for one in disputes) and len(disputes) < _MISSED:
+        return None
     named = "; ".join(
         f"{one.file} at {', '.join(f'{part:.0f}' for part in one.place)}: label {one.given}, model {one.proposed} "
         f"({one.confidence:.2f})"
         for one in disputes[:5]
     )
     more = f"; {len(disputes) - 5} more in facts.json" if len(disputes) > 5 else ""
-    evidence = f"{len(disputes)} of {facts.ending.judged} labels that were looked at are disputed: {named}{more}"
+    evidence = f"{len(disputes)} of {counted(ending.judged, 'label')} disputed by the model: {named}{more}"
     remedy = "look at the pictured labels, mend those that are wrong, and train again; what is right stays as it is"
     return Finding("disputed-labels", "note", evidence, remedy)
+
+
+def _trusted(ending: Ending) -> bool:
+    """Return whether a classifier recognises its classes, the rare ones as well; else what it says of them is noise."""
+    truth = np.array([one for cells in ending.cells.values() for one in cells.truth])
+    predicted = np.array([one for cells in ending.cells.values() for one in cells.predicted])
+    recalls = [float((predicted[truth == number] == number).mean()) for number in np.unique(truth)]
+    return not recalls or float(np.mean(recalls)) >= _TRUSTED
+
+
+def _are_its_own_errors(ending: Ending) -> bool:
+    """Return whether a classifier of such cells would contradict so many labels if all were right.
+
+    A classifier that is right in 95 % is sure of some of its errors, too. What speaks for the labels, in log-odds, is
+    taken to be normal, its lower side as wide as from the median to the tenth percentile, which some wrong labels do
+    not move; wrong labels lie below what that leads to expect (Poisson test of their number).
+    """
+    given = np.array([one for cells in ending.cells.values() for one in cells.probability_of_truth])
+    if not len(given):
+        return False
+    log_odds = logit(np.clip(given, _CERTAIN, 1 - _CERTAIN))
+    tenth, middle = np.quantile(log_odds, (0.1, 0.5))
+    width = (middle - tenth) / -norm.ppf(0.1)
+    least = logit(np.clip(1 - min(one.confidence for one in ending.disputes), _CERTAIN, 1 - _CERTAIN))
+    expected = len(given) * float(norm.cdf((least - middle) / max(width, _CERTAIN)))
+    return float(poisson.sf(len(ending.disputes) - 1, expected)) > _SELDOM

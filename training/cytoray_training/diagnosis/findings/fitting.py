@@ -2,104 +2,145 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import numpy as np
-from scipy.stats import fisher_exact, ttest_ind
+from numpy.typing import NDArray
+from scipy.stats import fisher_exact, t
 
-from cytoray_training.diagnosis.facts import Cells, Facts
+from cytoray_analysis.tasks.metrics import metric_named
+from cytoray_training.diagnosis.facts import Ending, Facts
+from cytoray_training.diagnosis.findings.activity import dead_layers, exploding_layers
 from cytoray_training.diagnosis.findings.finding import Finding
-from cytoray_training.diagnosis.findings.intervals import of_split, score_interval
+from cytoray_training.diagnosis.findings.intervals import of_split, unit_means
+from cytoray_training.diagnosis.findings.learning import diverging, rate_too_high, rate_too_low
+from cytoray_training.diagnosis.findings.words import counted
+
+Numbers = NDArray[np.float64]
 
 _GAP = 0.1
 _CHANCE = 0.001
 _UNFITTED = 0.6  # of 1, or of what annotators agree on
 _STILL_FALLING = 0.1
 _FEW_STEPS = 300  # before them a falling learning rate ends the descent, not the network
-_AS_GOOD = 0.01
+_FASTER = (diverging, rate_too_high, rate_too_low, exploding_layers, dead_layers)  # what keeps a network from learning
 
 
 def over_fitting(facts: Facts) -> Finding | None:
     """Tell when training images score better than validation images by more than chance.
 
-    Welch's test over images; where there are classes, Fisher's exact test over cells.
+    Welch's test over units (images, movies, groups), since what belongs to one is alike; Fisher's exact test over cells
+    where each unit is a single cell.
     """
-    if facts.ending is None:
+    ending = facts.ending
+    if ending is None:
         return None
-    cells = facts.ending.cells
-    what = "cells that are right" if cells else f"{facts.metric} of images"
-    known, new = (
-        _right(cells.get(split, Cells())) if cells else [one.score for one in of_split(facts.ending.images, split)]
-        for split in ("train", "val")
-    )
+    (known, of_known), (new, of_new) = (unit_means(ending, split) for split in ("train", "val"))
     if len(known) < 2 or len(new) < 4:
         return None
-    gap = float(np.mean(known) - np.mean(new))
-    chance = _chance_of_more(known, new, counted=bool(cells)) if gap >= _GAP else 1.0
+    gap = _gap(ending, known, new)
+    if gap < _GAP * _scale(ending, new):
+        return None
+    single = bool(ending.cells) and of_known.max() == of_new.max() == 1
+    chance = _chance_of_more_cells(known, new) if single else _chance_of_more(ending, known, new)
     if chance > _CHANCE:
         return None
+    what = "share of cells that are right" if ending.cells else facts.metric
+    unit = "cell" if single else ending.unit
     evidence = (
-        f"{what}: {np.mean(known):.3f} of {len(known)} in training and {np.mean(new):.3f} of {len(new)} in validation, "
-        f"{gap:.3f} less (by chance with p = {chance:.1g}){_fallen(facts)}"
+        f"{what}: {known.mean():.3f} over {counted(len(known), unit)} in training and {new.mean():.3f} over "
+        f"{counted(len(new), unit)} in validation, {gap:.3f} worse (by chance with p = {chance:.1g}){_fallen(facts)}"
     )
     count = facts.images.get("train", len(known))
     remedy = (
-        f"label more than the {count} training images; until then vary them more (augmentation.rotation, "
+        f"label more than the {counted(count, 'training image')}; until then vary them more (augmentation.rotation, "
         f"augmentation.zoom, augmentation.gamma), raise training.weight_decay above "
         f"{facts.setting('training.weight_decay'):g}, or make model.network.arguments.widths smaller"
     )
     return Finding("over-fitting", "warning", evidence, remedy)
 
 
-def _right(cells: Cells) -> list[float]:
-    return [float(truth == predicted) for truth, predicted in zip(cells.truth, cells.predicted, strict=True)]
+def _gap(ending: Ending, known: Numbers, new: Numbers) -> float:
+    """Return by how much `known` is better than `new` on average."""
+    return float(_goodness(ending, known).mean() - _goodness(ending, new).mean())
 
 
-def _chance_of_more(known: Sequence[float], new: Sequence[float], *, counted: bool) -> float:
-    """Return how probable it is that `known` is on average so much above `new` by chance."""
-    if counted:
-        table = [[sum(values), len(values) - sum(values)] for values in (known, new)]
-        return float(fisher_exact(table, alternative="greater").pvalue)
-    if np.ptp(known) + np.ptp(new) == 0:
+def _goodness(ending: Ending, values: Numbers) -> Numbers:
+    if ending.cells:
+        return values
+    return np.array([metric_named(ending.metric).goodness(float(value)) for value in values])
+
+
+def _scale(ending: Ending, values: Numbers) -> float:
+    """Return 1 for scores that end at 1, else the size of the values: 0.1 is nothing in decibels."""
+    return 1.0 if ending.cells or metric_named(ending.metric).bounded else float(np.abs(values).mean())
+
+
+def _chance_of_more(ending: Ending, known: Numbers, new: Numbers) -> float:
+    """Return how probable it is that `known` is on average so much better than `new` by chance (Welch's test)."""
+    errors = [float(_goodness(ending, values).var(ddof=1)) / len(values) for values in (known, new)]
+    if sum(errors) == 0:
         return 0.0
-    return float(ttest_ind(known, new, equal_var=False, alternative="greater").pvalue)
+    freedom = sum(errors) ** 2 / sum(
+        error**2 / (len(values) - 1) for error, values in zip(errors, (known, new), strict=True)
+    )
+    return float(t.sf(_gap(ending, known, new) / math.sqrt(sum(errors)), freedom))
+
+
+def _chance_of_more_cells(known: Numbers, new: Numbers) -> float:
+    table = [[int(values.sum()), len(values) - int(values.sum())] for values in (known, new)]
+    return float(fisher_exact(table, alternative="greater").pvalue)
 
 
 def _fallen(facts: Facts) -> str:
-    scores = [one.score for one in facts.validations]
+    scores = [metric_named(facts.metric).goodness(one.score) for one in facts.validations]
     if len(scores) < 3 or max(scores) - scores[-1] < 0.02:
         return ""
     best = int(np.argmax(scores))
-    return f"; the validation score fell from {scores[best]:.3f} in epoch {facts.validations[best].epoch + 1} to " + (
-        f"{scores[-1]:.3f} at the end"
+    return (
+        f"; the validation score went from {facts.validations[best].score:.3f} in epoch "
+        f"{facts.validations[best].epoch + 1} to {facts.validations[-1].score:.3f} at the end"
     )
+
+
+def well_fitted(facts: Facts) -> bool:
+    """Return whether the model answers its training images well enough to be believed.
+
+    Scores without a common scale, such as decibels, say nothing about that.
+    """
+    ending = facts.ending
+    if ending is None:
+        return False
+    known = [one.score for one in of_split(ending.images, "train")]
+    metric = metric_named(ending.metric)
+    if not known or not metric.bounded or metric.better != "higher":
+        return True
+    return float(np.mean(known)) >= _enough(facts)
+
+
+def _enough(facts: Facts) -> float:
+    return _UNFITTED * (facts.agreement or 1.0)
 
 
 def under_fitting(facts: Facts) -> Finding | None:
     """Tell when not even the training images are answered well."""
-    if facts.ending is None or not facts.steps.loss:
+    ending = facts.ending
+    if ending is None or not facts.steps.loss or well_fitted(facts):
         return None
-    known = [one.score for one in of_split(facts.ending.images, "train")]
-    new = [one.score for one in of_split(facts.ending.images, "val")]
-    enough = _UNFITTED * (facts.agreement or 1.0)
-    if not known or not new or np.mean(known) >= enough or np.mean(known) - np.mean(new) >= _GAP:
+    known = np.array([one.score for one in of_split(ending.images, "train")])
+    new = np.array([one.score for one in of_split(ending.images, "val")])
+    if not len(new) or known.mean() - new.mean() >= _GAP:
         return None
     falling = _falling(np.array(facts.steps.loss))
+    moved = f"fell by {falling:.0%}" if falling >= 0 else f"rose by {-falling:.0%}"
     evidence = (
-        f"{facts.metric} per image is {np.mean(known):.3f} even on {len(known)} training images (below {enough:.2f}); "
-        f"over the last third of {len(facts.steps.loss)} steps the loss fell by {falling:.0%}"
+        f"{facts.metric} per image is {known.mean():.3f} even on {counted(len(known), 'training image')} (below "
+        f"{_enough(facts):.2f}); over the last third of {counted(len(facts.steps.loss), 'step')} the loss {moved}"
     )
-    epochs = facts.setting("training.epochs")
-    remedy = (
-        f"train for longer: training.epochs: {4 * epochs} (now {epochs}), and training.minutes in proportion if set"
-        if falling > _STILL_FALLING or len(facts.steps.loss) < _FEW_STEPS
-        else "take a larger network: model.network.arguments.widths with more levels or wider ones; then check that "
-        "data.pixel_size and training.crop_size show whole objects"
-    )
-    return Finding("under-fitting", "warning", evidence, remedy)
+    return Finding("under-fitting", "warning", evidence, _more_learning(facts, falling))
 
 
-def _falling(loss: np.ndarray) -> float:
+def _falling(loss: Numbers) -> float:
     third = max(1, len(loss) // 3)
     before, after = loss[-2 * third : -third], loss[-third:]
     if not len(before) or not np.isfinite(loss).all():
@@ -107,45 +148,36 @@ def _falling(loss: np.ndarray) -> float:
     return float(1 - after.mean() / max(before.mean(), 1e-12))
 
 
-def agreement_reached(facts: Facts) -> Finding | None:
-    """Tell when the score has reached what annotators reach against each other."""
-    if facts.ending is None or facts.agreement is None:
-        return None
-    score, interval = max((one.score for one in facts.validations), default=0.0), score_interval(facts.ending)
-    if score < facts.agreement - _AS_GOOD:
-        return None
-    between = "" if interval is None else f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})"
-    evidence = f"{facts.metric} is {score:.3f}{between}; annotators reach {facts.agreement:.3f} against each other"
-    remedy = (
-        "more training will not show in this score: have a part of the validation images annotated by several people "
-        "and agreed on, or measure where the model is used"
+def _more_learning(facts: Facts, falling: float) -> str:
+    """Return what lets the network learn more: what keeps it from learning, what ended it, or what it is made of."""
+    first = next((found for look in _FASTER if (found := look(facts)) is not None), None)
+    if first is not None:
+        return f"mend {first.name} first, which may be the whole reason: {first.remedy}"
+    if falling > _STILL_FALLING or len(facts.steps.loss) < _FEW_STEPS:
+        return longer(facts)
+    return (
+        "take a larger network: model.network.arguments.widths with more levels or wider ones; then check that "
+        "data.pixel_size and training.crop_size show whole objects"
     )
-    return Finding("annotator-agreement", "note", evidence, remedy)
 
 
-def too_few_examples(facts: Facts, widest: float = 0.15) -> Finding | None:
-    """Tell when the 95 % interval of the validation score is wider than `widest`."""
-    if facts.ending is None:
-        return None
-    images = of_split(facts.ending.images, "val")
-    if not images:
-        return None
-    interval = score_interval(facts.ending)
-    if interval is not None and interval[1] - interval[0] <= widest:
-        return None
-    if interval is None:
-        evidence = f"{facts.metric} was measured on a single validation image, so that nothing is known of its spread"
-        factor = 8.0
-    else:
-        width = interval[1] - interval[0]
-        evidence = (
-            f"{facts.metric} lies between {interval[0]:.3f} and {interval[1]:.3f} (95 %, bootstrap over "
-            f"{len(images)} validation images): {width:.3f} wide, more than {widest:g}"
+def longer(facts: Facts) -> str:
+    """Return how to train for longer, given what ended the training."""
+    epochs, minutes = facts.setting("training.epochs"), facts.setting("training.minutes")
+    patience = facts.setting("training.early_stopping")
+    if facts.ended_by == "stop":
+        return "let it train to its end: it was asked to stop; the same command goes on from where it was saved"
+    if facts.ended_by == "minutes" and minutes is not None:
+        done = facts.spent[-1].epoch + 1 if facts.spent else epochs
+        enough = "" if 4 * done <= epochs else f", and training.epochs: {4 * done}"
+        return (
+            f"train for longer: training.minutes: {4 * minutes:g} (now {minutes:g}, which ended it in epoch {done} of "
+            f"{epochs}){enough}; or use a faster machine"
         )
-        factor = (width / widest) ** 2
-    remedy = (
-        f"label about {max(len(images) + 1, round(factor * len(images)))} validation images instead of {len(images)}, "
-        "or let every image be validated on once with data.folds: 5; until then a difference between two models that "
-        "is smaller than the interval says nothing"
-    )
-    return Finding("too-few-examples", "note", evidence, remedy)
+    if facts.ended_by == "early stopping" and patience is not None:
+        return (
+            f"give it more patience: training.early_stopping: {4 * patience} (now {patience}, which ended it when "
+            f"{counted(patience, 'validation')} brought no gain)"
+        )
+    more = "" if minutes is None else f" and training.minutes: {4 * minutes:g} (now {minutes:g})"
+    return f"train for longer: training.epochs: {4 * epochs} (now {epochs}){more}"

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from cytoray_training.diagnosis.facts import Facts, Probe
+from cytoray_training.diagnosis.findings.activity import dead_layers
 from cytoray_training.diagnosis.findings.finding import Finding
+from cytoray_training.diagnosis.findings.words import counted
 
 _LEAST_STEPS = 16
 _LEAST_PROBES = 8
+_WORSE = 0.01  # share of the loss of its own batch that a step may add by rounding, momentum or weight decay
 _BACKWARDS = 0.3  # share of steps that made their own batch worse
-_REPLACED = 0.5  # relative change of weights in a single step
-_STANDSTILL = 0.002
-_CREEP = 1e-4  # relative change of weights per step
+_SOUND, _CHANCE = 0.1, 0.01  # what training runs that go well have of such steps, and how rarely they have so many
+_REPLACED = 0.15  # relative change of the median layer's weights in a single step
+_STANDSTILL = 0.005
+_CREEP = 2e-4  # relative change of weights per step
+_NOWHERE = 0.1  # relative change of weights over the whole training
 _BLOWN_UP = 3.0
+_FEWEST_CROPS = 4  # below, the statistics of a batch norm differ much from those that it answers with later
+_SPIKES = 0.1  # share of late steps that are far above the beginning
+_SPIKE = 10.0
 
 
 def numbers_lost(facts: Facts) -> Finding | None:
@@ -46,64 +55,100 @@ def numbers_lost(facts: Facts) -> Finding | None:
 
 def _before(facts: Facts) -> str:
     norms = [norm for norm in facts.steps.gradient_norm[-10:] if np.isfinite(norm)]
-    return f"; the gradient norm of the {len(norms)} steps before was {np.median(norms):.3g}" if norms else ""
+    return (
+        f"; the median gradient norm of the {counted(len(norms), 'step')} before was {np.median(norms):.3g}"
+        if norms
+        else ""
+    )
 
 
 def diverging(facts: Facts) -> Finding | None:
-    """Tell when the loss ended far above where it had been."""
+    """Tell when the loss ended far above where it had been, or leapt far above its beginning again and again."""
     loss = _finite(facts)
     if len(loss) < _LEAST_STEPS:
         return None
     width = max(4, len(loss) // 16)
     smooth = np.array([np.median(loss[place : place + width]) for place in range(len(loss) - width + 1)])
     lowest = int(smooth.argmin())
-    if smooth[-1] <= _BLOWN_UP * max(smooth[lowest], 1e-12) or smooth[-1] <= smooth[0]:
+    ended_high = smooth[-1] > _BLOWN_UP * max(smooth[lowest], 1e-12) and smooth[-1] > smooth[0]
+    late = loss[-(len(loss) // 3) :]
+    leaps = int((late > _SPIKE * max(smooth[0], 1e-12)).sum())
+    if ended_high:
+        evidence = (
+            f"the loss had come down to {smooth[lowest]:.3g} by step {facts.steps.step[lowest]} and ended at "
+            f"{smooth[-1]:.3g}, above its beginning ({smooth[0]:.3g})"
+        )
+    elif leaps >= _SPIKES * len(late):
+        evidence = (
+            f"in {leaps} of the last {counted(len(late), 'step')} the loss was more than {_SPIKE:g} times that of the "
+            f"beginning ({smooth[0]:.3g}), at most {late.max():.3g}"
+        )
+    else:
         return None
     rate = facts.setting("training.learning_rate")
-    evidence = (
-        f"the loss had come down to {smooth[lowest]:.3g} by step {facts.steps.step[lowest]} and ended at "
-        f"{smooth[-1]:.3g}, above its beginning ({smooth[0]:.3g})"
-    )
     return Finding("diverging", "error", evidence, f"training.learning_rate: {rate / 10:g} (now {rate:g})")
+
+
+def few_crops_per_norm(facts: Facts) -> Finding | None:
+    """Tell when batch norms took their statistics of very few crops at a time."""
+    warning = few_crops_warning(facts.norm_crops)
+    return None if warning is None else Finding("few-crops-per-norm", "warning", *warning)
+
+
+def few_crops_warning(norm_crops: int | None) -> tuple[str, str] | None:
+    """Return what is wrong with so few crops and what to do; None where they are enough, or nothing depends on them."""
+    if norm_crops is None or norm_crops >= _FEWEST_CROPS:
+        return None
+    return (
+        f"batch norms take their statistics of {norm_crops} crop{'' if norm_crops == 1 else 's'} at a time, fewer than "
+        f"{_FEWEST_CROPS}: they vary from pass to pass, and the trained network answers from their average",
+        "a larger training.batch_size, or a smaller training.accumulate; with several workers "
+        "training.batch_norm: synchronised",
+    )
 
 
 def rate_too_high(facts: Facts) -> Finding | None:
     """Tell when steps at the highest rates made the loss of their own batch worse, or replaced the weights.
 
-    A step along the gradient lowers the loss of its batch if it is short enough; when it does not, it was too long.
-    Norms hide long steps from the loss, but one that changes the weights by half of their size forgets the rest.
+    A step along the gradient lowers the loss of its batch if it is short enough; when it does not, it was too long. A
+    few such steps are chance (binomial test). Norms hide long steps from the loss, but one that changes the weights by
+    a seventh of their size forgets much of what they knew.
     """
     probes = _at_full_rate(facts)
     if len(probes) < _LEAST_PROBES:
         return None
-    gains = np.array([probe.gain for probe in probes])
-    backwards = float((gains < 0).mean())
+    backwards = sum(probe.gain < -_WORSE for probe in probes)
     longest = max(facts.probes, key=lambda probe: _update([probe]))
-    if backwards < _BACKWARDS and _update([longest]) < _REPLACED:
+    too_often = backwards >= _BACKWARDS * len(probes) and binom.sf(backwards - 1, len(probes), _SOUND) < _CHANCE
+    if not too_often and _update([longest]) < _REPLACED:
         return None
     rate = facts.setting("training.learning_rate")
     evidence = (
-        f"{backwards:.0%} of {len(probes)} steps at the highest rates made the loss of their own batch worse; weights "
-        f"changed by {_update(probes):.1%} of their size a step, by {_update([longest]):.0%} in step {longest.step}"
+        f"{backwards} of {counted(len(probes), 'step')} at the highest rates made the loss of their own batch worse by "
+        f"{_WORSE:.0%} or more; weights changed by {_update(probes):.1%} of their size a step, by "
+        f"{_update([longest]):.0%} in step {longest.step}"
     )
     remedy = f"training.learning_rate: {rate / 10:g} (now {rate:g}), or training.warmup: 0.1 if it is only the start"
     return Finding("learning-rate-too-high", "warning", evidence, remedy)
 
 
 def rate_too_low(facts: Facts) -> Finding | None:
-    """Tell when weights hardly moved and each step gained next to nothing."""
+    """Tell when weights hardly moved, from step to step and in all, and each step gained next to nothing.
+
+    Nothing is said of the rate where layers are dead: through them no weight learns at any rate.
+    """
     probes = _at_full_rate(facts)
     loss = _finite(facts)
-    if len(probes) < _LEAST_PROBES or len(loss) < _LEAST_STEPS:
+    if len(probes) < _LEAST_PROBES or len(loss) < _LEAST_STEPS or dead_layers(facts) is not None:
         return None
     gain, update = float(np.median([probe.gain for probe in probes])), _update(probes)
-    if abs(gain) > _STANDSTILL or update > _CREEP:
+    if abs(gain) > _STANDSTILL or update > _CREEP or update * len(loss) > _NOWHERE:
         return None
     rate = facts.setting("training.learning_rate")
     evidence = (
         f"a step changed the weights by {update:.2g} of their size (1e-3 is usual) and the loss of its own batch by "
-        f"{gain:.2%} (median of {len(probes)}); the loss went from {loss[: len(loss) // 8].mean():.3g} to "
-        f"{loss[-(len(loss) // 8) :].mean():.3g}"
+        f"{gain:.2%} (median of {counted(len(probes), 'step')}); the loss went from "
+        f"{loss[: len(loss) // 8].mean():.3g} to {loss[-(len(loss) // 8) :].mean():.3g}"
     )
     better = min(1.0, rate * min(max(1e-3 / max(update, 1e-12), 10.0), 1000.0))
     return Finding("learning-rate-too-low", "warning", evidence, f"training.learning_rate: {better:.1g} (now {rate:g})")

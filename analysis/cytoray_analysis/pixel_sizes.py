@@ -1,0 +1,101 @@
+"""The pixel size of an image against that of a model: how the image is to be resampled, and what is not known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cytoray_analysis.answer_warnings import AnswerWarning, Warnings
+from cytoray_analysis.errors import ImageError, ImageTooLargeError
+from cytoray_analysis.images.image import Image
+
+MOST = 8.0  # times that an image may grow or shrink along an axis
+LARGEST = 2**28  # pixels, channels counted, of an image that resampling makes larger
+_NEARLY = 0.05  # within five percent the resampling would cost more accuracy than it gives
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How an image comes to a model's pixel size.
+
+    Attributes
+    ----------
+    zoom
+        Factor along each spatial axis; None where the image stays as it is.
+    shape
+        Spatial shape afterwards.
+    warnings
+        Which sizes are unknown.
+    """
+
+    zoom: tuple[float, ...] | None
+    shape: tuple[int, ...]
+    warnings: Warnings = ()
+
+
+def resampling(image: Image, wanted: Mapping[str, float] | None, axes: str) -> Resampling:
+    """Say how an image is to be resampled; nothing is decoded.
+
+    Parameters
+    ----------
+    image
+        Its header is looked at.
+    wanted
+        The model's micrometres per pixel along each spatial axis; None takes images as they are.
+    axes
+        The model's spatial axes. An axis that the image lacks has one pixel.
+
+    Raises
+    ------
+    ImageError
+        The image would change more than 8-fold along an axis.
+    ImageTooLargeError
+        It would have more than 2²⁸ pixels.
+    """
+    shape = tuple(image.size(axis) for axis in axes)
+    if not wanted:
+        return Resampling(None, shape)
+    sizes = image.pixel_size or {}
+    if "Y" not in sizes or "X" not in sizes:
+        sentence = (
+            f"{image.source} does not say its pixel size; it was taken to be the model's, {say_size(wanted, axes)}"
+        )
+        return Resampling(None, shape, (AnswerWarning("pixel-size-unknown", sentence),))
+    warnings: Warnings = ()
+    if "Z" in axes and "Z" in wanted and "Z" not in sizes:
+        sentence = (
+            f"{image.source} does not say how far its planes are apart; that was taken to be as in the model, "
+            f"{wanted['Z']:g} µm"
+        )
+        warnings = (AnswerWarning("pixel-size-unknown", sentence),)
+    zoom = tuple(sizes[axis] / wanted[axis] if axis in sizes and axis in wanted else 1.0 for axis in axes)
+    for axis, factor in zip(axes, zoom, strict=True):
+        if not 1 / MOST <= factor <= MOST:
+            raise ImageError(
+                f"{image.source}: its pixel size is {say_size(sizes, axes)}, the model's {say_size(wanted, axes)}: "
+                f"resampling would change the image {max(factor, 1 / factor):.3g}-fold along {axis}, "
+                f"at most {MOST:g}-fold is done",
+                field="pixel_size",
+                hint="where the file is wrong, give its true size in µm, such as --pixel-size 0.5; "
+                "--pixel-size none takes the image as it is",
+            )
+    if all(abs(factor - 1) < _NEARLY for factor in zoom):
+        return Resampling(None, shape, warnings)
+    after = tuple(max(1, round(length * factor)) for length, factor in zip(shape, zoom, strict=True))
+    channels = image.size("C")
+    if channels * math.prod(after) > max(LARGEST, channels * math.prod(shape)):
+        raise ImageTooLargeError(
+            f"{image.source}: at the model's pixel size of {say_size(wanted, axes)} it would have "
+            f"{' × '.join(map(str, after))} pixels, more than {LARGEST} in all; its own is {say_size(sizes, axes)}",
+            field="pixel_size",
+            hint="cut the image into parts; where the file is wrong about its size, give the true one in µm with "
+            "--pixel-size",
+        )
+    return Resampling(zoom, after, warnings)
+
+
+def say_size(sizes: Mapping[str, float], axes: str) -> str:
+    """Return a pixel size in words, such as ``0.5 x 0.5 µm (Y x X)``."""
+    known = [axis for axis in axes if axis in sizes]
+    return f"{' x '.join(f'{sizes[axis]:g}' for axis in known)} µm ({' x '.join(known)})"

@@ -1,0 +1,90 @@
+"""What the scores mean: which direction is better, in which unit. The one place that knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["higher", "lower", "nearer"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score.
+
+    Attributes
+    ----------
+    name
+        As it is printed.
+    better
+        Which direction is better; ``nearer`` to `target`.
+    unit
+        What it is measured in, for people.
+    target
+        The best value where that lies in the middle.
+    """
+
+    name: str
+    better: Better
+    unit: str
+    target: float = 0.0
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the best or worst value is 1, so that a difference of 0.1 is as much in one such score as another."""
+        return self.unit.endswith("to 1")
+
+    def goodness(self, value: float) -> float:
+        """Return the value, turned so that more is better."""
+        if self.better == "nearer":
+            return -abs(value - self.target)
+        return value if self.better == "higher" else -value
+
+    def gain(self, new: float, old: float) -> float:
+        """Return by how much `new` is better than `old`, in the metric's unit; negative where it is worse."""
+        return self.goodness(new) - self.goodness(old)
+
+
+_SHARE, _CELLS, _PIXELS = "share, 0 to 1", "share of cells, 0 to 1", "share of pixels, 0 to 1"
+_METRICS = {
+    metric.name: metric
+    for metric in (
+        *(Metric(name, "higher", "share of objects, 0 to 1") for name in ("ap50", "ap70", "ap90")),
+        *(Metric(name, "higher", "share of objects, 0 to 1") for name in ("precision50", "recall50", "f1_50", "pq")),
+        *(Metric(name, "higher", _PIXELS) for name in ("iou", "dice")),
+        *(Metric(name, "lower", "objects") for name in ("split", "merged", "missed", "invented")),
+        *(Metric(name, "higher", _CELLS) for name in ("balanced_accuracy", "accuracy")),
+        *(
+            Metric(f"{name}{macro}", "higher", _CELLS)
+            for name in ("precision", "recall", "f1")
+            for macro in ("", "_macro")
+        ),
+        *(Metric(f"jaccard{macro}", "higher", _SHARE) for macro in ("", "_macro")),
+        Metric("ece", "lower", "difference of probabilities, 0 to 1"),
+        Metric("pearson", "higher", "correlation, −1 to 1"),
+        Metric("ssim", "higher", "similarity, −1 to 1"),
+        Metric("psnr", "higher", "dB"),
+        Metric("nrmse", "lower", "standard deviations of the truth"),
+        Metric("coverage68", "nearer", _PIXELS, target=0.6827),
+        *(Metric(name, "higher", _SHARE) for name in ("division_f1", "tra", "det", "lnk", "chota", "seg")),
+        *(Metric(name, "higher", "share of objects, 0 to 1") for name in ("ap50_real", "ap50_predicted")),
+        Metric("loss", "lower", "of the recipe's loss"),
+    )
+}
+
+
+def metric_named(name: str) -> Metric:
+    """Return what a score means, such as ``ap50``, ``recall/neutrophil`` or ``iou_nuclei``.
+
+    Raises
+    ------
+    KeyError
+        No score of any task is called so.
+    """
+    if name in _METRICS:
+        return _METRICS[name]
+    for mark in ("/", "_"):  # of one class or channel
+        base = name.partition(mark)[0]
+        if base != name and base in _METRICS:
+            return _METRICS[base]
+    raise KeyError(f"{name!r} is no score of any task")

@@ -1,0 +1,128 @@
+"""What of the images of a data set is asked about, and what of their truth belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cytoray_analysis.errors import DatasetError
+from cytoray_analysis.images import AXES, Image, image_from_array, read_image
+from cytoray_analysis.images.axes import SPATIAL_AXES
+from cytoray_analysis.images.choose import entries_along, follow, projected
+from cytoray_analysis.images.writer import check_labels
+from cytoray_analysis.selection import LARGEST, Selection
+
+
+def chosen_target(path: Path, selection: Selection, axes: str) -> Image:
+    """Open what of a target image belongs to what is chosen of its image; a projection of both where that is chosen.
+
+    Parameters
+    ----------
+    axes
+        Of its image, after the choice.
+    """
+    target = follow(read_image(path), selection, axes)
+    return projected(target) if selection.plane == LARGEST else target
+
+
+def chosen_labels(path: Path, selection: Selection, axes: str) -> np.ndarray:
+    """Read what of a label image belongs to what is chosen of its image.
+
+    Parameters
+    ----------
+    axes
+        Of its image, after the choice.
+
+    Returns
+    -------
+    numpy.ndarray
+        (spatial…) integers; where every frame or plane is asked about, with their axes in front.
+
+    Raises
+    ------
+    ImageError
+        It holds no labels.
+    DatasetError
+        A projection is asked about, in which objects of the masks lie over each other.
+    """
+    masks = follow(read_image(path, labels=True), selection, axes)
+    if "T" in masks.axes and "T" in selection.each:
+        return np.stack([check_labels(frame) for _, frame in entries_along(masks, "T")])
+    labels = check_labels(masks)
+    return _seen(labels, path) if selection.plane == LARGEST and masks.axes == "ZYX" else labels
+
+
+def chosen_masks(masks: Image, selection: Selection, axes: str) -> Image:
+    """Return what of masks belongs to what is chosen of their image of those axes, for the check of a data set."""
+    masks = follow(masks, selection, axes)
+    if selection.plane != LARGEST or masks.axes != "ZYX":
+        return masks
+    return image_from_array(_seen(check_labels(masks), Path(masks.source)), "YX", source=masks.source)
+
+
+def one_stack(image: Image, selection: Selection) -> Image:
+    """Return an image whose frames that are answered one by one are planes, so that it is checked as a stack is."""
+    if "T" not in image.axes or "T" not in selection.each:
+        return image
+    wanted = "".join(axis for axis in AXES if axis in image.axes or axis == "Z")
+    pixels = np.moveaxis(image.select(wanted).read(), 0, wanted.index("Z") - 1)
+    before = pixels.shape[: wanted.index("Z") - 1]
+    pixels = pixels.reshape(*before, -1, *pixels.shape[-2:])
+    return replace(image, data=pixels, axes=wanted.replace("T", ""))
+
+
+def parts_of(
+    image: Image, truth: Any, each: str, take: Callable[[Any, tuple[int, ...]], Any], path: Path | None
+) -> Iterator[tuple[Image, Any]]:
+    """Yield every plane or frame of an image with its truth.
+
+    Parameters
+    ----------
+    each
+        Axes along which every entry is an image of its own.
+    take
+        Gives the truth of one, by its place.
+
+    Raises
+    ------
+    DatasetError
+        The truth has other planes or frames than the image.
+    """
+    axes = "".join(axis for axis in each if axis in image.axes)
+    own = axes + "".join(axis for axis in SPATIAL_AXES if axis in image.axes and axis not in axes)
+    shape = tuple(image.size(axis) for axis in own)
+    if isinstance(truth, np.ndarray) and truth.ndim > 1 and truth.shape[-len(own) :] != shape:
+        lengths = ", ".join(f"{axis}={length}" for axis, length in zip(own, shape, strict=True))
+        raise DatasetError(
+            f"expected the truth {path} to have the planes and frames of its image ({lengths}), got the shape "
+            f"{truth.shape}",
+            field=str(path),
+            hint="give a mask for each plane and frame, or choose one by its number",
+        )
+    for place, part in entries_along(image, axes):
+        yield part, take(truth, place)
+
+
+def _seen(labels: np.ndarray, path: Path) -> np.ndarray:
+    """Return the labels that a projection along Z shows.
+
+    Raises
+    ------
+    DatasetError
+        Two objects lie over each other, so that a projection has no one truth.
+    """
+    highest: np.ndarray = labels.max(axis=0)
+    lowest = np.where(labels > 0, labels, highest[np.newaxis]).min(axis=0)
+    hidden = np.count_nonzero(highest != lowest)
+    if hidden:
+        raise DatasetError(
+            f"{path}: expected masks for the maximum along Z, got a stack in which objects lie over each other in "
+            f"{hidden} pixels",
+            field=str(path),
+            hint="draw masks on the projection, or choose a plane by its number",
+        )
+    return highest

@@ -1,0 +1,46 @@
+"""A bundle as it leaves a registry: with what that knows of it in the head of its card."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from cytoray_analysis.bundle import CARD, FILES, Bundle
+from cytoray_services.card_record import VersionRecord, record_of, with_record
+from cytoray_services.registry import ModelVersion, Registry
+
+_RECIPE = "recipe.yaml"
+
+
+def record_of_version(version: ModelVersion, registry: Registry, *, recipe: bool) -> VersionRecord:
+    """Return what the registry knows of a version.
+
+    Parameters
+    ----------
+    recipe
+        Whether that is taken along, too; it names folders of the machine that it was trained on.
+    """
+    text = registry.run(version.run_id).read_text(_RECIPE) if recipe and version.run_id else None
+    return VersionRecord(version.reference, version.metrics, version.tags, text or "")
+
+
+@contextmanager
+def leaving(bundle: Bundle, record: VersionRecord) -> Iterator[Bundle]:
+    """Give a copy of a bundle, for as long as the block runs, whose card holds a record; its digest is the same."""
+    with tempfile.TemporaryDirectory(prefix="cytoray-export-") as scratch:
+        folder = Path(scratch, "bundle")
+        folder.mkdir()
+        for name in FILES - {CARD}:
+            shutil.copyfile(bundle.folder / name, folder / name)
+        card = (bundle.folder / CARD).read_text(encoding="utf-8")
+        (folder / CARD).write_text(with_record(card, record), encoding="utf-8")
+        yield replace(bundle, folder=folder)
+
+
+def record_of_bundle(bundle: Bundle) -> VersionRecord:
+    """Return what a bundle brings along from another registry, or from its training."""
+    return record_of((bundle.folder / CARD).read_text(encoding="utf-8"))

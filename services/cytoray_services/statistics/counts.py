@@ -1,0 +1,325 @@
+"""Scores of weighted images, for all scores of a task at once, without scoring the images again and again.
+
+Most scores are ratios of sums over images, so that counts of each image are enough. They are used only where they give
+the task's own score over all images. Any other score is taken by the task itself once without each unit, and its change
+is taken to be linear in the weights (the jackknife: Efron, Ann. Stat. 7, 1 (1979)).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoray_analysis.tasks.class_values import UNKNOWN
+from cytoray_analysis.tasks.instance_scores import overlap
+from cytoray_analysis.tasks.object_errors import ERRORS, count_errors
+from cytoray_analysis.tracking.scores import compare, division_f1
+
+Numbers = NDArray[np.float64]
+Answers = Sequence[Any]
+Score = Callable[[Answers, Answers], dict[str, float]]
+Values = Mapping[str, Callable[[Numbers], Numbers]]
+Counted = tuple[Numbers, Values]
+
+_BINS = 15  # of the expected calibration error, as the task takes it
+
+
+@dataclass(frozen=True, eq=False)
+class UnitScores:
+    """The scores of any number of copies of each unit.
+
+    Attributes
+    ----------
+    whole
+        The task's own scores over all units once.
+    units
+        How many there are.
+    counted
+        Names of the scores that follow from counts: exact for any weights.
+    of
+        By score: a function from weights (n, units) to values (n,); NaN where there is nothing to count.
+    """
+
+    whole: Mapping[str, float]
+    units: int
+    counted: frozenset[str]
+    of: Mapping[str, Callable[[Numbers], Numbers]]
+
+
+def unit_scores(
+    answers: Answers,
+    truths: Answers,
+    units: Sequence[object],
+    score: Score,
+    metrics: Sequence[str] | None = None,
+    *,
+    whole: Mapping[str, float] | None = None,
+) -> UnitScores:
+    """Count what the scores of a task need, unit by unit.
+
+    Parameters
+    ----------
+    answers, truths
+        Image by image.
+    units
+        For each image what it belongs to: units are numbered in the sorted order of their names.
+    score
+        The task's own.
+    metrics
+        The scores that are wanted; None for all that there are.
+    whole
+        The task's own scores over all images, where they are known already.
+    """
+    whole = score(answers, truths) if whole is None else whole
+    wanted = [name for name in whole if metrics is None or name in metrics]
+    members = members_of(units)
+    number = int(members.max(initial=-1)) + 1
+    counts, values = _count(answers, truths, whole, score)
+    summed = np.zeros((number, counts.shape[1]))
+    np.add.at(summed, members, counts)
+    every = summed.sum(axis=0)[None]
+    exact = {name for name in wanted if name in values and _same(values[name](every), whole[name])}
+    of = {name: _weighted(summed, values[name]) for name in wanted if name in exact}
+    others = [name for name in wanted if name not in exact]
+    if others:
+        of |= _jackknifed(answers, truths, members, score, whole, others)
+    return UnitScores({name: whole[name] for name in wanted}, number, frozenset(exact), of)
+
+
+def members_of(units: Sequence[object]) -> NDArray[np.int64]:
+    """Return the number of each image's unit."""
+    return np.unique(np.array([str(unit) for unit in units]), return_inverse=True)[1].ravel().astype(np.int64)
+
+
+def _same(found: Numbers, whole: float) -> bool:
+    return math.isclose(float(found[0]), whole, rel_tol=1e-6, abs_tol=1e-6)
+
+
+def _weighted(counts: Numbers, value: Callable[[Numbers], Numbers]) -> Callable[[Numbers], Numbers]:
+    return lambda weights: value(weights @ counts)
+
+
+def _jackknifed(
+    answers: Answers,
+    truths: Answers,
+    members: NDArray[np.int64],
+    score: Score,
+    whole: Mapping[str, float],
+    names: list[str],
+) -> dict[str, Callable[[Numbers], Numbers]]:
+    """Score without each unit in turn, and let a score be the weighted mean of the pseudo-values."""
+    count = int(members.max()) + 1
+    without = []
+    for unit in range(count):
+        kept = np.flatnonzero(members != unit).tolist()
+        without.append(score([answers[index] for index in kept], [truths[index] for index in kept]) if kept else {})
+    pseudo = {
+        name: np.array([count * whole[name] - (count - 1) * one.get(name, math.nan) for one in without])
+        for name in names
+    }
+    return {name: _mean_of(values, whole[name]) for name, values in pseudo.items()}
+
+
+def _mean_of(pseudo: Numbers, whole: float) -> Callable[[Numbers], Numbers]:
+    known = np.isfinite(pseudo)
+    shifted = np.where(known, pseudo, 0.0)
+    bias = whole - float(shifted[known].mean()) if known.any() else math.nan
+
+    def value(weights: Numbers) -> Numbers:
+        return _ratio(weights @ shifted, weights @ known.astype(np.float64)) + bias
+
+    return value
+
+
+def _count(answers: Answers, truths: Answers, whole: Mapping[str, float], score: Score) -> Counted:
+    """Count for the task whose scores are given; no count where there is nothing to score."""
+    for mark, count in _COUNTS.items():
+        if mark in whole:
+            return count(answers, truths, whole)
+    if "psnr" in whole:
+        return _mean_scores([score([answer], [truth]) for answer, truth in zip(answers, truths, strict=True)])
+    return np.zeros((len(answers), 0)), {}
+
+
+def _objects(answers: Answers, truths: Answers, whole: Mapping[str, float]) -> Counted:
+    """Count objects that are found, answered and true, their overlap, the foregrounds' pixels, and errors."""
+    rows = []
+    for answer, truth in zip(answers, truths, strict=True):
+        both = overlap(answer, truth)
+        found = [both.matches(threshold) for threshold in (0.5, 0.7, 0.9)]
+        errors = count_errors([both])
+        rows.append(
+            [
+                *map(len, found),
+                both.iou[found[0]].sum(),
+                both.truths,
+                both.answers,
+                *both.foreground,
+                *(errors[name] for name in ERRORS),
+            ]
+        )
+    found50, found70, found90, quality, true, answered, shared, inside, predicted = range(9)
+
+    def ap(found: int) -> Callable[[Numbers], Numbers]:
+        return lambda sums: _ratio(sums[:, found], sums[:, true] + sums[:, answered] - sums[:, found])
+
+    values: dict[str, Callable[[Numbers], Numbers]] = {
+        "ap50": ap(found50),
+        "ap70": ap(found70),
+        "ap90": ap(found90),
+        "precision50": lambda sums: _ratio(sums[:, found50], sums[:, answered]),
+        "recall50": lambda sums: _ratio(sums[:, found50], sums[:, true]),
+        "f1_50": lambda sums: _ratio(2 * sums[:, found50], sums[:, true] + sums[:, answered]),
+        "pq": lambda sums: _ratio(2 * sums[:, quality], sums[:, true] + sums[:, answered]),
+        "iou": lambda sums: _ratio(sums[:, shared], sums[:, inside] + sums[:, predicted] - sums[:, shared]),
+        "dice": lambda sums: _ratio(2 * sums[:, shared], sums[:, inside] + sums[:, predicted]),
+    }
+    values |= {name: _column(9 + place) for place, name in enumerate(ERRORS)}
+    return np.array(rows, np.float64), values
+
+
+def _column(place: int) -> Callable[[Numbers], Numbers]:
+    return lambda sums: sums[:, place]
+
+
+def _classes(answers: Answers, truths: Answers, whole: Mapping[str, float]) -> Counted:
+    """Count cells by true and answered class, and how far confidence is from being right in each bin of it."""
+    classes = answers[0].shape[1]
+    rows = []
+    for answer, truth in zip(answers, truths, strict=True):
+        known = truth >= 0
+        true, probabilities = truth[known].astype(np.int64), answer[known]
+        predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float64)
+        table = np.bincount(true * classes + predicted, minlength=classes**2)
+        bins = np.minimum((sure * _BINS).astype(np.int64), _BINS - 1)
+        rows.append(np.concatenate([table, np.bincount(bins, weights=sure - (predicted == true), minlength=_BINS)]))
+
+    def parts(sums: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+        table = sums[:, : classes**2].reshape(-1, classes, classes)
+        return np.diagonal(table, axis1=1, axis2=2), table.sum(axis=2), table.sum(axis=1)
+
+    each: dict[str, Callable[[Numbers, Numbers, Numbers], tuple[Numbers, Numbers]]] = {
+        "precision": lambda right, true, answered: (right, answered),
+        "recall": lambda right, true, answered: (right, true),
+        "f1": lambda right, true, answered: (2 * right, true + answered),
+        "jaccard": lambda right, true, answered: (right, true + answered - right),
+    }
+
+    def macro(name: str) -> Callable[[Numbers], Numbers]:
+        def value(sums: Numbers) -> Numbers:
+            right, true, answered = parts(sums)
+            per_class = np.nan_to_num(_ratio(*each[name](right, true, answered)))
+            return _ratio((per_class * (true > 0)).sum(axis=1), (true > 0).sum(axis=1).astype(np.float64))
+
+        return value
+
+    def single(name: str, place: int) -> Callable[[Numbers], Numbers]:
+        return lambda sums: _ratio(*each[name](*parts(sums)))[:, place]
+
+    counts = np.array(rows, np.float64)
+    _, true, answered = parts(counts.sum(axis=0)[None])
+    there = np.flatnonzero((true + answered)[0] > 0).tolist()
+    names = [name.partition("/")[2] for name in whole if name.startswith("f1/")]  # of the same classes, in their order
+    values = {f"{name}_macro": macro(name) for name in each} | {
+        "balanced_accuracy": macro("recall"),
+        "accuracy": lambda sums: _ratio(parts(sums)[0].sum(axis=1), parts(sums)[1].sum(axis=1)),
+        "ece": lambda sums: _ratio(np.abs(sums[:, classes**2 :]).sum(axis=1), parts(sums)[1].sum(axis=1)),
+    }
+    if len(names) == len(there):
+        values |= {f"{kind}/{name}": single(kind, at) for kind in each for name, at in zip(names, there, strict=True)}
+    return counts, values
+
+
+def _class_areas(answers: Answers, truths: Answers, whole: Mapping[str, float]) -> Counted:
+    """Count pixels by true and answered class; a truth below 0 or of 255 is unknown."""
+    classes = 1 + max(int(one[one != UNKNOWN].max(initial=0)) for one in (*answers, *truths))
+    rows = []
+    for answer, truth in zip(answers, truths, strict=True):
+        known = (truth >= 0) & (truth != UNKNOWN)
+        index = truth[known].astype(np.int64) * classes + answer[known]
+        rows.append(np.bincount(index, minlength=classes**2))
+
+    def parts(sums: Numbers) -> tuple[Numbers, Numbers]:
+        table = sums.reshape(-1, classes, classes)
+        return np.diagonal(table, axis1=1, axis2=2), table.sum(axis=1) + table.sum(axis=2)
+
+    def jaccard(sums: Numbers) -> Numbers:
+        shared, both = parts(sums)
+        return _ratio(shared, both - shared)
+
+    def dice(sums: Numbers) -> Numbers:
+        shared, both = parts(sums)
+        return _ratio(2 * shared, both)
+
+    def mean(each: Callable[[Numbers], Numbers]) -> Callable[[Numbers], Numbers]:
+        def value(sums: Numbers) -> Numbers:
+            found, occurs = each(sums), parts(sums)[1] > 0
+            average = _ratio((np.nan_to_num(found) * occurs).sum(axis=1), occurs.sum(axis=1).astype(np.float64))
+            return np.where(occurs.sum(axis=1) > 1, average, np.nan)  # one class alone has no other beside it
+
+        return value
+
+    def single(each: Callable[[Numbers], Numbers], place: int) -> Callable[[Numbers], Numbers]:
+        return lambda sums: each(sums)[:, place]
+
+    counts = np.array(rows, np.float64)
+    occurs = np.flatnonzero(parts(counts.sum(axis=0)[None])[1][0] > 0).tolist()
+    values: dict[str, Callable[[Numbers], Numbers]] = {
+        "iou": mean(jaccard),
+        "dice": mean(dice),
+        "accuracy": lambda sums: _ratio(parts(sums)[0].sum(axis=1), sums.sum(axis=1)),
+    }
+    for kind, each in (("iou", jaccard), ("dice", dice)):
+        names = [name for name in whole if name.startswith(f"{kind}_")]
+        if len(names) == len(occurs):
+            values |= {name: single(each, at) for name, at in zip(names, occurs, strict=True)}
+    return counts, values
+
+
+def _divisions(answers: Answers, truths: Answers, whole: Mapping[str, float]) -> Counted:
+    """Count the divisions found, twice, and all that are in truth or answer; the first follow from each F1."""
+    rows = []
+    for answer, truth in zip(answers, truths, strict=True):
+        both = _mothers(answer) + _mothers(truth)
+        rows.append(((division_f1(compare([answer], [truth]))[0] or 0.0) * both, both))
+    return np.array(rows, np.float64), {"division_f1": lambda sums: _ratio(sums[:, 0], sums[:, 1])}
+
+
+def _mothers(lineage: Any) -> int:
+    parents = lineage.table[:, 3]
+    return int(np.count_nonzero(np.unique(parents[parents > 0], return_counts=True)[1] > 1))
+
+
+def _mean_scores(each: Sequence[Mapping[str, float]]) -> Counted:
+    """Count for scores that are means over images, given those of each image alone; one that it lacks does not count.
+
+    Of several channels the means over all take each channel of each image once.
+    """
+    names = list(dict.fromkeys(name for one in each for name in one))
+    parts = {name: [single for single in names if single.startswith(f"{name}/")] or [name] for name in names}
+    rows = [[(one.get(name, 0.0), float(name in one)) for name in names] for one in each]
+    counts = np.array(rows, np.float64).reshape(len(each), -1)
+
+    def value(name: str) -> Callable[[Numbers], Numbers]:
+        places = [2 * names.index(part) for part in parts[name]]
+        return lambda sums: _ratio(sums[:, places].sum(axis=1), sums[:, [at + 1 for at in places]].sum(axis=1))
+
+    return counts, {name: value(name) for name in names}
+
+
+def _ratio(part: Numbers, whole: Numbers) -> Numbers:
+    return np.where(whole > 0, part / np.where(whole > 0, whole, 1), np.nan)
+
+
+# By a score that tells the task, in this order: segmentation has a score ``iou``, and so have classes of pixels.
+_COUNTS: dict[str, Callable[[Answers, Answers, Mapping[str, float]], Counted]] = {
+    "f1_50": _objects,
+    "balanced_accuracy": _classes,
+    "iou": _class_areas,
+    "division_f1": _divisions,
+}

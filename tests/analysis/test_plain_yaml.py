@@ -1,0 +1,40 @@
+"""YAML is plain data, and no key of it is silently dropped."""
+
+import pytest
+import yaml
+
+from cytoray_analysis.plain_yaml import load_yaml
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1\na: 2\n",
+        "x: {b: 1, 'b': 1}",
+        "- {a: 1}\n- a: {c: 1, d: 2, c: 3}",
+        "base: &base {a: 1, a: 2}\nx: {<<: *base}",
+    ],
+)
+def test_a_key_that_is_written_twice_is_named_with_its_line(text: str) -> None:
+    with pytest.raises(yaml.YAMLError, match=r"(?s)twice.*line"):
+        load_yaml(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: {x: 1}\nb: {x: 2}\n",
+        "base: &base {a: 1, b: 1}\nx: {<<: *base, a: 2}\ny: {a: 3, <<: *base}\nz: {<<: [*base, {c: 1}]}\n",
+        "1: a\n'1': b\n",
+        "a: [1, 2]\n",
+        "",
+        "- 1\n- text\n",
+    ],
+)
+def test_everything_else_is_read_as_before(text: str) -> None:
+    assert load_yaml(text) == yaml.safe_load(text)
+
+
+def test_nothing_but_data_is_built() -> None:
+    with pytest.raises(yaml.YAMLError):
+        load_yaml("!!python/object/apply:os.getcwd []")

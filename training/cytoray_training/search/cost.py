@@ -1,0 +1,121 @@
+"""What several training runs will cost: how many, on how many workers at once, and about how long."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cytoray_training.recipe import Recipe
+
+_UNKNOWN = "time: unknown until the first has ended"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The training runs of a study, before and while they go on.
+
+    Attributes
+    ----------
+    kind
+        What is asked, such as ``search``.
+    recipe
+        Of each training, apart from what a search varies.
+    trainings
+        How many; None for as many as the hours allow.
+    at_once
+        How many of them at a time.
+    confirming
+        How many more of them, at most, begin one after the other when the others have ended.
+    last
+        Of one more training, which begins when all others have ended; None for none.
+    hours
+        After so many no further training goes on but the last; None for no such limit.
+    fewer
+        Whether training runs may be stopped early, so that the time is the longest that it can take.
+    """
+
+    kind: str
+    recipe: Recipe
+    trainings: int | None
+    at_once: int = 1
+    confirming: int = 0
+    last: Recipe | None = None
+    hours: float | None = None
+    fewer: bool = False
+
+    def before(self, ended: int, spent: float, measured: Sequence[tuple[int, float]]) -> str:
+        """Return the line that is shown before anything starts.
+
+        Parameters
+        ----------
+        ended
+            How many training runs ended in earlier spells.
+        spent
+            Seconds that earlier spells took.
+        measured
+            Epochs and seconds of each training that ended.
+        """
+        number = "as many training runs as the hours allow" if self.trainings is None else _runs(self.trainings)
+        if self.confirming:
+            number += f", up to {self.confirming} more to compare the best with the recipe as it is"
+        if self.last is not None:
+            number += " and one more with the best settings"
+        scale = self.recipe.scale
+        workers, gpus = self.at_once * scale.workers, self.at_once * scale.workers * scale.gpus_per_worker
+        on = f"{self.at_once} at a time on {workers} worker{'s' if workers > 1 else ''} in all"
+        on += f" with {gpus} GPU{'s' if gpus > 1 else ''}" if gpus else ""
+        done = f", of which {ended} ended before" if ended else ""
+        return f"{self.kind}: {number}{done}, {on}; {self._time(ended, spent, measured)}"
+
+    def after(self, ended: int, spent: float, measured: Sequence[tuple[int, float]]) -> str:
+        """Return the line that is shown when a training has ended; see :meth:`before`."""
+        of = "" if self.trainings is None else f" of {self._all(self.trainings)}"
+        return f"{self.kind}: {ended}{of} training runs have ended; {self._time(ended, spent, measured)}"
+
+    def is_over(self, ended: int) -> bool:
+        """Whether all training runs have ended."""
+        return self.trainings is not None and ended >= self._all(self.trainings)
+
+    def _all(self, trainings: int) -> int:
+        return trainings + self.confirming + (self.last is not None)
+
+    def _time(self, ended: int, spent: float, measured: Sequence[tuple[int, float]]) -> str:
+        limit = None if self.hours is None else max(0.0, self.hours * 3600 - spent)
+        one = seconds_of(self.recipe, measured)
+        left = None if self.trainings is None else max(0, self.trainings - ended)
+        all_others = None if one is None or left is None else math.ceil(left / self.at_once) * one
+        bounded = [seconds for seconds in (all_others, limit) if seconds is not None]
+        confirmed = 0 if self.trainings is None else max(0, ended - self.trainings)
+        confirming = 0.0 if not self.confirming else None if one is None else max(0, self.confirming - confirmed) * one
+        last = 0.0 if self.last is None else seconds_of(self.last, measured)
+        if not bounded or last is None or confirming is None:
+            return _UNKNOWN
+        at_most = "at most " if self.fewer or self.confirming or limit in bounded else ""
+        return f"time: {at_most}about {_duration(min(bounded) + confirming + last)}"
+
+
+def seconds_of(recipe: Recipe, measured: Sequence[tuple[int, float]]) -> float | None:
+    """Return about how many seconds a training takes: its epochs as long as those of others, or its ``minutes``.
+
+    Parameters
+    ----------
+    measured
+        Epochs and seconds of each training that ended.
+    """
+    epochs, seconds = sum(one for one, _ in measured), sum(one for _, one in measured)
+    training = recipe.training
+    known = [] if training.minutes is None else [60 * training.minutes]
+    known += [training.epochs * seconds / epochs] if epochs else []
+    return min(known, default=None)
+
+
+def _runs(number: int) -> str:
+    return f"{number} training run{'s' if number > 1 else ''}"
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes // 60:.0f} h {minutes % 60:.0f} min"

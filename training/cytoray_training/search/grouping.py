@@ -1,0 +1,76 @@
+"""Which images belong together and must stay on one side of every split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import networkx
+
+from cytoray_analysis.errors import DatasetError
+from cytoray_services.datasets import Dataset, Item
+
+_GROUP = "group"
+
+
+def groups_of(items: Sequence[Item], column: str | None = None) -> list[str]:
+    """Name the group of each item.
+
+    Items that share a value of the column are one group, and so are items that share an image or a truth.
+
+    Parameters
+    ----------
+    items
+        Of a data set.
+    column
+        Of the manifest; None: the group that the manifest gives (see :attr:`Item.group`, and the column ``group``),
+        where it gives one.
+
+    Raises
+    ------
+    DatasetError
+        There is no such column, or an item has nothing in it.
+    """
+    values = [_given(item) for item in items] if column is None else column_of(items, column, "data.group")
+    tied: networkx.Graph[tuple[str, str]] = networkx.Graph()
+    for item, value in zip(items, values, strict=True):
+        ties = list(_ties(item, value))
+        tied.add_node(ties[0])
+        tied.add_edges_from((ties[0], other) for other in ties[1:])
+    names: dict[tuple[str, str], str] = {}
+    for part in networkx.connected_components(tied):
+        name = min((value for kind, value in part if kind == _GROUP), default=min(value for _, value in part))
+        names |= dict.fromkeys(part, name)
+    return [names["image", str(item.image)] for item in items]
+
+
+def unit_of(dataset: Dataset, column: str | None = None) -> str:
+    """Return what :func:`groups_of` tells apart, for people."""
+    given = any(_given(item) for item in dataset.items)
+    plain = "movie" if dataset.truth_kind == "lineage" else "image"
+    name = column or dataset.group_column or (_GROUP if given else "")
+    return f"group of {name}" if name else plain
+
+
+def column_of(items: Sequence[Item], column: str, field: str) -> list[str]:
+    """Return the value of each item in a column of the manifest that every row must fill."""
+    lacking = [item for item in items if not item.row.get(column)]
+    if lacking:
+        known = sorted({name for item in items for name in item.row})
+        raise DatasetError(
+            f"{lacking[0].image} has nothing in the column {column!r}; columns are {', '.join(known) or 'none'}",
+            field=field,
+            hint="name a column that is filled in every row",
+        )
+    return [item.row[column] for item in items]
+
+
+def _given(item: Item) -> str:
+    return item.group or item.row.get(_GROUP, "")
+
+
+def _ties(item: Item, group: str) -> Iterator[tuple[str, str]]:
+    yield "image", str(item.image)
+    if group:
+        yield _GROUP, group
+    if item.truth is not None:
+        yield "truth", str(item.truth)
