@@ -81,7 +81,7 @@ def _stretch(values: NDArray[Any], low: float, high: float) -> RGB:
     black, white = np.percentile(seen, (low, high)) if seen.size else (0.0, 1.0)
     scale = 255 / (white - black) if white > black else 0.0
     clipped = np.clip(values.astype(np.float32), np.float32(black), np.float32(white))
-    stretched: RGB = np.nan_to_num((clipped - np.float32(black)) * np.float32(scale)).astype(np.uint8)
+    stretched: RGB = np.rint(np.nan_to_num((clipped - np.float32(black)) * np.float32(scale))).astype(np.uint8)
     return stretched
 
 

@@ -96,7 +96,7 @@ def segmenter(folders: Folders) -> Predictor:
 @pytest.fixture(scope="session")
 def stainer(folders: Folders) -> Predictor:
     """Give a model whose answers are images."""
-    return Predictor(Bundle.load(folders.stain), precision="fp32")  # in bf16 several pixels are the brightest
+    return Predictor(Bundle.load(folders.stain))
 
 
 @pytest.fixture(scope="session")
