@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from cytoray_services.datasets import Dataset, Item
-from cytoray_services.statistics.counts import UnitScores
+from cytoray_services.statistics.counts import UnitScores, ratio_of
 from cytoray_training.search.comparison import compare_recipes
 from cytoray_training.search.folds import scored_over_trained, split_folds, spread_of
 from cytoray_training.search.study import Member
@@ -87,7 +87,7 @@ def folds(runs: int) -> None:
 def mean_of(values: np.ndarray) -> UnitScores:
     """Return a score that is the mean over units."""
     whole, count = float(values.mean()), len(values)
-    of = {METRIC: lambda weights: weights @ values / weights.sum(axis=1)}
+    of = {METRIC: ratio_of(values, np.ones(len(values)))}
     return UnitScores({METRIC: whole}, count, frozenset(of), of)
 
 

@@ -4,7 +4,7 @@
 
 Prints how often an equal candidate passes that was the best of many validations on other images, how often any of 50
 equal candidates passes on one set, how often equal models are refused for a subgroup, and how often real differences
-are found.
+are found. How far out in the tail the level holds: `gate_levels.py`.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def check_better(
     figures = {
         name: getattr(comparison, name)
         for name in ("metric", "candidate", "champion", "images", "groups", "probability", "level")
-    } | {"resamples": len(comparison.differences), "attempt": attempt}
+    } | {"exchanges": len(comparison.differences), "attempt": attempt}
     scores = f"{metric} {comparison.candidate:.3f} against {comparison.champion:.3f} of the champion"
     chance = f"p = {comparison.probability:.2g}, at most {comparison.level:.2g} is allowed"
     if attempt > 1:
@@ -91,8 +91,11 @@ def check_better(
         return Check("better", True, f"{scores}, more than chance ({chance})", figures)
     if comparison.gain <= 0:
         return Check("better", False, f"{scores}: no better", figures)
-    few = "" if comparison.level * (1 + len(comparison.differences)) >= 1 else "; so few can never show it"
-    return Check("better", False, f"{scores}, which may be chance among {of} ({chance}{few})", figures)
+    if comparison.groups < comparison.least_groups:
+        chance += f"; so few can never show it, {comparison.least_groups} could"
+    elif comparison.level * len(comparison.differences) < 1:
+        chance += "; after so many comparisons none can show it on this set: name a new one"
+    return Check("better", False, f"{scores}, which may be chance among {of} ({chance})", figures)
 
 
 def check_losses(name: str, losses: Sequence[Loss] | None, nothing: str) -> Check:

@@ -326,7 +326,7 @@ def _store(
     run.log_text(checks_as_markdown(facts, checks), f"{folder}/report.md")
     if comparison is not None and champion is not None:
         picture = draw_comparison(comparison, version.reference, champion.reference)
-        run.log_bytes(picture, f"{folder}/bootstrap.png")
+        run.log_bytes(picture, f"{folder}/comparison.png")
     return folder
 
 

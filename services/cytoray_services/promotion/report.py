@@ -36,27 +36,27 @@ def _cell(text: str) -> str:
 
 
 def draw_comparison(comparison: Comparison, candidate: str, champion: str) -> bytes:
-    """Draw how the difference between candidate and champion is distributed over resamples, PNG."""
+    """Draw the difference between candidate and champion beside those that chance makes of equal models, PNG."""
     from cytoray_analysis.pictures import figure_png, new_figure
 
     figure = new_figure(width=7.0, height=3.8)
     axes = figure.add_subplot()
-    differences = comparison.differences
+    differences, found = comparison.differences, comparison.differences[0]
     span = float(np.abs(differences[np.isfinite(differences)]).max(initial=0.0)) or 1.0
     bins = np.linspace(-span, span, 61)
     for chosen, colour, label in (
-        (differences > 0, "#1b7f79", f"{candidate} better"),
-        (differences <= 0, "#c4622d", f"not better: {comparison.probability:.2g} of all"),
+        (differences < found, "#1b7f79", f"answers of {candidate} and {champion} exchanged"),
+        (differences >= found, "#c4622d", f"no smaller than found: {comparison.probability:.2g} of all"),
     ):
         axes.hist(differences[chosen], bins=bins, color=colour, label=label)
     axes.axvline(0, color="black", linewidth=1)
-    axes.axvline(comparison.candidate - comparison.champion, color="black", linestyle="--", linewidth=1, label="found")
+    axes.axvline(found, color="black", linestyle="--", linewidth=1, label="found")
     axes.set_xlabel(f"{comparison.metric} of {candidate} minus that of {champion}")
-    axes.set_ylabel("resamples")
+    axes.set_ylabel("exchanges")
     verdict = "better by more than chance" if comparison.better else "not better by more than chance"
     drawn = f"{comparison.images} images"
     if comparison.groups != comparison.images:
         drawn += f" in {comparison.groups} groups"
-    axes.set_title(f"{verdict}; {drawn}, at most {comparison.level:.2g} may be on the left", fontsize=10)
+    axes.set_title(f"{verdict}; {drawn}, at most {comparison.level:.2g} may be on the right", fontsize=10)
     axes.legend(fontsize=8, frameon=False)
     return figure_png(figure)

@@ -1,8 +1,14 @@
-"""Is one model better than another, or only luckier? The paired bootstrap over images.
+"""Is one model better than another, or only luckier? The randomisation test, and the paired bootstrap, over images.
 
-Images are drawn with replacement, the same ones for both models, and the score of all drawn together is taken anew
+Better: the answers of both are exchanged image by image at random, and the scores of all images together are taken
+anew. It holds its level at every number of images and for every score, where the bootstrap passes equal models too
+often (Riezler & Maxwell, On Some Pitfalls in Automatic Evaluation and Significance Testing for MT, ACL Workshop 2005).
+
+Lost more than is tolerated: exchanging cannot ask that. Images are drawn with replacement, the same ones for both
 (Efron & Tibshirani, An Introduction to the Bootstrap, 1993; paired: Koehn, Statistical Significance Tests for Machine
-Translation Evaluation, EMNLP 2004). Images of one group are drawn together, since they are no independent evidence.
+Translation Evaluation, EMNLP 2004).
+
+Images of one group are exchanged or drawn together, since they are no independent evidence.
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ from cytoray_analysis.tasks.metrics import metric_named
 from cytoray_services.registry.versions import DIGEST
 from cytoray_services.statistics import FEW
 from cytoray_services.statistics.counts import Score, UnitScores, unit_scores
-from cytoray_services.statistics.resampling import corrected_level, resampled
+from cytoray_services.statistics.resampling import corrected_level, exchanged, resampled
 
 # Of ten equal candidates two or more pass by luck with a probability of 0.4 %; at 2.5 % it would be 2.5 %.
 LEVEL = 0.01
@@ -27,6 +33,7 @@ ALL_ATTEMPTS = 0.05  # at most so often any of all candidates on one evaluation 
 LOSSES = 0.05  # at most so often equal models are refused for a loss in any group or score
 RESAMPLES = 20_000
 MOST_RESAMPLES = 200_000
+_WITHIN = 10  # at least so many exchanges lie within the level, so that their number hardly changes a verdict
 
 Numbers = NDArray[np.float64]
 Answered = tuple[Sequence[object], Sequence[object]]
@@ -43,14 +50,14 @@ class Comparison:
     candidate, champion
         Their scores over all images.
     differences
-        (resamples,) by how much the candidate is better, whichever direction of the metric is; NaN where there was
-        nothing to count.
+        By how much the candidate is better, whichever direction of the metric is: as found, then with answers
+        exchanged; NaN where there was nothing to count.
     images, groups
         How many images, and how many groups that stand for themselves.
     probability
-        One-sided: how often a resample does not favour the candidate.
+        One-sided: the share of `differences` that favour the candidate at least as much as what was found.
     level
-        What `probability` must not exceed, corrected for few groups; 0 below six, which can show nothing.
+        What `probability` must not exceed.
     """
 
     metric: str
@@ -71,6 +78,11 @@ class Comparison:
     def better(self) -> bool:
         """Whether the candidate is better by more than chance."""
         return self.gain > 0 and self.probability <= self.level
+
+    @property
+    def least_groups(self) -> int:
+        """How many groups it takes: n can be exchanged in 2ⁿ ways, and the luckiest is one of them."""
+        return math.ceil(-math.log2(self.level))
 
 
 @dataclass(frozen=True)
@@ -158,16 +170,13 @@ def compare_units(
     level: float = LEVEL,
 ) -> Comparison:
     """Compare two models of which the units were counted; see :func:`compare`."""
-    units = candidate.units
-    allowed = corrected_level(units, level) if units >= FEW else 0.0
-    needed = math.inf if allowed == 0 else 2 / allowed
-    resamples = max(resamples, math.ceil(needed)) if needed <= MOST_RESAMPLES else min(resamples, 2_000)
-    values = resampled([candidate, champion], metric, seed=seed, resamples=resamples)
-    differences = _gains(metric, *values)
-    # A resample in which either has nothing to count does not favour the candidate.
-    probability = (1 + int(np.count_nonzero(~(differences > 0)))) / (1 + resamples)
+    resamples = min(max(resamples, math.ceil(_WITHIN / level)), MOST_RESAMPLES)
+    differences = _gains(metric, *exchanged(candidate, champion, metric, seed=seed, resamples=resamples))
     new, old = candidate.whole[metric], champion.whole[metric]
-    return Comparison(metric, new, old, differences, images, units, probability, allowed)
+    rounding = 1e-9 * max(1.0, abs(new), abs(old))
+    # An exchange in which either has nothing to count speaks against the candidate.
+    probability = float(np.mean(~(differences < differences[0] - rounding)))
+    return Comparison(metric, new, old, differences, images, candidate.units, probability, level)
 
 
 def find_loss(

@@ -30,6 +30,32 @@ _BINS = 15  # of the expected calibration error, as the task takes it
 
 
 @dataclass(frozen=True, eq=False)
+class Weighted:
+    """A score that follows from sums over units; called with weights (n, units), it returns values (n,).
+
+    Attributes
+    ----------
+    counts
+        (units, columns).
+    value
+        From sums (n, columns) to values (n,); NaN where there is nothing to count. Further columns of zeros change
+        nothing.
+    """
+
+    counts: Numbers
+    value: Callable[[Numbers], Numbers]
+
+    def __call__(self, weights: Numbers) -> Numbers:
+        """Return the score of so many copies of each unit."""
+        return self.value(weights @ self.counts)
+
+
+def ratio_of(part: Numbers, whole: Numbers) -> Weighted:
+    """Return the score that is the sum of one number of each unit over the sum of another."""
+    return Weighted(np.stack([part, whole], axis=1), lambda sums: _ratio(sums[:, 0], sums[:, 1]))
+
+
+@dataclass(frozen=True, eq=False)
 class UnitScores:
     """The scores of any number of copies of each unit.
 
@@ -42,13 +68,13 @@ class UnitScores:
     counted
         Names of the scores that follow from counts: exact for any weights.
     of
-        By score: a function from weights (n, units) to values (n,); NaN where there is nothing to count.
+        By score: its value for any weights of the units.
     """
 
     whole: Mapping[str, float]
     units: int
     counted: frozenset[str]
-    of: Mapping[str, Callable[[Numbers], Numbers]]
+    of: Mapping[str, Weighted]
 
 
 def unit_scores(
@@ -84,7 +110,7 @@ def unit_scores(
     np.add.at(summed, members, counts)
     every = summed.sum(axis=0)[None]
     exact = {name for name in wanted if name in values and _same(values[name](every), whole[name])}
-    of = {name: _weighted(summed, values[name]) for name in wanted if name in exact}
+    of = {name: Weighted(summed, values[name]) for name in wanted if name in exact}
     others = [name for name in wanted if name not in exact]
     if others:
         of |= _jackknifed(answers, truths, members, score, whole, others)
@@ -100,10 +126,6 @@ def _same(found: Numbers, whole: float) -> bool:
     return math.isclose(float(found[0]), whole, rel_tol=1e-6, abs_tol=1e-6)
 
 
-def _weighted(counts: Numbers, value: Callable[[Numbers], Numbers]) -> Callable[[Numbers], Numbers]:
-    return lambda weights: value(weights @ counts)
-
-
 def _jackknifed(
     answers: Answers,
     truths: Answers,
@@ -111,7 +133,7 @@ def _jackknifed(
     score: Score,
     whole: Mapping[str, float],
     names: list[str],
-) -> dict[str, Callable[[Numbers], Numbers]]:
+) -> dict[str, Weighted]:
     """Score without each unit in turn, and let a score be the weighted mean of the pseudo-values."""
     count = int(members.max()) + 1
     without = []
@@ -125,15 +147,10 @@ def _jackknifed(
     return {name: _mean_of(values, whole[name]) for name, values in pseudo.items()}
 
 
-def _mean_of(pseudo: Numbers, whole: float) -> Callable[[Numbers], Numbers]:
+def _mean_of(pseudo: Numbers, whole: float) -> Weighted:
     known = np.isfinite(pseudo)
-    shifted = np.where(known, pseudo, 0.0)
-    bias = whole - float(shifted[known].mean()) if known.any() else math.nan
-
-    def value(weights: Numbers) -> Numbers:
-        return _ratio(weights @ shifted, weights @ known.astype(np.float64)) + bias
-
-    return value
+    bias = whole - float(pseudo[known].mean()) if known.any() else math.nan
+    return ratio_of(np.where(known, pseudo + bias, 0.0), known.astype(np.float64))
 
 
 def _count(answers: Answers, truths: Answers, whole: Mapping[str, float], score: Score) -> Counted:
@@ -142,7 +159,7 @@ def _count(answers: Answers, truths: Answers, whole: Mapping[str, float], score:
         if mark in whole:
             return count(answers, truths, whole)
     if "psnr" in whole:
-        return _mean_scores([score([answer], [truth]) for answer, truth in zip(answers, truths, strict=True)])
+        return _mean_scores([score([answer], [truth]) for answer, truth in zip(answers, truths, strict=True)], whole)
     return np.zeros((len(answers), 0)), {}
 
 
@@ -188,20 +205,19 @@ def _column(place: int) -> Callable[[Numbers], Numbers]:
 
 
 def _classes(answers: Answers, truths: Answers, whole: Mapping[str, float]) -> Counted:
-    """Count cells by true and answered class, and how far confidence is from being right in each bin of it."""
+    """Count cells by class, right, true and answered, and how far confidence is from being right in each bin of it."""
     classes = answers[0].shape[1]
     rows = []
     for answer, truth in zip(answers, truths, strict=True):
         known = truth >= 0
         true, probabilities = truth[known].astype(np.int64), answer[known]
         predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float64)
-        table = np.bincount(true * classes + predicted, minlength=classes**2)
         bins = np.minimum((sure * _BINS).astype(np.int64), _BINS - 1)
-        rows.append(np.concatenate([table, np.bincount(bins, weights=sure - (predicted == true), minlength=_BINS)]))
+        off = np.bincount(bins, weights=sure - (predicted == true), minlength=_BINS)
+        rows.append(np.concatenate([off, _by_class(true, predicted, classes)]))
 
-    def parts(sums: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-        table = sums[:, : classes**2].reshape(-1, classes, classes)
-        return np.diagonal(table, axis1=1, axis2=2), table.sum(axis=2), table.sum(axis=1)
+    def parts(sums: Numbers) -> Numbers:
+        return _parts(sums[:, _BINS:])
 
     each: dict[str, Callable[[Numbers, Numbers, Numbers], tuple[Numbers, Numbers]]] = {
         "precision": lambda right, true, answered: (right, answered),
@@ -228,25 +244,35 @@ def _classes(answers: Answers, truths: Answers, whole: Mapping[str, float]) -> C
     values = {f"{name}_macro": macro(name) for name in each} | {
         "balanced_accuracy": macro("recall"),
         "accuracy": lambda sums: _ratio(parts(sums)[0].sum(axis=1), parts(sums)[1].sum(axis=1)),
-        "ece": lambda sums: _ratio(np.abs(sums[:, classes**2 :]).sum(axis=1), parts(sums)[1].sum(axis=1)),
+        "ece": lambda sums: _ratio(np.abs(sums[:, :_BINS]).sum(axis=1), parts(sums)[1].sum(axis=1)),
     }
     if len(names) == len(there):
         values |= {f"{kind}/{name}": single(kind, at) for kind in each for name, at in zip(names, there, strict=True)}
     return counts, values
 
 
+def _by_class(true: NDArray[np.int64], answered: NDArray[np.int64], classes: int) -> Numbers:
+    """Count of each class how many are right, true and answered: (3 · classes,), a further class comes last."""
+    each = (true[true == answered], true, answered)
+    return np.stack([np.bincount(one, minlength=classes) for one in each], axis=1).ravel().astype(np.float64)
+
+
+def _parts(sums: Numbers) -> Numbers:
+    """Return how many are right, true and answered, (3, n, classes)."""
+    return np.moveaxis(sums.reshape(len(sums), -1, 3), 2, 0)
+
+
 def _class_areas(answers: Answers, truths: Answers, whole: Mapping[str, float]) -> Counted:
-    """Count pixels by true and answered class; a truth below 0 or of 255 is unknown."""
+    """Count pixels by class, right, true and answered; a truth below 0 or of 255 is unknown."""
     classes = 1 + max(int(one[one != UNKNOWN].max(initial=0)) for one in (*answers, *truths))
     rows = []
     for answer, truth in zip(answers, truths, strict=True):
         known = (truth >= 0) & (truth != UNKNOWN)
-        index = truth[known].astype(np.int64) * classes + answer[known]
-        rows.append(np.bincount(index, minlength=classes**2))
+        rows.append(_by_class(truth[known].astype(np.int64), answer[known].astype(np.int64), classes))
 
     def parts(sums: Numbers) -> tuple[Numbers, Numbers]:
-        table = sums.reshape(-1, classes, classes)
-        return np.diagonal(table, axis1=1, axis2=2), table.sum(axis=1) + table.sum(axis=2)
+        right, true, answered = _parts(sums)
+        return right, true + answered
 
     def jaccard(sums: Numbers) -> Numbers:
         shared, both = parts(sums)
@@ -272,7 +298,7 @@ def _class_areas(answers: Answers, truths: Answers, whole: Mapping[str, float]) 
     values: dict[str, Callable[[Numbers], Numbers]] = {
         "iou": mean(jaccard),
         "dice": mean(dice),
-        "accuracy": lambda sums: _ratio(parts(sums)[0].sum(axis=1), sums.sum(axis=1)),
+        "accuracy": lambda sums: _ratio(parts(sums)[0].sum(axis=1), _parts(sums)[1].sum(axis=1)),
     }
     for kind, each in (("iou", jaccard), ("dice", dice)):
         names = [name for name in whole if name.startswith(f"{kind}_")]
@@ -295,12 +321,12 @@ def _mothers(lineage: Any) -> int:
     return int(np.count_nonzero(np.unique(parents[parents > 0], return_counts=True)[1] > 1))
 
 
-def _mean_scores(each: Sequence[Mapping[str, float]]) -> Counted:
+def _mean_scores(each: Sequence[Mapping[str, float]], whole: Mapping[str, float]) -> Counted:
     """Count for scores that are means over images, given those of each image alone; one that it lacks does not count.
 
     Of several channels the means over all take each channel of each image once.
     """
-    names = list(dict.fromkeys(name for one in each for name in one))
+    names = list(whole)
     parts = {name: [single for single in names if single.startswith(f"{name}/")] or [name] for name in names}
     rows = [[(one.get(name, 0.0), float(name in one)) for name in names] for one in each]
     counts = np.array(rows, np.float64).reshape(len(each), -1)

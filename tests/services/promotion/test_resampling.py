@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from cytoray_analysis.tasks import get_task
+from cytoray_services.evaluation import Evaluation
+from cytoray_services.promotion.checks import check_better
 from cytoray_services.promotion.resampling import (
     ALL_ATTEMPTS,
     LEVEL,
@@ -15,11 +19,13 @@ from cytoray_services.promotion.resampling import (
     Comparison,
     Loss,
     compare,
+    compare_units,
     find_loss,
     level_of,
 )
-from cytoray_services.statistics.counts import unit_scores
-from cytoray_services.statistics.resampling import corrected_level
+from cytoray_services.statistics.counts import UnitScores, ratio_of, unit_scores
+from cytoray_services.statistics.resampling import corrected_level, exchanged
+from simulated_counts import KINDS
 
 CLASSES = ("a", "b", "c")
 CLASSIFICATION = get_task("classification", {"classes": list(CLASSES), "counts": [1, 1, 1]})
@@ -51,12 +57,69 @@ def test_a_better_candidate_passes_when_there_are_images_enough() -> None:
     assert sum(compared(0.95, images=60, seed=seed, resamples=RESAMPLES).better for seed in range(20)) >= 18
 
 
-def test_a_few_images_can_show_nothing() -> None:
-    few = compared(1.0, images=5, seed=0, resamples=RESAMPLES)
-    assert (few.better, few.level) == (False, 0.0)
-    assert compared(1.0, images=6, seed=0, resamples=RESAMPLES).level > 0
+def always_better(images: int, level: float = LEVEL) -> Comparison:
+    """Compare a model that is better on each image by as much."""
+    new, old = (
+        UnitScores(
+            {"pearson": value}, images, frozenset(), {"pearson": ratio_of(np.full(images, value), np.ones(images))}
+        )
+        for value in (0.9, 0.8)
+    )
+    return compare_units("pearson", new, old, images, level=level)
+
+
+@pytest.mark.parametrize(("level", "images"), [(LEVEL, 7), (4e-4, 12), (level_of(50), 14)])
+def test_so_few_images_can_show_nothing(level: float, images: int) -> None:
+    few, enough = always_better(images - 1, level), always_better(images, level)
+    assert (few.better, enough.better) == (False, True)
+    assert few.least_groups == images
+    assert few.probability == pytest.approx(2.0**-few.groups, rel=0.5)
     assert corrected_level(1, LEVEL) == 0
     assert corrected_level(1000, LEVEL) == pytest.approx(LEVEL, rel=0.05)
+
+
+def test_the_gate_says_how_many_images_could_show_it() -> None:
+    evaluation = Evaluation({"pearson": 0.9}, {}, (), 0.0, {}, "pearson")
+    few = check_better(always_better(10, 4e-4), evaluation, evaluation, attempt=19)
+    assert not few.passed
+    assert "so few can never show it, 12 could" in few.reason
+    late = check_better(always_better(40, level_of(1000)), evaluation, evaluation, attempt=1000)
+    assert not late.passed
+    assert "after so many comparisons none can show it on this set" in late.reason
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_candidates_pass_as_often_as_is_meant(kind: str) -> None:
+    """Thousands of pairs at 10 images; far out in the tail: ``tests/bench/gate_levels.py``."""
+    runs, level = 4000, 0.05
+    passed = 0
+    for seed in range(runs):
+        old, new = KINDS[kind](np.random.default_rng((seed, 10)), 10, np.zeros(2))
+        (metric,) = new.whole
+        passed += compare_units(metric, new, old, 10, seed=seed, resamples=200, level=level).better
+    assert binomtest(passed, runs, level, alternative="greater").pvalue > 0.001
+    assert passed > runs * level / 2
+
+
+@pytest.mark.parametrize("resamples", [20, 31])
+def test_models_are_exchanged_although_only_one_answers_a_class(resamples: int) -> None:
+    random = np.random.default_rng(4)
+    truths = [random.integers(0, 2, (6, 7)) for _ in range(5)]
+    answers = [[random.integers(0, classes, (6, 7)) for _ in truths] for classes in (2, 3)]
+    score = get_task("semantic_segmentation", ARGUMENTS["semantic_segmentation"]).score
+    both = [unit_scores(given, truths, range(5), score) for given in answers]
+    for metric in ("iou", "dice", "accuracy"):
+        found = exchanged(both[0], both[1], metric, seed=7, resamples=resamples)
+        assert [one[0] for one in found] == pytest.approx([one.whole[metric] for one in both])
+        possible = []
+        for which in itertools.product((0, 1), repeat=5):
+            mixed = [[answers[model ^ one][at] for at, one in enumerate(which)] for model in (0, 1)]
+            possible.append([score(given, truths)[metric] for given in mixed])
+        pairs = np.transpose(found)
+        nearest = np.abs(pairs[:, None] - np.array(possible)).max(axis=2)
+        assert nearest.min(axis=1).max() < 1e-9
+        if resamples == 31:  # each of the 32 once
+            assert sorted(map(tuple, pairs.round(9))) == sorted(map(tuple, np.round(possible, 9)))
 
 
 def test_copies_of_one_image_are_no_further_evidence_when_they_are_one_group() -> None:

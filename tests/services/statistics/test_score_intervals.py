@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from cytoray_services.statistics.counts import UnitScores
+from cytoray_services.statistics.counts import UnitScores, ratio_of
 from cytoray_services.statistics.intervals import Interval, few_units, intervals_of, score_intervals, shown
 from simulated_promotions import TASK
 
 
 def ratio_interval(scores: np.ndarray, weights: np.ndarray) -> Interval:
-    def value(drawn: np.ndarray) -> np.ndarray:
-        return np.asarray(drawn @ (scores * weights) / np.maximum(drawn @ weights, 1))
-
-    return intervals_of(UnitScores({"x": 0.0}, len(scores), frozenset("x"), {"x": value}))["x"]
+    of = {"x": ratio_of(scores * weights, weights)}
+    return intervals_of(UnitScores({"x": 0.0}, len(scores), frozenset("x"), of))["x"]
 
 
 @pytest.mark.parametrize("images", [6, 20])

@@ -12,7 +12,7 @@ import pytest
 
 from cytoray_analysis.errors import RecipeError
 from cytoray_services.datasets import Dataset, Item
-from cytoray_services.statistics.counts import UnitScores
+from cytoray_services.statistics.counts import UnitScores, ratio_of
 from cytoray_training.recipe import Recipe
 from cytoray_training.search.comparison import compare_recipes
 from cytoray_training.search.held_out import hold_out_test
@@ -20,7 +20,7 @@ from cytoray_training.search.held_out import hold_out_test
 
 def mean_of(values: np.ndarray, metric: str) -> UnitScores:
     """Return a score that is the mean over units."""
-    of = {metric: lambda weights: weights @ values / weights.sum(axis=1)}
+    of = {metric: ratio_of(values, np.ones(len(values)))}
     return UnitScores({metric: float(values.mean())}, len(values), frozenset(of), of)
 
 

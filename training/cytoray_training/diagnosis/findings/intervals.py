@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cytoray_analysis.tasks.class_scores import score_classes
 from cytoray_analysis.tasks.classification import pooled
-from cytoray_services.statistics.counts import UnitScores, members_of, unit_scores
+from cytoray_services.statistics.counts import UnitScores, members_of, ratio_of, unit_scores
 from cytoray_services.statistics.intervals import Interval, intervals_of
 from cytoray_training.diagnosis.facts import Cells, Ending, ImageScore
 
@@ -90,9 +90,7 @@ def _of_images(ending: Ending) -> UnitScores:
     scored = objects * np.array([image.score for image in images])
     held, sums = np.bincount(members, weights=objects), np.bincount(members, weights=scored)
     whole = {ending.metric: float(sums.sum() / held.sum())}
-    return UnitScores(
-        whole, len(held), frozenset(whole), {ending.metric: lambda weights: (weights @ sums) / (weights @ held)}
-    )
+    return UnitScores(whole, len(held), frozenset(whole), {ending.metric: ratio_of(sums, held)})
 
 
 def _of_cells(ending: Ending) -> UnitScores:
