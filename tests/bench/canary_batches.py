@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from cytoray_analysis.bundle import BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
+from cytoray_analysis.bundle import Bundle, BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
 from cytoray_analysis.errors import CytorayError
 from cytoray_analysis.networks import build_network
 from cytoray_analysis.predictor import ModelIdentity
@@ -90,21 +90,30 @@ async def measure(
     )
 
 
-def main(seconds: int, callers: int, side: int) -> None:
-    image = io.BytesIO()
-    tifffile.imwrite(image, np.random.default_rng(0).integers(0, 4000, (side, side), dtype=np.uint16))
+def untrained(folder: Path) -> Bundle:
+    """Write a bundle of a small network."""
     spec = BundleSpec(name="untrained", task=TaskChoice(), input=ModelInput(channels=("grey",)), network=NETWORK)
     weights = build_network(NETWORK.name, NETWORK.arguments).state_dict()
+    return write_bundle(folder / "b", spec, weights, test_input=np.zeros((1, 64, 64), np.float32), card="")
+
+
+def picture(side: int) -> bytes:
+    """Return a file of noise."""
+    image = io.BytesIO()
+    tifffile.imwrite(image, np.random.default_rng(0).integers(0, 4000, (side, side), dtype=np.uint16))
+    return image.getvalue()
+
+
+def main(seconds: int, callers: int, side: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        test = np.zeros((1, 64, 64), np.float32)
-        bundle = write_bundle(Path(folder) / "b", spec, weights, test_input=test, card="")
+        bundle = untrained(Path(folder))
         for name, kind in (("the same bundle", LoadedModel), ("1.7 times as slow", Slower)):
             for share in STEPS:
                 models = {
                     version: of(bundle, ModelIdentity("m", version, bundle.digest), ReplicaOptions())
                     for version, of in (("1", LoadedModel), ("2", kind))
                 }
-                asyncio.run(measure(name, models, share, seconds, callers, image.getvalue()))
+                asyncio.run(measure(name, models, share, seconds, callers, picture(side)))
                 for one in models.values():
                     one.close()
 

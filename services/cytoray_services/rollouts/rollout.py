@@ -28,7 +28,7 @@ Kind = TypeVar("Kind")
 
 @dataclass(frozen=True)
 class Limits:
-    """What a step must see, and how far a canary may be off before it is withdrawn.
+    """What a step must see, and how far a canary may be off: it is withdrawn once it is surely off by more.
 
     Attributes
     ----------
@@ -46,10 +46,10 @@ class Limits:
 
     seconds_per_step: float = 600.0
     least_requests: int = 500
-    failures: float = 0.01
+    failures: float = 0.005
     slower: float = 1.25
     slowest: float = 1.5
-    drift: float = 0.2
+    drift: float = 0.1
 
 
 @dataclass(frozen=True)
