@@ -30,8 +30,9 @@ TRAINING_SHARE = 0.8
 """The expected share of the groups that train."""
 TEST_BEGINS = 0.9
 """From here on a hash draws ``test``, where there is one."""
-FEWEST = FEW
-"""Groups that a drawn ``test`` must have: fewer can never show that one model is better than another."""
+FEWEST = FEW + 1
+"""Groups that a drawn ``test`` must have: the answers of fewer can be exchanged in less than 100 ways, so that no model
+could show with an error of 1 % that it is better than another."""
 
 
 def draw_split(dataset: Dataset, *, with_test: bool = True) -> Dataset:
