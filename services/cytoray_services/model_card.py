@@ -120,11 +120,15 @@ def _scores(rows: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Int
     lines = [f"| score | {' | '.join(images.replace('|', '/') for images in rows)} |", f"|---|{'---:|' * len(rows)}"]
     for name in names:
         cells = [
-            shown(scores[name], intervals.get(name) if place == 0 else None) if name in scores else "–"
+            shown(scores[name], intervals.get(name) if place == 0 else None, alone=place == 0 and bool(intervals))
+            if name in scores
+            else "–"
             for place, scores in enumerate(rows.values())
         ]
         lines.append(f"| {name.replace('|', '/')} | {' | '.join(cells)} |")
-    units = next((one.units for one in intervals.values()), 0)
-    few = f"; ?: fewer than {FEW} are too few to know" if 0 < units < FEW else ""
+    units = max((one.units for one in intervals.values()), default=0)
+    alone = next(iter(rows.values())).keys() - intervals.keys()
+    unsure = units and (alone or any(one.few for one in intervals.values()))
+    few = f"; ?: fewer than {FEW} of them, too few to know, have anything to count" if unsure else ""
     basis = f" In brackets: 95 % intervals over {units} images, movies or groups{few}." if units else ""
     return "\n".join(lines) + "\n\n" + _CHOSEN + basis

@@ -56,9 +56,9 @@ async def measure(models: dict[str, LoadedModel], body: bytes, words: argparse.N
     for number in range(words.rounds + 1):
         for name, (canary, lanes) in kinds.items():
             images = words.images if number else words.callers  # the first round warms up
-            found = await answered(models, canary, body, lanes=lanes, images=images, callers=words.callers)
+            rate = await answered(models, canary, body, lanes=lanes, images=images, callers=words.callers)
             if number:
-                rates[name].append(found)
+                rates[name].append(rate)
     medians = {name: statistics.median(rate for rate, _ in found) for name, found in rates.items()}
     for name, found in rates.items():
         line = f"{name:24s} {medians[name]:7.1f} images/s ({min(found)[0]:.1f} to {max(found)[0]:.1f}), "

@@ -173,7 +173,7 @@ def test_the_card_tells_scores_data_and_limits() -> None:
     )
     assert "| score | all | fluo |" in card
     assert "| ap50 | 0.812 (0.740 to 0.880?) | 0.900 |" in card
-    assert "| pq | 0.700 | – |" in card
+    assert "| pq | 0.700 (?) | – |" in card
     assert "95 % intervals over 4 images, movies or groups; ?: fewer than 6" in card
     assert "chose the epoch" in card
     assert "- train: d1" in card

@@ -36,7 +36,9 @@ def train(
         print_json(outcome)
         return
     ends = {name: Interval(**one) for name, one in outcome.get("intervals", {}).items()}
-    scores = "\n".join(f"  {name:18} {shown(value, ends.get(name))}" for name, value in outcome["metrics"].items())
+    scores = "\n".join(
+        f"  {name:18} {shown(value, ends.get(name), alone=bool(ends))}" for name, value in outcome["metrics"].items()
+    )
     standing = f"version {outcome['version']} (candidate)" if outcome["version"] else "not registered yet"
     typer.echo(f"{outcome['model']} {standing}, {outcome['seconds']:.0f} s\n{scores}")
     typer.echo(f"  {outcome['metrics_are']}")
@@ -52,6 +54,7 @@ def tune(
 ) -> None:
     """Search for a better recipe and register its model as candidate. An interrupted search goes on."""
     from cytoray_services.settings import load_settings
+    from cytoray_services.statistics.intervals import Interval, shown
     from cytoray_training.recipe import load_recipe
     from cytoray_training.search.search import run_search
 
@@ -65,7 +68,10 @@ def tune(
     typer.echo(f"{outcome['model']} version {outcome['version']} (candidate), {outcome['seconds']:.0f} s")
     typer.echo(f"{scores}\n  {outcome['metrics_are']}")
     if outcome["test"]:
-        tested = "  ".join(f"{name} {one['score']:.3f}" for name, one in outcome["test"].items())
+        known = {name: dict(one) for name, one in outcome["test"].items()}
+        values = {name: one.pop("score") for name, one in known.items()}
+        ends = {name: Interval(**one) for name, one in known.items() if one}
+        tested = "  ".join(f"{name} {shown(value, ends.get(name), alone=True)}" for name, value in values.items())
         typer.echo(f"{tested}\n  of the split test, which chose nothing")
     typer.echo(outcome["comparison"]["says"])
     typer.echo(f"best of {len(trials)} trials, {stopped} stopped early: {best['name']}")

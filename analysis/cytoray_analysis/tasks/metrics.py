@@ -22,12 +22,15 @@ class Metric:
         What it is measured in, for people.
     target
         The best value where that lies in the middle.
+    faultless
+        Whether it is absent only where there is neither truth nor answer, so that a model without it did nothing wrong.
     """
 
     name: str
     better: Better
     unit: str
     target: float = 0.0
+    faultless: bool = False
 
     @property
     def bounded(self) -> bool:
@@ -46,28 +49,29 @@ class Metric:
 
 
 _SHARE, _CELLS, _PIXELS = "share, 0 to 1", "share of cells, 0 to 1", "share of pixels, 0 to 1"
+_OBJECTS = "share of objects, 0 to 1"
 _METRICS = {
     metric.name: metric
     for metric in (
-        *(Metric(name, "higher", "share of objects, 0 to 1") for name in ("ap50", "ap70", "ap90")),
-        *(Metric(name, "higher", "share of objects, 0 to 1") for name in ("precision50", "recall50", "f1_50", "pq")),
-        *(Metric(name, "higher", _PIXELS) for name in ("iou", "dice")),
+        *(Metric(name, "higher", _OBJECTS, faultless=True) for name in ("ap50", "ap70", "ap90", "f1_50", "pq")),
+        *(Metric(name, "higher", _OBJECTS) for name in ("precision50", "recall50")),
+        *(Metric(name, "higher", _PIXELS, faultless=True) for name in ("iou", "dice")),
         *(Metric(name, "lower", "objects") for name in ("split", "merged", "missed", "invented")),
         *(Metric(name, "higher", _CELLS) for name in ("balanced_accuracy", "accuracy")),
-        *(
-            Metric(f"{name}{macro}", "higher", _CELLS)
-            for name in ("precision", "recall", "f1")
-            for macro in ("", "_macro")
-        ),
-        *(Metric(f"jaccard{macro}", "higher", _SHARE) for macro in ("", "_macro")),
+        *(Metric(name, "higher", _CELLS) for name in ("precision", "recall")),
+        *(Metric(f"{name}_macro", "higher", _CELLS) for name in ("precision", "recall", "f1")),
+        Metric("f1", "higher", _CELLS, faultless=True),
+        Metric("jaccard", "higher", _SHARE, faultless=True),
+        Metric("jaccard_macro", "higher", _SHARE),
         Metric("ece", "lower", "difference of probabilities, 0 to 1"),
         Metric("pearson", "higher", "correlation, −1 to 1"),
         Metric("ssim", "higher", "similarity, −1 to 1"),
         Metric("psnr", "higher", "dB"),
         Metric("nrmse", "lower", "standard deviations of the truth"),
         Metric("coverage68", "nearer", _PIXELS, target=0.6827),
-        *(Metric(name, "higher", _SHARE) for name in ("division_f1", "tra", "det", "lnk", "chota", "seg")),
-        *(Metric(name, "higher", "share of objects, 0 to 1") for name in ("ap50_real", "ap50_predicted")),
+        Metric("division_f1", "higher", _SHARE, faultless=True),
+        *(Metric(name, "higher", _SHARE) for name in ("tra", "det", "lnk", "chota", "seg")),
+        *(Metric(name, "higher", _OBJECTS) for name in ("ap50_real", "ap50_predicted")),
         Metric("loss", "lower", "of the recipe's loss"),
     )
 }

@@ -207,7 +207,7 @@ def _print_scores(answer: dict[str, Any], evaluation: Evaluation) -> None:
     table.add_row("images", *(str(count) for _, count, _, _ in columns))
     for name in names:
         cells = (
-            shown(metrics[name], ends.get(name), alone=not ends and metrics is not answer.get("baseline"))
+            shown(metrics[name], ends.get(name), alone=metrics is not answer.get("baseline"))
             if name in metrics
             else "–"
             for _, _, metrics, ends in columns
@@ -255,7 +255,7 @@ def _print_parts(console: Console, evaluation: Evaluation) -> None:
     for name, value in evaluation.metrics.items():
         score, slash, part = name.partition("/")
         if slash:
-            parts.setdefault(part, {})[score] = shown(value, evaluation.intervals.get(name))
+            parts.setdefault(part, {})[score] = shown(value, evaluation.intervals.get(name), alone=True)
     if not parts:
         return
     scores = list(dict.fromkeys(score for values in parts.values() for score in values))

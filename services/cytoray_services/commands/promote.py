@@ -47,7 +47,10 @@ def promote(
     replace_set: Annotated[
         bool, typer.Option("--replace-set", help="With --on: judge by another set from now on; needs --reason.")
     ] = False,
-    tolerance: Annotated[float, typer.Option(min=0, max=1, help="How much a subgroup may lose.")] = 0.02,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="With --on: how much a subgroup may lose, 0.02 by default; recorded with it."),
+    ] = None,
     alias: Annotated[
         str, typer.Option("--alias", help="The alias to move; only the champion has to pass the gate.")
     ] = CHAMPION,
@@ -67,7 +70,7 @@ def promote(
     if on is None:
         refuse_idle(
             context,
-            ("split", "by", "group", "metric", "guard", "column", "replace_set"),
+            ("split", "by", "group", "metric", "guard", "column", "replace_set", "tolerance"),
             "without --on",
             hint="add --on",
         )
@@ -93,9 +96,9 @@ def promote(
             group=group,
             metric=metric,
             guards=parse_guards(guard or ()),
+            tolerance=tolerance,
         ),
         replacing=replace_set,
-        tolerance=tolerance,
         force=force,
         reason=reason,
         json=json,

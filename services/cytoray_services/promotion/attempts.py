@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 from cytoray_services.records import reading
 from cytoray_services.registry import Registry
 
 _TAG = "comparison."
+# Of the digests of a set's images the least are noted: sets that share a good part of their images share some of these
+# (the bottom-k sketch: Broder, On the resemblance and containment of documents, 1997).
+_NOTED, _LETTERS = 32, 16
 
 
-def attempt_of(registry: Registry, name: str, frozen: str, candidate: str, champion: str) -> int:
+def attempt_of(
+    registry: Registry, name: str, frozen: str, candidate: str, champion: str, images: Iterable[str] = ()
+) -> int:
     """Return the number of a comparison among all on one evaluation set, from 1; a new one is noted.
 
-    The same two versions on the same set are the same comparison, however often they are compared.
+    The same two versions on the same set are the same comparison, however often they are compared. Sets that have a
+    good part of their images in common are one set: neither another name of the files nor an image more gives a fresh
+    level.
 
     Parameters
     ----------
@@ -23,22 +32,33 @@ def attempt_of(registry: Registry, name: str, frozen: str, candidate: str, champ
         Of the model.
     frozen, candidate, champion
         Digests of the set and of the two versions.
+    images
+        Digests of the images of the set.
     """
     wanted = {"set": frozen, "candidate": candidate, "champion": champion}
-    known = _comparisons(registry, name, frozen)
-    if wanted not in known:
+    sketch = sorted(digest[:_LETTERS] for digest in images)[:_NOTED]
+    known = _comparisons(registry, name, frozen, sketch)
+    if wanted not in map(_named, known):
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        registry.note(name, {f"{_TAG}{stamp}.{secrets.token_hex(2)}": json.dumps(wanted)})
-        known = _comparisons(registry, name, frozen)  # another process may have noted one meanwhile
-    return known.index(wanted) + 1
+        # Its number is at least this, wherever a clock that is wrong puts it among the others.
+        noted = {**wanted, "images": sketch, "number": len(known) + 1}
+        registry.note(name, {f"{_TAG}{stamp}.{secrets.token_hex(2)}": json.dumps(noted)})
+        known = _comparisons(registry, name, frozen, sketch)  # another process may have noted one meanwhile
+    at = list(map(_named, known)).index(wanted)
+    return max(at + 1, int(known[at].get("number", 1)))
 
 
-def _comparisons(registry: Registry, name: str, frozen: str) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = []
+def _named(one: dict[str, Any]) -> dict[str, Any]:
+    return {part: one[part] for part in ("set", "candidate", "champion")}
+
+
+def _comparisons(registry: Registry, name: str, frozen: str, sketch: list[str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
     for key, value in sorted(registry.notes(name).items()):
         if key.startswith(_TAG):
             with reading(f"the tag {key} of the model {name}", "a comparison", hint="restore that tag in MLflow"):
                 one = json.loads(value)
-                if one["set"] == frozen and one not in found:
+                alike = one["set"] == frozen or set(sketch).intersection(one.get("images", ()))
+                if alike and _named(one) not in map(_named, found):
                     found.append(one)
     return found

@@ -41,13 +41,15 @@ class Check:
     figures: Mapping[str, Any]
 
 
-def check_frozen(digest: str, found: str, shown: str) -> Check:
-    """Ask whether the evaluation set still has the content that was frozen."""
-    figures = {"recorded": digest, "found": found}
+def check_frozen(digest: str, found: str, shown: str, changed: Sequence[str] = ()) -> Check:
+    """Ask whether the evaluation set still has the content that was frozen; `changed` are columns that have not."""
+    figures = {"recorded": digest, "found": found, "changed": list(changed)}
     if found != digest:
         return Check(
             "frozen set", False, f"{shown} has changed: {digest[:12]}… was frozen, it is {found[:12]}…", figures
         )
+    if changed:
+        return Check("frozen set", False, f"{shown} has changed in the column {', '.join(changed)}", figures)
     return Check("frozen set", True, f"{shown} is as it was frozen, {digest[:12]}…", figures)
 
 
@@ -86,7 +88,7 @@ def check_better(
     chance = f"p = {comparison.probability:.2g}, at most {comparison.level:.2g} is allowed"
     if attempt > 1:
         chance += f" in comparison {attempt} on this set"
-    of = f"{comparison.groups} images" if comparison.groups == comparison.images else f"{comparison.groups} groups"
+    of = f"{comparison.groups} images" + ("" if comparison.groups == comparison.images else " or groups that count")
     if comparison.better:
         return Check("better", True, f"{scores}, more than chance ({chance})", figures)
     if comparison.gain <= 0:
@@ -174,7 +176,11 @@ def _agrees(one: Agreement) -> bool:
     return (one.alike or 0.0) >= ALIKE or (one.change is not None and abs(one.change) <= AS_GOOD)
 
 
-def check_overlap(seen: Mapping[str, SeenData | None], frozen: Mapping[str, Path]) -> Check:
+def check_overlap(
+    seen: Mapping[str, SeenData | None],
+    frozen: Mapping[str, Path],
+    champion: Mapping[str, SeenData | None] | None = None,
+) -> Check:
     """Ask whether any frozen image trained the candidate, or chose anything of it; or of a model that it started from.
 
     Images of a split ``val`` choose the epoch, the trial of a search, the decoding and the calibration: the best of
@@ -186,24 +192,42 @@ def check_overlap(seen: Mapping[str, SeenData | None], frozen: Mapping[str, Path
         By model: what it has seen; None where that is unknown.
     frozen
         Digest and file of every frozen image.
+    champion
+        The same as `seen` of the champion. That it knows the images does not speak against the candidate, but its score
+        is too good then, which is said.
     """
     unknown = [name for name, data in seen.items() if data is None]
     if unknown:
         reason = f"nothing is recorded about the images that {', '.join(unknown)} was trained on"
         return Check("overlap", False, reason, {"unknown": unknown})
-    uses = {
-        use: {name: _shared(data.images.get(split, frozenset()), frozen) for name, data in seen.items() if data}
-        for use, split in (("trained_on", "train"), ("chosen_by", "val"))
-    }
+    uses = _uses(seen, frozen)
     figures = {"frozen": len(frozen)} | {
         use: {name: len(files) for name, files in shared.items()} for use, shared in uses.items()
     }
+    known = _said(uses, len(frozen))
+    if known is not None:
+        return Check("overlap", False, known, figures)
+    reason = f"none of the {len(frozen)} frozen images trained or chose anything"
+    favoured = _said(_uses(champion or {}, frozen), len(frozen))
+    if favoured is not None:
+        reason += f"; but {favoured}: what it is compared with is too good"
+    return Check("overlap", True, reason, figures)
+
+
+def _uses(seen: Mapping[str, SeenData | None], frozen: Mapping[str, Path]) -> dict[str, dict[str, list[str]]]:
+    return {
+        use: {name: _shared(data.images.get(split, frozenset()), frozen) for name, data in seen.items() if data}
+        for use, split in (("trained_on", "train"), ("chosen_by", "val"))
+    }
+
+
+def _said(uses: Mapping[str, Mapping[str, list[str]]], frozen: int) -> str | None:
+    """Return the gravest use of frozen images, for people; None where there is none."""
     for use, words in (("trained_on", "was trained on"), ("chosen_by", "was chosen (its epoch and its decoding) by")):
         for name, files in uses[use].items():
             if files:
-                reason = f"{name} {words} {len(files)} of the {len(frozen)} frozen images, such as {files[0]}"
-                return Check("overlap", False, reason, figures)
-    return Check("overlap", True, f"none of the {len(frozen)} frozen images trained or chose anything", figures)
+                return f"{name} {words} {len(files)} of the {frozen} frozen images, such as {files[0]}"
+    return None
 
 
 def _shared(digests: frozenset[str], frozen: Mapping[str, Path]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import secrets
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from cytoray_analysis.errors import RequestError
 from cytoray_analysis.selection import EVERYTHING, Selection
 from cytoray_services.datasets import ALL, Dataset, DataSource, hash_dataset
+from cytoray_services.promotion.policy import TOLERANCE
 from cytoray_services.promotion.seen_data import read_seen_data
 from cytoray_services.records import reading
 from cytoray_services.registry import ModelVersion, Registry, whoami
@@ -39,6 +41,10 @@ class FrozenSet:
         The score in which a candidate must be better; None for the task's first.
     guards
         By score: how much of it may be lost, besides what :func:`~cytoray_services.promotion.policy.guards_of` guards.
+    tolerance
+        How much a subgroup may lose; None for the usual.
+    columns
+        By column that judges (`by`, `group`): digest of its values, which the content hash does not cover.
     """
 
     source: DataSource
@@ -51,10 +57,21 @@ class FrozenSet:
     reason: str = ""
     metric: str | None = None
     guards: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    tolerance: float | None = None
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def open(self) -> Dataset:
         """Open it; whether its content is still that of `digest` is another question."""
         return self.source.open().split(self.split)
+
+    def changed_columns(self, dataset: Dataset) -> list[str]:
+        """Return the columns that judge and no longer say what they said when the set was frozen."""
+        return [name for name, digest in self.columns.items() if _column_digest(dataset, name) != digest]
+
+    @property
+    def allowed(self) -> float:
+        """How much a subgroup may lose."""
+        return TOLERANCE if self.tolerance is None else self.tolerance
 
     @property
     def shown(self) -> str:
@@ -64,9 +81,14 @@ class FrozenSet:
 
     def to_record(self) -> dict[str, object]:
         """Return what JSON can say."""
-        names = ("split", "digest", "by", "group", "who", "when", "reason", "metric")
+        names = ("split", "digest", "by", "group", "who", "when", "reason", "metric", "tolerance")
         plain = {name: getattr(self, name) for name in names}
-        return {"source": self.source.to_record(), **plain, "guards": dict(self.guards)}
+        return {
+            "source": self.source.to_record(),
+            **plain,
+            "guards": dict(self.guards),
+            "columns": dict(self.columns),
+        }
 
     @classmethod
     def from_record(cls, record: Mapping[str, object]) -> FrozenSet:
@@ -83,6 +105,7 @@ def freeze(
     group: str | None = None,
     metric: str | None = None,
     guards: Mapping[str, float] | None = None,
+    tolerance: float | None = None,
 ) -> FrozenSet:
     """Look at a data set and fix its content, and by which scores it judges.
 
@@ -109,7 +132,23 @@ def freeze(
             )
     if group is None and dataset.group_column in columns:
         group = dataset.group_column
-    return FrozenSet(source, split, hash_dataset(dataset), by, group, metric=metric, guards=dict(guards or {}))
+    return FrozenSet(
+        source,
+        split,
+        hash_dataset(dataset),
+        by,
+        group,
+        metric=metric,
+        guards=dict(guards or {}),
+        tolerance=tolerance,
+        columns={name: _column_digest(dataset, name) for name in (by, group) if name},
+    )
+
+
+def _column_digest(dataset: Dataset, column: str) -> str:
+    """Return a digest of the value of each image in a column; the order of the items does not count."""
+    values = sorted([dataset.name_of(item.image), str(item.box), item.row.get(column, "")] for item in dataset.items)
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def recorded_set(registry: Registry, name: str) -> FrozenSet | None:
@@ -174,6 +213,8 @@ def settle(
             group=given.group or known.group,
             metric=given.metric or known.metric,
             guards=_strictest(given.guards, known.guards),
+            tolerance=known.tolerance if given.tolerance is None else min(given.tolerance, known.allowed),
+            columns={**given.columns, **known.columns},
         )
     chosen = given if given is not None else _own_data(registry, version, force=force)
     chosen = replace(chosen, who=whoami(), when=datetime.now(UTC).isoformat(), reason=reason)
@@ -209,6 +250,13 @@ def _refuse_another(known: FrozenSet, given: FrozenSet, name: str) -> None:
     if given.source.selection != known.source.selection:
         chosen, wanted = _shown(known.source.selection), _shown(given.source.selection)
         raise RequestError(f"{name} is judged by {chosen} of each image, got {wanted}", field="on", hint=hint)
+    for name_of_column, digest in known.columns.items():
+        if given.columns.get(name_of_column, digest) != digest:
+            raise RequestError(
+                f"{name} is judged by {known.shown}, whose column {name_of_column!r} says otherwise in {given.shown}",
+                field="on",
+                hint=hint,
+            )
     for field, what in (("by", "column"), ("group", "column"), ("metric", "score")):
         recorded, wanted = getattr(known, field), getattr(given, field)
         if recorded is not None and wanted not in (None, recorded):
@@ -230,7 +278,8 @@ def _own_data(registry: Registry, version: ModelVersion, *, force: bool) -> Froz
             field="on",
             hint="name one: cytoray models promote MODEL --on DATASET",
         )
-    if "test" in seen.images:
+    # What a search held out of the trials is no split of the data themselves.
+    if "test" in seen.images and "test" in seen.source.open().splits:
         return freeze(seen.source, "test")
     if force:
         return freeze(seen.source, "val")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from cytoray_analysis.bundle import Bundle
@@ -24,7 +26,7 @@ from cytoray_services.promotion.checks import (
     check_self_test,
 )
 from cytoray_services.promotion.frozen_set import FrozenSet, settle
-from cytoray_services.promotion.policy import TOLERANCE, guards_of
+from cytoray_services.promotion.policy import guards_of
 from cytoray_services.promotion.report import checks_as_json, checks_as_markdown, describe, draw_comparison
 from cytoray_services.promotion.resampling import (
     LOSSES,
@@ -35,8 +37,9 @@ from cytoray_services.promotion.resampling import (
     level_of,
     seed_of,
 )
-from cytoray_services.promotion.seen_data import SeenData, image_digests, read_seen_data
+from cytoray_services.promotion.seen_data import SeenData, digests_of_images, read_seen_data
 from cytoray_services.registry import CHAMPION, ModelVersion, Registry, whoami
+from cytoray_services.statistics import FEW
 from cytoray_services.statistics.counts import Score, UnitScores, unit_scores
 
 Progress = Callable[[str], None]
@@ -64,8 +67,6 @@ class Wish:
         The evaluation set that is named; None for the recorded one.
     replacing
         Whether that may replace the recorded one.
-    tolerance
-        How much a subgroup may lose.
     force, reason
         Whether to promote in spite of failed checks, and why.
     """
@@ -73,7 +74,6 @@ class Wish:
     alias: str = CHAMPION
     given: FrozenSet | None = None
     replacing: bool = False
-    tolerance: float = TOLERANCE
     force: bool = False
     reason: str = ""
 
@@ -121,7 +121,7 @@ def promote(
     if wish.given is not None:  # before it is recorded
         _require_known(wish.given, Bundle.load(registry.fetch(version)))
     frozen = settle(registry, version, wish.given, replacing=wish.replacing, force=wish.force, reason=wish.reason)
-    checks, comparison = _examine(registry, version, champion, frozen, wish.tolerance, progress)
+    checks, comparison = _examine(registry, version, champion, frozen, progress)
     failed = [check for check in checks if not check.passed]
     report = _store(registry, version, champion, frozen, wish, checks, comparison)
     if failed and not wish.force:
@@ -143,30 +143,35 @@ def _examine(
     version: ModelVersion,
     champion: ModelVersion | None,
     frozen: FrozenSet,
-    tolerance: float,
     progress: Progress,
 ) -> tuple[tuple[Check, ...], Comparison | None]:
     progress("reading the evaluation set")
     dataset = frozen.open()
     bundle = Bundle.load(registry.fetch(version))
-    unchanged = check_frozen(frozen.digest, hash_dataset(dataset), frozen.shown)
+    unchanged = check_frozen(frozen.digest, hash_dataset(dataset), frozen.shown, frozen.changed_columns(dataset))
     if not unchanged.passed:  # scores on other images would say nothing
         return (unchanged, check_self_test(bundle)), None
+    former = None if champion is None else Bundle.load(registry.fetch(champion))
+    unlike = None if former is None else _unlike(bundle, former)
+    if unlike is not None:
+        return (unchanged, Check("better", False, f"cannot be judged: {unlike}", {}), check_self_test(bundle)), None
+    progress("looking for images in common")
+    digests = digests_of_images(dataset)
+    images = {digest: path for path, found in reversed(digests.items()) for digest in found}
     progress(f"evaluating {version.reference}")
     evaluation = evaluate(Predictor(bundle, precision="fp32"), dataset, by=frozen.by)
     old = comparison = scores = subgroups = None
     attempt = 1
-    if champion is not None:
+    if champion is not None and former is not None:
         progress(f"evaluating {champion.reference}")
-        old = evaluate(Predictor(Bundle.load(registry.fetch(champion)), precision="fp32"), dataset, by=frozen.by)
-        attempt = attempt_of(registry, version.name, frozen.digest, version.digest, champion.digest)
+        old = evaluate(Predictor(former, precision="fp32"), dataset, by=frozen.by)
+        attempt = attempt_of(registry, version.name, frozen.digest, version.digest, champion.digest, images)
         seed = seed_of(version.digest, champion.digest, frozen.digest)
-        judged = judge(evaluation, old, bundle, frozen, tolerance=tolerance, attempt=attempt, seed=seed)
+        judged = judge(evaluation, old, bundle, frozen, digests=digests, attempt=attempt, seed=seed)
         comparison, scores, subgroups = judged.comparison, judged.scores, judged.subgroups
     progress("comparing fp32 with bf16")
     alike = check_agreement(agreement(bundle, dataset), evaluation.metric)
-    progress("looking for images in common")
-    seen = _seen_by(registry, version)
+    seen, favoured = _seen_by(registry, version), {} if champion is None else _seen_by(registry, champion)
     return (
         unchanged,
         check_better(comparison, evaluation, old, metric=frozen.metric, attempt=attempt),
@@ -174,8 +179,25 @@ def _examine(
         check_losses("subgroups", subgroups, "no column of subgroups is named"),
         check_self_test(bundle),
         alike,
-        check_overlap(seen, image_digests(dataset)),
+        check_overlap(seen, images, favoured),
     ), comparison
+
+
+def _unlike(bundle: Bundle, champion: Bundle) -> str | None:
+    """Return why scores of two models cannot be compared: they are of other questions; None where they can."""
+    from cytoray_analysis.tasks import get_task
+
+    tasks = [one.spec.task for one in (bundle, champion)]
+    if tasks[0].name != tasks[1].name:
+        return f"it is a model for {tasks[0].name}, and the champion one for {tasks[1].name}"
+    asked = [
+        json.dumps({name: task.arguments.get(name) for name in ("classes", "values")}, sort_keys=True, default=str)
+        for task in tasks
+    ]
+    # Of cells the truth names the class, and one that a model does not know is refused; a mask has numbers only.
+    if get_task(tasks[0].name, tasks[0].arguments).output.truth == "labels" and asked[0] != asked[1]:
+        return "its classes of pixels are not those of the champion"
+    return None
 
 
 def _require_known(frozen: FrozenSet, bundle: Bundle) -> None:
@@ -216,7 +238,7 @@ def judge(
     bundle: Bundle,
     frozen: FrozenSet,
     *,
-    tolerance: float = TOLERANCE,
+    digests: Mapping[Path, tuple[str, ...]] | None = None,
     attempt: int = 1,
     seed: int = 0,
 ) -> Judged:
@@ -228,8 +250,8 @@ def judge(
         Of either; it names the task.
     frozen
         By which scores and in which subgroups; images of one group are drawn together.
-    tolerance
-        How much of the score a subgroup may lose.
+    digests
+        Of the pixels of each image file: copies of one image are one image.
     attempt, seed
         See :func:`~cytoray_services.promotion.resampling.level_of` and
         :func:`~cytoray_services.promotion.resampling.compare`.
@@ -239,7 +261,8 @@ def judge(
     task = get_task(bundle.spec.task.name, bundle.spec.task.arguments)
     metric = frozen.metric or candidate.metric
     guards = guards_of(metric, task.output.metrics, frozen.guards)
-    both = [_counted(one.items, frozen, task.score, [metric, *guards], one.metrics) for one in (candidate, champion)]
+    units = _units(candidate.items, frozen.group, digests or {})
+    both = [_counted(one.items, units, task.score, [metric, *guards], one.metrics) for one in (candidate, champion)]
     comparison = None
     if all(metric in one.whole for one in both):
         comparison = compare_units(metric, both[0], both[1], len(candidate.items), seed=seed, level=level_of(attempt))
@@ -247,36 +270,50 @@ def judge(
         find_loss(name, name, both[0], both[1], allowed, level=LOSSES / len(guards), seed=seed)
         for name, allowed in guards.items()
     ]
-    subgroups = []
-    for group in candidate.groups:
-        parts = [
+    parts = {
+        group: [
             _counted(
-                [item for item in one.items if item.group == group], frozen, task.score, [metric], one.groups[group]
+                [item for item in one.items if item.group == group], units, task.score, [metric], one.groups[group]
             )
             for one in (candidate, champion)
         ]
-        name, level = f"{frozen.by} = {group}", LOSSES / len(candidate.groups)
-        subgroups.append(find_loss(name, metric, parts[0], parts[1], tolerance, level=level, seed=seed))
+        for group in candidate.groups
+    }
+    # Groups that are too small to tell anything take no part of the level away from the others.
+    level = LOSSES / max(1, sum(new.units >= FEW for new, _ in parts.values()))
+    subgroups = [
+        find_loss(f"{frozen.by} = {group}", metric, new, old, frozen.allowed, level=level, seed=seed)
+        for group, (new, old) in parts.items()
+    ]
     return Judged(comparison, tuple(scores), tuple(subgroups))
 
 
 def _counted(
     items: Sequence[ItemScore],
-    frozen: FrozenSet,
+    units: Mapping[Path, str],
     score: Score,
     metrics: Sequence[str],
     whole: Mapping[str, float],
 ) -> UnitScores:
-    group = frozen.group
-    units = [one.image if group is None else one.labelled.items[0].row[group] for one in items]
     return unit_scores(
         [scored(one.prediction) for one in items],
         [one.labelled.truth for one in items],
-        units,
+        [units[one.image] for one in items],
         score,
         metrics,
         whole=whole,
     )
+
+
+def _units(items: Sequence[ItemScore], group: str | None, digests: Mapping[Path, tuple[str, ...]]) -> dict[Path, str]:
+    """Return what each image belongs to: its group, or itself and its copies, where it has none."""
+    units: dict[Path, str] = {}
+    firsts: dict[tuple[str, ...], str] = {}
+    for item in items:
+        named = "" if group is None else item.labelled.items[0].row[group]
+        own = f"group {named}" if named else str(item.image)
+        units[item.image] = firsts.setdefault(digests.get(item.image, (own,)), own)
+    return units
 
 
 def _seen_by(registry: Registry, version: ModelVersion) -> dict[str, SeenData | None]:
@@ -284,16 +321,19 @@ def _seen_by(registry: Registry, version: ModelVersion) -> dict[str, SeenData | 
     found: dict[str, SeenData | None] = {}
     following: ModelVersion | None = version
     while following is not None and following.reference not in found:
-        run = registry.run(following.run_id) if following.run_id else None
-        found[following.reference] = read_seen_data(run) if run else None
-        following = parent_of(registry, following)
+        found[following.reference] = _seen(registry, following)
+        digest = following.parent_digest
+        parents = registry.find_digest(digest) if digest else ()
+        if digest and not parents:
+            found[f"{following.tags['parent']}, from which {following.reference} started,"] = None
+        # The same weights may be registered once more, as an import of which nothing is recorded.
+        known = [one for one in parents if one.reference in found or _seen(registry, one) is not None]
+        following = next(iter(known or parents), None)
     return found
 
 
-def parent_of(registry: Registry, version: ModelVersion) -> ModelVersion | None:
-    """Return the registered version whose weights a version started from; None where there is none."""
-    found = registry.find_digest(version.parent_digest) if version.parent_digest else ()
-    return found[0] if found else None
+def _seen(registry: Registry, version: ModelVersion) -> SeenData | None:
+    return read_seen_data(registry.run(version.run_id)) if version.run_id else None
 
 
 def _store(

@@ -56,7 +56,7 @@ def draw_comparison(comparison: Comparison, candidate: str, champion: str) -> by
     verdict = "better by more than chance" if comparison.better else "not better by more than chance"
     drawn = f"{comparison.images} images"
     if comparison.groups != comparison.images:
-        drawn += f" in {comparison.groups} groups"
+        drawn += f", {comparison.groups} images or groups that count"
     axes.set_title(f"{verdict}; {drawn}, at most {comparison.level:.2g} may be on the right", fontsize=10)
     axes.legend(fontsize=8, frameon=False)
     return figure_png(figure)

@@ -53,7 +53,7 @@ class Comparison:
         By how much the candidate is better, whichever direction of the metric is: as found, then with answers
         exchanged; NaN where there was nothing to count.
     images, groups
-        How many images, and how many groups that stand for themselves.
+        How many images, and how many of those that stand for themselves have anything to count.
     probability
         One-sided: the share of `differences` that favour the candidate at least as much as what was found.
     level
@@ -100,7 +100,7 @@ class Loss:
     tolerance
         How much may be lost, in the metric's unit.
     groups
-        How many units it rests on.
+        How many units it rests on: those that have anything to count.
     verdict
         ``worse``: the loss is shown; ``kept``: that there is none is shown; else ``unknown``: so few cannot tell.
     """
@@ -176,7 +176,8 @@ def compare_units(
     rounding = 1e-9 * max(1.0, abs(new), abs(old))
     # An exchange in which either has nothing to count speaks against the candidate.
     probability = float(np.mean(~(differences < differences[0] - rounding)))
-    return Comparison(metric, new, old, differences, images, candidate.units, probability, level)
+    units = carrying(metric, candidate, champion)
+    return Comparison(metric, new, old, differences, images, units, probability, level)
 
 
 def find_loss(
@@ -192,6 +193,10 @@ def find_loss(
 ) -> Loss:
     """Tell whether a candidate loses more than `tolerance`: only what a paired bootstrap shows counts.
 
+    A champion that rightly answered nothing, where there is nothing, has lost nothing: what the candidate invents
+    there counts against it, although the champion's score is absent; see
+    :attr:`~cytoray_analysis.tasks.metrics.Metric.faultless`.
+
     Parameters
     ----------
     level
@@ -199,18 +204,41 @@ def find_loss(
     """
     new, old = candidate.whole.get(metric), champion.whole.get(metric)
     verdict: Literal["worse", "kept", "unknown"] = "unknown"
-    if new is not None and old is not None and candidate.units >= FEW:
-        values = resampled([candidate, champion], metric, seed=seed, resamples=resamples)
-        gains = _gains(metric, *values)
-        allowed = max(corrected_level(candidate.units, level), 1 / (1 + resamples))
+    faultless = metric_named(metric).faultless
+    units = _evidence(metric, candidate) if faultless else carrying(metric, candidate, champion)
+    before = 1.0 if old is None and faultless else old
+    if new is not None and before is not None and units >= FEW:
+        values, others = _resampled_pair(metric, candidate, champion, seed=seed, resamples=resamples)
+        gains = _gains(metric, values, np.where(np.isnan(others) & faultless, 1.0, others))
+        allowed = max(corrected_level(units, level), 1 / (1 + resamples))
         lost, kept = (
             (1 + int(np.count_nonzero(~one))) / (1 + resamples) for one in (gains < -tolerance, gains >= -tolerance)
         )
-        if lost <= allowed and metric_named(metric).gain(new, old) < -tolerance:
+        if lost <= allowed and metric_named(metric).gain(new, before) < -tolerance:
             verdict = "worse"
         elif kept <= allowed:
             verdict = "kept"
-    return Loss(name, metric, new, old, tolerance, candidate.units, verdict)
+    return Loss(name, metric, new, old, tolerance, units, verdict)
+
+
+def carrying(metric: str, *models: UnitScores) -> int:
+    """Return how many units are evidence: those that have anything to count of the score, of each model."""
+    return min(_evidence(metric, one) for one in models)
+
+
+def _evidence(metric: str, model: UnitScores) -> int:
+    return model.carrying(metric) if metric in model.of else 0
+
+
+def _resampled_pair(
+    metric: str, candidate: UnitScores, champion: UnitScores, *, seed: int, resamples: int
+) -> tuple[Numbers, Numbers]:
+    """Draw the same units for both; a champion that lacks the score has none in any draw."""
+    if metric in champion.of:
+        values, others = resampled([candidate, champion], metric, seed=seed, resamples=resamples)
+        return values, others
+    (values,) = resampled([candidate], metric, seed=seed, resamples=resamples)
+    return values, np.full(resamples, np.nan)
 
 
 def _gains(metric: str, new: Numbers, old: Numbers) -> Numbers:

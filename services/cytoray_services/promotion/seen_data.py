@@ -90,9 +90,17 @@ def image_digests(dataset: Dataset) -> dict[str, Path]:
     told apart by their boxes, the frames of a movie are images of their own.
     """
     found: dict[str, Path] = {}
+    for path, digests in digests_of_images(dataset).items():
+        for digest in digests:
+            found.setdefault(digest, path)
+    return found
+
+
+def digests_of_images(dataset: Dataset) -> dict[Path, tuple[str, ...]]:
+    """Return the digests of the pixels of each image file, as :func:`image_digests` has them."""
+    found: dict[Path, tuple[str, ...]] = {}
     for items in dataset.images:
-        for digest in _digests(dataset, items):
-            found.setdefault(digest, items[0].image)
+        found[items[0].image] = (*found.get(items[0].image, ()), *_digests(dataset, items))
     return found
 
 

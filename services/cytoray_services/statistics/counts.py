@@ -27,6 +27,7 @@ Values = Mapping[str, Callable[[Numbers], Numbers]]
 Counted = tuple[Numbers, Values]
 
 _BINS = 15  # of the expected calibration error, as the task takes it
+_ALONE_AT_ONCE = 2_000_000  # weights in memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,14 @@ class UnitScores:
     units: int
     counted: frozenset[str]
     of: Mapping[str, Weighted]
+
+    def carrying(self, metric: str) -> int:
+        """Return how many units have anything to count of a score: an image without cells is no evidence."""
+        at_once = max(1, _ALONE_AT_ONCE // max(self.units, 1))
+        return sum(
+            int(np.isfinite(self.of[metric](np.eye(min(at_once, self.units - start), self.units, start))).sum())
+            for start in range(0, self.units, at_once)
+        )
 
 
 def unit_scores(

@@ -28,7 +28,7 @@ class Interval:
     low, high
         Its ends.
     units
-        How many images, movies or groups it rests on.
+        How many images, movies or groups it rests on: those that have anything to count of the score.
     """
 
     low: float
@@ -61,7 +61,7 @@ def score_intervals(
     Returns
     -------
     dict
-        By score. Empty with fewer than two units.
+        By score; without those that fewer than two units have anything of.
     """
     return intervals_of(unit_scores(answers, truths, units, score), seed=seed)
 
@@ -72,14 +72,14 @@ def intervals_of(scores: UnitScores, *, seed: int = 0) -> dict[str, Interval]:
         return {}
     resamples = _RESAMPLES if scores.units <= _MANY else _RESAMPLES_OF_MANY
     drawn = resampled_scores([scores], list(scores.of), seed=seed, resamples=resamples)[0]
-    found = {name: ends(values, scores.units) for name, values in drawn.items()}
+    found = {name: ends(values, scores.carrying(name)) for name, values in drawn.items()}
     return {name: interval for name, interval in found.items() if interval is not None}
 
 
 def ends(drawn: NDArray[np.float64], units: int) -> Interval | None:
-    """Return the interval of a bootstrap distribution, widened for few units; None where it has no value."""
+    """Return the interval of a bootstrap distribution, widened for few units; None of fewer than two, or no value."""
     known = drawn[np.isfinite(drawn)]
-    if not known.size:
+    if units < 2 or not known.size:
         return None
     share = corrected_level(units, (1 - CONFIDENCE) / 2)
     low, high = np.quantile(known, (share, 1 - share))

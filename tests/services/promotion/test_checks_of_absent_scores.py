@@ -24,16 +24,21 @@ def test_a_candidate_without_a_score_does_not_pass(champion: Evaluation | None) 
     assert check_better(None, evaluation(0.5)).passed
 
 
-def test_a_subgroup_that_only_one_can_be_judged_by_cannot_be_told() -> None:
+def test_what_is_invented_where_the_champion_rightly_answers_nothing_is_a_loss() -> None:
     empty, cell = np.zeros((8, 8), np.int32), np.zeros((8, 8), np.int32)
     cell[2:5, 2:5] = 1
     score, truths = get_task("segmentation").score, [empty] * 8
     inventing, silent = (unit_scores(answers, truths, range(8), score) for answers in ([cell] * 8, [empty] * 8))
     loss = find_loss("kind = empty", "ap50", inventing, silent, 0.02, level=0.05)
-    assert (loss.candidate, loss.champion, loss.verdict) == (0.0, None, "unknown")
+    assert (loss.candidate, loss.champion, loss.groups, loss.verdict) == (0.0, None, 8, "worse")
     check = check_losses("subgroups", [loss], "")
-    assert check.passed
-    assert check.reason.endswith("cannot tell whether it loses: kind = empty (ap50 0.000 after –, over 8)")
+    assert not check.passed
+    assert check.reason.endswith("kind = empty (ap50 0.000 after –, over 8)")
+    assert find_loss("kind = empty", "ap50", silent, inventing, 0.02, level=0.05).verdict == "unknown"
+    # Few images cannot show it, and a precision that a silent champion lacks is no merit of it.
+    few = unit_scores([cell] * 3 + [empty] * 5, truths, range(8), score)
+    assert find_loss("kind = empty", "ap50", few, silent, 0.02, level=0.05).verdict == "unknown"
+    assert find_loss("precision50", "precision50", inventing, silent, 0.02, level=0.05).verdict == "unknown"
 
 
 def test_a_resample_without_anything_to_count_favours_none() -> None:

@@ -122,6 +122,17 @@ def test_models_are_exchanged_although_only_one_answers_a_class(resamples: int) 
             assert sorted(map(tuple, pairs.round(9))) == sorted(map(tuple, np.round(possible, 9)))
 
 
+def test_images_without_a_cell_are_no_evidence() -> None:
+    random = np.random.default_rng(3)
+    truths = [random.integers(0, 3, 40 if number < 5 else 0) for number in range(40)]
+    right, wrong = [np.eye(3)[truth] for truth in truths], [np.eye(3)[(truth + 1) % 3] for truth in truths]
+    found = compare("accuracy", (right, truths), (wrong, truths), range(40), CLASSIFICATION.score, resamples=4000)
+    assert (found.gain, found.images, found.groups, found.better) == (1.0, 40, 5, False)
+    worse, better = (unit_scores(answers, truths, range(40), CLASSIFICATION.score) for answers in (wrong, right))
+    loss = find_loss("kind = a", "accuracy", worse, better, 0.02, level=0.05)
+    assert (loss.groups, loss.verdict) == (5, "unknown")
+
+
 def test_copies_of_one_image_are_no_further_evidence_when_they_are_one_group() -> None:
     single = compared(0.9, images=8, seed=1)
     random = np.random.default_rng(1)

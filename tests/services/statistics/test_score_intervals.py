@@ -62,3 +62,16 @@ def test_few_units_are_warned_of() -> None:
     assert shown(0.5, Interval(0.4, 0.6, 5)) == "0.500 (0.400 to 0.600?)"
     assert shown(0.5, Interval(0.4, 0.6, 6)) == "0.500 (0.400 to 0.600)"
     assert score_intervals([np.eye(2)], [np.array([0, 1])], [0], TASK.score) == {}
+
+
+def test_images_without_anything_to_count_are_no_evidence() -> None:
+    """Of 40 images five have a cell of the rare class, or one: 40 is not what its recall rests on."""
+    random = np.random.default_rng(0)
+    for rare, known in ((5, True), (1, False)):
+        truths = [np.repeat([0, 1], [10, 10 if number < rare else 0]) for number in range(40)]
+        answers = [np.eye(2)[np.where(random.random(len(one)) < 0.8, one, 1 - one)] for one in truths]
+        intervals = score_intervals(answers, truths, range(40), TASK.score)
+        assert (intervals["accuracy"].units, intervals["accuracy"].few) == (40, False)
+        assert ("recall/b" in intervals) == known
+        if known:
+            assert (intervals["recall/b"].units, intervals["recall/b"].few) == (5, True)

@@ -19,6 +19,7 @@ from cytoray_services.settings import load_settings
 from cytoray_training.recipe import Recipe
 from cytoray_training.search.folds import split_folds, spread_of
 from cytoray_training.search.grouping import groups_of
+from cytoray_training.search.held_out import hold_out_test
 from cytoray_training.train import run_training
 
 MakeRecipe = Callable[..., Recipe]
@@ -188,3 +189,18 @@ def test_a_recipe_with_folds_reports_their_spread_and_registers_the_model_of_its
     folds = [json.loads((study / "members" / f"fold-{number}.json").read_text())["facts"] for number in (1, 2)]
     assert spread["mean"] == pytest.approx(np.mean([fold["test"]["pearson"] for fold in folds]))
     assert all(fold["test"] != fold["metrics"] for fold in folds)  # these are of the images that chose
+
+
+def test_copies_of_one_image_stay_together(tmp_path: Path) -> None:
+    def item(number: int, copy: str) -> Item:
+        image = tmp_path / f"{copy}{number:02}.tif"
+        image.write_bytes(bytes([number]))
+        return Item(image, tmp_path / f"{image.stem}-mask.tif", "val" if number < 8 else "train")
+
+    copied = Dataset(tmp_path, tuple(item(number, copy) for number in range(40) for copy in "ab"))
+    for part in (*split_folds(copied, 5), hold_out_test(copied)):
+        splits: dict[str, set[str]] = {}
+        for one in part.items:
+            splits.setdefault(one.image.stem[1:], set()).add(one.split)
+        assert all(len(found) == 1 for found in splits.values())
+        assert "test" in part.splits

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from cytoray_training.data_check import find_nothing_to_score
 from cytoray_training.plan import Plan
 from cytoray_training.publish import CHOSEN_BY
 from cytoray_training.search.cost import Cost
-from cytoray_training.search.grouping import column_of, groups_of, unit_of
+from cytoray_training.search.grouping import column_of, contents_of, groups_of, unit_of
 from cytoray_training.search.study import Member, Study, open_study
 
 CONFIDENCE = 0.95
@@ -68,16 +69,19 @@ def cross_validate(plan: Plan, settings: Settings, *, on: str = "local", fresh: 
     data = plan.recipe.data
     if data.folds is None:
         raise RecipeError("expected a number of folds, got none", field="data.folds")
+    contents = contents_of(plan.dataset)
     folds = split_folds(
         plan.dataset,
         data.folds,
         group=data.group_column,
         stratify=data.stratify,
         seed=_seed(plan),
+        contents=contents,
     )
     for number, dataset in enumerate(folds, start=1):
         _require_scores(plan, dataset, number)
-    units, unit = len(set(_groups(plan.dataset, data.group_column))), unit_of(plan.dataset, data.group_column)
+    units = len(set(_groups(plan.dataset, data.group_column, contents)))
+    unit = unit_of(plan.dataset, data.group_column)
     plain = plan.recipe.model_copy(update={"data": data.model_copy(update={"folds": None})})
     wanted = {"folds": data.folds, "group": data.group, "stratify": data.stratify, "parts": folds[0].splits}
     cost = Cost(f"{data.folds} folds and the final model", plain, data.folds + 1)
@@ -92,7 +96,7 @@ def cross_validate(plan: Plan, settings: Settings, *, on: str = "local", fresh: 
             scores.append(member.facts["test"])
             for name, value in member.facts["test"].items():
                 study.run.log_metrics({f"fold_{name}": value}, step=number)
-        ratio = float(np.mean([scored_over_trained(dataset, data.group_column) for dataset in folds]))
+        ratio = float(np.mean([scored_over_trained(dataset, data.group_column, contents) for dataset in folds]))
         spreads = {name: _described(spread) for name, spread in spread_of(scores, ratio).items()}
         study.run.log_metrics(
             {f"cv_{name}_{what}": value for name, spread in spreads.items() for what, value in spread.items()}, step=0
@@ -116,7 +120,13 @@ def cross_validate(plan: Plan, settings: Settings, *, on: str = "local", fresh: 
 
 
 def split_folds(
-    dataset: Dataset, folds: int, *, group: str | None = None, stratify: str | None = None, seed: int = 0
+    dataset: Dataset,
+    folds: int,
+    *,
+    group: str | None = None,
+    stratify: str | None = None,
+    seed: int = 0,
+    contents: Mapping[Path, str] | None = None,
 ) -> list[Dataset]:
     """Divide training and validation items into folds; of each returned data set one is the split ``test``.
 
@@ -137,6 +147,8 @@ def split_folds(
         Column of the manifest; strata are classes where no column is given.
     seed
         Of the order in which equal groups are dealt out.
+    contents
+        Of image files, copies of which stay together; None: they are hashed.
 
     Raises
     ------
@@ -144,7 +156,7 @@ def split_folds(
         A column is missing, or there are too few groups.
     """
     items = [item for item in dataset.items if item.split in _ROLES]
-    groups = _groups(dataset, group)
+    groups = _groups(dataset, group, contents_of(dataset) if contents is None else contents)
     if len(set(groups)) < folds:
         raise DatasetError(
             f"expected at least {folds} groups for {folds} folds, got {len(set(groups))} in {dataset.root}",
@@ -254,14 +266,14 @@ def _described(spread: Spread) -> dict[str, float]:
     return {"mean": spread.mean, "std": spread.std, "low": spread.low, "high": spread.high}
 
 
-def scored_over_trained(fold: Dataset, column: str | None) -> float:
+def scored_over_trained(fold: Dataset, column: str | None, contents: Mapping[Path, str] | None = None) -> float:
     """Return how many groups are scored over how many train."""
-    test, train = (len(set(groups_of(fold.split(split).items, column))) for split in ("test", "train"))
+    test, train = (len(set(groups_of(fold.split(split).items, column, contents))) for split in ("test", "train"))
     return test / train
 
 
-def _groups(dataset: Dataset, column: str | None) -> list[str]:
-    return groups_of([item for item in dataset.items if item.split in _ROLES], column)
+def _groups(dataset: Dataset, column: str | None, contents: Mapping[Path, str]) -> list[str]:
+    return groups_of([item for item in dataset.items if item.split in _ROLES], column, contents)
 
 
 def _seed(plan: Plan) -> int:

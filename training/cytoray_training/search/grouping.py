@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import networkx
 
 from cytoray_analysis.errors import DatasetError
 from cytoray_services.datasets import Dataset, Item
+from cytoray_services.datasets.content import content_digests, is_there
 
 _GROUP = "group"
 
 
-def groups_of(items: Sequence[Item], column: str | None = None) -> list[str]:
+def groups_of(
+    items: Sequence[Item], column: str | None = None, contents: Mapping[Path, str] | None = None
+) -> list[str]:
     """Name the group of each item.
 
     Items that share a value of the column are one group, and so are items that share an image or a truth.
@@ -24,6 +28,8 @@ def groups_of(items: Sequence[Item], column: str | None = None) -> list[str]:
     column
         Of the manifest; None: the group that the manifest gives (see :attr:`Item.group`, and the column ``group``),
         where it gives one.
+    contents
+        Of image files, as :func:`contents_of` returns them: copies of one file are one group.
 
     Raises
     ------
@@ -33,7 +39,7 @@ def groups_of(items: Sequence[Item], column: str | None = None) -> list[str]:
     values = [_given(item) for item in items] if column is None else column_of(items, column, "data.group")
     tied: networkx.Graph[tuple[str, str]] = networkx.Graph()
     for item, value in zip(items, values, strict=True):
-        ties = list(_ties(item, value))
+        ties = list(_ties(item, value, (contents or {}).get(item.image)))
         tied.add_node(ties[0])
         tied.add_edges_from((ties[0], other) for other in ties[1:])
     names: dict[tuple[str, str], str] = {}
@@ -41,6 +47,11 @@ def groups_of(items: Sequence[Item], column: str | None = None) -> list[str]:
         name = min((value for kind, value in part if kind == _GROUP), default=min(value for _, value in part))
         names |= dict.fromkeys(part, name)
     return [names["image", str(item.image)] for item in items]
+
+
+def contents_of(dataset: Dataset) -> dict[Path, str]:
+    """Return the digest of every image file that is there."""
+    return content_digests(dataset, (item.image for item in dataset.items if is_there(dataset, item.image)))
 
 
 def unit_of(dataset: Dataset, column: str | None = None) -> str:
@@ -68,8 +79,10 @@ def _given(item: Item) -> str:
     return item.group or item.row.get(_GROUP, "")
 
 
-def _ties(item: Item, group: str) -> Iterator[tuple[str, str]]:
+def _ties(item: Item, group: str, content: str | None) -> Iterator[tuple[str, str]]:
     yield "image", str(item.image)
+    if content:
+        yield "content", content
     if group:
         yield _GROUP, group
     if item.truth is not None:

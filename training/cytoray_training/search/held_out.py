@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cytoray_services.datasets import Dataset
 from cytoray_services.statistics import FEW
-from cytoray_training.search.grouping import groups_of
+from cytoray_training.search.grouping import contents_of, groups_of
 
 _SHARE = 5  # of so many groups one is held out
 
@@ -28,7 +28,7 @@ def hold_out_test(dataset: Dataset, column: str | None = None, *, seed: int = 0)
     """
     if "test" in dataset.splits:
         return dataset
-    groups = groups_of(dataset.items, column)
+    groups = groups_of(dataset.items, column, contents_of(dataset))
     members: dict[str, list[int]] = {}
     for at, group in enumerate(groups):
         members.setdefault(group, []).append(at)

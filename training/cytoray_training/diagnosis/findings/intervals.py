@@ -88,7 +88,7 @@ def _of_images(ending: Ending) -> UnitScores:
     images, members = of_split(ending.images, "val"), members_of(image_units(ending, "val"))
     objects = np.array([max(image.objects, 1) for image in images], dtype=np.float64)
     scored = objects * np.array([image.score for image in images])
-    held, sums = np.bincount(members, weights=objects), np.bincount(members, weights=scored)
+    held, sums = (np.bincount(members, weights=each).astype(np.float64) for each in (objects, scored))
     whole = {ending.metric: float(sums.sum() / held.sum())}
     return UnitScores(whole, len(held), frozenset(whole), {ending.metric: ratio_of(sums, held)})
 
