@@ -28,7 +28,7 @@ from cytoray_services.settings import load_settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cytoray_services.datasets import Dataset
+    from cytoray_services.datasets import Dataset, DataSource
     from cytoray_services.evaluation import Evaluation
     from cytoray_services.registry import ModelVersion
     from cytoray_services.settings import Settings
@@ -148,10 +148,17 @@ def _seen(version: ModelVersion | None, part: Dataset, settings: Settings) -> It
     for split, did in (("train", "trained the model"), ("val", "chose the model's epoch, decoding and calibration")):
         known = len(here.keys() & seen.images.get(split, frozenset()))
         if known:
-            yield (
-                f"{known} of {len(here)} images {did}, so that the scores are too good: judge it by others, such as "
-                "--split test"
-            )
+            yield f"{known} of {len(here)} images {did}, so that the scores are too good: {_others(part, seen.source)}"
+
+
+def _others(part: Dataset, trained_on: DataSource) -> str:
+    """Say by which images to judge instead."""
+    if part.splits != ("test",):
+        return "judge it by others, such as --split test"
+    columns = [name for name in trained_on.groups if name in part.items[0].row]
+    if part.derived_test and columns and part.group_column not in columns:
+        return f"the training drew another split test, by the column {columns[0]}: add --column group={columns[0]}"
+    return "judge it by others"
 
 
 def _channels(evaluation: Evaluation) -> list[dict[str, Any]]:
