@@ -15,6 +15,7 @@ from cytoray_services.settings import Settings
 from cytoray_serving.app import served_models
 from cytoray_serving.assembly import Assembled, assemble
 from cytoray_serving.exchange import Answer, Question
+from cytoray_serving.front.entrance import Entrance
 from cytoray_serving.jobs.service import JobService
 from cytoray_serving.replica import LoadedModel, ReplicaOptions, load_model
 from cytoray_serving.routes import SHARED
@@ -99,8 +100,9 @@ def asker(service: Assembled) -> Ask:
 
     def ask(method: str, path: str, **options: Any) -> httpx.Response:
         async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(service.api, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            entrance = Entrance(service.api, secret=None, rules=lambda: service.rules)
+            transport = httpx.ASGITransport(entrance, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 return await client.request(method, path, **options)
 
         return asyncio.run(send())

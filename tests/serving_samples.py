@@ -109,7 +109,7 @@ WRONG_REQUESTS = {
     ),
     "malformed form": WrongRequest(400, "RequestError", b"--x", "multipart/form-data"),
     "unknown answer": WrongRequest(406, "NotAcceptableError", GOOD, accept="video/mp4"),
-    "malformed accept": WrongRequest(400, "RequestError", GOOD, accept="image"),
+    "malformed accept": WrongRequest(406, "NotAcceptableError", GOOD, accept="image"),
 }
 
 

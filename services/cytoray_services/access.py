@@ -10,7 +10,7 @@ from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from cytoray_analysis.errors import ForbiddenError, UnauthorizedError
-from cytoray_services.tokens import SCOPES, Scope, TokenFile
+from cytoray_services.tokens import SCOPES, Scope, Token, TokenFile
 
 # It declares the scheme in the OpenAPI document; Access.check reads the header, here as for gRPC.
 _BEARER = HTTPBearer(
@@ -57,6 +57,17 @@ class Access:
     def __init__(self, tokens: TokenFile | None) -> None:
         self._tokens = tokens
 
+    def known(self, authorization: str | None) -> None:
+        """Refuse who has no valid token, whatever a token may allow.
+
+        Raises
+        ------
+        UnauthorizedError
+            There is no token, or it is unknown, revoked or expired.
+        """
+        if self._tokens is not None:
+            self._token(authorization, self._tokens)
+
     def check(self, authorization: str | None, scope: Scope) -> Caller:
         """Return who asks.
 
@@ -76,6 +87,17 @@ class Access:
         """
         if self._tokens is None:
             return Caller("local", SCOPES)
+        token = self._token(authorization, self._tokens)
+        if not token.allows(scope):
+            raise ForbiddenError(
+                f"expected a token with the scope {scope}, got {', '.join(token.scopes)}",
+                field="Authorization",
+                hint="ask the operator for a token with that scope",
+            )
+        return Caller(token.name, token.scopes, token.team, token.id)
+
+    @staticmethod
+    def _token(authorization: str | None, tokens: TokenFile) -> Token:
         kind, _, text = (authorization or "").strip().partition(" ")
         if kind.lower() != "bearer" or not text:
             raise UnauthorizedError(
@@ -85,20 +107,14 @@ class Access:
                 field="Authorization",
                 hint="send the header Authorization: Bearer cyt_…; cytoray tokens create makes tokens",
             )
-        token = self._tokens.find(text.strip())
+        token = tokens.find(text.strip())
         if token is None:
             raise UnauthorizedError(
                 "expected a valid token, got one that is unknown, revoked or expired",
                 field="Authorization",
                 hint="ask the operator for a new one",
             )
-        if not token.allows(scope):
-            raise ForbiddenError(
-                f"expected a token with the scope {scope}, got {', '.join(token.scopes)}",
-                field="Authorization",
-                hint="ask the operator for a token with that scope",
-            )
-        return Caller(token.name, token.scopes, token.team, token.id)
+        return token
 
     def require(self, scope: Scope) -> Callable[..., Awaitable[Caller]]:
         """Return the FastAPI dependency that lets only callers with a scope pass.

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import socket
+import sys
 import tempfile
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +24,7 @@ from cytoray_services.tokens import read_tokens, tokens_path
 from cytoray_serving.autoscaling import scaling
 from cytoray_serving.cluster import ENVIRONMENT
 from cytoray_serving.deployments import Gateway, Replica
+from cytoray_serving.front.limits import ADDRESS, Front, FrontLimits
 from cytoray_serving.open_inference.grpc import SERVICER
 from cytoray_serving.routes import SHARED, Served
 from cytoray_serving.service_config import ModelConfig, ServiceConfig, SharedConfig, fitted
@@ -35,6 +41,9 @@ _EXAMPLES: dict[TruthKind, str] = {
     "class": "-F image=@image.tif -F masks=@masks.tif",
     "lineage": "-o lineage.zip -F image=@movie.tif -F masks=@masks.tif",
 }
+_OWN = "127.0.0.1"
+_OWN_ADDRESSES = (_OWN, "localhost", "::1")
+_READY_SECONDS = 300.0
 _ONGOING = 16  # requests that a replica holds
 _GATEWAY_ONGOING = 4096  # the gateway has limits of its own, in megapixels and bytes
 _VERSIONS_HELD = 3  # by a replica of one model: the champion, a canary, a shadow
@@ -103,7 +112,7 @@ def name_models(references: Sequence[str], bundle_names: Mapping[str, str] | Non
     return tuple(served)
 
 
-def prepare_environment(largest_body: int) -> Path:
+def prepare_environment(largest_body: int, front: FrontLimits, host: str) -> Path:
     """Set Ray Serve's switches; must run before anything imports Ray, and is inherited by Ray's processes.
 
     Ports and sockets are fixed by default; each instance gets its own here, so that several run beside each other.
@@ -113,6 +122,8 @@ def prepare_environment(largest_body: int) -> Path:
     ----------
     largest_body
         Bytes of the largest message over gRPC.
+    front, host
+        Limits of the front, and where it listens; gateways themselves listen on this machine's own address.
 
     Returns
     -------
@@ -135,9 +146,28 @@ def prepare_environment(largest_body: int) -> Path:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
     }
+    switches |= Front(front, secrets.token_urlsafe(32), host).variables()
+    switches |= {"RAY_SERVE_HAPROXY_BINARY_PATH": haproxy_launcher(), ADDRESS: _OWN}
     for name, value in switches.items():
         os.environ.setdefault(name, value)
     return Path(folder)
+
+
+def haproxy_launcher() -> str:
+    """Return the program that Ray Serve starts in place of HAProxy: see :mod:`cytoray_serving.front.launcher`.
+
+    Raises
+    ------
+    PlatformError
+        It is not installed beside this Python.
+    """
+    found = Path(sys.executable).with_name("cytoray-haproxy")
+    if not found.exists():
+        raise PlatformError(
+            f"expected {found}, which starts the proxy of the service, and it is not there",
+            hint="install Cytoray again: pip install -e '.[serve]'",
+        )
+    return str(found)
 
 
 def start_service(
@@ -179,7 +209,7 @@ def start_service(
     cores = os.cpu_count() or 1
     most = sum(one.replicas.most for one in config.models) + (config.shared.replicas.most if config.shared else 0)
     least = sum(one.replicas.least for one in config.models)
-    folder = prepare_environment(config.limits.body_megabytes * 2**20)
+    folder = prepare_environment(config.limits.body_megabytes * 2**20, config.front, host)
     from ray import serve
     from ray.serve.config import HTTPOptions, gRPCOptions
     from ray.serve.schema import LoggingConfig
@@ -191,7 +221,7 @@ def start_service(
             include_dashboard=False,
             log_to_driver=True,
             logging_level=logging.WARNING,
-            _node_ip_address="127.0.0.1" if host in ("127.0.0.1", "localhost") else None,
+            _node_ip_address=_OWN if host in _OWN_ADDRESSES else None,
         )
         config = fitted(
             config,
@@ -201,9 +231,11 @@ def start_service(
         )
         quiet = LoggingConfig(log_level="ERROR", enable_access_log=False)
         grpc = None if grpc_port is None else gRPCOptions(port=grpc_port, grpc_servicer_functions=[SERVICER])
-        serve.start(http_options=HTTPOptions(host=host, port=port), grpc_options=grpc, logging_config=quiet)
+        serve.start(http_options=HTTPOptions(host=_OWN, port=port), grpc_options=grpc, logging_config=quiet)
         application = build_application(served, settings=settings, config=config)
         serve.run(application, name=APPLICATION, route_prefix="/", logging_config=quiet)
+        shown = _shown(host)
+        _require_ready(f"http://{shown}:{port}")
     except CytorayError:
         stop_service(folder)
         raise
@@ -215,7 +247,6 @@ def start_service(
     except BaseException:
         stop_service(folder)
         raise
-    shown = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not listened on
     url = f"http://{shown}:{port}"
     name, kind = (served[0].names[-1], kinds[0]) if served else ("MODEL", "labels")
     example = example_request(url, name, kind, token=not config.insecure_local)
@@ -311,9 +342,13 @@ def build_application(served: Sequence[Served], *, settings: Settings, config: S
 
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a TCP port that nothing listens on."""
-    with socket.socket() as probe:
+    with socket.socket(_family(host)) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _graphics_cards() -> float:
@@ -322,8 +357,37 @@ def _graphics_cards() -> float:
     return float(ray.cluster_resources().get("GPU", 0.0))  # type: ignore[no-untyped-call]
 
 
+def _shown(host: str) -> str:
+    """Return a host as addresses name it."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not listened on
+        return _OWN
+    return f"[{host}]" if ":" in host else host
+
+
+def _require_ready(url: str) -> None:
+    """Wait until every model that keeps a replica answers through the front, as callers will ask it.
+
+    Raises
+    ------
+    PlatformError
+        None does within five minutes.
+    """
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    ends, said = time.monotonic() + _READY_SECONDS, ""
+    while time.monotonic() < ends:
+        try:
+            with direct.open(f"{url}/health/ready", timeout=10):
+                return
+        except OSError as error:
+            said = error.read().decode(errors="replace") if isinstance(error, urllib.error.HTTPError) else str(error)
+        time.sleep(0.5)
+    raise PlatformError(
+        f"the models did not answer within {_READY_SECONDS:g} s: {said[:500]}", hint="the log above says why"
+    )
+
+
 def _require_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
+    with socket.socket(_family(host)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -17,6 +17,7 @@ from cytoray_services.rollouts.leader import Report
 from cytoray_services.telemetry import JobWatch, SeenJob, job_metrics, serving_metrics
 from cytoray_services.tokens import TokenFile, tokens_path
 from cytoray_serving.dispatch import Deployment, Dispatch
+from cytoray_serving.front.rules import HeldBytes, Rules, own_names
 from cytoray_serving.gateway import create_api
 from cytoray_serving.jobs.request import JobStatus
 from cytoray_serving.jobs.routes import Jobs, job_routes
@@ -39,12 +40,13 @@ _ANSWER_SECONDS = 5.0  # for the steward to answer
 
 @dataclass(frozen=True)
 class Assembled:
-    """A gateway: its application, and what is behind it."""
+    """A gateway: its application, what is behind it, and what is asked of requests in front of it."""
 
     api: FastAPI
     dispatch: Dispatch
     routes: Routes
     access: Access
+    rules: Rules
     metrics: CollectorRegistry
 
 
@@ -140,10 +142,8 @@ def assemble(
     )
     protocol = open_inference_routes(
         dispatch,
-        largest_body=config.limits.body_megabytes * 2**20,
         require_ready=dispatch.require_ready,
         guard=[Depends(access.require("predict"))],
-        holding=dispatch.waiting.body,
     )
     api = create_api(
         dispatch,
@@ -154,7 +154,15 @@ def assemble(
         routers=(jobs, protocol),
         background=background,
     )
-    return Assembled(api, dispatch, routes, access, registry)
+    rules = Rules(
+        access.known,
+        config.limits.body_megabytes * 2**20,
+        HeldBytes(config.limits.bodies_megabytes * 2**20),
+        limits=config.front,
+        refused=dispatch.refused,
+        names=own_names(config.public_names) if config.insecure_local else None,
+    )
+    return Assembled(api, dispatch, routes, access, rules, registry)
 
 
 def _seen(status: JobStatus) -> SeenJob:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,14 +12,12 @@ from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from cytoray_analysis.errors import ImageTooLargeError, RequestError
+from cytoray_analysis.errors import RequestError
 from cytoray_analysis.selection import EACH, FORMS, Selection, merge, selection_error, selection_of
 from cytoray_serving.exchange import Question
-from cytoray_serving.requests import declared_length
 from cytoray_serving.schema import UriQuestion
 
 _BINARY = {"type": "string", "format": "binary"}
-_LARGEST_JSON = 2**24
 _CHOICES = tuple(Selection.model_fields)
 _FIELDS = ("image", "masks", "boxes", "segmentation", *_CHOICES)
 
@@ -72,30 +70,23 @@ REQUEST_BODY: dict[str, Any] = {
 }
 
 
-async def read_question(request: Request, accept: str | None, limit: int) -> Question | UriQuestion:
-    """Read what is asked out of a request.
+async def read_question(request: Request, accept: str | None) -> Question | UriQuestion:
+    """Read what is asked out of a request; its body is limited by :mod:`cytoray_serving.front.entrance`.
 
     Parameters
     ----------
     accept
         The header that chooses the answer's form.
-    limit
-        Bytes of the largest body.
 
     Raises
     ------
-    ImageTooLargeError
-        The body is larger.
     RequestError
         It holds no image, or is no form that can be read.
     """
     chosen = _chosen_in_address(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    declared = declared_length(request) or 0
-    if declared > limit:
-        raise _too_large(declared, limit)
     if kind == "application/json":
-        asked = _uri_question(b"".join([part async for part in _limited(request, min(limit, _LARGEST_JSON))]))
+        asked = _uri_question(await request.body())
         if asked.format is not None and asked.output is None:
             raise RequestError(
                 "expected no format for an answer that is sent back, which the header Accept chooses the form of",
@@ -105,10 +96,10 @@ async def read_question(request: Request, accept: str | None, limit: int) -> Que
         _require_one_series(selection := merge(chosen, asked.selection), job=asked.output is not None)
         return asked.model_copy(update=dict(selection))
     if kind == "multipart/form-data":
-        question = await _read_form(request, accept, limit)
+        question = await _read_form(request, accept)
     elif kind.startswith("image/") or kind in ("", "application/octet-stream", "application/x-www-form-urlencoded"):
         # curl --data-binary says x-www-form-urlencoded when it is not told otherwise.
-        question = Question(b"".join([part async for part in _limited(request, limit)]), accept)
+        question = Question(await request.body(), accept)
     else:
         raise RequestError(
             f"expected an image, multipart/form-data or application/json, got the content type {kind!r}",
@@ -168,18 +159,9 @@ def _uri_question(body: bytes) -> UriQuestion:
         ) from error
 
 
-async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    received = 0
-    async for part in request.stream():
-        received += len(part)
-        if received > limit:
-            raise _too_large(received, limit)
-        yield part
-
-
-async def _read_form(request: Request, accept: str | None, limit: int) -> Question:
+async def _read_form(request: Request, accept: str | None) -> Question:
     try:
-        form = await MultiPartParser(request.headers, _limited(request, limit), max_files=4, max_fields=128).parse()
+        form = await MultiPartParser(request.headers, request.stream(), max_files=4, max_fields=128).parse()
     except MultiPartException as error:
         raise RequestError(f"the form in the body is malformed: {error.message}", field="body") from error
     try:
@@ -235,11 +217,3 @@ async def _text(value: UploadFile | str | None, name: str) -> str | None:
         return (await value.read()).decode()
     except UnicodeDecodeError as error:
         raise RequestError(f"expected {name} to be text in UTF-8: {error}", field=name) from error
-
-
-def _too_large(size: int, limit: int) -> ImageTooLargeError:
-    return ImageTooLargeError(
-        f"expected a body of at most {limit} bytes, got {size} or more",
-        field="body",
-        hint="cut the image, or use cytoray predict without --url, which reads it piece by piece",
-    )

@@ -16,6 +16,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+HOOK = "cytoray_serving.front.hook:middlewares"
+
 # HAProxy in front and the throughput switches take an empty request from 3.3 to 0.7 ms (docs/benchmarks.md).
 ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -34,6 +36,11 @@ ENVIRONMENT = {
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": HOOK,
+    # Three that fail replace a proxy; ten seconds each by default.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    # Processes speak gRPC to each other, never through the proxy that http_proxy names.
+    "grpc_proxy": "",
 }
 
 

@@ -14,6 +14,7 @@ from cytoray_analysis.errors import CytorayError, OverloadedError, PlatformError
 from cytoray_serving.assembly import assemble
 from cytoray_serving.autoscaling import PER_REQUEST, WAITING
 from cytoray_serving.exchange import Answer, Question
+from cytoray_serving.front.rules import set_rules
 from cytoray_serving.open_inference.grpc import InferenceMethods
 from cytoray_serving.replica import Given, LoadedModel, ReplicaOptions, exact_reference, load_model
 from cytoray_serving.routes import Served
@@ -218,8 +219,9 @@ class Gateway(InferenceMethods):
             dispatch,
             authorize=lambda authorization: access.check(authorization, "predict"),
             require_ready=dispatch.require_ready,
-            holding=dispatch.waiting.body,
+            holding=self._assembled.rules.bodies.holding,
         )
+        set_rules(self._assembled.rules)
         if config.metrics_port is not None:
             start_http_server(config.metrics_port, registry=self._assembled.metrics)
 

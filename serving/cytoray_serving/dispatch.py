@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Mapping
@@ -47,6 +48,7 @@ _SMALL = 2**22  # bytes
 _QUICK = (b"II*\0", b"MM\0*", b"\x89PNG", b"\xff\xd8\xff")
 _IN_PASSING = Limits(frames=4)
 _MIRRORED = 4  # shadows that are asked at a time; more questions are not mirrored meanwhile
+_READY_SECONDS = 1.0  # that an answer about readiness holds
 _TRIES = 8  # about 13 seconds: longer than a replica takes to start again
 
 
@@ -100,6 +102,9 @@ class Dispatch:
         self._reports: list[Report] = []
         self._asked: Counter[tuple[str, str]] = Counter()
         self._mirrored: set[asyncio.Task[None]] = set()
+        self._readiness = asyncio.Lock()
+        self._ready_until = -math.inf
+        self._not_ready: PlatformError | None = None
 
     async def answer(
         self, model: str, version: str | None, question: Question, *, deadline: float | None = None
@@ -165,7 +170,25 @@ class Dispatch:
         return await self._routes.statuses()
 
     async def require_ready(self) -> None:
-        """Raise :class:`PlatformError` unless every model that keeps a replica has one that answers."""
+        """Raise :class:`PlatformError` unless every model that keeps a replica has one that answers.
+
+        Anybody may ask, as often as they like: the replicas are asked once a second at most.
+        """
+        async with self._readiness:
+            if time.monotonic() > self._ready_until:
+                self._not_ready = await self._look_whether_ready()
+                self._ready_until = time.monotonic() + _READY_SECONDS
+        if self._not_ready is not None:
+            raise self._not_ready
+
+    async def _look_whether_ready(self) -> PlatformError | None:
+        try:
+            await self._look_at_replicas()
+        except PlatformError as error:
+            return error
+        return None
+
+    async def _look_at_replicas(self) -> None:
         missing = [reference for reference, answers in (await self._alive()).items() if not answers]
         if missing:
             raise PlatformError(f"no replica of {', '.join(missing)} answers", hint="they are starting; try again")

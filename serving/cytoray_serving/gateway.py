@@ -24,7 +24,7 @@ from cytoray_serving.bodies import PARAMETERS, REQUEST_BODY, read_question
 from cytoray_serving.dispatch import Dispatch
 from cytoray_serving.headers import answer_headers, described
 from cytoray_serving.jobs.request import JobStatus
-from cytoray_serving.requests import declared_length, unless_gone
+from cytoray_serving.requests import unless_gone
 from cytoray_serving.schema import (
     ClassTable,
     FeatureCollection,
@@ -173,22 +173,22 @@ def create_api(
     async def answered(
         model: str, version: str | None, request: Request, accept: str | None, timeout: float | None
     ) -> Response:
-        limit = config.limits.body_megabytes * 2**20
-        with dispatch.waiting.body(declared_length(request) or limit):
-            try:
-                asked = await read_question(request, accept, limit)
-                if isinstance(asked, UriQuestion):
-                    if asked.output is not None:
-                        return _see_other(await submit(model, version, asked, request))
-                    asked = await asyncio.to_thread(fetch_question, asked, accept, config)
-            except CytorayError as error:
-                dispatch.refused(error)
-                raise
-            except ClientDisconnect:
-                dispatch.left()
-                raise
-            work = dispatch.answer(model, version, asked, deadline=timeout)
-            answer = await unless_gone(request, work)
+        if accept is not None:  # it may come in several lines
+            accept = ", ".join(request.headers.getlist("accept"))
+        try:
+            asked = await read_question(request, accept)
+            if isinstance(asked, UriQuestion):
+                if asked.output is not None:
+                    return _see_other(await submit(model, version, asked, request))
+                asked = await asyncio.to_thread(fetch_question, asked, accept, config)
+        except CytorayError as error:
+            dispatch.refused(error)
+            raise
+        except ClientDisconnect:
+            dispatch.left()
+            raise
+        work = dispatch.answer(model, version, asked, deadline=timeout)
+        answer = await unless_gone(request, work)
         return Response(answer.body, headers=answer_headers(answer))
 
     for router in routers:

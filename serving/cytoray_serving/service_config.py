@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cytoray_analysis.errors import RequestError
 from cytoray_services.configuration import read_configuration
+from cytoray_serving.front.limits import FrontLimits
 from cytoray_serving.places import Allowed
 from cytoray_serving.replica import ReplicaOptions
 
@@ -166,8 +167,11 @@ class ServiceConfig(_Frozen):
     metrics_port
         Where each gateway tells Prometheus of itself; there can be one gateway on a node then. Null for only under
         ``/metrics`` of the service, where any of several gateways answers.
-    limits, jobs
-        See there.
+    limits, front, jobs
+        See there. On a cluster `front` is read where Ray is started, from the variable CYTORAY_FRONT_LIMITS.
+    public_names
+        Hosts by which a service that asks for no token may be called besides this machine's own: of a tunnel, or of
+        JupyterHub.
     allowed
         The places that requests may name; none by default.
     insecure_local
@@ -185,6 +189,8 @@ class ServiceConfig(_Frozen):
     gateway_nodes: str | None = None
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
     limits: RequestLimits = RequestLimits()
+    front: FrontLimits = FrontLimits()
+    public_names: tuple[str, ...] = ()
     jobs: JobsConfig = JobsConfig()
     allowed: Allowed = Allowed()
     insecure_local: bool = False

@@ -1,4 +1,4 @@
-"""How much may wait: requests and megapixels of each model, and bytes of all, at one gateway."""
+"""How much may wait: requests and megapixels of each model, at one gateway."""
 
 from __future__ import annotations
 
@@ -30,33 +30,10 @@ class Waiting:
         self._megapixels: dict[str, float] = defaultdict(float)
         self._rates: dict[str, float] = {}
         self._answered: dict[str, float] = {}
-        self._bytes = 0
 
     def megapixels(self, model: str) -> float:
         """Return the megapixels of a model that are being answered or wait."""
         return self._megapixels[model]
-
-    @contextmanager
-    def body(self, size: int) -> Iterator[None]:
-        """Hold the bytes of a body while it is being read and answered.
-
-        Raises
-        ------
-        OverloadedError
-            The bodies that are held are as large as may be.
-        """
-        limit = self._limits.bodies_megabytes * 2**20
-        if self._bytes and self._bytes + size > limit:
-            raise OverloadedError(
-                f"expected at most {limit} bytes of requests at a time, got {self._bytes + size}",
-                field="body",
-                hint="try again later",
-            )
-        self._bytes += size
-        try:
-            yield
-        finally:
-            self._bytes -= size
 
     @contextmanager
     def request(self, model: str, megapixels: float) -> Iterator[None]:

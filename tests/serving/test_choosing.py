@@ -45,10 +45,22 @@ def test_accept_without_a_form_that_is_written_here_is_refused(accept: str) -> N
 
 
 @pytest.mark.parametrize(
-    "accept", ["image", "*/png", "image/", "image/tiff;q=2", "image/tiff;q=high", "image/tiff;q=nan"]
+    ("accept", "name"),
+    [
+        ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", "tif"),  # what Java's HttpURLConnection sends
+        ("application/json; charset=utf-8", "json"),
+        ('application/json;charset="UTF-8";q=0.9, image/tiff;q=0.1', "json"),
+        ("nonsense, application/json", "json"),
+        ("application/json;q=high, image/tiff;q=0.5", "tif"),
+    ],
 )
-def test_malformed_accept_is_refused(accept: str) -> None:
-    with pytest.raises(RequestError):
+def test_accept_is_read_as_clients_write_it(accept: str, name: str) -> None:
+    assert choose_form(accept, "labels").name == name
+
+
+@pytest.mark.parametrize("accept", ["image", "*/png", "image/"])
+def test_malformed_ranges_accept_nothing(accept: str) -> None:
+    with pytest.raises(NotAcceptableError):
         choose_form(accept, "labels")
 
 

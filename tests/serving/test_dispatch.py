@@ -167,14 +167,6 @@ def test_the_time_to_come_again_follows_from_how_fast_answers_came(monkeypatch: 
         assert waiting.retry_after("nuclei") == 60
 
 
-def test_bodies_are_held_up_to_a_limit() -> None:
-    waiting = Waiting(RequestLimits(bodies_megabytes=1))
-    with waiting.body(2**19), waiting.body(2**19), pytest.raises(OverloadedError), waiting.body(1):
-        pass
-    with waiting.body(2**21):  # alone it is taken
-        pass
-
-
 def test_an_image_that_is_too_large_is_refused_by_its_header(bundle_folder: Path) -> None:
     service = service_of(bundle_folder, InProcess(load_settings()))
     with pytest.raises(ImageTooLargeError, match="268 megapixels, got 300"):

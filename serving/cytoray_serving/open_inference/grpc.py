@@ -15,9 +15,8 @@ from typing import Any
 
 from cytoray_analysis.errors import CytorayError, RequestError
 from cytoray_serving.exchange import Answering, Question
-from cytoray_serving.open_inference.messages import InferenceRequest, InferenceResponse, Wanted
+from cytoray_serving.open_inference.messages import InferenceRequest, InferenceResponse, Wanted, error_text
 from cytoray_serving.open_inference.metadata import model_metadata, server_metadata
-from cytoray_serving.open_inference.rest import error_text
 from cytoray_serving.open_inference.tensors import Tensor, array_of_list, array_of_raw, raw_of_array
 from cytoray_serving.open_inference.translate import deadline_of, question_of, response_of
 
@@ -33,6 +32,8 @@ _CODES = {
     429: "RESOURCE_EXHAUSTED",
     503: "UNAVAILABLE",
 }
+OPEN_CALLS = ("ServerLive", "ServerReady")
+"""Calls that need no token."""
 _LONGEST_DETAILS = 2000  # they travel in HTTP/2 trailers, 8 KB in all
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -58,20 +59,27 @@ def _call(method: Method) -> Method:
         try:
             return await method(self, request, grpc_context)
         except CytorayError as error:
-            code = _CODES.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
-            return _refused(method, grpc_context, code, error_text(error))
+            return _refused(method, grpc_context, *status_of(error))
         except Exception:
             log.exception("unexpected error in the call %s", method.__name__)
-            return _refused(method, grpc_context, "INTERNAL", "the service failed to answer (its log says why)")
+            return _refused(
+                method, grpc_context, *status_of(CytorayError("the service failed to answer (its log says why)"))
+            )
 
     return call
 
 
-def _refused(method: Method, grpc_context: Any, code: str, details: str) -> Any:
+def status_of(error: CytorayError) -> tuple[Any, str]:
+    """Return the code and the details of a call that ends with an error."""
     from grpc import StatusCode  # type: ignore[import-untyped]
 
-    grpc_context.set_code(StatusCode[code])
-    grpc_context.set_details(details[:_LONGEST_DETAILS])
+    code = _CODES.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
+    return StatusCode[code], error_text(error)[:_LONGEST_DETAILS]
+
+
+def _refused(method: Method, grpc_context: Any, code: Any, details: str) -> Any:
+    grpc_context.set_code(code)
+    grpc_context.set_details(details)
     return getattr(_messages(), f"{method.__name__}Response")()
 
 

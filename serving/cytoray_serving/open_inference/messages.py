@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
-from cytoray_analysis.errors import ImageTooLargeError, RequestError
+from cytoray_analysis.errors import CytorayError, ImageTooLargeError, RequestError
 from cytoray_serving.open_inference.tensors import MOST_AXES, Tensor, array_of_list, array_of_raw, raw_of_array
 
 LARGEST_JSON = 2**24  # bytes; as Python objects they take ten times as much
@@ -204,43 +204,6 @@ def write_response(response: InferenceResponse, request: InferenceRequest) -> tu
     return b"".join((head, *parts)), len(head) if parts else None
 
 
-def decompress(body: bytes, coding: str | None, limit: int) -> bytes:
-    """Undo the ``Content-Encoding`` of a body.
-
-    Parameters
-    ----------
-    coding
-        The header; None for none.
-    limit
-        Most bytes that may come out.
-
-    Raises
-    ------
-    RequestError
-        The coding is unknown, or the body is damaged.
-    ImageTooLargeError
-        More would come out.
-    """
-    name = (coding or "identity").strip().lower()
-    if name == "identity":
-        return body
-    if name not in _CODINGS:
-        raise RequestError(
-            f"expected a body that is compressed with {' or '.join(_CODINGS)} or not at all, got {name!r}",
-            field="Content-Encoding",
-        )
-    decoder = zlib.decompressobj(_CODINGS[name])
-    try:
-        plain = decoder.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise RequestError(f"the body is no {name} data: {error}", field="Content-Encoding") from error
-    if len(plain) > limit:
-        raise ImageTooLargeError(f"expected a body of at most {limit} bytes once it is decompressed", field="body")
-    if not decoder.eof or decoder.unused_data:
-        raise RequestError(f"the {name} data of the body ends too early or goes on too long", field="Content-Encoding")
-    return plain
-
-
 def compress(body: bytes, accepted: str | None) -> tuple[bytes, str | None]:
     """Compress a body as the first known coding of an ``Accept-Encoding`` header says; None where it names none."""
     for part in (accepted or "").lower().split(","):
@@ -296,3 +259,8 @@ def _listed(output: Tensor) -> list[Any]:
         )
     values: list[Any] = output.values.ravel().tolist()
     return values
+
+
+def error_text(error: CytorayError) -> str:
+    """Return an error as one line: the protocol has no other field for its hint."""
+    return error.message if error.hint is None else f"{error.message} ({error.hint})"

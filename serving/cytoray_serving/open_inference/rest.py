@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
@@ -12,7 +11,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
-from cytoray_analysis.errors import CytorayError, ImageTooLargeError
+from cytoray_analysis.errors import CytorayError
 from cytoray_services.http_errors import refusal_headers
 from cytoray_serving.exchange import Answer, Answering, Question
 from cytoray_serving.open_inference.messages import (
@@ -20,7 +19,7 @@ from cytoray_serving.open_inference.messages import (
     RequestBody,
     ResponseBody,
     compress,
-    decompress,
+    error_text,
     parse_request,
     write_response,
 )
@@ -38,7 +37,7 @@ from cytoray_serving.open_inference.metadata import (
     server_metadata,
 )
 from cytoray_serving.open_inference.translate import deadline_of, question_of, response_of
-from cytoray_serving.requests import declared_length, unless_gone
+from cytoray_serving.requests import unless_gone
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 _TEXT = {"type": "string"}
@@ -67,25 +66,19 @@ _REFUSED: dict[int, str] = {
 def open_inference_routes(
     answering: Answering,
     *,
-    largest_body: int,
     guard: Sequence[Any] = (),
     require_ready: Callable[[], Awaitable[object]] | None = None,
-    holding: Callable[[int], AbstractContextManager[object]] = nullcontext,
 ) -> APIRouter:
-    """Return the routes of the protocol.
+    """Return the routes of the protocol; bodies are limited and unpacked by :mod:`cytoray_serving.front.entrance`.
 
     Parameters
     ----------
     answering
         What answers.
-    largest_body
-        Bytes of the largest body, decompressed.
     guard
         Dependencies that refuse who may not ask; whether the server lives and is ready may be asked by all.
     require_ready
         Raises what keeps the service from answering; None asks every model for its status.
-    holding
-        Given the bytes of a body, says whether there is room for them, and keeps it while the body is held.
     """
     router = APIRouter(prefix="/v2", tags=["open inference protocol"], route_class=_Route)
     guarded: dict[str, Any] = {"dependencies": list(guard)}
@@ -115,7 +108,7 @@ def open_inference_routes(
         parameters = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names]
         shared = guarded | {"openapi_extra": {"parameters": parameters}}
         _add_descriptions(router, place, answering, shared | {"responses": _refusals(400, 401, 403, 404, 429, 503)})
-        _add_inference(router, place, answering, largest_body, holding, shared)
+        _add_inference(router, place, answering, shared)
     return router
 
 
@@ -146,8 +139,6 @@ def _add_inference(
     router: APIRouter,
     place: str,
     answering: Answering,
-    largest_body: int,
-    holding: Callable[[int], AbstractContextManager[object]],
     shared: dict[str, Any],
 ) -> None:
     """Add what a model is asked with."""
@@ -162,25 +153,21 @@ def _add_inference(
     async def infer(
         request: Request,
         inference_header_content_length: Annotated[str | None, Header(description="Bytes of JSON.")] = None,
-        content_encoding: Annotated[str | None, Header(description="gzip or deflate.")] = None,
         accept_encoding: Annotated[str | None, Header(description="gzip or deflate.")] = None,
     ) -> Response:
         """Answer tensors with tensors."""
         model, version = _named(request)
-        declared = declared_length(request) if content_encoding is None else None
-        with holding(largest_body if declared is None else declared):
-            body = await _read_body(request, largest_body)
-            status = await answering.status(model, version)
+        body = await request.body()
+        status = await answering.status(model, version)
 
-            def read() -> tuple[InferenceRequest, Question]:
-                plain = decompress(body, content_encoding, largest_body)
-                asked = parse_request(plain, inference_header_content_length)
-                return asked, question_of(asked, status)
+        def read() -> tuple[InferenceRequest, Question]:
+            asked = parse_request(body, inference_header_content_length)
+            return asked, question_of(asked, status)
 
-            asked, question = await run_in_threadpool(read)
-            work = answering.answer(model, version, question, deadline=deadline_of(asked))
-            answer = await unless_gone(request, work)
-            return await run_in_threadpool(_written, answer, asked, accept_encoding)
+        asked, question = await run_in_threadpool(read)
+        work = answering.answer(model, version, question, deadline=deadline_of(asked))
+        answer = await unless_gone(request, work)
+        return await run_in_threadpool(_written, answer, asked, accept_encoding)
 
 
 def _named(request: Request) -> tuple[str, str | None]:
@@ -199,24 +186,6 @@ def _written(answer: Answer, asked: InferenceRequest, accept_encoding: str | Non
     return Response(body, headers=headers, media_type=media_type)
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
-    received, parts = declared_length(request) or 0, []
-    if received <= limit:
-        received = 0
-        async for part in request.stream():
-            received += len(part)
-            if received > limit:
-                break
-            parts.append(part)
-    if received > limit:
-        raise ImageTooLargeError(
-            f"expected a body of at most {limit} bytes, got {received} or more",
-            field="body",
-            hint="cut the image, or send a job with its URI",
-        )
-    return b"".join(parts)
-
-
 class _Route(APIRoute):
     """A route whose refusals have the body of this protocol; the rest of the service keeps its own."""
 
@@ -230,11 +199,6 @@ class _Route(APIRoute):
                 return JSONResponse({"error": error_text(error)}, error.status, refusal_headers(error))
 
         return handle
-
-
-def error_text(error: CytorayError) -> str:
-    """Return an error as one line: the protocol has no other field for its hint."""
-    return error.message if error.hint is None else f"{error.message} ({error.hint})"
 
 
 def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from cytoray_analysis.images import image_from_array, read_image
 from cytoray_analysis.predictor import Prediction, Predictor
 from cytoray_serving.answers import FORMS, Answered, choose_form
 from cytoray_serving.exchange import Answer, Answering, Question
+from cytoray_serving.front.entrance import Entrance
+from cytoray_serving.front.rules import HeldBytes, Rules
 from cytoray_serving.inputs import boxes_of_json, in_model_axes, is_movie, label_pixels, require_objects_fit
 from cytoray_serving.open_inference.rest import open_inference_routes
 from cytoray_serving.schema import ModelStatus
@@ -138,7 +141,7 @@ def _ask(predictor: Predictor, pixels: NDArray[np.uint8], masks: NDArray[np.uint
     )
 
 
-Running = Callable[[FastAPI], AbstractContextManager[str]]
+Running = Callable[[Any], AbstractContextManager[str]]
 
 
 @pytest.fixture(scope="session")
@@ -146,7 +149,7 @@ def running() -> Running:
     """Give the context manager that runs an application in uvicorn, in a thread, and gives its host and port."""
 
     @contextmanager
-    def run(api: FastAPI) -> Iterator[str]:
+    def run(api: Any) -> Iterator[str]:
         server = uvicorn.Server(uvicorn.Config(api, host="127.0.0.1", port=0, log_level="warning"))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
@@ -166,6 +169,7 @@ def running() -> Running:
 def rest_url(answering: Answering, running: Running) -> Iterator[str]:
     """Run the routes over real models; gives host and port."""
     api = FastAPI()
-    api.include_router(open_inference_routes(answering, largest_body=LARGEST_BODY))
-    with running(api) as address:
+    api.include_router(open_inference_routes(answering))
+    rules = Rules(lambda authorization: None, LARGEST_BODY, HeldBytes(2**30))
+    with running(Entrance(api, secret=None, rules=lambda: rules)) as address:
         yield address

@@ -19,11 +19,10 @@ import pytest
 
 from cytoray_analysis.errors import UnauthorizedError
 from cytoray_serving.exchange import Answering
+from cytoray_serving.front.rules import HeldBytes
 from cytoray_serving.open_inference.grpc import InferenceMethods
 from cytoray_serving.open_inference.protocol import open_inference_pb2 as messages
 from cytoray_serving.open_inference.protocol import open_inference_pb2_grpc as service
-from cytoray_serving.service_config import RequestLimits
-from cytoray_serving.waiting import Waiting
 from serving_samples import CELL_CLASSES
 
 HERE = Path(__file__).parent
@@ -44,9 +43,9 @@ def address(answering: Answering) -> Iterator[str]:
 
     async def start() -> tuple[Any, int]:
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", LARGEST_MESSAGE)])
-        room = Waiting(RequestLimits(bodies_megabytes=1))
-        stack.enter_context(room.body(1))  # one message alone is always taken
-        methods = InferenceMethods(answering, authorize=let_in, holding=room.body)
+        room = HeldBytes(2**20)
+        stack.enter_context(room.holding(1))  # one message alone is always taken
+        methods = InferenceMethods(answering, authorize=let_in, holding=room.holding)
         service.add_GRPCInferenceServiceServicer_to_server(methods, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

@@ -22,9 +22,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from cytoray_analysis.errors import UnauthorizedError
 from cytoray_serving.exchange import Answering
 from cytoray_serving.open_inference.rest import open_inference_routes
-from cytoray_serving.service_config import RequestLimits
-from cytoray_serving.waiting import Waiting
-from serving_samples import CELL_CLASSES, LARGEST_BODY, tiff_bytes
+from serving_samples import CELL_CLASSES, tiff_bytes
 
 
 @pytest.fixture
@@ -262,7 +260,7 @@ def test_who_may_not_ask_is_told_so_in_the_protocol_s_words(answering: Answering
 
     def client(**options: Any) -> TestClient:
         api = FastAPI()
-        api.include_router(open_inference_routes(answering, largest_body=LARGEST_BODY, **options))
+        api.include_router(open_inference_routes(answering, **options))
         return TestClient(api)
 
     guarded = client(guard=[Depends(refuse)])
@@ -271,18 +269,6 @@ def test_who_may_not_ask_is_told_so_in_the_protocol_s_words(answering: Answering
     for answer in (guarded.get("/v2"), guarded.get("/v2/models/nuclei"), guarded.post("/v2/models/nuclei/infer")):
         assert (answer.status_code, answer.json()) == (401, {"error": "expected a token (send one)"})
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
-
-
-def test_a_body_for_which_there_is_no_room_is_refused_before_it_is_read(answering: Answering) -> None:
-    waiting = Waiting(RequestLimits(bodies_megabytes=1))
-    api = FastAPI()
-    api.include_router(open_inference_routes(answering, largest_body=LARGEST_BODY, holding=waiting.body))
-    with waiting.body(2**20):
-        answer = TestClient(api).post("/v2/models/nuclei/infer", content=b"{}")
-    assert answer.status_code == 429
-    assert "bytes of requests" in answer.json()["error"]
-    assert answer.headers["Retry-After"] == "1"
-    assert TestClient(api).post("/v2/models/nuclei/infer", content=b"{}").status_code == 400
 
 
 class Never:
@@ -306,7 +292,7 @@ def test_nobody_works_for_a_caller_who_has_gone(
 ) -> None:
     never = Never(answering)
     api = FastAPI()
-    api.include_router(open_inference_routes(never, largest_body=LARGEST_BODY))
+    api.include_router(open_inference_routes(never))
     with running(api) as url:
         image = {"name": "image", "shape": [8, 8], "datatype": "UINT8", "data": [1] * 64}
         with pytest.raises(httpx.ReadTimeout):

@@ -1,0 +1,173 @@
+"""What a request passes before it is read: seen from outside, through a real server."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from cytoray_serving.front.limits import HEADER, FrontLimits
+from cytoray_serving.front.rules import own_names
+from front_doors import SECRET, TOKEN, Door
+
+PREDICT = "/models/nuclei/predict"
+LET_IN = {"Authorization": TOKEN}
+Open = Callable[..., Door]
+
+
+def pieces(size: int, count: int) -> Iterator[bytes]:
+    for _ in range(count):
+        yield bytes(size)
+
+
+def test_without_a_token_nothing_of_the_body_is_read(open_door: Open) -> None:
+    door = open_door(largest_body=2**30)
+    answer = httpx.post(door.url + PREDICT, content=pieces(2**20, 4))
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    assert door.read == 0
+    assert [error.status for error in door.refusals] == [401]
+
+
+def test_malformed_json_without_a_token_is_a_request_without_a_token(open_door: Open) -> None:
+    door = open_door()
+    answer = httpx.post(f"{door.url}/models/nuclei/jobs", content=b"{", headers={"Content-Type": "application/json"})
+    assert answer.status_code == 401
+
+
+def test_health_is_told_to_everybody(open_door: Open) -> None:
+    door = open_door()
+    assert httpx.get(f"{door.url}/health/live").status_code == 200
+    assert httpx.get(f"{door.url}/large").status_code == 401
+
+
+def test_what_did_not_come_through_the_proxy_is_refused(open_door: Open) -> None:
+    door = open_door(secret=SECRET)
+    assert httpx.post(door.url + PREDICT, headers=LET_IN, content=b"image").status_code == 403
+    assert httpx.post(door.url + PREDICT, headers=LET_IN | {HEADER: "other"}, content=b"image").status_code == 403
+    assert httpx.post(door.url + PREDICT, headers=LET_IN | {HEADER: SECRET}, content=b"image").status_code == 200
+    assert httpx.get(f"{door.url}/health/live").status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "largest"),
+    [
+        (PREDICT, "image/tiff", 2**23),
+        (PREDICT, "multipart/form-data; boundary=x", 2**23),
+        (PREDICT, "application/json", 2**20),
+        ("/models/nuclei/jobs", "application/json", 2**20),
+        ("/models/nuclei/jobs", "text/plain", 2**20),
+        ("/v2/models/nuclei/infer", "application/octet-stream", 2**23),
+    ],
+)
+def test_a_body_is_as_large_as_its_address_allows(open_door: Open, path: str, kind: str, largest: int) -> None:
+    door = open_door(largest_body=2**23)
+    headers = LET_IN | {"Content-Type": kind}
+    assert httpx.post(door.url + path, content=bytes(largest), headers=headers).json()["bytes"] == largest
+    for content in (bytes(largest + 1), pieces(largest // 4 + 1, 4)):
+        answer = httpx.post(door.url + path, content=content, headers=headers)
+        assert answer.status_code == 413
+        assert str(largest) in answer.text
+
+
+def test_what_is_held_is_what_has_come(open_door: Open) -> None:
+    door = open_door(bodies=2**22)
+    with socket.create_connection(door.address) as stalled:
+        head = f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nAuthorization: {TOKEN}\r\nContent-Length: 8000000\r\n\r\n"
+        stalled.sendall(head.encode() + bytes(2**20))
+        until(lambda: door.held.bytes == 2**20)
+        assert httpx.post(door.url + PREDICT, content=bytes(2**20), headers=LET_IN).json()["held"] == 2**21
+        answer = httpx.post(door.url + PREDICT, content=pieces(2**20, 5), headers=LET_IN)
+        assert answer.status_code == 429
+        assert answer.headers["Retry-After"] == "1"
+    until(lambda: door.held.bytes == 0)
+    assert httpx.post(door.url + PREDICT, content=bytes(5 * 2**20), headers=LET_IN).status_code == 200
+
+
+def test_a_body_that_comes_too_slowly_is_cut_off(open_door: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cytoray_serving.front.entrance._GRACE_SECONDS", 0.3)
+    door = open_door(limits=FrontLimits(slow_kilobytes=1000.0))
+    with socket.create_connection(door.address) as stalled:
+        head = f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nAuthorization: {TOKEN}\r\nContent-Length: 8000000\r\n\r\n"
+        stalled.sendall(head.encode() + b"begin")
+        stalled.settimeout(10)
+        assert stalled.recv(4096).startswith(b"HTTP/1.1 408 ")
+    until(lambda: door.held.bytes == 0)
+
+
+def test_an_answer_is_held_until_it_is_taken_and_not_for_ever(open_door: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cytoray_serving.front.entrance._GRACE_SECONDS", 1.0)
+    door = open_door(limits=FrontLimits(slow_kilobytes=1e6))
+    with socket.create_connection(door.address) as unread:
+        unread.sendall(f"GET /large HTTP/1.1\r\nHost: a\r\nAuthorization: {TOKEN}\r\n\r\n".encode())
+        until(lambda: door.held.bytes > 2**23)  # what the kernel does not hold
+        until(lambda: door.held.bytes == 0)
+    assert len(httpx.get(f"{door.url}/large", headers=LET_IN).content) == 20 * 2**20
+
+
+@pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+@pytest.mark.parametrize("path", [PREDICT, "/v2/models/nuclei/infer", "/models/nuclei/jobs"])
+def test_packed_bodies_are_unpacked_everywhere(open_door: Open, coding: str, pack: Any, path: str) -> None:
+    door = open_door()
+    answer = httpx.post(door.url + path, content=pack(b"ab" * 1000), headers=LET_IN | {"Content-Encoding": coding})
+    assert answer.json() == {"bytes": 2000, "held": 2000, "coding": None}
+
+
+def test_a_bomb_is_refused_before_it_is_whole(open_door: Open) -> None:
+    door = open_door()
+    body = gzip.compress(bytes(200 * 2**20), compresslevel=1)
+    answer = httpx.post(door.url + PREDICT, content=body, headers=LET_IN | {"Content-Encoding": "gzip"})
+    assert answer.status_code == 413
+    assert door.read <= 2**23
+
+
+@pytest.mark.parametrize(
+    ("body", "coding"), [(b"plain", "gzip"), (gzip.compress(b"x")[:-3], "gzip"), (b"x", "br"), (b"", "gzip")]
+)
+def test_damaged_packing_is_a_malformed_request(open_door: Open, body: bytes, coding: str) -> None:
+    answer = httpx.post(open_door().url + PREDICT, content=body, headers=LET_IN | {"Content-Encoding": coding})
+    assert answer.status_code == 400
+    assert answer.json()["field"] in ("Content-Encoding", "body")
+
+
+def test_head_answers_as_get_does_without_the_body(open_door: Open) -> None:
+    door = open_door()
+    for path in ("/health/live", "/large"):
+        got = httpx.get(door.url + path, headers=LET_IN)
+        answer = httpx.head(door.url + path, headers=LET_IN)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["Content-Length"] == str(len(got.content))
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:8000"}, 200),
+        ({"Host": "[::1]:8000"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://localhost:3000"}, 200),
+        ({"Host": "hub.example"}, 200),
+    ],
+)
+def test_a_page_of_another_host_cannot_ask_an_open_service(
+    open_door: Open, headers: dict[str, str], status: int
+) -> None:
+    door = open_door(authorize=lambda authorization: None, names=own_names(("hub.example",)))
+    assert httpx.post(door.url + PREDICT, content=b"x", headers=headers).status_code == status
+
+
+def until(holds: Callable[[], bool], seconds: float = 15.0) -> None:
+    ends = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < ends
+        time.sleep(0.02)
