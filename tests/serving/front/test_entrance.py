@@ -128,7 +128,7 @@ def test_a_bomb_is_refused_before_it_is_whole(open_door: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "coding"), [(b"plain", "gzip"), (gzip.compress(b"x")[:-3], "gzip"), (b"x", "br"), (b"", "gzip")]
+    ("body", "coding"), [(b"plain", "gzip"), (gzip.compress(b"x", mtime=0)[:-3], "gzip"), (b"x", "br"), (b"", "gzip")]
 )
 def test_damaged_packing_is_a_malformed_request(open_door: Open, body: bytes, coding: str) -> None:
     answer = httpx.post(open_door().url + PREDICT, content=body, headers=LET_IN | {"Content-Encoding": coding})
