@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -185,21 +185,29 @@ def _refuse_files_beside(graph: bytes) -> None:
         model = onnx.load_model_from_string(graph)
     except DecodeError as error:
         raise BundleError(f"the weights are no ONNX graph: {error}", field="weights") from error
-    waiting = [model.graph]
+    beside = [
+        part.name
+        for part in _messages_in(model)
+        if isinstance(part, onnx.TensorProto)
+        and (part.data_location == onnx.TensorProto.EXTERNAL or part.external_data)
+    ]
+    if beside:
+        raise BundleError(
+            f"the ONNX graph keeps {len(beside)} weights in other files, such as {beside[0][:200]!r}",
+            field="weights",
+            hint="save it as one file: onnx.save_model(model, path, save_as_external_data=False)",
+        )
+
+
+def _messages_in(message: Any) -> Iterator[Any]:
+    """Yield a message of protobuf and all that it holds, by reflection: no place of a tensor is forgotten."""
+    waiting = [message]
     while waiting:
         part = waiting.pop()
-        tensors = list(part.initializer)
-        for attribute in (attribute for node in part.node for attribute in node.attribute):
-            tensors += [attribute.t, *attribute.tensors]
-            waiting += [attribute.g] if attribute.HasField("g") else []
-            waiting += attribute.graphs
-        beside = [tensor.name for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL]
-        if beside:
-            raise BundleError(
-                f"the ONNX graph keeps {len(beside)} weights in other files, such as {beside[0]!r}",
-                field="weights",
-                hint="save it as one file: onnx.save_model(model, path, save_as_external_data=False)",
-            )
+        yield part
+        for field, value in part.ListFields():
+            if field.message_type is not None:
+                waiting += value if field.is_repeated else [value]
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,21 @@ from cytoray_analysis.errors import BundleError, MissingFileError
 from cytoray_analysis.networks.classifier import Classifier, PooledHead
 
 _RGB = 3
+# What of a configuration names code, or the library's own version.
+_CODE = frozenset(
+    (
+        "auto_map",
+        "custom_pipelines",
+        "attn_implementation",
+        "_attn_implementation",
+        "_attn_implementation_internal",
+        "experts_implementation",
+        "_experts_implementation",
+        "_experts_implementation_internal",
+        "quantization_config",
+        "transformers_version",
+    )
+)
 _PROCESSOR = "preprocessor_config.json"
 
 
@@ -78,10 +94,10 @@ class PretrainedTrunk(Classifier):
 
         super().__init__()
         self.dimensions, self.inputs, self.window, self.side = dimensions, inputs, window, side
-        known = {name: value for name, value in config.items() if name != "transformers_version"}
+        known = without_code(config)
         chosen = AutoConfig.for_model(**(known | {"num_channels": self.channels}))
         self.registers = int(getattr(chosen, "num_register_tokens", 0))
-        build: Callable[[Any], nn.Module] = AutoModel.from_config
+        build: Callable[[Any], nn.Module] = partial(AutoModel.from_config, trust_remote_code=False)
         with torch.device("meta"):
             trace = self._trace(build(chosen))
         self.backbone: nn.Module = build(chosen)
@@ -204,6 +220,15 @@ class _Trace:
     entrance: str
     needed: frozenset[str]
     largest: int
+
+
+def without_code(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without what would fetch or run code: files of the hub, kernels, quantisers."""
+    return {
+        name: without_code(value) if isinstance(value, Mapping) else value
+        for name, value in config.items()
+        if name not in _CODE
+    }
 
 
 def hub_weights(source: str | Path) -> dict[str, Tensor]:

@@ -179,3 +179,26 @@ def test_windows_that_the_model_cannot_take_are_refused(folders: dict[str, Path]
     with pytest.raises(ValueError, match="size"):
         build(folders["vit"], side=None, window=40)
     assert isinstance(build(folders["vit"], window=40), nn.Module)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"auto_map": {"AutoModel": "someone/else--modeling.Model", "AutoConfig": "someone/else--modeling.Config"}},
+        {"_attn_implementation": "someone/kernels"},
+        {"attn_implementation": "someone/kernels:forward"},
+        {"quantization_config": {"quant_method": "someone"}},
+    ],
+)
+def test_a_configuration_never_asks_for_code(
+    folders: dict[str, Path], asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(*_: object) -> str:
+        pytest.fail("it was asked whether code may run")
+
+    monkeypatch.setattr("builtins.input", ask)
+    arguments = PretrainedTrunk.arguments_from(folders["vit"])
+    built = PretrainedTrunk(
+        inputs=3, outputs=4, window=32, **arguments | {"config": arguments["config"] | asked, "side": None}
+    )
+    assert built.features(torch.zeros(1, 3, 32, 32)).shape[:2] == (1, 16)
