@@ -325,16 +325,20 @@ class FilePlace(Place):
 
     def zarr_store(self, *, writing: bool) -> Any:
         """Return the zarr store of the folder."""
-        from zarr.storage import LocalStore
+        from cytoray_serving.inside import InsideStore
 
-        return LocalStore(self._path(), read_only=not writing)
+        return InsideStore(self._path(), inside=self._roots(), read_only=not writing)
 
     @contextmanager
     def local(self) -> Iterator[Path]:
-        """Give the path itself."""
+        """Give the path itself; of a folder only where no link in it leads out of the folders that may be used."""
+        from cytoray_serving.inside import require_all_inside
+
         with self._reported():
             path = self._path()
-            if not path.is_dir():
+            if path.is_dir():
+                require_all_inside(path, self._roots())
+            else:
                 path = self._file()
         yield path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from cytoray_analysis.errors import (
     ForbiddenError,
@@ -22,6 +24,7 @@ from cytoray_analysis.errors import (
     UnreadableImageError,
 )
 from cytoray_analysis.images import Limits, image_from_array, read_image, write_image
+from cytoray_analysis.tracking.ctc import read_movie
 from cytoray_serving.places import Allowed, Place, place
 from serving_samples import noise, tiff_bytes
 from web_servers import Quiet, serving
@@ -306,3 +309,72 @@ def test_stores_that_do_not_answer_are_reported_within_seconds() -> None:
                 with pytest.raises(PlatformError):
                     use()
     assert time.monotonic() - begun < 15
+
+
+@pytest.fixture
+def linked(root: Path) -> Path:
+    """Give a folder beside the root, whose files nobody may have."""
+    outside = root.parent / "outside"
+    (outside / "frames").mkdir(parents=True)
+    tifffile.imwrite(outside / "frames" / "t001.tif", PIXELS[:20])
+    write_image(outside / "a.ome.zarr", image_from_array(PIXELS, "YX"))
+    return outside
+
+
+def test_no_chunk_of_an_ome_zarr_lies_outside(root: Path, linked: Path) -> None:
+    folder = root / "own.ome.zarr"
+    write_image(folder, image_from_array(PIXELS, "YX"))
+    allowed = Allowed(roots=(root,))
+    assert np.array_equal(place(folder.as_uri(), allowed).open_image(Limits()).read(), PIXELS)
+    level = next(path for path in sorted(folder.iterdir()) if path.is_dir())
+    shutil.rmtree(level)
+    level.symlink_to(linked / "a.ome.zarr" / level.name)
+    with pytest.raises(ForbiddenError):
+        place(folder.as_uri(), allowed).open_image(Limits()).read()
+    level.unlink()
+    level.mkdir()
+    for path in (linked / "a.ome.zarr" / level.name).rglob("*"):
+        target = level / path.relative_to(linked / "a.ome.zarr" / level.name)
+        if path.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(path)
+    with pytest.raises(ForbiddenError):
+        place(folder.as_uri(), allowed).open_image(Limits()).read()
+
+
+def test_an_ome_zarr_is_not_written_through_a_link(root: Path, linked: Path) -> None:
+    folder = root / "answer.ome.zarr"
+    folder.mkdir()
+    (folder / "0").symlink_to(linked)
+    store = place(folder.as_uri(), Allowed(roots=(root,))).zarr_store(writing=True)
+    with pytest.raises(ForbiddenError):
+        zarr.create_array(store, name="0", shape=(4,), dtype="uint8")
+    assert sorted(path.name for path in linked.iterdir()) == ["a.ome.zarr", "frames"]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_no_frame_of_a_movie_lies_outside(root: Path, linked: Path, deep: bool) -> None:
+    movie = root / "movie"
+    movie.mkdir()
+    tifffile.imwrite(movie / "t000.tif", PIXELS[:20])
+    allowed = Allowed(roots=(root,))
+    with place(movie.as_uri(), allowed).local() as path:
+        assert read_movie(path, alone=True).shape[0] == 1
+    if deep:
+        (root / "between").mkdir()
+        (root / "between" / "out").symlink_to(linked / "frames")
+        (movie / "more").symlink_to(root / "between")
+    else:
+        (movie / "t001.tif").symlink_to(linked / "frames" / "t001.tif")
+    with pytest.raises(ForbiddenError, match="leads out"), place(movie.as_uri(), allowed).local():
+        pass
+
+
+def test_links_inside_are_followed(root: Path) -> None:
+    movie = root / "movie"
+    movie.mkdir()
+    tifffile.imwrite(root / "first.tif", PIXELS[:20])
+    (movie / "t000.tif").symlink_to(root / "first.tif")
+    (movie / "again").symlink_to(movie)
+    with place(movie.as_uri(), Allowed(roots=(root,))).local() as path:
+        assert np.array_equal(read_image(path / "t000.tif").read(), PIXELS[:20])

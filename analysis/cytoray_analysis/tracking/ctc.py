@@ -25,7 +25,7 @@ from cytoray_analysis.images import Image, image_from_array, read_image, read_la
 from cytoray_analysis.images.axes import how_to_choose
 from cytoray_analysis.images.choose import choose
 from cytoray_analysis.images.names import image_stem, is_image_name
-from cytoray_analysis.images.writer import write_numbers
+from cytoray_analysis.images.writer import check_labels, write_numbers
 from cytoray_analysis.selection import EVERYTHING, Selection
 from cytoray_analysis.tracking.frame_names import FRAMES, MASKS, known_frames, order_frames
 from cytoray_analysis.tracking.frames import FrameStack
@@ -37,7 +37,7 @@ _PLANE = re.compile(r"man_seg_(\d+)_(\d+)", re.IGNORECASE)
 _WHOLE = re.compile(r"man_seg(\d+)", re.IGNORECASE)
 
 
-def read_movie(folder: str | Path, selection: Selection = EVERYTHING) -> Image:
+def read_movie(folder: str | Path, selection: Selection = EVERYTHING, *, alone: bool = False) -> Image:
     """Open the frames of a folder as one image, in the order of the numbers in their names.
 
     They are called ``tTTT.tif``, or otherwise: see :func:`cytoray_analysis.tracking.frame_names.order_frames`.
@@ -46,6 +46,8 @@ def read_movie(folder: str | Path, selection: Selection = EVERYTHING) -> Image:
     ----------
     selection
         What of them is asked about: a frame is one of the files, all else is chosen in each of them.
+    alone
+        Whether the files come from a stranger, and may name no others; see :func:`cytoray_analysis.images.read_image`.
 
     Returns
     -------
@@ -60,18 +62,19 @@ def read_movie(folder: str | Path, selection: Selection = EVERYTHING) -> Image:
         A frame is missing in the numbering, a file is no frame, or frames differ in shape (found when they are read).
     """
     in_file = selection.without("frame")
-    movie = _open(Path(folder), FRAMES, lambda path: read_image(path, selection=in_file), "frames")
+    movie = _open(Path(folder), FRAMES, lambda path: read_image(path, selection=in_file, alone=alone), "frames")
     return choose(movie, Selection(frame=selection.frame))
 
 
-def read_masks(folder: str | Path) -> Image:
+def read_masks(folder: str | Path, *, alone: bool = False) -> Image:
     """Open the masks of a folder (``man_trackTTT.tif``, ``man_segTTT.tif``, ``maskTTT.tif``, or others) as one image.
 
-    Raises as :func:`read_movie` does, and :class:`ImageError` when a mask holds no labels.
+    Raises as :func:`read_movie` does, which also says what `alone` is, and :class:`ImageError` when a mask holds no
+    labels.
     """
 
     def read(path: Path) -> Image:
-        labels = read_labels(path)
+        labels = check_labels(read_image(path, labels=True, alone=alone))
         return image_from_array(labels, "ZYX"[-labels.ndim :], source=str(path))
 
     return _open(Path(folder), MASKS, read, "masks")

@@ -26,14 +26,14 @@ from cytoray_analysis.images.writer import write_labels
 from cytoray_analysis.inference.blocks import Blocks
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.selection import Selection
-from cytoray_analysis.tracking.ctc import read_movie
+from cytoray_analysis.tracking.ctc import read_masks, read_movie
 from cytoray_services.http_errors import ErrorBody
 from cytoray_services.registry import load_bundle
 from cytoray_services.settings import Settings
 from cytoray_serving.answers import Answered, form_named
 from cytoray_serving.answers.images import answer_image
 from cytoray_serving.box_table import read_boxes
-from cytoray_serving.inputs import cells_of_rows, in_model_axes, label_pixels, open_masks
+from cytoray_serving.inputs import cells_of_rows, in_model_axes, label_pixels
 from cytoray_serving.jobs import large
 from cytoray_serving.jobs.store import Item, Job, Record
 from cytoray_serving.path_matching import PathMatcher, path_of_uri
@@ -151,7 +151,7 @@ class Worker:
         else:
             path = stack.enter_context(source.local())
             image = (
-                read_movie(path, selection)
+                read_movie(path, selection, alone=True)
                 if path.is_dir()
                 else read_image(path, name=str(source), alone=True, selection=selection)
             )
@@ -163,10 +163,10 @@ class Worker:
         if item.masks is not None:
             source = self._place(item.masks, "masks")
             selection = self._selection(item)
-            zarr = source.is_zarr()
-            masks = (
-                source.open_image(Limits(), labels=True) if zarr else open_masks(stack.enter_context(source.local()))
-            )
+            if source.is_folder() and not source.is_zarr():
+                masks = read_masks(stack.enter_context(source.local()), alone=True)
+            else:
+                masks = source.open_image(Limits(), labels=True)
             return label_pixels(masks, expected, selection, image.axes), masks.warnings
         if self.job.request.boxes is None:
             return None, ()
