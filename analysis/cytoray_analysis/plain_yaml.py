@@ -1,4 +1,8 @@
-"""YAML as plain data; a key that is written twice is an error, where PyYAML would silently keep the second value."""
+"""YAML as plain data, within limits.
+
+A key that is written twice is an error, where PyYAML would silently keep the second value. A few hundred bytes with
+anchors (``&a``, ``*a``) can stand for billions of values, and deep nesting takes the parser seconds: both are refused.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ from typing import Any
 import yaml
 
 _MERGE = "tag:yaml.org,2002:merge"
+_DEEPEST = 60
+_MOST_VALUES = 100_000  # with what anchors stand for written out
 
 
 class _Loader(yaml.SafeLoader):
@@ -30,9 +36,42 @@ def load_yaml(text: str) -> Any:
     Raises
     ------
     yaml.YAMLError
-        It is no YAML, holds more than plain data, or has a key twice; the message names line and column.
+        It is no YAML, holds more than plain data, has a key twice, or is nested or unfolds beyond all use; the message
+        names line and column where there is one.
     """
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - plain data only
+    _refuse_deep(text)
+    try:
+        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - plain data only
+    except ValueError as error:  # a date that there is none of, a number of thousands of digits
+        raise yaml.YAMLError(f"a value cannot be read: {error}") from error
+    except RecursionError as error:
+        raise yaml.YAMLError(f"expected at most {_DEEPEST} levels, got more") from error
+    _values_in(content, {})
+    return content
+
+
+def _refuse_deep(text: str) -> None:
+    depth = 0
+    for sign in text:
+        depth += (sign in "[{") - (sign in "]}" and depth > 0)
+        if depth > _DEEPEST:
+            raise yaml.YAMLError(f"expected at most {_DEEPEST} brackets in each other, got more")
+
+
+def _values_in(content: Any, known: dict[int, int | None], level: int = 0) -> int:
+    """Count the values of a document as if each anchor was written out."""
+    if not isinstance(content, (dict, list)):
+        return 1
+    if id(content) not in known:
+        known[id(content)] = None  # it is being counted
+        parts = content.values() if isinstance(content, dict) else content
+        if level > _DEEPEST:
+            raise yaml.YAMLError(f"expected at most {_DEEPEST} levels, got more")
+        known[id(content)] = 1 + sum(_values_in(part, known, level + 1) for part in parts)
+    values = known[id(content)]
+    if values is None or values > _MOST_VALUES:
+        raise yaml.YAMLError(f"expected at most {_MOST_VALUES} values, got more once the anchors are written out")
+    return values
 
 
 def _refuse_twice(node: yaml.MappingNode) -> None:

@@ -1,5 +1,7 @@
 """YAML is plain data, and no key of it is silently dropped."""
 
+import time
+
 import pytest
 import yaml
 
@@ -38,3 +40,35 @@ def test_everything_else_is_read_as_before(text: str) -> None:
 def test_nothing_but_data_is_built() -> None:
     with pytest.raises(yaml.YAMLError):
         load_yaml("!!python/object/apply:os.getcwd []")
+
+
+def bomb(levels: int = 9) -> str:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{at}: &a{at} [{', '.join([f'*a{at - 1}'] * 10)}]" for at in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (bomb(), "values"),
+        ("&a [*a]", "values"),
+        ("a: &a {b: *a}", "values"),
+        ("[" * 2000, "brackets"),
+        ("{a: " * 500 + "}" * 500, "brackets"),
+        ("".join(" " * at + "a:\n" for at in range(400)), "levels"),
+        ("a: 2026-13-45", "read"),
+        ("a: " + "9" * 5000, "read"),
+        ("a: 2026-01-01 25:61:61", "read"),
+    ],
+)
+def test_what_unfolds_beyond_all_use_is_refused_at_once(text: str, says: str) -> None:
+    began = time.perf_counter()
+    with pytest.raises(yaml.YAMLError, match=says) as caught:
+        load_yaml(text)
+    assert time.perf_counter() - began < 2
+    assert len(str(caught.value)) < 1000
+
+
+def test_anchors_within_limits_are_read() -> None:
+    assert load_yaml(bomb(4))["a3"][9][9][9] == ["x"] * 10
