@@ -79,7 +79,7 @@ _PREDICTED: dict[int | str, dict[str, Any]] = {
     },
     **_REFUSALS,
 }
-Version = Annotated[int, Path(ge=1, description="Version of the model in the registry.")]
+Version = Annotated[int, Path(ge=1, lt=10**9, description="Version of the model in the registry.")]
 Timeout = Annotated[
     float | None, Header(alias="X-Cytoray-Timeout", gt=0, le=86400, description="Seconds to wait for the answer.")
 ]

@@ -1,4 +1,4 @@
-"""What all doors that speak HTTP do alike: the length of a body, and callers who go away."""
+"""What all doors that speak HTTP do alike: callers who go away."""
 
 from __future__ import annotations
 
@@ -12,12 +12,6 @@ from starlette.requests import ClientDisconnect
 T = TypeVar("T")
 
 _UNWATCHED_SECONDS = 0.5  # what is answered sooner was not worth a watch, which costs a tenth of a gateway's time
-
-
-def declared_length(request: Request) -> int | None:
-    """Return the bytes that a request says its body has; None where it does not say."""
-    declared = request.headers.get("content-length", "")
-    return int(declared) if declared.isdigit() and len(declared) < 20 else None
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:

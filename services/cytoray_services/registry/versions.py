@@ -25,7 +25,7 @@ CHAMPION = "champion"
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
-_REFERENCE = re.compile(rf"(?P<name>{NAME.pattern})(?:@(?P<alias>[A-Za-z][\w-]*)|/(?P<version>[0-9]+))?")
+_REFERENCE = re.compile(rf"(?P<name>{NAME.pattern})(?:@(?P<alias>[A-Za-z][\w-]*)|/(?P<version>[0-9]{{1,9}}))?")
 
 _METRIC_TAG = "metric."
 _MOVE_TAG = "alias_history."
@@ -162,7 +162,7 @@ def parse_reference(text: str) -> Reference:
     match = _REFERENCE.fullmatch(text)
     if match is None:
         raise RequestError(
-            f"expected a reference to a model, got {text!r}",
+            f"expected a reference to a model, got {text[:200]!r}",
             field="model",
             hint="give name, name@alias, name/version or a bundle folder; a name is small letters, digits, - and _",
         )
@@ -174,7 +174,7 @@ def check_name(name: str) -> None:
     """Raise RequestError unless `name` can be a model's name."""
     if not NAME.fullmatch(name):
         raise RequestError(
-            f"expected the name of a model, got {name!r}",
+            f"expected the name of a model, got {name[:200]!r}",
             field="name",
             hint="use up to 64 small letters, digits, - and _, beginning with a letter or digit",
         )

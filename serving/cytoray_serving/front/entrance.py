@@ -117,7 +117,7 @@ class _Passage:
     def _prepare(self) -> None:
         headers = Headers(scope=self._scope)
         declared = headers.get("content-length", "")
-        if declared.isdigit() and int(declared[:20]) > self._limit:
+        if declared.isascii() and declared.isdigit() and int(declared[:20]) > self._limit:
             raise self._too_large(int(declared[:20]))
         self._unpacking = unpacking_of(headers.get("content-encoding"), self._limit)
         if self._unpacking is not None:
