@@ -98,6 +98,13 @@ def _bytes(
             field="image",
             hint="name an output, and the request becomes a job that answers tile by tile",
         )
+    size, most = math.prod(image.shape) * image.dtype.itemsize, file.allowed.largest_file
+    if size > most:
+        raise ImageTooLargeError(
+            f"{file.uri} holds {size} bytes of pixels, more than the {most} of a request",
+            field="image",
+            hint="choose channels, planes or frames, or name an output, and the request becomes a job",
+        )
     with tempfile.TemporaryDirectory(prefix="cytoray-") as folder:
         write_image(Path(folder) / "image.ome.tif", image)
         return (Path(folder) / "image.ome.tif").read_bytes(), image.warnings

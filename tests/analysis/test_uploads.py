@@ -181,6 +181,14 @@ def test_archives_with_links_and_bombs_are_refused(zarr_folder: Path) -> None:
         read_image(added(b"", ("a.tif", tiff())), limits=LIMITS)
 
 
+def test_an_archive_unfolds_to_what_its_images_declare_whatever_else_is_allowed(zarr_folder: Path) -> None:
+    generous = Limits(pixels=2**36, decoded_bytes=2**32)
+    beside = added(zipped(zarr_folder), ("0/blank", bytes(2**25)))
+    assert read_image(beside, limits=generous).read().size > 0
+    with pytest.raises(ImageTooLargeError, match="unfolds"):
+        read_image(added(zipped(zarr_folder), ("0/blank", bytes(2**28))), limits=generous)
+
+
 def test_a_chunk_that_unfolds_to_gigabytes_is_refused(tmp_path: Path) -> None:
     import zarr
 

@@ -85,3 +85,15 @@ def test_masks_keep_their_warnings(client: Client) -> None:
     odd = tiff_bytes(masks, description="<OME of nothing", metadata=None)
     answer = client.predict(tiff_bytes(PIXELS[0]), model="cells", masks=odd)
     assert "the masks" in "".join(one.sentence for one in answer.warnings if one.code == "metadata-unreadable")
+
+
+def test_a_small_store_of_many_channels_is_refused_before_it_is_read(http: TestClient, root: Path) -> None:
+    path = root / "many.ome.zarr"
+    write_image(path, image_from_array(noise(2, 64, 64), "CYX"))
+    (level,) = [one.parent for one in path.glob("*/zarr.json")]
+    described = json.loads((level / "zarr.json").read_text())
+    described["shape"] = [8000, 512, 512]
+    (level / "zarr.json").write_text(json.dumps(described))
+    answer = http.post("/models/nuclei/predict", json={"image": path.as_uri()})
+    assert answer.status_code == 413
+    assert "2097152000 bytes" in answer.json()["message"]

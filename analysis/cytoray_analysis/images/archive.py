@@ -35,6 +35,7 @@ _PIECE = 2**20
 _MOST_METADATA = 2**22
 # Chunks are compressed already; what an archive unfolds to is at most the pixels of all levels, with some to spare.
 _UNFOLDED, _UNFOLDED_LEAST = 2, 2**26
+_BESIDE = 8  # times the images: pyramids, labels of wider types, other things that are zipped along
 # Deflate reaches 1032, of blank data.
 _DENSEST = 1_100
 
@@ -56,10 +57,12 @@ def unpack(source: Path, folder: Path, limits: Limits, label: str) -> Path:
     UnreadableImageError
         It is damaged, encrypted, holds links or names that lead out of it, or no OME-Zarr.
     ImageTooLargeError
-        It holds more than is allowed.
+        It holds more than is allowed, or much more than the images that it declares.
     """
-    left = _most_bytes(limits)
-    with _opened(source.read_bytes(), limits, label) as archive:
+    data = source.read_bytes()
+    declared = sum(one.decoded_bytes for _, one in _images_in(data, limits, label) if one is not None)
+    left = min(_most_bytes(limits), max(_UNFOLDED_LEAST, _BESIDE * declared))
+    with _opened(data, limits, label) as archive:
         members = _members(archive, limits, label)
         for name, member in members.items():
             target = folder.joinpath(*name.parts)
