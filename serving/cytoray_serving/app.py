@@ -13,9 +13,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from cytoray_analysis.errors import CytorayError, MissingFileError, PlatformError, RequestError
 from cytoray_analysis.tasks import TruthKind, truth_of
@@ -41,6 +44,7 @@ _EXAMPLES: dict[TruthKind, str] = {
     "class": "-F image=@image.tif -F masks=@masks.tif",
     "lineage": "-o lineage.zip -F image=@movie.tif -F masks=@masks.tif",
 }
+_PROCESSES = ("gcs_server", "raylet")  # children of the command, on which all others depend
 _OWN = "127.0.0.1"
 _OWN_ADDRESSES = (_OWN, "localhost", "::1")
 _READY_SECONDS = 300.0
@@ -76,6 +80,26 @@ class Service:
     def stop(self) -> None:
         """Finish the requests at work, stop Ray Serve and the Ray instance."""
         stop_service(self.folder)
+
+    def require_ray(self) -> None:
+        """Look whether Ray's own processes run.
+
+        Raises
+        ------
+        PlatformError
+            One has ended: nothing is restarted or asked without it. All that is left of the service is ended, too.
+        """
+        started = {one.name(): one for one in psutil.Process().children()}
+        gone = [name for name in _PROCESSES if name not in started or started[name].status() == psutil.STATUS_ZOMBIE]
+        if gone:
+            for one in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise PlatformError(
+                f"the service has ended: {gone[0]}, a process of Ray, was killed or has failed",
+                hint="start it again; docs/guides/serving.md has a unit that does so by itself",
+            )
 
 
 def name_models(references: Sequence[str], bundle_names: Mapping[str, str] | None = None) -> tuple[Served, ...]:

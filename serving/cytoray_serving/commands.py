@@ -26,6 +26,7 @@ from cytoray_services.commands.selecting import (
 )
 from cytoray_services.settings import load_settings
 
+_LOOK_SECONDS = 5.0
 _FORMATS = (
     "Form of the answers, repeatable; the first is the default. Segmentation: tif, json, geojson, overlay, png, csv, "
     "arrow, zarr; label-free: tif, png, json, zarr; classification: json, csv, arrow, overlay, heatmap; tracking: zip "
@@ -92,7 +93,8 @@ def serve(
     if json:
         served = [{"reference": one.reference, "names": list(one.names)} for one in service.models]
         print_json({"url": service.url, "grpc": service.grpc, "models": served, "pid": os.getpid()})
-    stop.wait()
+    while not stop.wait(_LOOK_SECONDS):
+        service.require_ray()
     print("stopping", file=sys.stderr, flush=True)
     service.stop()
 

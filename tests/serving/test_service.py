@@ -86,6 +86,31 @@ def test_a_replica_that_is_killed_costs_no_request(service: Any) -> None:
         assert client.ready()
 
 
+def test_a_killed_proxy_refuses_no_connection(service: Any) -> None:
+    port = httpx.URL(service.url).port
+    (proxy,) = {
+        one.pid
+        for one in psutil.net_connections("tcp4")
+        if one.status == "LISTEN" and one.laddr.port == port and one.pid
+    }
+    assert psutil.Process(proxy).name() == "haproxy"
+    os.kill(proxy, signal.SIGKILL)
+    seen, refused, end = [], 0.0, time.monotonic() + 20
+    while time.monotonic() < end:
+        began = time.monotonic()
+        try:
+            answer = httpx.get(f"{service.url}/health/live", timeout=10)
+        except httpx.ConnectError:
+            refused += 0.05 + time.monotonic() - began
+        else:
+            seen.append(answer.status_code)
+            assert answer.status_code == 200 or "Retry-After" in answer.headers
+        time.sleep(0.05)
+    assert refused < 3
+    assert set(seen) <= {200, 503}
+    assert seen[-20:] == [200] * 20
+
+
 def test_a_model_that_nobody_named_is_loaded_when_it_is_asked_for(service: Any, folders: Any) -> None:
     service.registry.register(folders.stain, "stain", alias="champion")
     assert not replicas_of(service, "shared")
@@ -152,6 +177,32 @@ def test_an_interrupt_ends_the_service_and_all_that_it_started(
     assert gone
     with Client(running.url) as client:
         assert not client.ready()
+
+
+@pytest.mark.parametrize("killed", ["gcs_server", "raylet", "itself"])
+def test_nothing_is_left_of_a_service_that_loses_a_process_it_needs(
+    killed: str, serve: Callable[..., Any], bundle_folder: Path, tmp_path: Path
+) -> None:
+    running = serve(tmp_path / "home", tmp_path / "log.txt", str(bundle_folder))
+    itself = psutil.Process(running.process.pid)
+    started = itself.children(recursive=True)
+    victim = itself if killed == "itself" else next(one for one in started if one.name() == killed)
+    victim.kill()
+    status = running.process.wait(60)
+    assert status == (-signal.SIGKILL if killed == "itself" else 1), running.log.read_text()[-3000:]
+    if killed != "itself":
+        assert f"the service has ended: {killed}" in running.log.read_text()
+    # Agents of Ray look after their node once in a while; they hold no port of ours.
+    _, alive = psutil.wait_procs([one for one in started if "Agent" not in one.name()], timeout=30)
+    assert not alive
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            httpx.get(f"{running.url}/health/live", timeout=5)
+        except httpx.TransportError:
+            return
+        time.sleep(0.5)
+    pytest.fail("something still answers")
 
 
 def test_a_service_without_tokens_does_not_start(registered: Path, tmp_path: Path) -> None:
