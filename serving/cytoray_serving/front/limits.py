@@ -10,7 +10,7 @@ from ipaddress import ip_network
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 LIMITS = "CYTORAY_FRONT_LIMITS"
-"""Variable of the environment: the fields of :class:`FrontLimits` as JSON; absent for the defaults."""
+"""Variable of the environment: the limits as JSON; absent for the defaults."""
 SECRET = "CYTORAY_FRONT_SECRET"  # noqa: S105 - the variable's name
 """Variable of the environment: what the proxy adds to requests, so that gateways know them; absent checks nothing."""
 HOST = "CYTORAY_FRONT_HOST"
