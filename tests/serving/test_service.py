@@ -88,11 +88,8 @@ def test_a_replica_that_is_killed_costs_no_request(service: Any) -> None:
 
 def test_a_killed_proxy_refuses_no_connection(service: Any) -> None:
     port = httpx.URL(service.url).port
-    (proxy,) = {
-        one.pid
-        for one in psutil.net_connections("tcp4")
-        if one.status == "LISTEN" and one.laddr.port == port and one.pid
-    }
+    listening = (one for one in psutil.net_connections("tcp4") if one.status == psutil.CONN_LISTEN and one.pid)
+    (proxy,) = {one.pid for one in listening if one.laddr and one.laddr.port == port}
     assert psutil.Process(proxy).name() == "haproxy"
     os.kill(proxy, signal.SIGKILL)
     seen, refused, end = [], 0.0, time.monotonic() + 20
