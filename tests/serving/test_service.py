@@ -90,8 +90,9 @@ def test_a_killed_proxy_refuses_no_connection(service: Any) -> None:
     port = httpx.URL(service.url).port
     listening = (one for one in psutil.net_connections("tcp4") if one.status == psutil.CONN_LISTEN and one.pid)
     (proxy,) = {one.pid for one in listening if one.laddr and one.laddr.port == port}
-    assert psutil.Process(proxy).name() == "haproxy"
-    os.kill(proxy, signal.SIGKILL)
+    killed = psutil.Process(proxy)
+    assert killed.name() == "haproxy"
+    killed.kill()
     seen, refused, end = [], 0.0, time.monotonic() + 20
     while time.monotonic() < end:
         began = time.monotonic()
