@@ -243,6 +243,32 @@ def test_no_more_logs_are_followed_than_may_be(cluster: ApiServer, make: Make) -
         _eventually(lambda: "hello" in (_tried_text(lambda: "".join(place.logs(job.id))) or ""))
 
 
+def test_of_many_that_follow_at_once_no_more_are_let_in_than_may_be(cluster: ApiServer, make: Make) -> None:
+    service = make(followers=4)
+    token = service.token("boss", scope="administer")
+    headers = {"Authorization": f"Bearer {token}"}
+    with running(service.api) as url:
+        job = ServicePlace(url, token=token).submit(submission(), owner="")
+        operator = Operator(cluster, job.id)
+        operator.initialize()
+        operator.make_pods()
+        cluster.print(operator.run(), "hello")
+
+        def ask(_: int) -> int:
+            with httpx.stream("GET", f"{url}/jobs/{job.id}/log?follow=true", headers=headers, timeout=30) as answer:
+                if answer.status_code == 200:
+                    next(answer.iter_text())
+                    asked.wait(30)
+                return answer.status_code
+
+        asked = threading.Event()
+        with ThreadPoolExecutor(30) as pool:
+            answers = [pool.submit(ask, number) for number in range(30)]
+            _eventually(lambda: sum(one.done() for one in answers) == 26)
+            asked.set()
+        assert sorted(one.result() for one in answers) == [200] * 4 + [429] * 26
+
+
 def test_what_is_no_jobs_service_is_told_in_a_sentence(cluster: ApiServer, tmp_path: Path) -> None:
     for url, told in (
         (cluster.url, "403|404|no jobs service|status"),

@@ -23,7 +23,8 @@ def state_of(rayjob: Mapping[str, Any]) -> State:
     status = rayjob.get("status") or {}
     deployment, job = status.get("jobDeploymentStatus") or "", status.get("jobStatus") or ""
     if deployment in _ENDED:
-        return _ENDS.get(job, "failed") if deployment == "Complete" else "failed"
+        # What fails after the job has succeeded, such as the end of its cluster, changes nothing that it has made.
+        return _ENDS.get(job, "failed") if deployment == "Complete" or job == "SUCCEEDED" else "failed"
     if CANCELLED in _annotations(rayjob):
         return "cancelled"
     # Ray has taken the job when it says RUNNING; what it says later is settled when the deployment has ended.

@@ -117,7 +117,6 @@ def _add_questions(
         follow: Annotated[bool, Query(description="Go on until the job has ended.")] = False,
     ) -> StreamingResponse:
         """Give what a job has printed, as it comes."""
-        followers.require_room()
         await _find(place, request.state.caller, job_id)
         pieces = followers.follow(place.logs(job_id, follow=follow))
         return StreamingResponse(pieces, media_type="text/plain; charset=utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterator
 from typing import TypeVar
 
 from cytoray_analysis.errors import OverloadedError
@@ -25,20 +25,21 @@ class Followers:
         self._most = most
         self._now = 0
 
-    def require_room(self) -> None:
-        """Refuse one more where there are as many as may be.
+    def follow(self, source: Iterator[str]) -> AsyncIterable[str]:
+        """Return what gives pieces as they come; it counts from now on.
 
         Raises
         ------
         OverloadedError
-            There are.
+            As many are followed as may be.
         """
         if self._now >= self._most:
             raise OverloadedError(f"{self._most} logs are being read, as many as may be", hint="ask again later")
-
-    async def follow(self, source: Iterator[str]) -> AsyncIterator[str]:
-        """Yield pieces as they come."""
         self._now += 1
+        return _Followed(self, source)
+
+    async def pieces_of(self, source: Iterator[str]) -> AsyncIterator[str]:
+        """Yield pieces as they come, and count one less at the end."""
         pieces = _closable(source)
         piece: asyncio.Future[str | None] | None = None
         try:
@@ -54,11 +55,28 @@ class Followers:
             else:
                 piece.add_done_callback(lambda _: self._leave(pieces))
 
-    def _leave(self, pieces: Generator[str]) -> None:
-        def left(_: asyncio.Future[None]) -> None:
-            self._now -= 1
+    def leave(self) -> None:
+        """Count one less."""
+        self._now -= 1
 
-        _in_thread(pieces.close).add_done_callback(left)
+    def _leave(self, pieces: Generator[str]) -> None:
+        _in_thread(pieces.close).add_done_callback(lambda _: self.leave())
+
+
+class _Followed:
+    """One log that is followed; who never begins to read it, because the caller has gone, counts no longer either."""
+
+    def __init__(self, followers: Followers, source: Iterator[str]) -> None:
+        self._followers, self._source = followers, source
+        self._begun = False
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        self._begun = True
+        return self._followers.pieces_of(self._source)
+
+    def __del__(self) -> None:
+        if not self._begun:
+            self._followers.leave()
 
 
 def _closable(source: Iterator[str]) -> Generator[str]:

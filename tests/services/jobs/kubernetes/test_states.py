@@ -41,6 +41,16 @@ def test_from_submitting_to_done(server: ApiServer, place: KubernetesPlace, subm
     assert done.started.isoformat() == "2026-11-20T10:01:00+00:00"
 
 
+@pytest.mark.parametrize(("job", "state"), [("SUCCEEDED", "done"), ("FAILED", "failed"), ("RUNNING", "failed")])
+def test_a_deployment_that_fails_after_its_job_has_succeeded_takes_nothing_back(
+    server: ApiServer, place: KubernetesPlace, submit: Submit, job: str, state: str
+) -> None:
+    operator = Operator(server, submit())
+    operator.initialize()
+    operator.status(jobDeploymentStatus="Failed", jobStatus=job, reason="SubmissionFailed", message="deadline exceeded")
+    assert place.show(operator.name).state == state
+
+
 def test_a_job_is_queued_until_ray_runs_it(server: ApiServer, place: KubernetesPlace, submit: Submit) -> None:
     operator = Operator(server, submit())
     operator.initialize()
