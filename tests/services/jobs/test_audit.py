@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import resource
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cytoray_analysis.errors import MissingFileError, PlatformError, RequestError
 from cytoray_services.commands.root import main
-from cytoray_services.jobs.service.audit import Act, Audit, digest_of, read_audit
+from cytoray_services.jobs.service.audit import Act, Audit, Refusals, digest_of, read_audit
 
 WHEN = datetime(2026, 11, 23, 10, tzinfo=UTC)
 
@@ -152,3 +152,26 @@ def test_the_command_prints_a_trail_and_refuses_a_changed_one(
         main(["jobs", "audit", str(path), "--json"])
     assert ended.value.code == 2
     assert "line 1" in json.loads(capsys.readouterr().out)["message"]
+
+
+def test_refusals_without_end_fill_no_disk(tmp_path: Path) -> None:
+    refusals, path = Refusals(a_minute=10), tmp_path / "audit.jsonl"
+    refused = act(reason="no token").model_copy(update={"outcome": "refused", "who": None})
+    for second in range(0, 180, 1):
+        for _ in range(50):
+            written = refusals.admit(refused.model_copy(update={"when": WHEN + timedelta(seconds=second)}))
+            if written is not None:
+                Audit(path).append(written)
+    lines = read_audit(path)
+    assert len(lines) == 30
+    assert [line.reason for line in lines if line.reason != "no token"] == [
+        "no token (after 2990 more that were refused)"
+    ] * 2
+
+
+def test_refusals_of_one_token_hide_none_of_another_and_no_act() -> None:
+    refusals = Refusals(a_minute=2)
+    done, refused = act(), act().model_copy(update={"outcome": "refused", "token": "1"})
+    assert [refusals.admit(refused) is not None for _ in range(4)] == [True, True, False, False]
+    assert refusals.admit(refused.model_copy(update={"token": "2"})) is not None
+    assert [refusals.admit(done) for _ in range(9)] == [done] * 9

@@ -27,7 +27,7 @@ from cytoray_services.http_api import begin_api
 from cytoray_services.http_errors import ErrorBody, invalid_request
 from cytoray_services.jobs.job import Job, State
 from cytoray_services.jobs.place import Place
-from cytoray_services.jobs.service.audit import Act, Audit, Outcome, What, now
+from cytoray_services.jobs.service.audit import Act, Audit, Outcome, Refusals, What, now
 from cytoray_services.jobs.service.config import JobsServiceConfig
 from cytoray_services.jobs.service.quotas import require_quota
 from cytoray_services.jobs.service.schema import Checked, JobList, JobRequest, Ready
@@ -169,6 +169,7 @@ def _add_readiness(api: FastAPI, config: JobsServiceConfig, watch: Watch) -> Non
 
 def _guarded_route(access: Access, config: JobsServiceConfig, audit: Audit) -> type[APIRoute]:
     """Return routes that ask who it is before a body is read, and write down every act, refused ones too."""
+    refusals = Refusals()
 
     class Guarded(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -187,7 +188,9 @@ def _guarded_route(access: Access, config: JobsServiceConfig, audit: Audit) -> t
 
             async def written(request: Request, error: Exception | None) -> None:
                 if request.method in _ACTS and not self.path.endswith("/check"):
-                    await asyncio.to_thread(audit.append, _ended(request, error))
+                    act = refusals.admit(_ended(request, error))
+                    if act is not None:
+                        await asyncio.to_thread(audit.append, act)
 
             return guarded
 

@@ -143,6 +143,35 @@ class Audit:
         return _parse(lines[-1], self._path, "the last line").digest
 
 
+class Refusals:
+    """Lets so many refusals of one token a minute into the trail, and of all without a valid one together.
+
+    Whoever asks for what is refused could fill the disk otherwise. The others are counted, and the next that is written
+    down says how many there were.
+    """
+
+    def __init__(self, a_minute: int = 10) -> None:
+        self._most = a_minute
+        self._minutes: dict[str | None, tuple[datetime, int, int]] = {}
+
+    def admit(self, act: Act) -> Act | None:
+        """Return what is written of an act; None for a refusal that is only counted."""
+        if act.outcome != "refused":
+            return act
+        began, written, left_out = self._minutes.get(act.token, (act.when, 0, 0))
+        if (act.when - began).total_seconds() >= 60:
+            began, written = act.when, 0
+        if written >= self._most:
+            self._minutes[act.token] = (began, written, left_out + 1)
+            return None
+        self._minutes[act.token] = (began, written + 1, 0)
+        if not left_out:
+            return act
+        return act.model_copy(
+            update={"reason": f"{act.reason or ''} (after {left_out} more that were refused)".strip()}
+        )
+
+
 def digest_of(act: Act, previous: str) -> str:
     """Return the digest of a line: SHA-256 of the digest before it and of the act as JSON, keys in order."""
     told = {name: value for name, value in act.model_dump(mode="json").items() if name in Act.model_fields}
