@@ -6,6 +6,7 @@ which is enough for secrets that nobody can guess; whoever reads the file learns
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import hmac
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 Scope = Literal["predict", "submit", "administer"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PREFIX = "cyt"
 _LONGEST = 200
 # What the digest of a token that nobody has is compared with, so that this takes as long as any other.
@@ -293,9 +295,24 @@ def _changing(path: Path) -> Iterator[list[Token]]:
         tokens = list(read_tokens(path)) if path.exists() else []
         yield tokens
         with _reported(path):
-            _write_private(path, _Document(tokens=tuple(tokens)).model_dump_json(indent=2) + "\n")
+            _write(path, _Document(tokens=tuple(tokens)).model_dump_json(indent=2) + "\n")
     finally:
         os.close(lock)
+
+
+def _write(path: Path, content: str) -> None:
+    """Replace the file; where the disk is full, over the old content if that is longer: revoking needs no space."""
+    try:
+        _write_private(path, content)
+    except OSError as error:
+        whole = content.encode()
+        spare = (path.stat().st_size if path.exists() else 0) - len(whole)
+        if error.errno not in _FULL or spare < 0:
+            raise
+        with path.open("r+b") as file:
+            file.write(whole + b" " * spare)  # of the same length, so that no block is given back or asked for
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _write_private(path: Path, content: str) -> None:

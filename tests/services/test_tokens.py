@@ -215,3 +215,45 @@ def test_scopes_are_taken_in_any_order_and_once(tmp_path: Path) -> None:
     _, token = create_token(tmp_path / "tokens.json", "ada", ("submit", "predict", "submit"), days=1)
     assert token.scopes == ("predict", "submit")
     assert (tmp_path / "tokens.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_token_is_revoked_although_the_disk_is_full(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    script = """
+set -e
+mount -t tmpfs -o size=32k tmpfs "$1" || exit 77
+"$2" -c 'import sys
+from pathlib import Path
+from datetime import timedelta
+from cytoray_analysis.errors import PlatformError
+from cytoray_services.tokens import TokenFile, create_token, read_tokens, revoke_token
+path = Path(sys.argv[1], "tokens.json")
+kept, _ = create_token(path, "kept", ("predict",), days=1)
+gone, _ = create_token(path, "gone", ("predict",), days=1)
+running = TokenFile(path)
+with open(path.with_name("full"), "wb", buffering=0) as file:
+    try:
+        while True:
+            file.write(bytes(4096))
+    except OSError:
+        pass
+try:
+    create_token(path, "more", ("predict",), days=1)
+    sys.exit("the disk is not full")
+except PlatformError:
+    pass
+revoke_token(path, "gone")
+assert [token.name for token in read_tokens(path)] == ["kept"]
+assert running.find(kept) is not None
+assert running.find(gone) is None
+assert sorted(one.name for one in path.parent.iterdir()) == [".tokens.json.lock", "full", "tokens.json"]
+' "$1"
+"""
+    ran = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", str(tmp_path / "disk"), sys.executable],
+        capture_output=True,
+        text=True,
+    )
+    if ran.returncode == 77 or "Operation not permitted" in ran.stderr:
+        pytest.skip("no file system can be mounted here")
+    assert ran.returncode == 0, ran.stderr
