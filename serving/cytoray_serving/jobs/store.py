@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import logging
 import os
 import re
@@ -30,10 +31,11 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from cytoray_analysis.answer_warnings import Warnings
-from cytoray_analysis.errors import JobNotFoundError, PlatformError
+from cytoray_analysis.errors import JobNotFoundError, PlatformError, RequestError
 from cytoray_analysis.files import open_private, write_whole
 from cytoray_services.http_errors import ErrorBody
 from cytoray_services.records import reading
+from cytoray_serving.downloads import without_secrets
 from cytoray_serving.jobs.request import SHOWN_LEFT_OUT, DamagedJob, JobList, JobRequest, JobStatus, LeftOutItem
 from cytoray_serving.places import Allowed
 from cytoray_serving.replica import ReplicaOptions
@@ -42,6 +44,7 @@ from cytoray_serving.schema import ModelAnswered
 log = logging.getLogger(__name__)
 
 _ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+_OUTPUTS = ".outputs"  # beside the jobs: for each output the last job that took it
 _LOG_BYTES = 2**20  # of the end of a log that are shown
 
 
@@ -279,7 +282,13 @@ class JobStore:
         self._damaged: set[Path] = set()
 
     def create(self, job: Job) -> JobStatus:
-        """Keep a new job; it is there as a whole or not at all."""
+        """Keep a new job; it is there as a whole or not at all.
+
+        Raises
+        ------
+        RequestError
+            Another job, which has not ended, writes to the same output; also one that is kept in the same instant.
+        """
         status = JobStatus(
             id=job.id,
             owner=job.owner,
@@ -290,12 +299,33 @@ class JobStore:
             updated=job.created,
         )
         draft = JobFolder(self.folder / f".{job.id}")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        draft.path.mkdir(mode=0o700)
-        write_whole(draft.path / "job.json", job.model_dump_json(), private=True)
-        draft.keep_state(status)
-        draft.path.rename(self.folder / job.id)
+        with self._holding_output(job):
+            draft.path.mkdir(mode=0o700)
+            write_whole(draft.path / "job.json", job.model_dump_json(), private=True)
+            draft.keep_state(status)
+            draft.path.rename(self.folder / job.id)
         return status
+
+    @contextlib.contextmanager
+    def _holding_output(self, job: Job) -> Iterator[None]:
+        """Note that a job writes to its output, once it is kept; others wait meanwhile."""
+        holders = self.folder / _OUTPUTS
+        holders.mkdir(parents=True, exist_ok=True, mode=0o700)
+        holder = holders / hashlib.sha256(job.request.output.rstrip("/").encode()).hexdigest()
+        with (holders / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            other = self.folder / holder.read_text(encoding="ascii") if holder.exists() else None
+            if other is not None and other.is_dir():
+                state = self.readable_state(JobFolder(other))
+                if isinstance(state, PlatformError) or not state.has_ended:
+                    raise RequestError(
+                        f"expected an output of its own, got {without_secrets(job.request.output)}, which {other.name} "
+                        "writes to",
+                        field="output",
+                        hint="name another folder, or wait until that job has ended",
+                    )
+            yield
+            write_whole(holder, job.id, private=True)
 
     def find(self, job_id: str) -> JobFolder:
         """Return the folder of a job.

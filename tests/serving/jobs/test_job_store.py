@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cytoray_analysis.answer_warnings import AnswerWarning
-from cytoray_analysis.errors import JobNotFoundError, PlatformError
+from cytoray_analysis.errors import JobNotFoundError, PlatformError, RequestError
 from cytoray_serving.jobs.progress import Progress
 from cytoray_serving.jobs.request import JobRequest
 from cytoray_serving.jobs.store import Item, Job, JobFolder, JobStore, Journal, Record, new_id, now
@@ -24,7 +26,7 @@ def new_job(**changes: object) -> Job:
         id=new_id(),
         steps=("nuclei/1",),
         models=(ModelAnswered(name="nuclei", version="1", digest="0"),),
-        request=JobRequest(input="file:///in", output="file:///out"),
+        request=JobRequest(input="file:///in", output=f"file:///out/{secrets.token_hex(4)}"),
         owner="ada",
         created=now(),
         allowed=Allowed(),
@@ -49,6 +51,24 @@ def test_a_job_is_found_by_its_name_alone(tmp_path: Path) -> None:
     for name in ("..", "", "job-nowhere-0", f"{job.id}/", f"../{tmp_path.name}/{job.id}", "." + job.id):
         with pytest.raises(JobNotFoundError):
             store.find(name)
+
+
+def test_of_jobs_that_come_at_once_one_takes_an_output(tmp_path: Path) -> None:
+    def submit(number: int) -> str | None:
+        request = JobRequest(input="file:///in", output=f"file:///out{'/' * (number % 2)}")
+        job = new_job(request=request)
+        try:
+            return JobStore(tmp_path).create(job).id
+        except RequestError:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = [one for one in pool.map(submit, range(40)) if one is not None]
+    store = JobStore(tmp_path)
+    assert [one.id for one in store.states().jobs] == taken
+    assert len(taken) == 1
+    store.find(taken[0]).cancel()
+    assert submit(0) is not None  # once the other has ended
 
 
 @given(st.integers(0, 400))
