@@ -10,7 +10,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Set
-from importlib.metadata import packages_distributions
+from importlib.metadata import distributions, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = {"cytoray_analysis", "cytoray_services", "cytoray_training", "cytoray_serving"}
 # The vendor formats are never part of a set-up (one reader carries the GPL), so they are not pinned.
 NOT_SET_UP = {"formats"}
+# Of mypy, and not of anything that runs.
+ONLY_OF_DEVELOPERS = {"pathspec"}
 # A builder that DeepSpeed calls, a driver that MLflow finds, a parser that Starlette looks for.
 USED_WITHOUT_AN_IMPORT = {"ninja", "psycopg", "python-multipart"}
 
@@ -45,6 +47,24 @@ def requirements(but: Set[str] = NOT_SET_UP) -> list[Requirement]:
     for extra in extras.keys() - but:
         lines += extras[extra]
     return [Requirement(line) for line in lines]
+
+
+def test_licences_that_ask_for_more_than_a_notice_are_told() -> None:
+    readme = (REPOSITORY / "README.md").read_text().partition("## Licence")[2]
+    developers = {canonicalize_name(item.name) for item in requirements(but=set()) if item in dev_requirements()}
+    untold = []
+    for distribution in distributions():
+        described = distribution.metadata
+        name = canonicalize_name(described["Name"])
+        stated = [described.get("License-Expression"), described.get("License"), *described.get_all("Classifier", [])]
+        copyleft = any(re.search(r"GPL|General Public|MPL|EUPL|CeCILL", one[:200]) for one in stated if one)
+        if copyleft and name in pins() and name not in developers | ONLY_OF_DEVELOPERS and f"`{name}`" not in readme:
+            untold.append(name)
+    assert untold == []
+
+
+def dev_requirements() -> list[Requirement]:
+    return [Requirement(line) for line in project()["optional-dependencies"]["dev"]]
 
 
 @pytest.fixture(scope="module")
