@@ -9,10 +9,11 @@ from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from cytoray_analysis.errors import RequestError
+from cytoray_analysis.errors import OverloadedError, RequestError
 from cytoray_services.http_errors import ErrorBody
 from cytoray_serving.jobs.request import JobList, JobRequest, JobStatus, event_id
 
+_MOST_STREAMS = 256  # of events, at one gateway
 Resolve = Callable[[str, str | None], Awaitable[tuple[str, ...]]]
 JobId = Annotated[str, Path(min_length=1, max_length=64, description="As the answer to the submission names it.")]
 ModelName = Annotated[str, Path(min_length=1, max_length=256)]
@@ -151,11 +152,26 @@ def job_routes(
         # Asked before the stream begins, while the answer can still be an error.
         return await service.show(job_id)
 
+    streams = 0
+
+    async def room() -> AsyncIterator[None]:
+        nonlocal streams
+        if streams >= _MOST_STREAMS:
+            raise OverloadedError(
+                f"expected at most {_MOST_STREAMS} jobs to be followed at a time, got one more",
+                hint="ask GET /jobs/{job_id} now and then, or try again later",
+            )
+        streams += 1
+        try:
+            yield
+        finally:
+            streams -= 1
+
     @router.get(
         "/jobs/{job_id}/events",
         response_class=EventSourceResponse,
-        responses=_NO_JOB,
-        dependencies=[*watching, Depends(known)],
+        responses=_NO_JOB | _errors(_429="As many are followed as may be."),
+        dependencies=[*watching, Depends(known), Depends(room)],
     )
     async def job_events(
         job_id: JobId,

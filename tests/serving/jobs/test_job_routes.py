@@ -159,6 +159,24 @@ def test_a_job_that_is_not_there_is_not_found(ask: Client, job_id: str) -> None:
         assert raised.value.status == 404 or isinstance(raised.value, JobNotFoundError | RequestError)
 
 
+def test_no_more_jobs_are_followed_than_may_be(
+    ask: Client, jobs: JobService, url: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cytoray_serving.jobs.routes._MOST_STREAMS", 2)
+    job = ask.submit_job("nuclei", source, (tmp_path / "out").as_uri())
+    address = f"{url}/jobs/{job.id}/events"
+    with httpx.stream("GET", address) as first, httpx.stream("GET", address) as second:
+        assert (first.status_code, second.status_code) == (200, 200)
+        assert httpx.get(address).status_code == 429
+    ends = time.monotonic() + 20
+    while time.monotonic() < ends:
+        with httpx.stream("GET", address) as again:
+            if again.status_code == 200:
+                return
+        time.sleep(0.1)
+    pytest.fail("those who have gone still count")
+
+
 def test_a_job_is_followed_by_events(ask: Client, jobs: JobService, url: str, source: str, tmp_path: Path) -> None:
     job = ask.submit_job("nuclei", source, (tmp_path / "out").as_uri())
     seen = []
