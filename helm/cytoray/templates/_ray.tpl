@@ -86,6 +86,9 @@ CYTORAY_HOME: /var/lib/cytoray
 CYTORAY_CACHE: /scratch/cache
 HOME: /tmp
 {{ include "cytoray.environment" . }}
+{{- with .Values.serving.config.front }}
+CYTORAY_FRONT_LIMITS: {{ toJson . | quote }}
+{{- end }}
 {{- range $name, $value := .Values.rayEnvironment }}
 {{ $name }}: {{ $value | quote }}
 {{- end }}

@@ -224,6 +224,31 @@ def test_health_and_metrics_tell_of_the_cluster(cluster: ApiServer, service: Ser
         assert client.get("/health/live").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("asked", "allowed"),
+    [
+        ("scale.priority=urgent", {"priorities": ["urgent"]}),
+        ("scale.queue=fast", {"queues": ["slow", "fast"]}),
+        ('scale.node_selector={"zone": "a"}', {"node_selector": {"zone": ["a", "b"]}}),
+        ('scale.tolerations=[{"key": "spot"}]', {"tolerations": [{"key": "spot"}]}),
+    ],
+)
+@pytest.mark.parametrize("choices", ["none", "others", "these"])
+def test_of_the_cluster_a_recipe_chooses_what_the_operator_allows(
+    cluster: ApiServer, make: Make, asked: str, allowed: dict[str, object], choices: str
+) -> None:
+    others = {"priorities": ["low"], "queues": ["slow"], "node_selector": {"zone": ["c"], "disk": ["a"]}}
+    service = make(choices={"none": {}, "others": others, "these": allowed}[choices])
+    headers = {"Authorization": f"Bearer {service.token('ada', 'lab')}"}
+    with running(service.api) as url, httpx.Client(base_url=url, headers=headers) as client:
+        answers = [client.post(path, json={"recipe": RECIPE, "set": [asked]}) for path in ("/jobs", "/jobs/check")]
+    if choices == "these":  # whether the cluster has them is another question
+        assert 403 not in [one.status_code for one in answers]
+    else:
+        assert [one.status_code for one in answers] == [403, 403]
+        assert answers[0].json()["field"].startswith(asked.partition("=")[0])
+
+
 def test_no_more_logs_are_followed_than_may_be(cluster: ApiServer, make: Make) -> None:
     service = make(followers=1)
     with running(service.api) as url:

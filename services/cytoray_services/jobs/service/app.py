@@ -98,6 +98,7 @@ def _add_questions(
         caller: Caller = request.state.caller
         team = _team(caller, asked.team, config)
         submission = await asyncio.to_thread(_read, asked)
+        _require_choices(caller, submission, config)
         manifest = await asyncio.to_thread(place.manifest, submission, owner=caller.name, team=team)
         return Checked(name=submission.name, command=submission.command, manifest=manifest)
 
@@ -135,6 +136,7 @@ def _add_acts(router: APIRouter, api: FastAPI, place: Place, config: JobsService
         request.state.recipe = hashlib.sha256(asked.recipe.encode("utf-8", "surrogatepass")).hexdigest()
         team = request.state.team = _team(caller, asked.team, config)
         submission = await asyncio.to_thread(_read, asked)
+        _require_choices(caller, submission, config)
         async with one_at_a_time:
             if team is not None and team in config.teams:
                 jobs = await asyncio.to_thread(place.list)
@@ -232,6 +234,12 @@ def _plain(text: str, longest: int) -> str:
 
 def _read(asked: JobRequest) -> Submission:
     return read_submission(asked.recipe, asked.overrides, command=asked.command)
+
+
+def _require_choices(caller: Caller, submission: Submission, config: JobsServiceConfig) -> None:
+    """Refuse what only who administers may choose of the cluster."""
+    if not caller.administers:
+        config.choices.require(submission.scale)
 
 
 async def _find(place: Place, caller: Caller, job_id: str) -> Job:
