@@ -56,8 +56,10 @@ def test_licences_that_ask_for_more_than_a_notice_are_told() -> None:
     for distribution in distributions():
         described = distribution.metadata
         name = canonicalize_name(described["Name"])
-        stated = [described.get("License-Expression"), described.get("License"), *described.get_all("Classifier", [])]
-        copyleft = any(re.search(r"GPL|General Public|MPL|EUPL|CeCILL", one[:200]) for one in stated if one)
+        stated = [
+            one for field in ("License-Expression", "License", "Classifier") for one in described.get_all(field, [])
+        ]
+        copyleft = any(re.search(r"GPL|General Public|MPL|EUPL|CeCILL", one[:200]) for one in stated)
         if copyleft and name in pins() and name not in developers | ONLY_OF_DEVELOPERS and f"`{name}`" not in readme:
             untold.append(name)
     assert untold == []

@@ -70,14 +70,13 @@ class Choices(_Frozen):
             values = self.node_selector.get(label, ())
             wanted.append((f"node_selector.{label}", value, value in values, values))
         for one in scale.tolerations:
-            shown = one.model_dump(exclude_none=True)
-            known = [other.model_dump(exclude_none=True) for other in self.tolerations]
-            wanted.append(("tolerations", shown, one in self.tolerations, known))
-        for field, value, fine, known in wanted:
+            tolerated = [other.model_dump(exclude_none=True) for other in self.tolerations]
+            wanted.append(("tolerations", one.model_dump(exclude_none=True), one in self.tolerations, tolerated))
+        for field, got, fine, known in wanted:
             if not fine:
                 named = ", ".join(map(str, known)) or "none"
                 raise ForbiddenError(
-                    f"expected scale.{field} to be what the operator allows ({named}), got {value!r}",
+                    f"expected scale.{field} to be what the operator allows ({named}), got {got!r}",
                     field=f"scale.{field}",
                     hint="leave it out, or ask the operator of the jobs service",
                 )
