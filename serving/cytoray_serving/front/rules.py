@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from cytoray_analysis.errors import CytorayError, ForbiddenError, OverloadedError, PlatformError, RequestError
@@ -98,6 +99,8 @@ class Rules:
     def require_own_name(self, host: str | None, origin: str | None) -> None:
         """Refuse a request that was sent to another name than the service's, or from a page of another host.
 
+        An address, such as 10.0.0.7, is no name that somebody else could give to this machine.
+
         Raises
         ------
         ForbiddenError
@@ -105,8 +108,12 @@ class Rules:
         """
         if self.names is None:
             return
-        for field_name, name in (("Host", _name_of(f"//{host or ''}")), ("Origin", _name_of(origin))):
-            if name is not None and name not in self.names:
+        called, page = _name_of(f"//{host or ''}"), _name_of(origin)
+        for field_name, name, fine in (
+            ("Host", called, called in self.names or _is_address(called)),
+            ("Origin", page, page in self.names or page == called),
+        ):
+            if name is not None and not fine:
                 raise ForbiddenError(
                     f"expected {field_name} to be one of {', '.join(sorted(self.names))}, got {name[:200]!r}",
                     field=field_name,
@@ -131,6 +138,14 @@ def _name_of(address: str | None) -> str | None:
         return (urlsplit(str(address)).hostname or str(address)).lower()
     except ValueError as error:
         raise RequestError(f"expected the name of a host, got {str(address)[:200]!r}", field="Host") from error
+
+
+def _is_address(name: str | None) -> bool:
+    try:
+        ip_address(name or "")
+    except ValueError:
+        return False
+    return True
 
 
 _rules: list[Rules] = []

@@ -2,7 +2,7 @@
 
 import gzip
 import zlib
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -42,16 +42,35 @@ def test_what_a_request_held_is_let_go_at_its_end() -> None:
     assert held.bytes == 0
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "[::1]:9", "hub.example:443", None, ""])
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST:8000", "127.0.0.1", "[::1]:9", "hub.example:443", "10.0.0.7:80", "[fe80::1]", None, ""],
+)
 def test_a_service_answers_to_its_own_names(host: str | None) -> None:
     rules(own_names(("Hub.example",))).require_own_name(host, None)
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.2", "localhost@evil.example", "["])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "10.0.0.7.evil.example", "localhost@evil.example", "["]
+)
 def test_a_service_answers_to_no_other_name(host: str) -> None:
     with pytest.raises((ForbiddenError, RequestError)):
         rules(own_names(())).require_own_name(host, None)
     rules(None).require_own_name(host, "http://evil.example")  # a token is asked for there
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "fine"),
+    [
+        ("10.0.0.7:8000", "http://10.0.0.7:8000", True),
+        ("localhost:8000", "http://localhost:3000", True),
+        ("localhost:8000", "http://10.0.0.7", False),
+        ("localhost:8000", "null", False),
+    ],
+)
+def test_a_page_of_another_host_is_told_by_its_origin(host: str, origin: str, fine: bool) -> None:
+    with nullcontext() if fine else pytest.raises(ForbiddenError, match="Origin"):
+        rules(own_names(())).require_own_name(host, origin)
 
 
 def rules(names: frozenset[str] | None) -> Rules:
