@@ -48,7 +48,7 @@ servers: ## Install PostgreSQL and Prometheus for the tests of them, where that 
 	        >/dev/null 2>&1 || echo "not to be installed, so their tests are skipped:$$wanted"; \
 	else echo "not installed, so their tests are skipped:$$wanted"; fi
 
-test-fast: setup servers ## Run the tests that need no Ray, in three to four minutes
+test-fast: setup servers ## Run the tests that need no Ray, in about ten minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not e2e'
 
 test-ray: setup servers ## Run the tests that start Ray, and the whole way end to end

@@ -1,4 +1,4 @@
-"""Facts of trainings that never were: drawn from what real short ones wrote down, healthy or with one fault.
+"""Facts of simulated training runs: drawn from what real short ones wrote down, healthy or with one fault.
 
 The ranges come from 26 runs of the product on synthetic data (nuclei, mixed nuclei, stains, cells of two classes; 12 to
 480 steps, U-Net of two levels and a small ResNet, CPU), ended as ``cytoray train`` ends them:

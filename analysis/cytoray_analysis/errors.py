@@ -1,6 +1,6 @@
 """The one error tree of Cytoray.
 
-Every error that a caller can cause or mend is a :class:`CytorayError`, and also the standard error that it is::
+Every error that a caller can cause or correct is a :class:`CytorayError`, and also the standard error that it is::
 
     CytorayError
     ├── InputError                  the caller's mistake (exit status 2, HTTP 4xx)

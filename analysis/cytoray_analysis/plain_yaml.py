@@ -41,7 +41,7 @@ def load_yaml(text: str) -> Any:
     """
     _refuse_deep(text)
     try:
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - plain data only
+        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, which builds plain data only
     except ValueError as error:  # a date that there is none of, a number of thousands of digits
         raise yaml.YAMLError(f"a value cannot be read: {error}") from error
     except RecursionError as error:

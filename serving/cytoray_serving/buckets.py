@@ -10,11 +10,11 @@ from typing import Any
 
 from cytoray_analysis.errors import ForbiddenError, MissingFileError, PlatformError
 from cytoray_serving.downloads import too_large
-from cytoray_serving.places import Place, reason_of
+from cytoray_serving.places import RemotePlace, reason_of
 
 
 @dataclass(frozen=True)
-class BucketPlace(Place):
+class BucketPlace(RemotePlace):
     """An object of an S3 store, or what lies under a prefix."""
 
     def check(self) -> None:

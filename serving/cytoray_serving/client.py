@@ -152,8 +152,8 @@ class Client:
                     field="masks",
                     hint="give both as URIs, or both as files",
                 )
-            told = {name: value for name, value in question.items() if value is not None} | selection.given()
-            response = self._send("POST", path, json=told, headers=headers)
+            asked = {name: value for name, value in question.items() if value is not None} | selection.given()
+            response = self._send("POST", path, json=asked, headers=headers)
         else:
             response, warnings = self._send_files(path, headers, image, masks, rows, segmentation, selection)
         try:
@@ -184,7 +184,15 @@ class Client:
             return False
         return True
 
-    def submit_job(self, model: str, input: str, output: str, *, version: str | None = None, **told: Any) -> JobStatus:  # noqa: A002
+    def submit_job(
+        self,
+        model: str,
+        input: str,  # noqa: A002 - as requests call it
+        output: str,
+        *,
+        version: str | None = None,
+        **fields: Any,
+    ) -> JobStatus:
         """Have images answered that are too many or too large for a request.
 
         Parameters
@@ -193,7 +201,7 @@ class Client:
             As of :meth:`predict`.
         input, output
             URIs: what to answer, and a folder for the answers that holds nothing yet.
-        told
+        fields
             Other fields of :class:`~cytoray_serving.jobs.request.JobRequest`, such as ``format``, ``pattern`` or
             ``plane``.
 
@@ -203,7 +211,7 @@ class Client:
             What the service refused.
         """
         try:
-            request = JobRequest(input=input, output=output, **told)
+            request = JobRequest(input=input, output=output, **fields)
         except ValidationError as error:
             first = error.errors()[0]
             if first["loc"] and first["loc"][0] in Selection.model_fields:
@@ -247,14 +255,14 @@ class Client:
         JobNotFoundError
             There is none of that name.
         """
-        told: JobStatus | None = None
-        while told is None or not told.has_ended:
+        last: JobStatus | None = None
+        while last is None or not last.has_ended:
             try:
-                for status in self._events(job_id, told):
-                    if told is None or status.updated > told.updated or status.has_ended:
-                        told = status
+                for status in self._events(job_id, last):
+                    if last is None or status.updated > last.updated or status.has_ended:
+                        last = status
                         yield status
-                if told is not None and told.has_ended:
+                if last is not None and last.has_ended:
                     return
                 log.warning("the events of %s broke off; polling until they are back", job_id)
             except PlatformError as error:
@@ -264,8 +272,8 @@ class Client:
                 status = self.job(job_id)
             except PlatformError:
                 continue
-            if status != told:
-                told = status
+            if status != last:
+                last = status
                 yield status
 
     def close(self) -> None:
@@ -280,10 +288,10 @@ class Client:
     ) -> None:
         self.close()
 
-    def _events(self, job_id: str, told: JobStatus | None) -> Iterator[JobStatus]:
+    def _events(self, job_id: str, last: JobStatus | None) -> Iterator[JobStatus]:
         """Yield the events of a job until their stream ends."""
         headers = {"Accept": MEDIA_TYPE, "Cache-Control": "no-store"}
-        headers |= {} if told is None else {"Last-Event-ID": event_id(told)}
+        headers |= {} if last is None else {"Last-Event-ID": event_id(last)}
         seconds = httpx.Timeout(_EVENT_SECONDS, connect=10.0)
         path = f"/jobs/{quote(job_id, safe='')}/events"
         with self._reported(path), self._http.stream("GET", path, headers=headers, timeout=seconds) as response:

@@ -210,7 +210,7 @@ def open_input(path: Path, selection: Selection = EVERYTHING) -> Image:
 def series_of(path: Path, selection: Selection) -> list[tuple[str, Selection]]:
     """Return what is to be answered of a file, each with the name of its series: one for each, or the file itself.
 
-    A name is empty where no series is to be told from another.
+    A name is empty where there is one series only.
     """
     if selection.series != EACH or (path.is_dir() and not is_zarr(path)):
         return [("", selection.without("series") if selection.series == EACH else selection)]

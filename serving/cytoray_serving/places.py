@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -173,10 +173,6 @@ class Place(ABC):
     def _names(self) -> list[str]:
         """Return the names of what lies directly below, sorted."""
 
-    @abstractmethod
-    def _download(self, target: Path) -> None:
-        """Copy the file, or the folder with all that it holds, to a local path."""
-
     def joined(self, name: str) -> Place:
         """Return a place below this one.
 
@@ -208,13 +204,9 @@ class Place(ABC):
             return [replace(self.joined(path), name=path) for path in sorted(self._fields())]
         return [self.joined(name) for name in self._names() if not name.startswith(".")]
 
-    @contextmanager
-    def local(self) -> Iterator[Path]:
+    @abstractmethod
+    def local(self) -> AbstractContextManager[Path]:
         """Give a local path: that of the file or folder itself, or of a copy that is removed afterwards."""
-        with tempfile.TemporaryDirectory(prefix="cytoray-") as folder:
-            target = Path(folder) / Path(self.name).name
-            self._download(target)
-            yield target
 
     def open_image(self, limits: Limits, selection: Selection = EVERYTHING, *, labels: bool = False) -> Image:
         """Open an image: an OME-Zarr chunk by chunk wherever it lies, another file by a copy whose pixels are loaded.
@@ -283,6 +275,23 @@ class Place(ABC):
 
 
 @dataclass(frozen=True)
+class RemotePlace(Place):
+    """A place of another machine."""
+
+    @abstractmethod
+    def _download(self, target: Path) -> None:
+        """Copy the file, or the folder with all that it holds, to a local path."""
+
+    @contextmanager
+    def local(self) -> Iterator[Path]:
+        """Give the path of a copy, which is removed afterwards."""
+        with tempfile.TemporaryDirectory(prefix="cytoray-") as folder:
+            target = Path(folder) / Path(self.name).name
+            self._download(target)
+            yield target
+
+
+@dataclass(frozen=True)
 class FilePlace(Place):
     """A file or folder of this machine."""
 
@@ -341,9 +350,6 @@ class FilePlace(Place):
             else:
                 path = self._file()
         yield path
-
-    def _download(self, target: Path) -> None:
-        raise NotImplementedError("local() gives the path itself")
 
     def _names(self) -> list[str]:
         with self._reported():

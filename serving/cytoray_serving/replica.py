@@ -93,7 +93,7 @@ class Given:
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """An image, decoded, with what is told of its objects, and whether its planes are answered one by one."""
+    """An image, decoded, with what is known of its objects, and whether its planes are answered one by one."""
 
     image: Image
     objects: Any

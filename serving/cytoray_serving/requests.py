@@ -15,7 +15,7 @@ _UNWATCHED_SECONDS = 0.5  # what is answered sooner was not worth a watch, which
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """Wait for work, and cancel it when the caller goes away: nobody waits for it then.
+    """Wait for work, and cancel it when the caller goes away.
 
     Raises
     ------

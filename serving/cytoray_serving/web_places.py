@@ -13,11 +13,11 @@ from fsspec.asyn import AsyncFileSystem
 
 from cytoray_analysis.errors import ForbiddenError, MissingFileError
 from cytoray_serving.downloads import Hosts, ask, bounded, too_large
-from cytoray_serving.places import Place
+from cytoray_serving.places import RemotePlace
 
 
 @dataclass(frozen=True)
-class WebPlace(Place):
+class WebPlace(RemotePlace):
     """A file behind an http or https address; read only."""
 
     def check(self) -> None:

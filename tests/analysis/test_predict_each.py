@@ -6,18 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from cytoray_analysis.answer_warnings import AnswerWarning
-from cytoray_analysis.bundle import Bundle, BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
+from cytoray_analysis.bundle import Bundle, ModelInput
 from cytoray_analysis.cells import cells_from_boxes
 from cytoray_analysis.each import predict_each
 from cytoray_analysis.errors import AxesError, RequestError
 from cytoray_analysis.images import Image, image_from_array
-from cytoray_analysis.networks import build_network
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.selection import Selection
+from random_segmenter import random_segmenter
 from serving_samples import noise, write_cell_bundle, write_linker_bundle, write_small_bundle, write_stain_bundle
 
 PLANES = Selection(plane="each")
@@ -26,22 +24,7 @@ FRAMES = Selection(frame="each")
 
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    """A network with random weights, decoded so that it finds many small objects."""
-    torch.manual_seed(3)
-    arguments = {"inputs": 1, "outputs": 3, "widths": [8, 16, 16]}
-    network = build_network("unet", arguments)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_var = torch.full_like(module.weight.data, 0.05)
-    spec = BundleSpec(
-        name="random",
-        task=TaskChoice(name="segmentation"),
-        input=ModelInput(axes="CYX"),
-        network=NetworkChoice(arguments=arguments),
-        decode={"reach": 12.0, "votes": 3.0, "smallest": 4.0},
-    )
-    folder, blank = tmp_path_factory.mktemp("models") / "random", np.zeros((1, 32, 32), np.float32)
-    return Predictor(write_bundle(folder, spec, network.state_dict(), test_input=blank, card="# random\n"))
+    return Predictor(random_segmenter(tmp_path_factory.mktemp("models"), ModelInput(axes="CYX"), channels=1))
 
 
 @pytest.fixture(scope="module")

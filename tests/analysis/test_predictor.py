@@ -6,38 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from cytoray_analysis.bundle import Bundle, BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
+from cytoray_analysis.bundle import Bundle, ModelInput, write_bundle
 from cytoray_analysis.devices import Precision
 from cytoray_analysis.errors import AxesError, CytorayError, ImageError, RequestError
 from cytoray_analysis.images import IntensityScaling, image_from_array, read_labels
-from cytoray_analysis.networks import build_network
 from cytoray_analysis.predictor import Prediction, Predictor
+from random_segmenter import random_segmenter
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A network with random weights but an output of cell-like blobs: it has learnt nothing, and is as easily torn."""
-    torch.manual_seed(3)
-    arguments = {"inputs": 3, "outputs": 3, "widths": [8, 16, 16]}
-    network = build_network("unet", arguments)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_var = torch.full_like(module.weight.data, 0.05)
-    spec = BundleSpec(
-        name="random",
-        task=TaskChoice(name="segmentation"),
-        input=ModelInput(channels=("red", "green", "blue"), grey_as_rgb=True, scaling=IntensityScaling()),
-        network=NetworkChoice(arguments=arguments),
-        decode={"reach": 12.0, "votes": 3.0, "smallest": 4.0},
-    )
-    folder = tmp_path_factory.mktemp("models") / "random"
-    return write_bundle(
-        folder, spec, network.state_dict(), test_input=np.zeros((3, 32, 32), np.float32), card="# random\n"
-    )
+    expected = ModelInput(channels=("red", "green", "blue"), grey_as_rgb=True, scaling=IntensityScaling())
+    return random_segmenter(tmp_path_factory.mktemp("models"), expected, channels=3)
 
 
 def picture(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.uint16]:

@@ -1,4 +1,4 @@
-"""How often a diagnosis is wrong: its rules over simulated trainings, healthy ones and 50 of each fault.
+"""How often a diagnosis is wrong: its rules over simulated training runs, healthy ones and 50 of each fault.
 
 Prints for each rule how many of the healthy training runs it accuses, and of how many with its fault planted it tells.
 Usage: ``python tests/bench/diagnosis_errors.py [HEALTHY] [OF_EACH_FAULT]``.
@@ -19,7 +19,7 @@ from simulated_curves import FAULTS, simulated
 def main(healthy: int, of_each: int) -> None:
     """Simulate, diagnose and count."""
     false = Counter(finding.name for seed in range(healthy) for finding in find(simulated(seed)))
-    print(f"{'rule':24s} false alarms of {healthy}    found of {of_each}    told beside it")
+    print(f"{'rule':24s} false alarms of {healthy}    found of {of_each}    named beside it")
     for fault in FAULTS:
         told = Counter(finding.name for seed in range(of_each) for finding in find(simulated(seed, fault)))
         others = ", ".join(f"{name} {count}" for name, count in told.most_common() if name != fault)

@@ -20,10 +20,10 @@ _SECONDS_BETWEEN_WORDS = 60.0
 
 
 @contextlib.contextmanager
-def cluster(scale: Scale, on: str, *, trainings: int = 1, reclaiming: bool = False) -> Iterator[None]:
+def cluster(scale: Scale, on: str, *, runs: int = 1, reclaiming: bool = False) -> Iterator[None]:
     """Be connected to a Ray cluster: a local one that ends with this context, or the one at an address.
 
-    Inside another such context, as each of several trainings is, it is the outer one.
+    Inside another such context, as each of several training runs is, it is the outer one.
 
     Parameters
     ----------
@@ -32,11 +32,11 @@ def cluster(scale: Scale, on: str, *, trainings: int = 1, reclaiming: bool = Fal
         bring up nodes, and is waited for.
     on
         ``local``, ``auto`` for the cluster whose node this process runs on, or ``host:port``.
-    trainings
-        How many such trainings a local cluster offers room for at a time.
+    runs
+        How many such training runs a local cluster offers room for at a time.
     reclaiming
-        Whether trainings are ended from outside, as a search does. What they had reserved is given back by Ray Train,
-        which asks the dashboard whether they are gone: a local cluster needs one then.
+        Whether training runs are ended from outside, as a search does. What they had reserved is given back by Ray
+        Train, which asks the dashboard whether they are gone: a local cluster needs one then.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def cluster(scale: Scale, on: str, *, trainings: int = 1, reclaiming: bool = Fal
         start_ray(
             shielded=True,
             known=True,
-            num_cpus=max(os.cpu_count() or 1, trainings * scale.workers * scale.cpus_per_worker),
+            num_cpus=max(os.cpu_count() or 1, runs * scale.workers * scale.cpus_per_worker),
             include_dashboard=reclaiming,
             object_store_memory=_OBJECT_STORE,
             **quiet,

@@ -158,7 +158,7 @@ def _work(config: dict[str, Any]) -> list[str]:
     if blind := _blind_nodes(folder, config["mark"]):
         return blind
     if (folder / FAILURE).exists():
-        return []  # this worker was started in place of one that failed for a reason that a new start does not mend
+        return []  # this worker was started in place of one that failed for a reason that a new start does not remove
     torch.set_num_threads(plan.recipe.scale.cpus_per_worker)
     try:
         train(plan, _RayReporter(folder, StopFile(folder)), device=ray.train.torch.get_device())
@@ -166,9 +166,9 @@ def _work(config: dict[str, Any]) -> list[str]:
         _note_failure(folder, error)
         raise
     except torch.OutOfMemoryError as error:
-        told = str(error).partition(". ")[0]
+        message = str(error).partition(". ")[0]
         hint = "raise training.accumulate, or training.zero_stage to 2 or 3: the same training goes on with less memory"
-        _note_failure(folder, UntrainableError(told, field="training.batch_size", hint=hint))
+        _note_failure(folder, UntrainableError(message, field="training.batch_size", hint=hint))
         raise
     return []
 

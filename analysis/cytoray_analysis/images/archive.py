@@ -138,7 +138,7 @@ def _images_in(data: bytes, limits: Limits, label: str) -> list[tuple[str, Decla
         if not places:
             image_of(attributes, label)
         each = [(place, attributes_of(place)) for place in places]
-        # One that is not there is told where it is asked for.
+        # One that is not there raises an error when it is read.
         return [
             (place, None if own is None else declared(image_of(own, f"{label}/{place}"), root / place))
             for place, own in each

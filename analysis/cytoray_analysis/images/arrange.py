@@ -53,7 +53,7 @@ def _grey(view: Any, letters: str, axis: int) -> tuple[Any, str]:
     if not isinstance(view, np.ndarray) and np.prod(view.shape, dtype=float) * view.dtype.itemsize <= _KEPT_BYTES:
         try:
             view = view[whole]
-        except UnreadableImageError:  # a plane is not there; whoever asks for it gets the error
+        except UnreadableImageError:  # a plane is not there; the error is raised when it is read
             return view, letters
     if not is_grey(view, axis):
         return view, letters

@@ -71,7 +71,7 @@ def score_images(
         ``pearson``, ``ssim``, ``psnr`` and ``nrmse`` as the module says, the mean over channels and images. With more
         than one channel also each by itself, such as ``pearson/yfp``. With `uncertainty`, ``coverage68``: the share of
         pixels whose truth lies within one standard deviation of the prediction, 0.68 where errors are normal and their
-        size is told right. A score that no image has, such as that of constant truths, is absent.
+        size is right. A score that no image has, such as that of constant truths, is absent.
 
     Raises
     ------

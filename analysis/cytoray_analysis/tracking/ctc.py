@@ -298,7 +298,7 @@ def is_one_frame(path: str | Path, spatial_axes: str = "YX") -> bool:
     """Whether a file holds one frame, so that a folder of such files is a movie; False where it cannot be read."""
     try:
         image = read_image(path)
-    except CytorayError:  # whoever reads it says so
+    except CytorayError:  # the error is raised when it is read
         return False
     if image.guessed_axes and "C" in image.axes:  # four axes that the file does not name: a movie of stacks
         return False

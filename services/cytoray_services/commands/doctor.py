@@ -212,7 +212,7 @@ def check_tracking(settings: Settings) -> Check:
     try:
         httpx.get(f"{uri.rstrip('/')}/health", timeout=SECONDS_FOR_SERVER).raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Check("registry", "broken", f"{uri}: {error}", "start the MLflow server or mend MLFLOW_TRACKING_URI")
+        return Check("registry", "broken", f"{uri}: {error}", "start the MLflow server or correct MLFLOW_TRACKING_URI")
     return Check("registry", "ok", uri)
 
 

@@ -20,7 +20,7 @@ from cytoray_services.registry.database_faults import database_fault, is_of_data
 
 _LITTLE_ROOM = 2**20
 _ROOM = "free some room there, or name another folder"
-_RIGHTS = "name a folder that you may write to; CYTORAY_HOME names the one for models and trainings"
+_RIGHTS = "name a folder that you may write to; CYTORAY_HOME names the one for models and training runs"
 # What each error of the system is called here, and what to do.
 _SAID: dict[int, tuple[str, str]] = {
     errno.ENOSPC: ("the disk is full", _ROOM),

@@ -29,7 +29,7 @@ class Pairs:
     truth_of
         By image; images without a truth are not in it.
     unused
-        Truths that look like images; other files beside them are nobody's.
+        Truths that look like images; other files beside them belong to no image.
     """
 
     truth_of: Mapping[Path, Path]

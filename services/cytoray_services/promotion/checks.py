@@ -170,7 +170,7 @@ def _moved(one: Agreement, metric: str) -> str:
 
 
 def _agrees(one: Agreement) -> bool:
-    """Whether answers are alike or as good; where neither can be told, none has answered with anything."""
+    """Whether answers are alike or as good; where neither can be decided, none has answered with anything."""
     if one.alike is None and one.change is None:
         return True
     return (one.alike or 0.0) >= ALIKE or (one.change is not None and abs(one.change) <= AS_GOOD)

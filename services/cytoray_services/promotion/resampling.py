@@ -1,7 +1,7 @@
 """Is one model better than another, or only luckier? The randomisation test, and the paired bootstrap, over images.
 
 Better: the answers of both are exchanged image by image at random, and the scores of all images together are taken
-anew. It holds its level at every number of images and for every score, where the bootstrap passes equal models too
+again. It holds its level at every number of images and for every score, where the bootstrap passes equal models too
 often (Riezler & Maxwell, On Some Pitfalls in Automatic Evaluation and Significance Testing for MT, ACL Workshop 2005).
 
 Lost more than is tolerated: exchanging cannot ask that. Images are drawn with replacement, the same ones for both

@@ -174,7 +174,7 @@ def _require_answer(uri: str) -> None:
         raise PlatformError(
             f"MLflow at {address[0]}:{address[1]} does not answer: {error.strerror or error}",
             field="MLFLOW_TRACKING_URI",
-            hint="start the server or mend MLFLOW_TRACKING_URI; without that variable a local file is used",
+            hint="start the server or correct MLFLOW_TRACKING_URI; without that variable a local file is used",
         ) from error
 
 

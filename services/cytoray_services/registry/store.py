@@ -364,11 +364,11 @@ class Registry:
         current = aliases.get(alias)
         if request.expected not in (ANY, current):
             raise overtaken(name, request, current, self.history(name))
-        told = next((move.after for move in reversed(self.history(name)) if move.alias == alias), None)
+        recorded = next((move.after for move in reversed(self.history(name)) if move.alias == alias), None)
         if current != version:
             client.set_registered_model_alias(name, alias, version)
-        if current != version or told != version:  # the latter where a process died between moving and recording
-            before, when = current if current != version else told, datetime.now(UTC)
+        if current != version or recorded != version:  # the latter where a process died between moving and recording
+            before, when = current if current != version else recorded, datetime.now(UTC)
             move = AliasMove(
                 alias, request.action, before, version, whoami(), when, request.reason, request.forced, request.report
             )

@@ -1,6 +1,6 @@
 """The gRPC server of a gateway, in place of Ray Serve's: it asks for the token before it reads a message.
 
-Serve's own listens on every address, takes no interceptors, and shares its port with whoever asks for it, since it
+Serve's own listens on every address, takes no interceptors, and shares its port with any other program, since it
 gives gRPC the option ``grpc.so_reuseport`` as text, which gRPC does not read.
 """
 

@@ -85,7 +85,7 @@ class Rules:
     refused
         Is given each refusal, to count it.
     names
-        Hosts by which the service may be called; None for any. Where nobody needs a token, a page of a foreign host in
+        Hosts by which the service may be called; None for any. Where no token is needed, a page of a foreign host in
         the browser of this machine must not reach it (DNS rebinding).
     """
 
@@ -99,7 +99,7 @@ class Rules:
     def require_own_name(self, host: str | None, origin: str | None) -> None:
         """Refuse a request that was sent to another name than the service's, or from a page of another host.
 
-        An address, such as 10.0.0.7, is no name that somebody else could give to this machine.
+        An address, such as 10.0.0.7, is always accepted: an attacker can point a name at this machine, not an address.
 
         Raises
         ------

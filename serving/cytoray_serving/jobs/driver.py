@@ -84,7 +84,7 @@ def _drive(folder: JobFolder, address: str, settings: Settings) -> int:
         with _connected(address), _beating(folder, progress), Journal(folder) as journal:
             _work_through(job, settings, progress, journal)
         progress.keep("done")
-    except InputError as error:  # what another try would not mend
+    except InputError as error:  # another try would fail alike
         (progress or Progress(folder, [], [])).keep("failed", error=ErrorBody(**error.describe()))
         log.error("%s", error)
     _tidy_up(job, folder)

@@ -114,7 +114,7 @@ def _series(image: Place, selection: Selection) -> list[tuple[str, Selection]]:
         with image.local() as path:
             return each_series(list_series(path), selection)
     except CytorayError:
-        # One bad image keeps no other from being answered: what is wrong with it is told where it is read.
+        # One bad image keeps no other from being answered: its error is raised when it is read.
         return [("", selection.without("series"))]
 
 

@@ -1,4 +1,4 @@
-"""The rules over simulated trainings: rarely wrong, and no remedy that contradicts what ended the training.
+"""The rules over simulated training runs: rarely wrong, and no remedy that contradicts what ended the training.
 
 At full size: ``tests/bench/diagnosis_errors.py``.
 """

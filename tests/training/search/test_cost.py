@@ -1,4 +1,4 @@
-"""What several trainings will cost, as it is said before they start and while they go on."""
+"""What several training runs will cost, as it is said before they start and while they go on."""
 
 from __future__ import annotations
 

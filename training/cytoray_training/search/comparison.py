@@ -1,4 +1,4 @@
-"""Is the best recipe of a search better than the recipe as it is? Told by images that chose nothing.
+"""Is the best recipe of a search better than the recipe as it is? Decided by images that chose nothing.
 
 The best of many trials was chosen by its score, so that this score is too good: of equal recipes, the luckiest seed and
 the luckiest validation are chosen. Here both recipes are trained again with the same new seeds, and the models are

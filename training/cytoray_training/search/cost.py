@@ -21,7 +21,7 @@ class Cost:
         What is asked, such as ``search``.
     recipe
         Of each training, apart from what a search varies.
-    trainings
+    runs
         How many; None for as many as the hours allow.
     at_once
         How many of them at a time.
@@ -37,7 +37,7 @@ class Cost:
 
     kind: str
     recipe: Recipe
-    trainings: int | None
+    runs: int | None
     at_once: int = 1
     confirming: int = 0
     last: Recipe | None = None
@@ -56,7 +56,7 @@ class Cost:
         measured
             Epochs and seconds of each training that ended.
         """
-        number = "as many training runs as the hours allow" if self.trainings is None else _runs(self.trainings)
+        number = "as many training runs as the hours allow" if self.runs is None else _runs(self.runs)
         if self.confirming:
             number += f", up to {self.confirming} more to compare the best with the recipe as it is"
         if self.last is not None:
@@ -70,23 +70,23 @@ class Cost:
 
     def after(self, ended: int, spent: float, measured: Sequence[tuple[int, float]]) -> str:
         """Return the line that is shown when a training has ended; see :meth:`before`."""
-        of = "" if self.trainings is None else f" of {self._all(self.trainings)}"
+        of = "" if self.runs is None else f" of {self._all(self.runs)}"
         return f"{self.kind}: {ended}{of} training runs have ended; {self._time(ended, spent, measured)}"
 
     def is_over(self, ended: int) -> bool:
         """Whether all training runs have ended."""
-        return self.trainings is not None and ended >= self._all(self.trainings)
+        return self.runs is not None and ended >= self._all(self.runs)
 
-    def _all(self, trainings: int) -> int:
-        return trainings + self.confirming + (self.last is not None)
+    def _all(self, runs: int) -> int:
+        return runs + self.confirming + (self.last is not None)
 
     def _time(self, ended: int, spent: float, measured: Sequence[tuple[int, float]]) -> str:
         limit = None if self.hours is None else max(0.0, self.hours * 3600 - spent)
         one = seconds_of(self.recipe, measured)
-        left = None if self.trainings is None else max(0, self.trainings - ended)
+        left = None if self.runs is None else max(0, self.runs - ended)
         all_others = None if one is None or left is None else math.ceil(left / self.at_once) * one
         bounded = [seconds for seconds in (all_others, limit) if seconds is not None]
-        confirmed = 0 if self.trainings is None else max(0, ended - self.trainings)
+        confirmed = 0 if self.runs is None else max(0, ended - self.runs)
         confirming = 0.0 if not self.confirming else None if one is None else max(0, self.confirming - confirmed) * one
         last = 0.0 if self.last is None else seconds_of(self.last, measured)
         if not bounded or last is None or confirming is None:

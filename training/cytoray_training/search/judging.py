@@ -70,7 +70,7 @@ def judged_plan(plan: Plan, tune: Tune) -> Plan:
 
 
 def confirmations(plan: Plan, tune: Tune) -> int:
-    """Return how many trainings :func:`judge` needs, at most."""
+    """Return how many training runs :func:`judge` needs, at most."""
     return 2 * tune.confirm if "test" in plan.dataset.splits else 0
 
 

@@ -74,7 +74,7 @@ def run_search(recipe: Recipe, settings: Settings, *, on: str = "local", fresh: 
     )
     with open_study("search", plan, settings, wanted=wanted, cost=cost, fresh=fresh) as study:
         trials = Trials(study, plan, tune, space, metric)
-        with cluster(recipe.scale, on, trainings=tune.concurrent, reclaiming=True):
+        with cluster(recipe.scale, on, runs=tune.concurrent, reclaiming=True):
             run_trials(trials)
             best = trials.best()
             if best is None:

@@ -268,7 +268,7 @@ def _persistently(name: str, plan: Plan, train: Callable[[], Checkpoint]) -> Che
         except (PlatformError, OSError) as error:
             reason = str(error) or type(error).__name__
             if not left:
-                hint = "mend this and run the same command again to go on with it: that is no verdict on its recipe"
+                hint = "correct this and run the same command again to go on with it: that is no verdict on its recipe"
                 hint = f"{error.hint}; {hint}" if isinstance(error, PlatformError) and error.hint else hint
                 raise TrainingError(f"{name} could not go on: {reason}", hint=hint) from error
         left -= 1

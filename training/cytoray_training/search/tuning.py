@@ -90,7 +90,7 @@ def run_trials(trials: Trials) -> None:
         name, reason = trials.left_open
         raise PlatformError(
             f"{name} could not go on: {reason}",
-            hint="that is no verdict on its recipe, so it stays open: mend this and run the same command again, and "
+            hint="that is no verdict on its recipe, so it stays open: correct this and run the same command again, and "
             "the search goes on where it is",
         )
     if not trials.exhausted:

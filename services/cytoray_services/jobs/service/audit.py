@@ -146,7 +146,7 @@ class Audit:
 class Refusals:
     """Lets so many refusals of one token a minute into the trail, and of all without a valid one together.
 
-    Whoever asks for what is refused could fill the disk otherwise. The others are counted, and the next that is written
+    Refused requests could otherwise fill the disk. The others are counted, and the next that is written
     down says how many there were.
     """
 

@@ -166,7 +166,7 @@ def disputed_labels(facts: Facts) -> Finding | None:
     )
     more = f"; {len(disputes) - 5} more in facts.json" if len(disputes) > 5 else ""
     evidence = f"{len(disputes)} of {counted(ending.judged, 'label')} disputed by the model: {named}{more}"
-    remedy = "look at the pictured labels, mend those that are wrong, and train again; what is right stays as it is"
+    remedy = "look at the pictured labels, correct those that are wrong, and train again; what is right stays as it is"
     return Finding("disputed-labels", "note", evidence, remedy)
 
 

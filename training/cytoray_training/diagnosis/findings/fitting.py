@@ -152,7 +152,7 @@ def _more_learning(facts: Facts, falling: float) -> str:
     """Return what lets the network learn more: what keeps it from learning, what ended it, or what it is made of."""
     first = next((found for look in _FASTER if (found := look(facts)) is not None), None)
     if first is not None:
-        return f"mend {first.name} first, which may be the whole reason: {first.remedy}"
+        return f"correct {first.name} first, which may be the whole reason: {first.remedy}"
     if falling > _STILL_FALLING or len(facts.steps.loss) < _FEW_STEPS:
         return longer(facts)
     return (
