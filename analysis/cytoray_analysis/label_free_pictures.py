@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from cytoray_analysis.errors import AxesError
 from cytoray_analysis.images.axes import how_to_choose
+from cytoray_analysis.pictures import figure_png, new_figure, set_title
 from cytoray_analysis.tasks.image_scores import true_range
 
 
@@ -61,25 +61,19 @@ def stain_sheet(entries: Sequence[StainEntry], *, title: str = "") -> bytes:
     AxesError
         An entry is not of planes of one size.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = 5 if any(entry.deviation is not None for entry in entries) else 4
-    figure = Figure(figsize=(3.0 * columns, 0.5 + 3.1 * len(entries)), layout="constrained", dpi=110)
-    FigureCanvasAgg(figure)
+    figure = new_figure(width=3.0 * columns, height=0.5 + 3.1 * len(entries))
     figure.suptitle(title)
     for row, entry in enumerate(entries):
         _check(entry)
         for column, (name, pixels, colours) in enumerate(_panels(entry)):
             axes = figure.add_subplot(len(entries), columns, row * columns + column + 1)
             shown = axes.imshow(pixels, interpolation="none", **colours)
-            axes.set_title(f"{entry.title}: {name}" if column == 0 else name, fontsize=9)
+            set_title(axes, f"{entry.title}: {name}" if column == 0 else name, columns=columns)
             axes.set_axis_off()
             if column >= 3:
                 figure.colorbar(shown, ax=axes, shrink=0.7)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return figure_png(figure)
 
 
 def _check(entry: StainEntry) -> None:

@@ -8,6 +8,7 @@ which keeps no global state and is safe in threads and on machines without a dis
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -267,7 +268,7 @@ def sheet(entries: Sequence[SheetEntry], *, title: str = "", columns: int = 1) -
     for number, entry in enumerate(entries, start=1):
         axes = figure.add_subplot(rows, columns, number)
         axes.imshow(entry.picture, interpolation="none")
-        axes.set_title(entry.title, fontsize=9)
+        set_title(axes, entry.title, columns=columns)
         axes.set_axis_off()
     return figure_png(figure)
 
@@ -322,15 +323,28 @@ def _panel(key: str, values: Sequence[float]) -> str | None:
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Return an empty matplotlib figure of a size in inches, without global state."""
     """Return an empty Matplotlib figure, in inches, that belongs to no window."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", dpi=110)
 
 
+def set_title(axes: Any, text: str, *, columns: int = 1, size: float = 9.0) -> None:
+    """Write a title above axes, in as many lines as their width needs.
+
+    Parameters
+    ----------
+    columns
+        How many axes of this kind stand side by side in the figure.
+    size
+        Of the letters, in points.
+    """
+    # The axes take about 0.85 of the figure, and a letter is about 0.6 times as wide as high.
+    letters = int(0.85 * axes.figure.get_figwidth() / columns * 72 / (0.6 * size))
+    axes.set_title(textwrap.fill(text, width=letters), fontsize=size)
+
+
 def figure_png(figure: Any) -> bytes:
-    """Encode a matplotlib figure as PNG."""
     """Return a figure as a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

@@ -16,10 +16,13 @@ from cytoray_analysis.pictures import (
     SheetEntry,
     comparison,
     display_rgb,
+    figure_png,
     matched_objects,
+    new_figure,
     outlines,
     overlay,
     png_bytes,
+    set_title,
     sheet,
     training_curves,
 )
@@ -153,3 +156,17 @@ def test_a_sheet_grows_with_its_rows() -> None:
     short, tall = decoded(sheet([entry], title="Worst")), decoded(sheet([entry] * 3, title="Worst"))
     assert tall.shape[0] > 2 * short.shape[0]
     assert sheet([]).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("columns", "width"), [(1, 7.0), (2, 12.0), (4, 12.0), (5, 15.0)])
+def test_no_title_is_cut_off_at_the_border(columns: int, width: float) -> None:
+    figure = new_figure(width=width, height=4.0)
+    for axes in figure.subplots(1, columns, squeeze=False)[0]:
+        text = "worst: O3_delta_MMMM_pos15.tif   pearson 0.918 over 21 images that count, at most 0.0067 may: input"
+        set_title(axes, text, columns=columns)
+    figure_png(figure)
+    for axes in figure.axes:
+        box = axes.title.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1

@@ -37,18 +37,23 @@ def _cell(text: str) -> str:
 
 def draw_comparison(comparison: Comparison, candidate: str, champion: str) -> bytes:
     """Draw the difference between candidate and champion beside those that chance makes of equal models, PNG."""
-    from cytoray_analysis.pictures import figure_png, new_figure
+    from cytoray_analysis.pictures import figure_png, new_figure, set_title
 
     figure = new_figure(width=7.0, height=3.8)
     axes = figure.add_subplot()
     differences, found = comparison.differences, comparison.differences[0]
     span = float(np.abs(differences[np.isfinite(differences)]).max(initial=0.0)) or 1.0
     bins = np.linspace(-span, span, 61)
-    for chosen, colour, label in (
-        (differences < found, "#1b7f79", f"answers of {candidate} and {champion} exchanged"),
-        (differences >= found, "#c4622d", f"no smaller than found: {comparison.probability:.2g} of all"),
-    ):
-        axes.hist(differences[chosen], bins=bins, color=colour, label=label)
+    axes.hist(
+        [differences[differences < found], differences[differences >= found]],
+        bins=bins,
+        stacked=True,
+        color=["#1b7f79", "#c4622d"],
+        label=[
+            "answers of both exchanged",
+            f"no smaller than found: {comparison.probability:.2g} of all",
+        ],
+    )
     axes.axvline(0, color="black", linewidth=1)
     axes.axvline(found, color="black", linestyle="--", linewidth=1, label="found")
     axes.set_xlabel(f"{comparison.metric} of {candidate} minus that of {champion}")
@@ -57,6 +62,6 @@ def draw_comparison(comparison: Comparison, candidate: str, champion: str) -> by
     drawn = f"{comparison.images} images"
     if comparison.groups != comparison.images:
         drawn += f", {comparison.groups} images or groups that count"
-    axes.set_title(f"{verdict}; {drawn}, at most {comparison.level:.2g} may be on the right", fontsize=10)
-    axes.legend(fontsize=8, frameon=False)
+    set_title(axes, f"{verdict}; {drawn}, at most {comparison.level:.2g} may be on the right")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure_png(figure)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cytoray_analysis.errors import RecipeError, RequestError, TrainingError
 from cytoray_analysis.files import write_whole
-from cytoray_analysis.pictures import figure_png, new_figure
+from cytoray_analysis.pictures import figure_png, new_figure, set_title
 from cytoray_analysis.tasks.metrics import metric_named
 from cytoray_services.datasets import hash_dataset
 from cytoray_services.settings import Settings
@@ -228,7 +228,7 @@ def draw_curve(labels: Sequence[float], scores: Sequence[float], curve: Curve, s
     axes.set_ylabel(score)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    axes.set_title(f"Would more labels help?  {curve.verdict}", fontsize=9)
+    set_title(axes, f"Would more labels help?  {curve.verdict}")
     return figure_png(figure)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cytoray_analysis.files import write_whole
-from cytoray_analysis.pictures import figure_png, new_figure
+from cytoray_analysis.pictures import figure_png, new_figure, set_title
 from cytoray_training.search.judging import SELECTION, Judgement
 from cytoray_training.search.sampler import importances
 from cytoray_training.search.space import Choice, Range, Space, place_of
@@ -186,7 +186,7 @@ def _curves(members: Sequence[Member], metric: str, best: str) -> bytes:
     axes.set_xlabel("epochs")
     axes.set_ylabel(f"{metric} of the images that choose")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_title(f"orange: the best ({best}), blue: completed, grey: stopped or failed", fontsize=9)
+    set_title(axes, f"orange: the best ({best}), blue: completed, grey: stopped or failed")
     axes.grid(alpha=0.3)
     return figure_png(figure)
 
