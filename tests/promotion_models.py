@@ -12,11 +12,11 @@ import torch
 from cytoray_analysis.images import read_labels, write_labels
 from cytoray_services.registry import ModelVersion, Registry
 from cytoray_services.settings import Settings
-from cytoray_training.loop import train
-from cytoray_training.publish import publish
+from cytoray_training.plan.planning import make_plan
+from cytoray_training.publish.publish import publish
 from cytoray_training.recipe import parse_recipe
-from cytoray_training.reporter import FolderReporter
-from cytoray_training.train import make_plan
+from cytoray_training.run.loop import train
+from cytoray_training.run.reporter import FolderReporter
 
 
 def local(home: Path) -> Settings:

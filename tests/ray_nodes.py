@@ -54,11 +54,15 @@ class RayNode:
     starter: subprocess.Popen[bytes] = field(repr=False)
 
     def processes(self) -> list[psutil.Process]:
-        """Return what runs of this node, orphans included."""
+        """Return what runs of this node, orphans included.
+
+        By its session, for Ray's agents write their titles over their environment; and by its mark, for a process that
+        has begun a session of its own.
+        """
         found = []
         for process in psutil.process_iter():
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                if process.environ().get(_TAG) == self.mark:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
+                if os.getsid(process.pid) == self.starter.pid or process.environ().get(_TAG) == self.mark:
                     found.append(process)
         return found
 

@@ -10,16 +10,16 @@ import httpx
 
 from cytoray_analysis.errors import CytorayError
 from cytoray_services.registry import Registry
-from cytoray_services.rollouts.leader import RolloutKeeper
+from cytoray_services.rollouts.controller import RolloutController
 from cytoray_services.settings import Settings
-from cytoray_serving.app import served_models
-from cytoray_serving.assembly import Assembled, assemble
-from cytoray_serving.exchange import Answer, Question
 from cytoray_serving.front.entrance import Entrance
-from cytoray_serving.jobs.service import JobService
-from cytoray_serving.replica import LoadedModel, ReplicaOptions, load_model
-from cytoray_serving.routes import SHARED
-from cytoray_serving.service_config import ModelConfig, RequestLimits, ServiceConfig
+from cytoray_serving.gateway.routes import SHARED
+from cytoray_serving.messages import Answer, Question
+from cytoray_serving.replica.options import ReplicaOptions
+from cytoray_serving.replica.replica import LoadedModel, load_model
+from cytoray_serving.service.application import served_models
+from cytoray_serving.service.assembly import Assembled, assemble
+from cytoray_serving.service.config import ModelConfig, RequestLimits, ServiceConfig
 from serving_samples import LARGEST_BODY
 
 Ask = Callable[..., httpx.Response]
@@ -81,18 +81,12 @@ def in_process(settings: Settings, config: ServiceConfig, deployment: Any = None
     served, _ = served_models(config, settings)
     replicas = deployment or InProcess(settings)
     deployments = {one.reference: replicas for one in served} | {SHARED: replicas}
-    return assemble(deployments, Backstage(settings, config), served, settings, config)
+    rollouts = RolloutController(Registry.open(settings))
 
+    async def report(reports: Sequence[Any]) -> None:
+        rollouts.observe(reports)
 
-class Backstage(JobService):
-    """What a service does once, in this process; jobs wait, for there is no cluster."""
-
-    def __init__(self, settings: Settings, config: ServiceConfig) -> None:
-        super().__init__(settings.home / "jobs", settings, config.allowed, "127.0.0.1:1")
-        self.keeper = RolloutKeeper(Registry.open(settings))
-
-    async def report(self, reports: Sequence[Any]) -> None:
-        self.keeper.observe_many(reports)
+    return assemble(deployments, report, served, settings, config)
 
 
 def asker(service: Assembled) -> Ask:

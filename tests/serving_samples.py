@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 from cytoray_analysis.bundle import BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
 from cytoray_analysis.networks import build_network
 from cytoray_analysis.tracking.candidates import FEATURES
-from cytoray_serving.answer_record import RECORD
+from cytoray_serving.predict.answer_record import RECORD
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,21 @@ from random import Random
 
 import numpy as np
 
-from cytoray_services.rollouts.judge import Judge, Outcome
-from cytoray_services.rollouts.rollout import STEPS, Canary, Limits, chosen, lane
+from cytoray_services.rollouts.canary_analysis import CanaryAnalysis, Outcome
+from cytoray_services.rollouts.rollout import STEPS, Limits, Rollout, lane, takes
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 Draw = Callable[[Random], Outcome]
 POPULATION = 20_000
 
 
-def canary_of(limits: Limits | None = None, steps: tuple[float, ...] = STEPS) -> Canary:
-    return Canary("key", "cells", "champion", "1", "2", steps, limits or Limits(), "somebody", BEGAN, BEGAN)
+def canary_of(limits: Limits | None = None, steps: tuple[float, ...] = STEPS) -> Rollout:
+    return Rollout("key", "cells", "champion", "2", steps, "ada", BEGAN, BEGAN, beside="1", limits=limits or Limits())
+
+
+def chosen(canary: Rollout, key: float) -> str | None:
+    """Return the version that answers a request."""
+    return canary.version if takes(canary, key) else canary.beside
 
 
 @lru_cache
@@ -75,7 +80,7 @@ def simulate(
     draw: Draw,
     *,
     seed: int,
-    canary: Canary | None = None,
+    canary: Rollout | None = None,
     per_second: float = 100.0,
     load: Sequence[float] = (),
     usual: Draw | None = None,
@@ -91,18 +96,19 @@ def simulate(
     """
     random, usual = Random(seed), usual or requests()
     canary, now, asked, own = canary or canary_of(), BEGAN, 0, 0
-    judge, per_tick = Judge(canary), max(1, round(per_second))
+    analysis, per_tick = CanaryAnalysis(canary), max(1, round(per_second))
     while True:
         for _ in range(per_tick):
             asked += 1
             key = random.random()
             version = chosen(canary, key)
+            assert version is not None
             own += version == canary.version
             outcome = (draw if version == canary.version else usual)(random)
             seconds = outcome.seconds * (load[canary.step] if load else 1.0)
-            judge.observe(version, replace(outcome, seconds=seconds, timed=lane(canary, key) > 0))
+            analysis.observe(version, replace(outcome, seconds=seconds, timed=lane(canary, key) > 0))
         now += timedelta(seconds=per_tick / per_second)
-        verdict = judge.verdict(canary, now)
+        verdict = analysis.verdict(canary, now)
         if verdict.what == "advance":
             canary = replace(canary, step=canary.step + 1, began=now)
         elif verdict.what != "stay":

@@ -58,7 +58,7 @@ from cytoray_training.diagnosis.facts import (
 )
 from cytoray_training.diagnosis.probe import probe_period
 from cytoray_training.diagnosis.splits import find_twins, image_features
-from cytoray_training.schedule import learning_rate_at
+from cytoray_training.engines.schedule import learning_rate_at
 
 SPLITS = ("train", "val")
 _LAYERS = ("stem.0", "stem.1", "down.0.first.0", "down.0.first.1", "up.0.first.0", "up.0.first.1", "head")

@@ -6,7 +6,7 @@ correlated per cell (a Gaussian copula), as those of two training runs of one re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from scipy.special import expit, ndtr
 
 from cytoray_analysis.tasks import get_task
+from cytoray_services.promotion.resampling import Comparison, compare_units
+from cytoray_services.statistics.counts import Score, unit_scores
+
+Answered = tuple[Sequence[object], Sequence[object]]
 
 CORRELATION = 0.8
 DIFFICULTY = (1.7, 0.8)  # mean and standard deviation over images, logits
@@ -83,3 +87,11 @@ def parts_of(
     for group in np.unique(groups):
         chosen = np.flatnonzero(groups == group).tolist()
         yield [answers[index] for index in chosen], [truths[index] for index in chosen]
+
+
+def compare(
+    metric: str, candidate: Answered, champion: Answered, groups: Sequence[object], score: Score, *, resamples: int
+) -> Comparison:
+    """Compare two models of which answers and truths are known, image by image."""
+    counted = [unit_scores(*answered, groups, score, [metric]) for answered in (candidate, champion)]
+    return compare_units(metric, counted[0], counted[1], len(groups), resamples=resamples)

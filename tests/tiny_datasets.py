@@ -15,9 +15,9 @@ from scipy.ndimage import gaussian_filter
 
 from cytoray_analysis.images import image_from_array, write_image
 from cytoray_services.datasets import make_segmentation
-from cytoray_services.datasets.synthetic_label_free import make_label_free
-from cytoray_services.datasets.synthetic_tracking import make_tracking
-from cytoray_services.datasets.synthetic_volumes import make_volumes
+from cytoray_services.datasets.synthetic.label_free import make_label_free
+from cytoray_services.datasets.synthetic.tracking import make_tracking
+from cytoray_services.datasets.synthetic.volumes import make_volumes
 
 SIDE = 32
 NAMES = ("DAPI", "Actin")

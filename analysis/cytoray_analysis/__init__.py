@@ -1,4 +1,4 @@
 """The science: an image in, an answer out.
 
-Images, networks, tasks, bundles and the one way to predict. Knows no cluster, no registry and no server.
+Images, networks, tasks, bundles and prediction. Does not use a cluster, a registry or a server.
 """

@@ -1,4 +1,4 @@
-"""Warnings about an answer: what was assumed, left out or unknown on the way from a file to it."""
+"""Warnings about an answer: what was assumed, omitted or unknown."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class AnswerWarning:
-    """One thing that a person should know before using an answer.
+    """A fact that a user should know before using an answer.
 
     Attributes
     ----------
     code
-        A short name in lower case with hyphens, the same for the same kind of thing, such as ``pixel-size-unknown``.
+        A short name in lower case with hyphens, the same for each kind of warning, such as ``pixel-size-unknown``.
     sentence
-        What was found and what was done about it, with the names and numbers that matter.
+        What was found and how it was handled, with the relevant names and numbers.
     """
 
     code: str
     sentence: str
 
     def __str__(self) -> str:
-        """Return the sentence with its code, as a terminal shows it."""
+        """Return the sentence with its code, for a terminal."""
         return f"{self.sentence} [{self.code}]"
 
 
@@ -43,9 +43,9 @@ class WarningSummary:
     code
         As in :class:`AnswerWarning`.
     count
-        How many images have it.
+        Number of images with this warning.
     sentence
-        Of the first of them.
+        The sentence of the first one.
     """
 
     code: str
@@ -53,13 +53,13 @@ class WarningSummary:
     sentence: str
 
     def __str__(self) -> str:
-        """Return it in one line, as a terminal shows it."""
+        """Return it as one line for a terminal."""
         images = "1 image" if self.count == 1 else f"{self.count} images"
         return f"{images}: {self.sentence} [{self.code}]"
 
 
 def summarise_warnings(images: Iterable[Iterable[AnswerWarning]]) -> tuple[WarningSummary, ...]:
-    """Sum the warnings of images up by their code, in the order in which they first came."""
+    """Count the warnings of images by code, in the order of first occurrence."""
     found: dict[str, list[str]] = {}
     for warnings in images:
         for code, sentence in {one.code: one.sentence for one in reversed(tuple(warnings))}.items():

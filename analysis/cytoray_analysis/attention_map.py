@@ -1,4 +1,4 @@
-"""What a network looked at when it said which class a cell belongs to."""
+"""Maps of the pixels that determine the predicted class of a cell."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cytoray_analysis.networks.classifier import Classifier
 
 
 def attention_map(network: nn.Module, window: NDArray[np.float32], class_index: int) -> NDArray[np.float32]:
-    """Map how much each place of a window speaks for a class.
+    """Map how much each position of a window contributes to a class.
 
-    With a trunk: Grad-CAM (Selvaraju et al., ICCV 2017, arXiv:1610.02391), the trunk's feature maps added up, each
-    weighted by the mean gradient of the class's logit, negative places set to zero, enlarged to the window. Without:
-    how strongly the logit depends on each pixel, in the channel where it does most (Simonyan et al., 2014,
+    With a trunk: Grad-CAM (Selvaraju et al., ICCV 2017, arXiv:1610.02391), the sum of the trunk's feature maps, each
+    weighted by the mean gradient of the class's logit, negative values set to zero, resized to the window. Without a
+    trunk: the gradient of the logit for each pixel, in the channel with the largest gradient (Simonyan et al., 2014,
     arXiv:1312.6034).
 
     Parameters
@@ -25,15 +25,14 @@ def attention_map(network: nn.Module, window: NDArray[np.float32], class_index: 
     network
         A :class:`~cytoray_analysis.networks.classifier.Classifier`, with batch norms unfolded or folded.
     window
-        (C, spatial…) float32, scaled as the network takes it.
+        (C, spatial…) float32, scaled as for the network.
     class_index
         The class, from 0.
 
     Returns
     -------
     ndarray
-        (spatial…) float32 from 0 to 1, where 1 is the place that counts most; 0 everywhere where nothing speaks for the
-        class.
+        (spatial…) float32 from 0 to 1, where 1 is the largest contribution; 0 everywhere if nothing contributes.
 
     Raises
     ------
@@ -44,7 +43,7 @@ def attention_map(network: nn.Module, window: NDArray[np.float32], class_index: 
         raise RequestError(
             f"expected a network that classifies cells, got {type(network).__name__}",
             field="network",
-            hint="a heat map is made for classification models",
+            hint="heat maps require a classification model",
         )
     network.eval()
     parameter = next(network.parameters())

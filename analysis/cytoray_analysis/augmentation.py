@@ -1,6 +1,6 @@
 """Augmentation of whole batches as tensor operations: geometry in one resampling, then intensities.
 
-Images and volumes take the same code. A crop is turned in its Y–X plane only, where pixels are square; mirrored,
+Images and volumes use the same code. A crop is rotated only in its Y–X plane, where pixels are square; it is mirrored,
 zoomed and warped along every axis.
 """
 
@@ -20,12 +20,12 @@ _LARGEST_NUMBER = 2**24 - 1
 
 
 class Augmentation(BaseModel):
-    """How strongly training images are varied. Zero (or a range of one value) turns a variation off."""
+    """Strength of the augmentation. Zero (or a range of one value) turns a transformation off."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    flips: bool = Field(True, description="mirror, and turn by quarters")
-    rotation: _Unit = Field(0.5, description="share of crops that are turned by any angle")
+    flips: bool = Field(True, description="mirror, and rotate by multiples of 90°")
+    rotation: _Unit = Field(0.5, description="share of crops that are rotated by any angle")
     zoom: tuple[float, float] = Field((0.75, 1.35), description="factor drawn log-uniformly from this range")
     elastic: float = Field(
         3.0, ge=0.0, le=32.0, description="largest displacement of smooth warping along the longest side, in pixels"
@@ -38,9 +38,9 @@ class Augmentation(BaseModel):
     blur: float = Field(1.2, ge=0.0, le=5.0, description="largest standard deviation of Gaussian blur, in pixels")
 
     def window(self, crop: tuple[int, ...]) -> tuple[int, ...]:
-        """Size to read, per spatial axis, so that most of a turned and zoomed crop of that size lies inside.
+        """Size to read, per spatial axis, so that it contains most of a rotated and zoomed crop of that size.
 
-        A stack needs a margin along Z for zoom and warping only, since it is turned in its plane.
+        A stack needs a margin along Z only for zoom and warping, because it is rotated in its plane.
         """
         *depth, height, width = crop
         side = max(height, width)
@@ -53,14 +53,14 @@ class Augmentation(BaseModel):
 
     @property
     def still(self) -> bool:
-        """Whether the geometry is left as it is (mirroring aside)."""
+        """Whether the geometry is unchanged (except mirroring)."""
         return self.rotation == 0 and self.zoom == (1.0, 1.0) and self.elastic == 0
 
 
 def augment(
     images: Tensor, truth: Tensor, crop: tuple[int, ...], augmentation: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Cut, warp and vary a batch.
+    """Crop, warp and augment a batch.
 
     Parameters
     ----------
@@ -68,10 +68,10 @@ def augment(
         Scaled intensities, (B, C, spatial…) float32, at least `crop` along every axis; such as
         :meth:`Augmentation.window` asks for.
     truth
-        What moves with them: labels (B, spatial…) integer, −1 where nothing is known (outside the image); or images
-        (B, K, spatial…) float32, NaN where nothing is known; or anything (B,) that does not move, such as classes.
-        Beyond `images` labels and images are unknown there, and pixels 0; where nothing moves, the border of `images`
-        goes on, as it does beyond an image that :func:`cytoray_analysis.cells.read_window` reads for a prediction.
+        The truth: labels (B, spatial…) integer, −1 for unknown (outside the image); or images (B, K, spatial…) float32,
+        NaN for unknown; or anything (B,) without geometry, such as classes. Beyond `images` labels and images are
+        unknown there, and pixels 0; without geometry, the border of `images` is repeated, as in
+        :func:`cytoray_analysis.cells.read_window` for a prediction.
     crop
         Size of the crops returned, per spatial axis.
     generator
@@ -80,7 +80,7 @@ def augment(
     Returns
     -------
     images, truth
-        (B, C, crop…) float32, and labels (B, crop…) int64, or images (B, K, crop…) float32, or (B,) as it came.
+        (B, C, crop…) float32, and labels (B, crop…) int64, or images (B, K, crop…) float32, or (B,) unchanged.
     """
     grid = _sampling_grid(images, crop, augmentation, generator)
     beyond = "zeros" if truth.ndim > 1 else "border"
@@ -104,7 +104,7 @@ def _read_labels(labels: Tensor, grid: Tensor) -> Tensor:
 
 
 def _read_images(images: Tensor, grid: Tensor) -> Tensor:
-    """Read between pixels; what any unknown pixel had a part in is unknown."""
+    """Interpolate; a result with any unknown pixel is unknown."""
     known = ~torch.isnan(images)
     both = torch.cat((images.nan_to_num(0.0), known.to(images.dtype)), dim=1)
     read = functional.grid_sample(both, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

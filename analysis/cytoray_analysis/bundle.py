@@ -1,41 +1,38 @@
-"""The bundle: a folder that holds a trained model and everything that is needed to use it.
+"""The bundle: a folder with a trained model and everything needed to use it.
 
 ======================  ===========================================================================
 ``bundle.yaml``         the specification, :class:`BundleSpec`
 ``weights.safetensors`` the weights of the network, float32
 ``test_input.npy``      one network input, scaled, (C, spatial…) float32
-``test_output.npy``     what the network answers to it, (K, spatial…) float32
+``test_output.npy``     the network's output for it, (K, spatial…) float32
 ``README.md``           the model card
 ======================  ===========================================================================
 
-Loading runs no code that a bundle carries: names choose among the networks and tasks of this package, weights
-are safetensors, arrays are plain NumPy files, and a folder that holds any other file is refused.
+Loading runs no code from a bundle: names choose among the networks and tasks of this package, weights are safetensors,
+arrays are plain NumPy files, and a folder with any other file is refused. PyTorch is loaded for networks only.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
 from cytoray_analysis.errors import BundleError, ModelNotFoundError
-from cytoray_analysis.files import draft_folder, follow_umask
+from cytoray_analysis.files import follow_umask, take_back, whole_path
 from cytoray_analysis.images.intensity import IntensityScaling, IntensityStatistics
-from cytoray_analysis.networks import build_network
 from cytoray_analysis.plain_yaml import load_yaml
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 SPEC, WEIGHTS, TEST_INPUT, TEST_OUTPUT, CARD = (
     "bundle.yaml",
@@ -66,7 +63,7 @@ class NetworkChoice(_Frozen):
 
 
 class ModelInput(_Frozen):
-    """What the network takes.
+    """The input of the network.
 
     Attributes
     ----------
@@ -75,15 +72,15 @@ class ModelInput(_Frozen):
     channels
         Names of the channels, in order.
     planes
-        Planes of a z-stack that enter side by side as channels of a flat network (2.5D); None takes no stack.
+        Planes of a z-stack that are channels of a 2D network (2.5D); None without a stack.
     window
-        Side in pixels along each spatial axis of what the network sees of one cell; None where it sees images.
+        Side length in pixels of the window around a cell, per spatial axis; None for whole images.
     grey_as_rgb
         Whether an image of one channel is repeated over all channels.
     pixel_size
-        Micrometres per spatial axis that images are resampled to when they know their own; None leaves them.
+        Micrometres per spatial axis that images of known pixel size are resampled to; None: no resampling.
     scaling, statistics
-        How intensities are scaled, and what was fitted for it on the training data.
+        Method of intensity scaling, and its statistics of the training data.
     """
 
     axes: str = "CYX"
@@ -101,20 +98,25 @@ class ModelInput(_Frozen):
         return len(self.channels) * (self.planes or 1)
 
     @property
+    def movies(self) -> bool:
+        """Whether the input is a movie."""
+        return "T" in self.axes
+
+    @property
     def spatial_axes(self) -> str:
         """The axes without channels and time."""
         return self.axes.replace("C", "").replace("T", "")
 
 
 class BundleSpec(_Frozen):
-    """What ``bundle.yaml`` holds.
+    """The content of ``bundle.yaml``.
 
     Attributes
     ----------
     decode
         Fitted parameters of the task's decoding.
     provenance
-        Where the model comes from: recipe, data hashes, code version, scores.
+        Origin of the model: recipe, data hashes, code version, scores.
     """
 
     format: Literal[1] = 1
@@ -128,12 +130,12 @@ class BundleSpec(_Frozen):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk, checked.
+    """A validated bundle on disk.
 
     Attributes
     ----------
     folder
-        Where it lies.
+        Its folder.
     spec
         Its specification.
     digest
@@ -151,14 +153,18 @@ class Bundle:
         Raises
         ------
         ModelNotFoundError
-            There is no such folder.
+            The folder does not exist.
         BundleError
-            A file is missing, damaged, or has no place in a bundle.
+            A file is missing, damaged, or not allowed in a bundle.
         """
         folder = Path(folder)
+        take_back(folder)
         if not folder.is_dir():
-            raise ModelNotFoundError(f"no bundle folder at {folder}", hint="give the folder that holds bundle.yaml")
+            raise ModelNotFoundError(
+                f"expected a bundle folder, found none at {folder}", hint="name the folder that contains bundle.yaml"
+            )
         _refuse_foreign_files(folder)
+        _refuse_missing_files(folder)
         spec = _read_spec(folder / SPEC)
         return cls(folder=folder, spec=spec, digest=_digest(folder))
 
@@ -170,7 +176,9 @@ class Bundle:
         BundleError
             The weights are damaged or do not fit the network.
         """
-        network = build_network(self.spec.network.name, self.spec.network.arguments)
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
         try:
             weights = load_file(self.folder / WEIGHTS)
         except (SafetensorError, OSError, ValueError) as error:
@@ -178,14 +186,7 @@ class Bundle:
                 f"{self.folder / WEIGHTS} is not a safetensors file: {error}",
                 hint="weights are safetensors only; train or import the model again",
             ) from error
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
-            raise BundleError(
-                f"the weights in {self.folder} do not fit its network {self.spec.network.name!r}: {error}",
-                field="network.arguments",
-            ) from error
-        return network.eval()
+        return _network(self.spec, weights, f"the weights in {self.folder}")
 
     def self_test(self, network: nn.Module | None = None, *, tolerance: float = 1e-2) -> float:
         """Run the stored test input and return the largest deviation from the stored output, over its range.
@@ -211,6 +212,31 @@ class Bundle:
         return deviation
 
 
+@dataclass(frozen=True, eq=False)
+class ModelInMemory:
+    """A model in training, without a bundle on disk.
+
+    Attributes
+    ----------
+    weights
+        State of the network. They are copied when the network is built.
+    digest
+        Not a real digest: models in training have none.
+    """
+
+    spec: BundleSpec
+    weights: Mapping[str, Tensor]
+    digest: str = ""
+
+    def network(self) -> nn.Module:
+        """Build the network; see :meth:`Bundle.network`."""
+        return _network(self.spec, self.weights, "the weights")
+
+
+Model = Bundle | ModelInMemory
+"""The model of a predictor: it has ``spec``, ``digest`` and ``network()``."""
+
+
 def write_bundle(
     folder: str | Path,
     spec: BundleSpec,
@@ -219,12 +245,12 @@ def write_bundle(
     test_input: NDArray[np.float32],
     card: str,
 ) -> Bundle:
-    """Write a bundle folder in one step: it appears whole or not at all.
+    """Write a bundle folder atomically.
 
     Parameters
     ----------
     folder
-        Where to put it; an existing bundle there is replaced.
+        Destination; an existing bundle is replaced atomically.
     weights
         State of the network.
     test_input
@@ -237,25 +263,35 @@ def write_bundle(
     BundleError
         The weights do not fit the network that `spec` describes.
     """
+    from safetensors.torch import save_file
+
     folder = Path(folder)
-    draft = draft_folder(folder)
-    try:
+    with whole_path(folder) as draft:
+        draft.mkdir()
         (draft / SPEC).write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
         save_file(tensors, draft / WEIGHTS)
         (draft / CARD).write_text(card, encoding="utf-8")
         np.save(draft / TEST_INPUT, test_input.astype(np.float32), allow_pickle=False)
-        network = Bundle(folder=draft, spec=spec, digest="").network()
+        network = _network(spec, tensors, "the weights")
         np.save(draft / TEST_OUTPUT, _forward(network, test_input.astype(np.float32)), allow_pickle=False)
-        follow_umask(draft)  # safetensors writes for the owner alone
+        follow_umask(draft)  # safetensors creates files readable only by the owner
         if folder.exists():
             _refuse_foreign_files(folder)
-            shutil.rmtree(folder)
-        draft.replace(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return Bundle.load(folder)
+
+
+def _network(spec: BundleSpec, weights: Mapping[str, Tensor], what: str) -> nn.Module:
+    from cytoray_analysis.networks import build_network
+
+    network = build_network(spec.network.name, spec.network.arguments)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BundleError(
+            f"{what} do not fit the network {spec.network.name!r}: {error}", field="network.arguments"
+        ) from error
+    return network.eval()
 
 
 def _refuse_foreign_files(folder: Path) -> None:
@@ -263,13 +299,18 @@ def _refuse_foreign_files(folder: Path) -> None:
     foreign = sorted(set(present) - FILES)
     if foreign:
         raise BundleError(
-            f"{folder} holds files that have no place in a bundle: {', '.join(foreign)}",
-            hint=f"a bundle holds {', '.join(sorted(FILES))} and nothing else; pickled weights are never loaded",
+            f"{folder} contains files that are not allowed in a bundle: {', '.join(foreign)}",
+            hint=f"a bundle contains only {', '.join(sorted(FILES))}; pickled weights are never loaded",
         )
     for name, entry in present.items():
         if not entry.is_file(follow_symlinks=False):
-            raise BundleError(f"{folder / name} is not a plain file", hint="links and folders are refused")
-    missing = sorted(FILES - set(present))
+            raise BundleError(
+                f"expected a regular file, got {folder / name}", hint="replace links and folders by regular files"
+            )
+
+
+def _refuse_missing_files(folder: Path) -> None:
+    missing = sorted(name for name in FILES if not (folder / name).exists())
     if missing:
         raise BundleError(f"{folder} lacks {', '.join(missing)}", hint="copy the whole bundle folder")
 
@@ -278,7 +319,7 @@ def _read_spec(path: Path) -> BundleSpec:
     try:
         document = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} is not plain YAML: {error}", field=SPEC) from error
+        raise BundleError(f"expected plain YAML in {path}: {error}", field=SPEC) from error
     try:
         return BundleSpec.model_validate(document)
     except ValidationError as error:
@@ -302,11 +343,13 @@ def _load_array(path: Path) -> NDArray[np.float32]:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise BundleError(f"{path} is not a plain NumPy array: {error}") from error
+        raise BundleError(f"expected a plain NumPy array in {path}: {error}") from error
     return np.asarray(array, dtype=np.float32)
 
 
 def _forward(network: nn.Module, array: NDArray[np.float32]) -> NDArray[np.float32]:
+    import torch
+
     with torch.inference_mode():
         answer: NDArray[np.float32] = network(torch.from_numpy(array)[None])[0].float().numpy()
     return answer

@@ -1,4 +1,4 @@
-"""Where the cells of an image are: boxes, given or measured from a label image."""
+"""The positions of cells in an image: boxes, given or measured from a label image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
 
 from cytoray_analysis.errors import RequestError
 from cytoray_analysis.numbering import dense_numbers
@@ -21,9 +20,9 @@ class Cells:
     Attributes
     ----------
     boxes
-        (N, 2, d) float64: where each begins and ends along the spatial axes, in pixels.
+        (N, 2, d) float64: start and stop along the spatial axes, in pixels.
     numbers
-        (N,) int64: what each is called, such as its number in a label image.
+        (N,) int64: number of each, such as its number in a label image.
     """
 
     boxes: NDArray[np.float64]
@@ -43,6 +42,25 @@ class Cells:
         return Cells(self.boxes * np.asarray(zoom, dtype=np.float64), self.numbers)
 
 
+@dataclass(frozen=True, eq=False)
+class CellValues:
+    """The answer for the cells of an image.
+
+    Attributes
+    ----------
+    values
+        (N, K) of the N cells, as the task decodes them.
+    cells
+        Their positions.
+    """
+
+    values: NDArray[Any]
+    cells: Cells
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
 def cells_from_boxes(boxes: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Cells:
     """Return cells numbered from 1 in the order of their (starts, stops).
 
@@ -58,15 +76,17 @@ def cells_from_boxes(boxes: Sequence[tuple[Sequence[float], Sequence[float]]]) -
     if not good.all():
         first = int(np.flatnonzero(~good)[0])
         raise RequestError(
-            f"expected boxes that end after they begin, got {array[first].tolist()} as number {first + 1}",
+            f"expected boxes that end after their start, got {array[first].tolist()} as number {first + 1}",
             field="boxes",
-            hint="give the starts, then the stops, in pixels",
+            hint="list the starts, then the stops, in pixels",
         )
     return Cells(array, np.arange(1, len(array) + 1))
 
 
 def cells_from_labels(labels: NDArray[np.integer[Any]]) -> Cells:
     """Return the bounding box of every object of a label image, numbered as there; 0 is background."""
+    from scipy.ndimage import find_objects
+
     dense, names = dense_numbers(labels)
     found = [(names[number], box) for number, box in enumerate(find_objects(dense), start=1) if box is not None]
     boxes = [[[part.start for part in box], [part.stop for part in box]] for _, box in found]
@@ -86,7 +106,7 @@ def window_around(centre: Sequence[float], size: Sequence[int]) -> tuple[slice, 
 
 
 def read_window(source: Any, region: tuple[slice, ...]) -> NDArray[np.float32]:
-    """Return scaled pixels of a region, (C, spatial…) float32; beyond the image its border goes on.
+    """Return scaled pixels of a region, (C, spatial…) float32; outside the image, its border is repeated.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Channels of an image in the order that a model takes them: by name where names say so, else by position."""
+"""Channels of an image in the order of a model: by name if possible, else by position."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _INITIALS = dict(zip("rgb", COLOURS, strict=True))
 
 
 def in_model_order(image: Image, channels: Sequence[str]) -> tuple[Image, Warnings]:
-    """Arrange the channels of an image as a model takes them.
+    """Arrange the channels of an image in the order of a model.
 
-    Names are compared without regard to case. Channels that carry the model's names are put in the model's order;
-    otherwise they are taken by position, with a warning where that could be wrong.
+    Names are compared without regard to case. Channels with the model's names are put in the model's order; otherwise
+    they are used by position, with a warning if that could be wrong.
 
     Parameters
     ----------
     image
-        With as many channels as the model takes; another number is left alone.
+        With as many channels as the model; otherwise it is returned unchanged.
     channels
         Names of the model's channels, in order.
 
     Raises
     ------
     AxesError
-        The model takes colours and the image has three named channels that are none; or names contradict the order:
-        some of the image's are the model's, at another place.
+        The model expects colours and the image has three channels with other names; or names contradict the order: some
+        names of the model are at other positions in the image.
     """
     if image.size("C") != len(channels):
         return image, ()
@@ -45,7 +45,8 @@ def in_model_order(image: Image, channels: Sequence[str]) -> tuple[Image, Warnin
     shared = [name for name in wants if name in has and not _MADE_UP.fullmatch(name)]
     if any(has.index(name) != wants.index(name) for name in shared):
         raise AxesError(
-            f"{image.source}: its channels are {listed}: names that both have stand at different places",
+            f"{image.source}: expected the channels in the same order, got {listed}: common names are at different "
+            "positions",
             field="channels",
             hint=_how_to_name(channels),
         )
@@ -54,17 +55,17 @@ def in_model_order(image: Image, channels: Sequence[str]) -> tuple[Image, Warnin
         raise AxesError(
             f"{image.source}: expected the colours red, green and blue, got the channels {', '.join(image.channels)}",
             field="channels",
-            hint=f"use a model of these channels, or say which of them stand for the colours: {_how_to_name(channels)}",
+            hint=f"use a model of these channels, or state which of them are the colours: {_how_to_name(channels)}",
         )
     if not _may_differ(has, wants):
         return image, ()
-    what = "its channels are" if named else "it does not name its channels, which are taken as"
-    taken = f"{what} {listed}; they were taken by position" if named else f"{what} {', '.join(channels)} by position"
+    what = "its channels are" if named else "it does not name its channels, which are used as"
+    taken = f"{what} {listed}; they were used by position" if named else f"{what} {', '.join(channels)} by position"
     return image, (AnswerWarning("channels-by-position", f"{image.source}: {taken}"),)
 
 
 def _comparable(names: Sequence[str], channels: Sequence[str]) -> list[str]:
-    """Return names in one case; of colours also by their initials."""
+    """Return names in lower case, and colours by their initials."""
     lower = [name.strip().casefold() for name in names]
     if [name.strip().casefold() for name in channels] == list(COLOURS):
         lower = [_INITIALS.get(name, name) for name in lower]
@@ -72,7 +73,7 @@ def _comparable(names: Sequence[str], channels: Sequence[str]) -> list[str]:
 
 
 def _may_differ(has: Sequence[str], wants: Sequence[str]) -> bool:
-    """Whether taking channels by position may be wrong: one is called otherwise, or several have no name."""
+    """Whether using channels by position may be wrong: one has another name, or several have no name."""
     if all(_MADE_UP.fullmatch(name) for name in wants):
         return False
     if all(_MADE_UP.fullmatch(name) for name in has):
@@ -85,4 +86,4 @@ def _may_differ(has: Sequence[str], wants: Sequence[str]) -> bool:
 
 def _how_to_name(channels: Sequence[str]) -> str:
     numbers = " ".join(f"--channel {place}" for place in range(len(channels)))
-    return f"{numbers} takes the first for {channels[0]} and so on; put its names or numbers in the model's order"
+    return f"{numbers} uses the first as {channels[0]} and so on; list names or numbers in the model's order"

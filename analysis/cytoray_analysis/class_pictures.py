@@ -1,4 +1,4 @@
-"""Pictures of a classification: the confusion matrix, the cells it was wrong about, and what it looked at."""
+"""Pictures of a classification: confusion matrix, misclassified cells, and attention maps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def confusion_picture(matrix: NDArray[np.integer], names: Sequence[str]) -> byte
     Returns
     -------
     bytes
-        A PNG file. Fields show counts; their colour is the share of the row, so that rare classes can be read, too.
+        A PNG file. Fields show counts; their colour is the share of the row, so that rare classes are also readable.
     """
     side = 2.5 + 0.55 * len(names)
     figure = new_figure(width=side + 0.8, height=side)
@@ -52,7 +52,7 @@ def mistaken_cells(
     at_most: int = 48,
     columns: int = 8,
 ) -> bytes:
-    """Draw the cells whose class was mistaken, those first that the model was surest of.
+    """Draw the misclassified cells, those with the highest confidence first.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def mistaken_cells(
     names
         The K classes.
     at_most, columns
-        Cells in all, and in a row.
+        Maximum number of cells, and cells per row.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def mistaken_cells(
     rows = max(1, -(-len(chosen) // columns))
     figure = new_figure(width=1.45 * columns, height=0.5 + 1.75 * rows)
     known = int((truth >= 0).sum())
-    figure.suptitle(f"{len(wrong)} of {known} cells mistaken (true, predicted)", fontsize=10)
+    figure.suptitle(f"{len(wrong)} of {known} cells misclassified (true, predicted)", fontsize=10)
     for number, index in enumerate(chosen, start=1):
         axes = figure.add_subplot(rows, columns, number)
         axes.imshow(display_rgb(middle_plane(windows[index])), interpolation="none")
@@ -88,7 +88,7 @@ def mistaken_cells(
 
 
 def attention_overlay(window: NDArray[Any], attention: NDArray[np.float32]) -> RGB:
-    """Lay a heat map over a window.
+    """Overlay a heat map on a window.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def attention_overlay(window: NDArray[Any], attention: NDArray[np.float32]) -> R
     Returns
     -------
     RGB
-        (Y, X, 3) uint8: grey where the network did not look, from blue to red where it did.
+        (Y, X, 3) uint8: grey for no contribution, from blue to red for increasing contribution.
     """
     from matplotlib import colormaps
 

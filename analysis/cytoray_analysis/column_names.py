@@ -1,4 +1,4 @@
-"""Names of columns: each of its own, whatever the names of channels and classes are."""
+"""Unique names of columns, whatever the names of channels and classes are."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Iterable
 
 
 def unique_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names in order, a later one of the same name with a number behind it.
+    """Return the names in order; a repeated name gets a number as suffix.
 
-    A number is none that another name has already, so that names which are different from the beginning stay as they
-    are.
+    The number does not create the name of another entry, so names that are already unique do not change.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Functions that numba compiles when they are first called, and keeps compiled where there is a folder for that."""
+"""Functions that numba compiles at the first call, and caches on disk if possible."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import numba
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile a function at its first call, without Python's lock.
 
-    The machine code is kept beside the source, or in the user's cache folder; ``NUMBA_CACHE_DIR`` names another. Where
-    neither can be written, as in a read-only container, each process compiles for itself: seconds once, the same
-    answers.
+    The machine code is stored next to the source, or in the user's cache folder; ``NUMBA_CACHE_DIR`` names another. If
+    neither is writable, as in a read-only container, each process compiles again, which takes seconds.
     """
     try:
         return numba.njit(cache=True, nogil=True)(function)

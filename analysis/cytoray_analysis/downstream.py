@@ -1,4 +1,4 @@
-"""Whether a predicted stain serves as well as the real one for what comes next: finding the cells in it."""
+"""Whether a predicted stain is as useful as the real one for the next step: segmenting the cells in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def downstream_agreement(
     predicted: Sequence[NDArray[Any]],
     truths: Sequence[NDArray[np.integer]] | None = None,
 ) -> dict[str, float]:
-    """Score a segmentation of predicted stains beside that of the real ones.
+    """Score a segmentation of predicted stains against one of the real stains.
 
     Parameters
     ----------
@@ -25,16 +25,16 @@ def downstream_agreement(
         From an image of the stain (spatial…) to instance labels, 0 for background; such as
         ``lambda image: predictor.predict(image_from_array(image, "YX")).answer``.
     real, predicted
-        The stain as it was seen and as it was predicted, (spatial…), in the same order.
+        The measured and the predicted stain, (spatial…), in the same order.
     truths
-        True instance labels, where there are any.
+        True instance labels, if any.
 
     Returns
     -------
     dict
         ``ap50``, ``f1_50`` and ``dice`` of the labels on the predicted stain, with those on the real stain as truth.
-        With `truths` also ``ap50_real`` and ``ap50_predicted``, of either against them. Those with nothing to count are
-        absent.
+        With `truths` also ``ap50_real`` and ``ap50_predicted``, of either against them. Scores with nothing to count
+        are absent.
     """
     on_real = [segment(image) for image in real]
     on_predicted = [segment(image) for image in predicted]

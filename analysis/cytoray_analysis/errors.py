@@ -2,56 +2,56 @@
 
 Every error that a caller can cause or correct is a :class:`CytorayError`, and also the standard error that it is::
 
-    CytorayError
-    ├── InputError                  the caller's mistake (exit status 2, HTTP 4xx)
-    │   ├── ImageError              (ValueError, 422)          an image that cannot be used as it is
-    │   │   ├── UnreadableImageError    (422)                  not an image, truncated, or of an unknown format
-    │   │   ├── AxesError               (422)                  axes or channels other than what the model takes
-    │   │   └── ImageTooLargeError      (413)                  more pixels or bytes than the limit
-    │   ├── DatasetError            (ValueError, 422)          a data set that would ruin a training
-    │   ├── RecipeError             (ValueError, 422)          an unknown field or a value out of range
-    │   ├── BundleError             (ValueError, 422)          a model folder that is damaged or holds foreign files
-    │   ├── ModelNotFoundError      (LookupError, 404)         no such model, version, alias or bundle folder
-    │   ├── MissingFileError        (FileNotFoundError, 404)   a path that does not exist
-    │   ├── JobNotFoundError        (LookupError, 404)         no such job
-    │   ├── NotAcceptableError      (ValueError, 406)          an answer format that nothing here writes
-    │   ├── UnauthorizedError       (PermissionError, 401)     no token, or one that is not valid
-    │   ├── ForbiddenError          (PermissionError, 403)     a token without the scope, a place that is not allowed
-    │   ├── DeadlineError           (TimeoutError, 408)        the time that the caller gave has passed
-    │   └── RequestError            (ValueError, 400)          any other malformed request or argument
-    └── PlatformError               (RuntimeError, 503)        the machine or a service failed, not the caller
-        ├── OverloadedError         (429)                      as much is waiting as may wait
-        ├── ReplicaLostError        (503)                      the process that was answering ended
-        └── TrainingError           (500)                      a training that could not go on
-            └── UntrainableError    (500)                      one whose recipe is why, and which would fail again
+    CytorayError ├── InputError                  the caller's mistake (exit status 2, HTTP 4xx) │   ├── ImageError
+    (ValueError, 422)          an image that cannot be used │   │   ├── UnreadableImageError    (422)
+    not an image, truncated, or of an unknown format │   │   ├── AxesError               (422)                  axes or
+    channels that the model does not accept │   │   └── ImageTooLargeError      (413)                  more pixels or
+    bytes than the limit │   ├── DatasetError            (ValueError, 422)          a data set that would make training
+    useless │   ├── RecipeError             (ValueError, 422)          an unknown field or a value out of range │   ├──
+    BundleError             (ValueError, 422)          a model folder that is damaged or has other files │   ├──
+    ModelNotFoundError      (LookupError, 404)         no such model, version, alias or bundle folder │   ├──
+    MissingFileError        (FileNotFoundError, 404)   a path that does not exist │   ├── JobNotFoundError
+    (LookupError, 404)         no such job │   ├── NotAcceptableError      (ValueError, 406)          an answer format
+    that is not supported │   ├── UnauthorizedError       (PermissionError, 401)     no token, or one that is not valid
+    │   ├── ForbiddenError          (PermissionError, 403)     a token without the scope, a place that is not allowed │
+    ├── DeadlineError           (TimeoutError, 408)        the caller's timeout has expired │   └── RequestError
+    (ValueError, 400)          any other malformed request or argument └── PlatformError               (RuntimeError,
+    503)        the machine or a service failed, not the caller
+        ├── OverloadedError         (429)                      the queue is full ├── ReplicaLostError        (503)
+        the process that was answering ended └── TrainingError           (500)                      a training run that
+        failed
+            └── UntrainableError    (500)                      a failure due to the recipe, which would recur
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from cytoray_analysis.uris import without_secrets
+
 
 class CytorayError(Exception):
-    """An error with a sentence for people and fields for programs.
+    """An error with a message for people and fields for programs; secrets are removed from its addresses.
 
     Parameters
     ----------
     message
-        What was expected and what came.
+        What was expected and what was found.
     field
         The path of the offending field, file or argument, such as ``training.epochs``.
     hint
-        What to do about it.
+        How to correct it.
     """
 
     status: ClassVar[int] = 500
     exit_status: ClassVar[int] = 1
 
     def __init__(self, message: str, *, field: str | None = None, hint: str | None = None) -> None:
+        message = without_secrets(message)
         super().__init__(message)
         self.message = message
-        self.field = field
-        self.hint = hint
+        self.field = None if field is None else without_secrets(field)
+        self.hint = None if hint is None else without_secrets(hint)
 
     def __str__(self) -> str:
         return self.message
@@ -82,17 +82,17 @@ class InputError(CytorayError):
 
 
 class ImageError(InputError, ValueError):
-    """An image that cannot be used as it is."""
+    """An image that cannot be used."""
 
     status = 422
 
 
 class UnreadableImageError(ImageError):
-    """A file that is no image, is truncated, or has a format that no installed reader knows."""
+    """A file that is not an image, is truncated, or has a format without an installed reader."""
 
 
 class AxesError(ImageError):
-    """An image whose axes or channels are not those that the model takes."""
+    """An image whose axes or channels the model does not accept."""
 
 
 class ImageTooLargeError(ImageError):
@@ -101,8 +101,12 @@ class ImageTooLargeError(ImageError):
     status = 413
 
 
+class UnanswerableError(ImageError):
+    """A request during which two processes ended, one after the other, without another possible reason."""
+
+
 class DatasetError(InputError, ValueError):
-    """A data set that would ruin a training."""
+    """A data set that would make training useless."""
 
     status = 422
 
@@ -114,7 +118,7 @@ class RecipeError(InputError, ValueError):
 
 
 class BundleError(InputError, ValueError):
-    """A model folder that is damaged or holds files that a bundle must not hold."""
+    """A model folder that is damaged or contains files that a bundle must not contain."""
 
     status = 422
 
@@ -144,19 +148,19 @@ class UnauthorizedError(InputError, PermissionError):
 
 
 class ForbiddenError(InputError, PermissionError):
-    """A token without the scope that is needed, or a place that nobody may name."""
+    """A token without the required scope, or a location that is not allowed."""
 
     status = 403
 
 
 class DeadlineError(InputError, TimeoutError):
-    """The time that the caller gave has passed; the work was cancelled."""
+    """The caller's timeout has expired; the work was cancelled."""
 
     status = 408
 
 
 class NotAcceptableError(InputError, ValueError):
-    """An answer format that nothing here writes."""
+    """An answer format that is not supported."""
 
     status = 406
 
@@ -174,30 +178,41 @@ class PlatformError(CytorayError, RuntimeError):
 
 
 class OverloadedError(PlatformError):
-    """As much is waiting as may wait; the same request can be sent again later.
+    """The queue is full; the same request can be sent again later.
 
     Attributes
     ----------
     retry_after
-        Whole seconds after which that is worth while.
+        Whole seconds after which to retry.
     """
 
     status = 429
     retry_after = 1
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return *super().__reduce__(), {"retry_after": self.retry_after}
+
 
 class ReplicaLostError(PlatformError):
-    """The process that was answering ended; another one can be asked."""
+    """The process that was answering ended; another one can answer.
+
+    Attributes
+    ----------
+    at_work
+        Whether it had started the request, which may be the reason for its end.
+    """
+
+    at_work = False
 
 
 class TrainingError(PlatformError):
-    """A training that could not go on."""
+    """A training run that failed."""
 
     status = 500
 
 
 class UntrainableError(TrainingError):
-    """A training that could not go on because of its recipe: numbers overflow, or a step exceeds the memory.
+    """A training run that failed because of its recipe: numbers overflow, or a step exceeds the memory.
 
-    It would fail again, which is a verdict on the recipe; any other :class:`TrainingError` is none.
+    It would fail again; any other :class:`TrainingError` does not count against the recipe.
     """

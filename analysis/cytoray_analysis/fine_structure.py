@@ -1,4 +1,4 @@
-"""Whether two pictures are the same but for brightness and contrast."""
+"""Whether two pictures are equal except for brightness and contrast."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def middle_plane(image: Image) -> Plane:
 
 
 def fine_structure(plane: Plane) -> NDArray[np.float32]:
-    """Return (64, 64): what is left of a plane without its coarse structure, of mean 0 and norm 1; 0 if nothing is."""
+    """Return (64, 64): a plane without its coarse structure, with mean 0 and norm 1; 0 if nothing remains."""
     from scipy.ndimage import gaussian_filter
     from skimage.transform import resize
 
@@ -38,7 +38,7 @@ def fine_structure(plane: Plane) -> NDArray[np.float32]:
     detail = small - gaussian_filter(small, 2.0)
     detail -= detail.mean()
     norm = float(np.linalg.norm(detail))
-    # A field without anything in it resembles every other such field.
+    # An empty field resembles every other empty field.
     empty = norm <= 1e-6 * max(float(np.abs(small).max()), 1.0)
     return np.zeros_like(detail, np.float32) if empty else (detail / norm).astype(np.float32)
 
@@ -46,8 +46,8 @@ def fine_structure(plane: Plane) -> NDArray[np.float32]:
 def is_linear_copy(one: NDArray[Any], other: NDArray[Any]) -> bool:
     """Whether one picture is the other, stretched and rounded, as by ``v >> 8``, ``v / 257`` or min-max to 8 bits.
 
-    A line is fitted, and what it leaves must spread over one step of the coarser of the two. Pixels at either end of
-    one's range may have been cut off and do not count.
+    A line is fitted, and its residuals must be within one step of the coarser of the two. Pixels at either end of one's
+    range may have been cut off and do not count.
 
     Parameters
     ----------

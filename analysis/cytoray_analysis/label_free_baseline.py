@@ -79,7 +79,7 @@ def label_free_baseline(pairs: Sequence[Pair]) -> tuple[Darkness, ...]:
         There is no pair.
     """
     if not pairs:
-        raise DatasetError("expected training pairs for the baseline, got none", field="data")
+        raise DatasetError("expected training pairs for the baseline, found none", field="data")
     places = np.unique(np.linspace(0, len(pairs) - 1, _PAIRS).round().astype(int))
     chosen = [_part(pairs[place]) for place in places]
     channels = range(chosen[0][0].shape[0])

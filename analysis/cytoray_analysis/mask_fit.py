@@ -1,8 +1,8 @@
-"""Whether a mask lies on its image, or mirrored, transposed or beside it.
+"""Whether a mask matches its image, or is mirrored, transposed or shifted.
 
 Where objects are, an image is brighter or darker than around them, or has edges; which of these differs from stain to
 stain. A mask is correlated with the image in all three ways (foreground with brightness, outlines with brightness,
-outlines with edges), and the strongest counts. Masks that lie as they should correlate by 0.3 to 0.9 in fluorescence,
+outlines with edges), and the strongest counts. Masks in the correct position correlate by 0.3 to 0.9 in fluorescence,
 H&E, phase contrast and electron microscopy, the same masks mirrored or transposed by 0.02 to 0.2 there.
 """
 
@@ -28,7 +28,7 @@ _Feature = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class MaskFit:
-    """How well a mask lies on its image, as it is and moved.
+    """How well a mask matches its image, unchanged and transformed.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class MaskFit:
     turn, turned
         The best order of axes (with those that are mirrored) other than its own, and the correlation then.
     shift, shifted
-        By how much the mask must be moved along each axis to lie best, in pixels, and the correlation then.
+        Best shift of the mask along each axis, in pixels, and the correlation with that shift.
     step
         What `shift` is a multiple of, along each axis, in pixels.
     seen, drawn
@@ -59,7 +59,7 @@ class MaskFit:
 
 
 def measure_fit(image: NDArray[Any], mask: NDArray[np.integer[Any]]) -> MaskFit | None:
-    """Correlate a mask with its image, as it is, mirrored, transposed and moved.
+    """Correlate a mask with its image, unchanged, mirrored, transposed and shifted.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def _sketch(features: tuple[_Feature | None, _Feature | None], shape: tuple[int,
 
 
 def describe_turn(turn: Turn, axes: str) -> str:
-    """Say in words what was done to a mask: ``mirrored along X``, ``transposed (Y and X exchanged)``."""
+    """Describe the transformation of a mask: ``mirrored along X``, ``transposed (Y and X exchanged)``."""
     order, mirrored = turn
     parts = []
     if order != tuple(sorted(order)):

@@ -1,4 +1,4 @@
-"""From an image to what a network takes: axes, channels, pixel size, intensities."""
+"""From an image to the input of a network: axes, channels, pixel size, intensities."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from cytoray_analysis.images.resample import resample_image, resample_image_to
 from cytoray_analysis.pixel_sizes import Resampling, resampling
 from cytoray_analysis.tiles import Region
 
-_FAR = 4.0  # times that an image's range may differ from the training's without a word
+_FAR = 4.0  # factor by which an image's range may differ from the training images without a warning
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ class NetworkImage:
 
 @dataclass(frozen=True, eq=False)
 class FoldedStack:
-    """A z-stack whose planes are channels: (C, Z, Y, X) seen as (C·Z, Y, X), decoded lazily."""
+    """A z-stack whose planes are channels: a lazily decoded view of (C, Z, Y, X) as (C·Z, Y, X)."""
 
     stack: Image
 
@@ -113,7 +113,7 @@ def _fold_stack(image: Image, planes: int) -> Image:
         raise AxesError(
             f"{image.source}: expected a stack of {planes} planes, got {image.size('Z')}",
             field="axes",
-            hint=f"the model was trained on stacks of {planes} planes; give as many, at the same spacing",
+            hint=f"the model was trained on stacks of {planes} planes; use as many, with the same spacing",
         )
     stack = image.select("CZYX")
     names = [f"{channel} z{plane}" for channel in stack.channels for plane in range(planes)]
@@ -167,17 +167,19 @@ def match_channels(image: Image, model_input: ModelInput) -> tuple[Image, int, W
 
 
 def _other_axes(lacks: list[str], surplus: list[str], taken: str) -> str:
-    """Return what to do about an image that has other axes than a model takes."""
+    """Return the remedy for an image with other axes than the model's."""
     axes = taken.replace("C", "")
     if lacks and surplus:
-        return f"where its {'/'.join(surplus)} is {'/'.join(lacks)}, say so with --input-axes {axes}"
+        return f"if its {'/'.join(surplus)} is {'/'.join(lacks)}, use --input-axes {axes}"
     if lacks:
-        return f"the model works on {axes}; give an image that has {' and '.join(lacks)}"
-    return f"choose one entry of {', '.join(surplus)} ({how_to_choose(''.join(surplus))}), or use a model that takes it"
+        return f"the model works on {axes}; use an image with {' and '.join(lacks)}"
+    return (
+        f"choose one entry of {', '.join(surplus)} ({how_to_choose(''.join(surplus))}), or use a model with this axis"
+    )
 
 
 def resampled(image: Image, model_input: ModelInput) -> Resampling:
-    """Say how an image is resampled for a model, by what its header says.
+    """Return how an image is resampled for a model, according to its header.
 
     Raises
     ------
@@ -214,7 +216,7 @@ def prepare(
             raise ImageError(
                 f"{image.source}: its pixel size {dict(chosen.pixel_size or {})} differs from the model's "
                 f"{model_input.pixel_size}, and it is too large to be resampled in memory",
-                hint="store it at the model's pixel size first, or give more --memory",
+                hint="store it at the model's pixel size first, or increase --memory",
             )
         pixels = chosen.read()
         before = replace(chosen, data=pixels)
@@ -231,7 +233,7 @@ def prepare(
 def _map_of(
     image: Image, before: Image, copies: int, model_input: ModelInput
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], Warnings]:
-    """Return offset and scale per channel of an image that was resampled, and what to say about them."""
+    """Return offset and scale per channel of a resampled image, and warnings about them."""
     scaling, statistics = model_input.scaling, model_input.statistics
     channels = image.size("C") * copies
     if scaling.scope == "dataset" and statistics is not None and statistics.is_identity:
@@ -255,7 +257,7 @@ def _about_range(
         if not empty:
             return ()
         what = "it" if len(image.channels) == 1 else f"channel {', '.join(empty)}"
-        sentence = f"{image.source}: {what} is constant or nothing but camera noise, and was taken as empty"
+        sentence = f"{image.source}: {what} is constant or pure camera noise, and was treated as empty"
         return (AnswerWarning("no-contrast", sentence),)
     ratio = range_ratio(spread, scaling, statistics)
     if ratio > 0 and not _is_near(ratio) and scaling.method == "zscore":
@@ -266,12 +268,12 @@ def _about_range(
     if _is_near(ratio):
         return ()
     if ratio == 0:
-        what = "is constant or nothing but camera noise"
+        what = "is constant or pure camera noise"
     elif ratio > 1:
         what = f"has a range of intensities {ratio:.3g} times as wide as the training images"
     else:
         what = f"has a range of intensities {1 / ratio:.3g} times narrower than the training images"
-    sentence = f"{image.source} {what}, which set the scale: is it in another unit, or stored at another bit depth?"
+    sentence = f"{image.source} {what}, which set the scale: check its unit and bit depth"
     return (AnswerWarning("intensity-range", sentence),)
 
 

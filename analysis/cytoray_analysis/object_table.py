@@ -1,4 +1,4 @@
-"""A table of the objects of a label image: where each is, how large, of what shape, how bright.
+"""A table of the objects of a label image: position, size, shape and brightness.
 
 Measured by scikit-image's ``regionprops``, whose names the columns keep; axes are written out
 (``centroid_y`` instead of ``centroid-0``).
@@ -51,7 +51,7 @@ def measure_objects(
         (highest label + 1,) how sure each object is, by its number; of objects with small numbers only.
     channels
         Names of the channels of `image`; their numbers by default. Of channels of one name the later ones get a number
-        (``DAPI``, ``DAPI_2``), so that each has columns of its own.
+        (``DAPI``, ``DAPI_2``), so that each has separate columns.
 
     Returns
     -------

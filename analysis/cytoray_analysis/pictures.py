@@ -1,4 +1,4 @@
-"""Pictures for people: outlines of objects on an image, truth beside prediction, training curves.
+"""Pictures for people: outlines of objects on an image, truth next to prediction, training curves.
 
 Arrays come in as the science has them, ``(C, Y, X)`` samples and ``(Y, X)`` labels; everything that leaves
 is ``(H, W, 3)`` uint8 RGB or the bytes of a PNG file. Figures are drawn with matplotlib's object interface,
@@ -23,6 +23,8 @@ from cytoray_analysis.tasks.instance_scores import overlap
 RGB = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
+_TITLE_POINTS = 9.0
+
 # Bright on dark and on stained tissue, and of different lightness, so that no colour vision confuses them.
 MATCHED: Colour = (0, 230, 160)
 MISSED: Colour = (255, 190, 0)
@@ -41,8 +43,8 @@ def display_rgb(sample: NDArray[Any], *, low: float = 0.5, high: float = 99.8) -
     Parameters
     ----------
     sample
-        ``(Y, X)``, or ``(C, Y, X)`` in any real dtype. One channel becomes grey and three become red, green
-        and blue with one common stretch; otherwise the channels are added up, each in a colour of its own.
+        ``(Y, X)``, or ``(C, Y, X)`` in any real dtype. One channel becomes grey and three become red, green and blue
+        with one common stretch; otherwise the channels are added, each in its own colour.
     low, high
         Percentiles that become black and white, of each channel (of all three together for RGB).
 
@@ -59,7 +61,7 @@ def display_rgb(sample: NDArray[Any], *, low: float = 0.5, high: float = 99.8) -
     channels = sample[np.newaxis] if sample.ndim == 2 else sample
     if channels.ndim != 3:
         raise AxesError(
-            f"A picture needs (Y, X) or (C, Y, X), but the array has {sample.ndim} axes",
+            f"expected a picture (Y, X) or (C, Y, X), got an array with {sample.ndim} axes",
             hint=f"choose one plane first, such as image.select('CYX'), or {how_to_choose('Z')}",
         )
     if len(channels) == 3:
@@ -99,15 +101,11 @@ def outlines(labels: NDArray[Any]) -> NDArray[np.bool_]:
     ndarray
         ``(Y, X)`` bool. The picture's border is no neighbour, so objects cut by it stay open there.
     """
-    edge: NDArray[np.bool_] = labels > 0
-    differs = np.zeros(labels.shape, dtype=bool)
-    below = labels[1:] != labels[:-1]
-    differs[1:] |= below
-    differs[:-1] |= below
-    right = labels[:, 1:] != labels[:, :-1]
-    differs[:, 1:] |= right
-    differs[:, :-1] |= right
-    edge &= differs
+    from skimage.segmentation import find_boundaries
+
+    edge: NDArray[np.bool_] = find_boundaries(  # type: ignore[no-untyped-call]
+        np.maximum(labels, 0), connectivity=1, mode="inner"
+    )
     return edge
 
 
@@ -121,7 +119,7 @@ def overlay(picture: RGB, labels: NDArray[Any], *, colour: Colour | None = None)
     labels
         ``(Y, X)`` integers.
     colour
-        The outlines' colour; every object gets a colour of its own when None.
+        The outlines' colour; a separate colour per object when None.
 
     Returns
     -------
@@ -274,7 +272,7 @@ def sheet(entries: Sequence[SheetEntry], *, title: str = "", columns: int = 1) -
 
 
 def training_curves(history: Sequence[Mapping[str, float]], *, x: str = "epoch") -> bytes:
-    """Draw how a training went: losses in one panel, scores in the second, the learning rate in the third.
+    """Draw the curves of a training run: losses in one panel, scores in the second, the learning rate in the third.
 
     Parameters
     ----------
@@ -329,19 +327,17 @@ def new_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained", dpi=110)
 
 
-def set_title(axes: Any, text: str, *, columns: int = 1, size: float = 9.0) -> None:
+def set_title(axes: Any, text: str, *, columns: int = 1) -> None:
     """Write a title above axes, in as many lines as their width needs.
 
     Parameters
     ----------
     columns
-        How many axes of this kind stand side by side in the figure.
-    size
-        Of the letters, in points.
+        Number of axes of this kind side by side in the figure.
     """
     # The axes take about 0.85 of the figure, and a letter is about 0.6 times as wide as high.
-    letters = int(0.85 * axes.figure.get_figwidth() / columns * 72 / (0.6 * size))
-    axes.set_title(textwrap.fill(text, width=letters), fontsize=size)
+    letters = int(0.85 * axes.figure.get_figwidth() / columns * 72 / (0.6 * _TITLE_POINTS))
+    axes.set_title(textwrap.fill(text, width=letters), fontsize=_TITLE_POINTS)
 
 
 def figure_png(figure: Any) -> bytes:

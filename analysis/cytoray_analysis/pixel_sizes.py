@@ -1,4 +1,4 @@
-"""The pixel size of an image against that of a model: how the image is to be resampled, and what is not known."""
+"""The pixel size of an image and of a model: resampling of the image, and warnings about unknown sizes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Resampling:
     Attributes
     ----------
     zoom
-        Factor along each spatial axis; None where the image stays as it is.
+        Factor along each spatial axis; None without resampling.
     shape
         Spatial shape afterwards.
     warnings
@@ -58,14 +58,12 @@ def resampling(image: Image, wanted: Mapping[str, float] | None, axes: str) -> R
         return Resampling(None, shape)
     sizes = image.pixel_size or {}
     if "Y" not in sizes or "X" not in sizes:
-        sentence = (
-            f"{image.source} does not say its pixel size; it was taken to be the model's, {say_size(wanted, axes)}"
-        )
+        sentence = f"{image.source} does not state its pixel size; the model's was assumed, {say_size(wanted, axes)}"
         return Resampling(None, shape, (AnswerWarning("pixel-size-unknown", sentence),))
     warnings: Warnings = ()
     if "Z" in axes and "Z" in wanted and "Z" not in sizes:
         sentence = (
-            f"{image.source} does not say how far its planes are apart; that was taken to be as in the model, "
+            f"{image.source} does not state the distance of its planes; that of the model was assumed, "
             f"{wanted['Z']:g} µm"
         )
         warnings = (AnswerWarning("pixel-size-unknown", sentence),)
@@ -75,10 +73,10 @@ def resampling(image: Image, wanted: Mapping[str, float] | None, axes: str) -> R
             raise ImageError(
                 f"{image.source}: its pixel size is {say_size(sizes, axes)}, the model's {say_size(wanted, axes)}: "
                 f"resampling would change the image {max(factor, 1 / factor):.3g}-fold along {axis}, "
-                f"at most {MOST:g}-fold is done",
+                f"the limit is {MOST:g}-fold",
                 field="pixel_size",
-                hint="where the file is wrong, give its true size in µm, such as --pixel-size 0.5; "
-                "--pixel-size none takes the image as it is",
+                hint="if the file is wrong, set the true size in µm, such as --pixel-size 0.5; "
+                "--pixel-size none uses the image without resampling",
             )
     if all(abs(factor - 1) < _NEARLY for factor in zoom):
         return Resampling(None, shape, warnings)
@@ -87,9 +85,10 @@ def resampling(image: Image, wanted: Mapping[str, float] | None, axes: str) -> R
     if channels * math.prod(after) > max(LARGEST, channels * math.prod(shape)):
         raise ImageTooLargeError(
             f"{image.source}: at the model's pixel size of {say_size(wanted, axes)} it would have "
-            f"{' × '.join(map(str, after))} pixels, more than {LARGEST} in all; its own is {say_size(sizes, axes)}",
+            f"{' × '.join(map(str, after))} pixels, more than the limit of {LARGEST}; its own is "
+            f"{say_size(sizes, axes)}",
             field="pixel_size",
-            hint="cut the image into parts; where the file is wrong about its size, give the true one in µm with "
+            hint="divide the image into parts; if the file is wrong about its size, set the true one in µm with "
             "--pixel-size",
         )
     return Resampling(zoom, after, warnings)

@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
         self._checked: set[yaml.Node] = set()
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Look at the keys as they are written, before those that are merged (``<<``) are put beside them."""
+        """Check the keys as written, before merged keys (``<<``) are added."""
         if node not in self._checked:
             self._checked.add(node)
             _refuse_twice(node)
@@ -36,16 +36,19 @@ def load_yaml(text: str) -> Any:
     Raises
     ------
     yaml.YAMLError
-        It is no YAML, holds more than plain data, has a key twice, or is nested or unfolds beyond all use; the message
+        It is not YAML, contains more than plain data, has a key twice, or is nested or expands too much; the message
         names line and column where there is one.
     """
     _refuse_deep(text)
+    loader = _Loader(text)
     try:
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, which builds plain data only
+        content = loader.get_single_data()
     except ValueError as error:  # a date that there is none of, a number of thousands of digits
         raise yaml.YAMLError(f"a value cannot be read: {error}") from error
     except RecursionError as error:
-        raise yaml.YAMLError(f"expected at most {_DEEPEST} levels, got more") from error
+        raise yaml.YAMLError(f"expected at most {_DEEPEST} nested levels, got more") from error
+    finally:
+        loader.dispose()
     _values_in(content, {})
     return content
 
@@ -55,7 +58,7 @@ def _refuse_deep(text: str) -> None:
     for sign in text:
         depth += (sign in "[{") - (sign in "]}" and depth > 0)
         if depth > _DEEPEST:
-            raise yaml.YAMLError(f"expected at most {_DEEPEST} brackets in each other, got more")
+            raise yaml.YAMLError(f"expected at most {_DEEPEST} nested brackets, got more")
 
 
 def _values_in(content: Any, known: dict[int, int | None], level: int = 0) -> int:
@@ -66,7 +69,7 @@ def _values_in(content: Any, known: dict[int, int | None], level: int = 0) -> in
         known[id(content)] = None  # it is being counted
         parts = content.values() if isinstance(content, dict) else content
         if level > _DEEPEST:
-            raise yaml.YAMLError(f"expected at most {_DEEPEST} levels, got more")
+            raise yaml.YAMLError(f"expected at most {_DEEPEST} nested levels, got more")
         known[id(content)] = 1 + sum(_values_in(part, known, level + 1) for part in parts)
     values = known[id(content)]
     if values is None or values > _MOST_VALUES:

@@ -1,4 +1,4 @@
-"""How far a target is shifted against its input, also where the two look nothing alike.
+"""The shift of a target against its input, also if the two look very different.
 
 A stain may be bright where transmitted light is dark, but both have their edges in the same places: the shift is that
 at which the gradient magnitudes of the two correlate most.
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from cytoray_analysis.errors import ImageError
 from cytoray_analysis.mask_fit import Turn, turned, turns
 
-# Pairs that belong together were seen to correlate by 0.33 to 0.9, pairs that do not by at most 0.25.
+# Measured correlations: 0.33 to 0.9 for matching pairs, at most 0.25 for others.
 TRUSTED = 0.3
-# In pixels. Good pairs were seen to lie up to 0.9 apart, pairs that are 3 apart to be measured at 2.2 or more.
+# In pixels. Measured shifts: up to 0.9 for good pairs, 2.2 or more for pairs that are 3 apart.
 TOLERANCE = 2.0
 _PARTS_OF_A_PIXEL = 4
 _EDGE_WIDTH = 2.0  # σ of the derivative, in pixels
@@ -27,12 +27,12 @@ _MOST_PLANES = 16
 
 @dataclass(frozen=True)
 class Shift:
-    """Where a target lies in relation to its input.
+    """The position of a target relative to its input.
 
     Attributes
     ----------
     pixels
-        By how much the target must be moved to lie on the input, along Y and X.
+        Shift of the target onto the input, along Y and X.
     confidence
         Correlation of the edges of the two when it is so moved, 0 to 1.
     """
@@ -52,7 +52,7 @@ class Shift:
 
     @property
     def misplaced(self) -> bool:
-        """Whether the target certainly lies elsewhere than its input."""
+        """Whether the target is certainly shifted against its input."""
         return self.trusted and self.distance > TOLERANCE
 
 
@@ -87,7 +87,7 @@ def estimate_shift(image: NDArray[Any], target: NDArray[Any]) -> Shift:
 
 
 def estimate_turn(image: NDArray[Any], target: NDArray[Any]) -> tuple[Turn, Shift]:
-    """Mirror a target, and exchange its Y and X where both are of one length, so that it lies on its input best.
+    """Mirror a target, and exchange its Y and X if both have the same length, for the best match with its input.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def estimate_turn(image: NDArray[Any], target: NDArray[Any]) -> tuple[Turn, Shif
     Returns
     -------
     Turn, Shift
-        The best way other than to leave it as it is, and where the target lies then.
+        The best transformation other than none, and the position of the target then.
     """
     fixed, moving = _edges(image), _edges(target)
     _, *others = turns(moving.shape)

@@ -1,4 +1,4 @@
-"""What of a file is asked about: series, channels, plane, frame, and what its axes and pixels mean.
+"""The selected part of a file: series, channels, plane, frame, and the meaning of its axes and pixels.
 
 The same words everywhere: options of the command line, fields of requests, recipes and jobs.
 """
@@ -71,7 +71,7 @@ class Selection(BaseModel, frozen=True, extra="forbid"):
         Channels in the order that the model takes them, each by its name or its number from 0; a name goes before a
         number.
     plane
-        Number of a plane along Z from 0, ``max`` for the maximum projection, ``each`` to answer every plane by itself.
+        Number of a plane along Z from 0, ``max`` for the maximum projection, ``each`` to answer every plane separately.
     frame
         Number of a time point from 0, or ``each``.
     series
@@ -87,11 +87,13 @@ class Selection(BaseModel, frozen=True, extra="forbid"):
         BeforeValidator(_texts),
         Field(max_length=_MOST_CHANNELS, description="Channels, by name or by number from 0."),
     ] = ()
-    plane: _Text | None = Field(default=None, description=f"Along Z: {FORMS['plane']}.", examples=["max"])
-    frame: _Text | None = Field(default=None, description=f"Along time: {FORMS['frame']}.", examples=["0"])
-    series: _Text | None = Field(default=None, description=f"Of a file of several images: {FORMS['series']}.")
-    input_axes: _Text | None = Field(default=None, description=f"What the file's axes mean: {FORMS['input_axes']}.")
-    pixel_size: _Text | None = Field(default=None, description=f"Instead of the file's: {FORMS['pixel_size']}.")
+    plane: _Text | None = Field(default=None, description=f"Plane along Z: {FORMS['plane']}.", examples=["max"])
+    frame: _Text | None = Field(default=None, description=f"Frame along time: {FORMS['frame']}.", examples=["0"])
+    series: _Text | None = Field(default=None, description=f"Image in a file of several: {FORMS['series']}.")
+    input_axes: _Text | None = Field(default=None, description=f"Meaning of the file's axes: {FORMS['input_axes']}.")
+    pixel_size: _Text | None = Field(
+        default=None, description=f"Pixel size instead of the file's: {FORMS['pixel_size']}."
+    )
 
     @field_validator("plane")
     @classmethod
@@ -129,7 +131,7 @@ class Selection(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def each(self) -> str:
-        """The axes along which every entry is answered by itself: of ``TZ``; empty for none."""
+        """The axes along which every entry is answered separately: of ``TZ``; empty for none."""
         return ("T" if self.frame == EACH else "") + ("Z" if self.plane == EACH else "")
 
     def sizes(self) -> dict[str, float] | None:
@@ -165,7 +167,7 @@ EVERYTHING = Selection()
 
 
 def merge(one: Selection, other: Selection) -> Selection:
-    """Return what two places choose together, such as the address of a request and its body.
+    """Merge two selections, such as those of a request's address and body.
 
     Raises
     ------
@@ -174,7 +176,7 @@ def merge(one: Selection, other: Selection) -> Selection:
     """
     twice = sorted(one.given().keys() & other.given().keys())
     if twice:
-        raise RequestError(f"expected {twice[0]} once, got it twice", field=twice[0], hint="give it in one place")
+        raise RequestError(f"expected {twice[0]} once, found it twice", field=twice[0], hint="set it in one place")
     return Selection(**one.given(), **other.given())
 
 
@@ -209,7 +211,7 @@ def selection_error(error: ValidationError) -> RequestError:
     field = str(first["loc"][0]) if first["loc"] else "selection"
     if first["type"] == "extra_forbidden":
         return RequestError(
-            f"expected one of {', '.join(FORMS)}, got {field[:80]!r}", field=field[:80], hint="leave it out"
+            f"expected one of {', '.join(FORMS)}, got {field[:80]!r}", field=field[:80], hint="remove it"
         )
     message = first["msg"].removeprefix("Value error, ")
     if not message.startswith("expected"):

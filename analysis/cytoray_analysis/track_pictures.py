@@ -12,7 +12,7 @@ from cytoray_analysis.tracking.lineage import Lineage
 
 
 def lineage_picture(frame: RGB, lineage: Lineage, *, title: str = "", tail: int = 10) -> bytes:
-    """Draw the tracks on a frame, and beside it the tree of all tracks over time.
+    """Draw the tracks on a frame, and next to it the tree of all tracks over time.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def lineage_picture(frame: RGB, lineage: Lineage, *, title: str = "", tail: int 
 
 
 def _draw_tree(axes: Any, lineage: Lineage, colours: list[Any]) -> None:
-    """Draw a line per track over its frames, sisters beside each other, joined to their parent."""
+    """Draw a line per track over its frames, sisters next to each other, connected to their parent."""
     rows = _rows(lineage)
     for track, begin, end, parent, colour in zip(
         lineage.track_id, lineage.begin, lineage.end, lineage.parent, colours, strict=True

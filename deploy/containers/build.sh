@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Build cytoray:VERSION-FLAVOUR from this checkout with docker, podman or buildah (or what BUILDER says).
+# Build cytoray:VERSION-FLAVOUR from this checkout with docker, podman or buildah (or the program in BUILDER).
 #
 #     deploy/containers/build.sh cpu --build-arg TORCH='--index-url ADDRESS-OF-PYTORCH-WHEELS-FOR-CPU'
 #     deploy/containers/build.sh cuda
 #
-# Options after the flavour go to the builder.
+# Options after the flavour are passed to the builder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -19,7 +19,7 @@ if [ -z "${BUILDER:-}" ]; then
         if command -v "$BUILDER" >/dev/null; then break; fi
     done
     if [ "$BUILDER" = none ]; then
-        echo "none of docker, podman and buildah is here: install one, or set BUILDER" >&2
+        echo "found none of docker, podman and buildah: install one, or set BUILDER" >&2
         exit 1
     fi
 fi
@@ -27,7 +27,7 @@ fi
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 
-# BUILDER may carry options.
+# BUILDER may contain options.
 # shellcheck disable=SC2086
 exec $BUILDER build \
     --file deploy/containers/Containerfile \

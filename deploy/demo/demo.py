@@ -1,9 +1,9 @@
-"""The whole way once: labelled images in, a served answer out.
+"""The complete workflow once: from labelled images to a served answer.
 
-Runs the ``cytoray`` command line step by step, as a user would: make or take a data set, check it, train on two workers
-with DeepSpeed, evaluate, promote, serve, ask the endpoint. Prints a short table at the end and stops what it started.
+Runs the ``cytoray`` command line step by step, as a user would: make or use a data set, check it, train on two workers
+with DeepSpeed, evaluate, promote, serve, request predictions. At the end it prints a short table and stops the service.
 
-Everything that it writes lies in one folder, which the next run replaces.
+It writes to one folder, which the next run replaces.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ MARK = ".made-by-the-demo"
 IMAGES_ASKED = 6
 SECONDS_TO_STOP = 60
 SHOWN_SCORES = ("ap50", "ap70", "f1_50", "pq")
-MINUTES = 10.0  # at most; the synthetic cells need their epochs, which take one or two on two cores
+MINUTES = 10.0  # at most; the epochs of the synthetic cells take one or two minutes on two cores
 MINUTES_OF_OTHER_DATA = 1.5
-LEAST_AP50 = 0.1  # below it a model has learned nothing worth showing
+LEAST_AP50 = 0.1  # below it a model has learned too little to show
 
 console = Console(stderr=True)
 
 
 @dataclass
 class Demo:
-    """One run of the demo: where it writes, and how long each of its stages took."""
+    """One run of the demo: its folder, and the seconds of each stage."""
 
     folder: Path
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of the commands: a state folder of the demo's own, and no other registry."""
+        """The environment of the commands: a separate state folder, and no other registry."""
         kept = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
         return kept | {"CYTORAY_HOME": str(self.folder / "state")}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Announce a stage and keep the seconds that it takes."""
+        """Announce a stage and measure its seconds."""
         console.rule(f"[bold]{name}", align="left")
         start = time.perf_counter()
         yield
@@ -73,7 +73,7 @@ class Demo:
 
     @contextmanager
     def service(self, reference: str) -> Iterator[str]:
-        """Serve a model in the background for as long as the block runs, and give the address."""
+        """Serve a model in the background while the block runs, and yield the address."""
         command = [str(CYTORAY), "serve", reference, "--insecure-local", "--port", "0", "--json"]
         _say("serve", reference, "--insecure-local", "--port", "0", "&")
         log = self.folder / "serve.log"
@@ -100,12 +100,12 @@ class Demo:
 def main() -> None:
     """Run the demo and print its table."""
     parser = argparse.ArgumentParser(description="From labelled images to a served answer.")
-    parser.add_argument("--data", type=Path, help="a data set folder; default: synthetic cells made for the occasion")
-    parser.add_argument("--folder", type=Path, default=Path(".demo"), help="where to write; replaced by the next run")
+    parser.add_argument("--data", type=Path, help="a data set folder; default: new synthetic cells")
+    parser.add_argument("--folder", type=Path, default=Path(".demo"), help="output folder; replaced by the next run")
     parser.add_argument(
         "--minutes",
         type=float,
-        help=f"how long to train at most; default {MINUTES:g}, with --data {MINUTES_OF_OTHER_DATA:g}",
+        help=f"maximum training time in minutes; default {MINUTES:g}, with --data {MINUTES_OF_OTHER_DATA:g}",
     )
     words = parser.parse_args()
 
@@ -120,7 +120,7 @@ def main() -> None:
         changes = {"data.channels": "grey"}
     else:
         data = words.data
-        # Grey images are taken for colour ones with equal channels, so that both kinds will do.
+        # Grey images are read as colour images with equal channels, so both kinds work.
         changes = {
             "model.name": "demo",
             "data.channels": "rgb",
@@ -138,13 +138,13 @@ def main() -> None:
     if too_little := nothing_learned(scores, demo.seconds["train"], minutes):
         sys.exit(too_little)
     with demo.stage("promote"):
-        # Few images of one's own leave none to judge by that chose nothing: the demo goes on, and says why.
+        # A small data set has no split test: the demo continues and states the reason.
         force = () if split == "test" else ("--force", "--reason", "a demo on too few images for a split test")
         demo.cytoray("models", "promote", version, *force)
     with ExitStack() as running:
         with demo.stage("start the service"):
             url = running.enter_context(demo.service(f"{model}@champion"))
-        with demo.stage("ask the service"):
+        with demo.stage("predict"):
             overlays = demo.folder / "overlays"
             asked = ("--url", url, "--format", "overlay", "--out", overlays)
             answered = demo.cytoray("predict", model, *_images(data), *asked)
@@ -154,14 +154,14 @@ def main() -> None:
 
 
 def nothing_learned(scores: dict[str, Any], seconds: float, minutes: float) -> str | None:
-    """Say so where a model finds next to nothing, and what to do; None where it has learned something."""
+    """Return a message with a remedy if the model has learned next to nothing, otherwise None."""
     found = scores["metrics"].get("ap50")
     if found is not None and found >= LEAST_AP50:
         return None
     shown = "no score at all" if found is None else f"ap50 {found:.3f}"
     return (
         f"the demo ends here: the model has learned next to nothing ({shown} on {scores['items']} images after "
-        f"{seconds / 60:.1f} minutes). This machine is slow or busy, or the images are hard: give it longer with\n"
+        f"{seconds / 60:.1f} minutes). This machine is slow or busy, or the images are difficult: train longer with\n"
         f"    make demo MINUTES={max(10, round(4 * minutes))}"
     )
 
@@ -178,10 +178,10 @@ def _settings(data: Path, minutes: float, changes: dict[str, object]) -> list[st
 
 
 def _fresh(folder: Path) -> Path:
-    """Empty the folder of the last demo; a folder that no demo made is left alone."""
+    """Empty the folder of the last demo; never a folder that no demo has made."""
     folder = folder.absolute()
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
-        sys.exit(f"{folder} holds something that no demo made; name another folder")
+        sys.exit(f"{folder} has files that no demo made; name another folder")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / MARK).touch()
@@ -189,7 +189,7 @@ def _fresh(folder: Path) -> Path:
 
 
 def _judging_split(data: Path) -> str:
-    """Return the split that chose nothing of the model; ``val`` where there is none."""
+    """Return the split that chose nothing for the model, or ``val`` if there is none."""
     from cytoray_services.datasets import open_dataset
 
     return "test" if "test" in open_dataset(data).splits else "val"
@@ -219,26 +219,26 @@ def _print_table(demo: Demo, model: str, scores: dict[str, Any], answered: dict[
     table.add_row("", f"on the {scores['items']} images of the {scores['split']} split")
     for name, seconds in demo.seconds.items():
         table.add_row(name, f"{seconds:.1f} s")
-    table.add_row("all together", f"{total:.1f} s")
+    table.add_row("total", f"{total:.1f} s")
     outputs = answered["outputs"]
     objects = sum(one["objects"] for one in outputs)
     table.add_row("answers", f"{objects} cells outlined in {len(outputs)} images")
     table.add_row("pictures", "\n".join(_short(one["output"]) for one in outputs))
     state, command = _short(demo.folder / "state"), _short(CYTORAY)
     table.add_row("registry", f"CYTORAY_HOME={state} {command} models show {model}")
-    table.add_row("service's log", _short(demo.folder / "serve.log"))
+    table.add_row("service log", _short(demo.folder / "serve.log"))
     console.rule("[bold]done", align="left")
     Console().print(table)
 
 
 def _say(*words: str | Path) -> None:
-    """Show a command as it would be typed."""
+    """Print a command as a user would type it."""
     line = " ".join(["$ cytoray", *(_short(word) if isinstance(word, Path) else word for word in words)])
     console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def _short(path: str | Path) -> str:
-    """Return a path as it is named from the working directory, where it lies below that."""
+    """Return a path relative to the working directory if it is inside, otherwise unchanged."""
     path = Path(path)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 

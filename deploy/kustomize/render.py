@@ -1,14 +1,15 @@
-"""Write the kustomization out of the Helm chart: the base, and an overlay for each of the chart's value files.
+"""Write the kustomization from the Helm chart: the base, and an overlay for each of the chart's value files.
 
     python deploy/kustomize/render.py
 
-The base is the chart with its defaults; an overlay holds what a value file changes: patches, and a file of objects that
-it adds. No passwords are made: secrets are named, and deploy/README.md says how to make them. Rules and dashboards are
-left out. The chart is what is edited; then this is run again, and a test compares the two.
+The base is the chart with its defaults; an overlay contains the changes of a value file: patches, and a file of added
+objects. No passwords are created: the files name the secrets, and deploy/README.md explains how to create them. Rules
+and dashboards are omitted. Edit the chart, then run this script again; a test compares the two.
 """
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,43 +23,55 @@ from cytoray_analysis.files import write_whole
 FOLDER = Path(__file__).resolve().parent
 CHART = FOLDER.parents[1] / "helm" / "cytoray"
 NAMESPACE = "cytoray"
-# The secrets that the chart would make, by where their names stand in its values.
-SECRETS = {"redis": "cytoray-redis", "postgresql": "cytoray-postgresql", "objectStore": "cytoray-s3"}
+_TOOLS = runpy.run_path(str(FOLDER.parent / "helm_and_kubectl.py"))
+# The secrets that the chart would create, by the values that hold their names.
+SECRETS = {
+    "redis": {"secret": "cytoray-redis"},
+    "postgresql": {"secret": "cytoray-postgresql"},
+    "objectStore": {"secret": "cytoray-s3"},
+    "serving": {"frontSecret": "cytoray-front"},
+}
 _HEADER = "# Written by deploy/kustomize/render.py from the chart; change that, not this.\n"
 _DASHBOARD = "cytoray-dashboard-"
 
 Manifest = dict[str, Any]
-Key = tuple[str, str]  # kind and name
+Key = tuple[str, str, str]  # kind, namespace and name
+_OF_THE_CLUSTER = ("Namespace", "PriorityClass", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 Operation = dict[str, Any]
 
 
 def rendered(values: Mapping[str, Any]) -> dict[Key, Manifest]:
-    """Return the objects of the chart, without what only Helm means something to.
+    """Return the objects of the chart, without fields that only Helm uses.
 
     Parameters
     ----------
     values
-        What a value file holds.
+        The content of a value file.
     """
-    from helm_python import Chart
-
-    named = {part: {"secret": name, **values.get(part, {})} for part, name in SECRETS.items()}
-    with Chart.load(CHART) as chart:
-        texts = chart.render({**values, **named}, name="cytoray", namespace=NAMESPACE)
-    manifests = (
-        one for path, text in texts.items() if path.endswith(".yaml") for one in yaml.safe_load_all(text) if one
+    named = {part: {**name, **values.get(part, {})} for part, name in SECRETS.items()}
+    # An overlay contains no operator.
+    without = {"kuberay-operator": {"enabled": False}}
+    text = _TOOLS["release"](CHART, {**values, **named, **without}, name="cytoray", namespace=NAMESPACE)["manifest"]
+    placed = (
+        _in_namespace(_without_helm(one))
+        for one in yaml.load_all(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # libyaml, where it is there
+        if one and one["kind"] != "PrometheusRule" and not one["metadata"]["name"].startswith(_DASHBOARD)
     )
-    return {
-        (one["kind"], one["metadata"]["name"]): _without_helm(one)
-        for one in manifests
-        if one["kind"] != "PrometheusRule" and not one["metadata"]["name"].startswith(_DASHBOARD)
-    }
+    return {(one["kind"], one["metadata"].get("namespace", ""), one["metadata"]["name"]): one for one in placed}
 
 
 def value_files() -> dict[str, Mapping[str, Any]]:
     """Return the chart's value files by their names."""
     files = sorted((CHART / "values").glob("*.yaml"))
     return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}
+
+
+def _in_namespace(manifest: Manifest) -> Manifest:
+    """Set the namespace of an object; if kustomize set it, all objects would get the same one."""
+    metadata = dict(manifest["metadata"])
+    if manifest["kind"] not in _OF_THE_CLUSTER:
+        metadata = {"name": metadata.pop("name"), "namespace": metadata.pop("namespace", NAMESPACE), **metadata}
+    return {**manifest, "metadata": metadata}
 
 
 def _without_helm(node: Any) -> Any:
@@ -73,7 +86,7 @@ def _without_helm(node: Any) -> Any:
 
 
 def difference(before: Any, after: Any, path: str = "") -> Iterator[Operation]:
-    """Yield the operations of a JSON patch (RFC 6902); lists of another length are replaced whole."""
+    """Yield the operations of a JSON patch (RFC 6902); lists of another length are replaced completely."""
     if type(before) is type(after) and isinstance(before, dict):
         for key in before.keys() | after.keys():
             place = f"{path}/{str(key).replace('~', '~0').replace('/', '~1')}"
@@ -96,26 +109,27 @@ def base_files(base: Mapping[Key, Manifest]) -> dict[str, str]:
     for manifest in base.values():
         component = manifest["metadata"]["labels"].get("app.kubernetes.io/component", "cytoray")
         parts.setdefault(f"{component}.yaml", []).append(manifest)
-    kustomization = {"namespace": NAMESPACE, "resources": sorted(parts)}
+    kustomization = {"resources": sorted(parts)}
     return {"kustomization.yaml": _kustomization(kustomization)} | {
         name: _HEADER + _documents(manifests) for name, manifests in sorted(parts.items())
     }
 
 
 def overlay_files(base: Mapping[Key, Manifest], wanted: Mapping[Key, Manifest]) -> dict[str, str]:
-    """Return the files of an overlay: what turns the base into what is wanted."""
+    """Return the files of an overlay: the changes to the base."""
     files: dict[str, str] = {}
     patches: list[dict[str, Any]] = []
     for key, before in base.items():
-        kind, name = key
+        kind, namespace, name = key
         if key not in wanted:
-            gone = {"apiVersion": before["apiVersion"], "kind": kind, "metadata": {"name": name}, "$patch": "delete"}
+            metadata = {"name": name, "namespace": namespace}
+            gone = {"apiVersion": before["apiVersion"], "kind": kind, "metadata": metadata, "$patch": "delete"}
             patches.append({"patch": _documents([gone])})
         elif operations := sorted(difference(before, wanted[key]), key=lambda one: str(one["path"])):
             file = f"{kind.lower()}-{name}.yaml"
             files[file] = _HEADER + _dump(operations)
             patches.append({"path": file, "target": {"kind": kind, "name": name}})
-    kustomization: dict[str, Any] = {"namespace": NAMESPACE, "resources": ["../../base"]}
+    kustomization: dict[str, Any] = {"resources": ["../../base"]}
     if added := [manifest for key, manifest in wanted.items() if key not in base]:
         files["added.yaml"] = _HEADER + _documents(added)
         kustomization["resources"].append("added.yaml")
@@ -156,7 +170,7 @@ def _kustomization(content: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Write all files anew."""
+    """Write all files again."""
     files = all_files()
     for folder in ("base", "overlays"):
         shutil.rmtree(FOLDER / folder, ignore_errors=True)

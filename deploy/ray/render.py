@@ -1,6 +1,6 @@
-"""Write the examples beside this file: what ``cytoray jobs submit --on kubernetes --dry-run`` prints, and a cluster.
+"""Write the examples next to this file: what ``cytoray jobs train --on kubernetes --dry-run`` prints, and a cluster.
 
-Run it after a change of the manifests; a test compares the files with what it would write.
+Run it after a change of the manifests; a test compares the files with its output.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ NAMESPACE = "cytoray"
 
 _HEAD = """\
 # {title}
-# An example, written by deploy/ray/render.py. For a job of your own:
-#   cytoray jobs submit RECIPE --on kubernetes --dry-run
+# An example, written by deploy/ray/render.py. For your own job:
+#   cytoray jobs train RECIPE --on kubernetes --dry-run
 """
 _RECIPE = """\
 model:
@@ -33,8 +33,9 @@ training:
   epochs: 50
 """
 _CLUSTER = """\
-# A Ray cluster that stands: cytoray jobs submit RECIPE --on http://HEAD:8265, with RAY_AUTH_TOKEN from its secret.
-# An example, written by deploy/ray/render.py. Workers come when a training asks for them, and go after five minutes.
+# A long-running Ray cluster: cytoray jobs train RECIPE --on http://HEAD:8265, with RAY_AUTH_TOKEN from its secret.
+# An example, written by deploy/ray/render.py. Workers start on demand, and stop after five idle minutes.
+# Ray's autoscaler writes the number of workers here: a second kubectl apply --server-side needs --force-conflicts.
 """
 
 
@@ -42,11 +43,11 @@ def render() -> dict[str, str]:
     """Return the text of each example by its file's name."""
     return {
         "rayjob.yaml": _job(
-            "nuclei-x7k2q", "A training on two nodes without GPUs.", Scale(workers=2, cpus_per_worker=4)
+            "nuclei-x7k2q", "A training run on two nodes without GPUs.", Scale(workers=2, cpus_per_worker=4)
         ),
         "rayjob-elastic-gpu.yaml": _job(
             "nuclei-gpu-m4w9z",
-            "A training on two to eight nodes with a GPU each, which may be taken away: it shrinks, and grows again.",
+            "A training run on two to eight spot nodes with a GPU each: it shrinks and grows with the nodes.",
             Scale(
                 workers=8,
                 min_workers=2,
@@ -73,7 +74,7 @@ def _job(job_id: str, title: str, scale: Scale) -> str:
 
 
 def _cluster(scale: Scale) -> str:
-    """Take the cluster of an elastic job, without what belongs to the one job."""
+    """Return the cluster of an elastic job, without the parts that belong to one job."""
     rayjob = _build("cytoray", scale.model_copy(update={"min_workers": 1})).rayjob
     spec = rayjob["spec"]["rayClusterSpec"]
     labels = {"app.kubernetes.io/part-of": "cytoray", "app.kubernetes.io/component": "training"}

@@ -1,1 +1,1 @@
-"""What the platform offers everyone: data sets, the model registry, evaluation, telemetry, settings."""
+"""The shared services of the platform: data sets, the model registry, evaluation, telemetry, settings."""

@@ -1,4 +1,4 @@
-"""Configurations of services: one YAML file each, checked whole before anything starts."""
+"""Configurations of services: one YAML file each, validated completely before the start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_configuration(path: Path, model: type[Model], *, guide: str) -> Model:
     Parameters
     ----------
     model
-        What it must be.
+        The schema.
     guide
         The page that lists the fields.
 
@@ -28,17 +28,19 @@ def read_configuration(path: Path, model: type[Model], *, guide: str) -> Model:
     MissingFileError
         There is no such file.
     RequestError
-        It is no YAML, holds a key twice, or a field is unknown or out of range.
+        It is not YAML, contains a key twice, or a field is unknown or out of range.
     """
     import yaml
 
     if not path.is_file():
-        raise MissingFileError(f"{path} does not exist", field="config", hint="check the path")
+        raise MissingFileError(
+            f"expected a configuration, {path} does not exist", field="config", hint="check the path"
+        )
     hint = f"{guide} lists the fields"
     try:
         content: Any = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path} is no YAML: {error}", field="config", hint=hint) from error
+        raise RequestError(f"expected YAML in {path}: {error}", field="config", hint=hint) from error
     try:
         return model.model_validate({} if content is None else content)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Records that were written earlier: what cannot be read is an error that names the file, never a traceback."""
+"""Reading of stored records: a damaged record raises an error that names the file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cytoray_analysis.errors import CytorayError, PlatformError
 
-_REBUILT = "it is made again when it is missing: remove it"
+_REBUILT = "remove it; it is created again"
 
 
 @contextmanager
@@ -17,55 +17,52 @@ def reading(
     what: str,
     *,
     hint: str | None = "restore it from a backup, or move it away",
-    error: type[CytorayError] = PlatformError,
 ) -> Iterator[None]:
-    """Turn what goes wrong while a record is read and understood into one of our errors.
+    """Convert the errors of reading and parsing a record to :class:`~cytoray_analysis.errors.PlatformError`.
 
     Parameters
     ----------
     place
-        The file; or what else it is called, such as the tag of a model.
+        The file, or another name, such as the tag of a model.
     what
-        What should be there, such as ``"the state of a job"``.
+        The expected content, such as ``"the state of a job"``.
     hint
-        What to do about it.
-    error
-        What is raised.
+        What to do.
 
     Raises
     ------
     PlatformError
-        It cannot be read, is cut off, or holds something else.
+        It cannot be read, is cut off, or contains something else.
     """
     try:
         yield
     except CytorayError:
         raise
     except OSError as cause:
-        raise error(
+        raise PlatformError(
             f"expected {what} in {place}, which cannot be read: {cause.strerror or cause}", field=str(place), hint=hint
         ) from cause
-    # What parsers and constructors raise for text that is cut off, no UTF-8, or of another form.
+    # The errors of parsers and constructors for text that is cut off, not UTF-8, or of another form.
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as cause:
-        raise error(
+        raise PlatformError(
             f"expected {what} in {place}, got something else: {_reason(cause)}", field=str(place), hint=hint
         ) from cause
 
 
 @contextmanager
 def reading_cache(path: Path, what: str) -> Iterator[None]:
-    """Do the same for a file that is made again where it is missing."""
+    """Do the same for a cache file, which is created again if it is missing."""
     with reading(path, what, hint=_REBUILT):
         yield
 
 
 def _reason(cause: Exception) -> str:
-    """Return one line about what is wrong, without the content, which may be long or private."""
+    """Return the reason in one line, without the content, which may be long or private."""
     details = getattr(cause, "errors", None)
     if callable(details):
         first = details()[0]
         place = ".".join(str(part) for part in first["loc"])
         return f"{place}: {first['msg']}" if place else str(first["msg"])
     if isinstance(cause, KeyError):
-        return f"there is no {cause}"
+        return f"{cause} is missing"
     return str(cause).partition("\n")[0] or type(cause).__name__

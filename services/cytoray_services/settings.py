@@ -1,16 +1,19 @@
-"""Where this installation keeps its state, and which registry it talks to.
+"""The settings of this installation: where it stores its state, and which registry it uses.
 
-Four environment variables, read in one place:
+Five environment variables, read in one place:
 
 ``CYTORAY_HOME``
-    The folder for everything that Cytoray keeps; default ``.cytoray`` in the working directory.
+    The folder for everything that Cytoray stores; default ``.cytoray`` in the working directory.
 ``MLFLOW_TRACKING_URI``
     The MLflow server that is the registry; default a SQLite file under the home folder.
 ``CYTORAY_ARTIFACTS``
-    Where new experiments keep their files when the registry is a database, such as ``s3://bucket/models``; default a
-    folder under the home folder. A server keeps its own.
+    Where new experiments store their files if the registry is a database, such as ``s3://bucket/models``; default a
+    folder under the home folder. An MLflow server has its own setting.
 ``CYTORAY_CACHE``
-    Where decoded images lie, best on a disk of this machine alone; default a folder under the home folder.
+    The folder of decoded images, best on a local disk; default a folder under the home folder.
+``CYTORAY_ON``
+    The default of ``cytoray jobs --on``, such as ``kubernetes:/lab``; several backends are separated by commas.
+    Default this machine.
 """
 
 from __future__ import annotations
@@ -32,13 +35,15 @@ class Settings(BaseModel):
     Parameters
     ----------
     home
-        Absolute path of the state folder. It need not exist yet; whoever writes there creates it.
+        Absolute path of the state folder. It need not exist; writers create it.
     tracking_uri
         Address of the MLflow tracking server and registry.
     artifacts_uri
-        Where files of runs go that no server keeps; None for :attr:`artifacts`.
+        Where the files of runs are stored without a server; None for :attr:`artifacts`.
     cache_folder
-        Where decoded images lie; None for a folder under `home`.
+        Folder of decoded images; None for a folder under `home`.
+    jobs_on
+        Default backend of jobs; None for this machine.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,30 +52,31 @@ class Settings(BaseModel):
     tracking_uri: str
     artifacts_uri: str | None = None
     cache_folder: Path | None = None
+    jobs_on: str | None = None
 
     @property
     def cache(self) -> Path:
-        """Folder of decoded images, which need not outlive the machine."""
+        """Folder of decoded images; it can be lost without harm."""
         return self.cache_folder or self.home / "cache"
 
     @property
     def artifacts(self) -> Path:
-        """Folder of run artifacts; used only without `artifacts_uri`, and by no server, since that keeps its own."""
+        """Folder of run artifacts; used without `artifacts_uri` and without an MLflow server."""
         return self.home / "artifacts"
 
     @property
     def models(self) -> Path:
-        """Cache of fetched bundles, one folder per digest."""
+        """Cache of downloaded bundles, one folder per digest."""
         return self.home / "models"
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from the environment; touches no file.
+    """Read the settings from the environment, without touching files.
 
     Parameters
     ----------
     environment
-        Variables to read instead of ``os.environ``. A variable set to nothing counts as unset.
+        Variables to read instead of ``os.environ``. An empty variable counts as unset.
 
     Returns
     -------
@@ -80,7 +86,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     Raises
     ------
     RequestError
-        If ``CYTORAY_HOME`` names something that exists and is no folder.
+        If ``CYTORAY_HOME`` is an existing file.
     """
     variables = os.environ if environment is None else environment
     home = Path(variables.get("CYTORAY_HOME") or DEFAULT_HOME).expanduser().absolute()
@@ -88,13 +94,14 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         raise RequestError(
             f"expected CYTORAY_HOME to be a folder or not to exist yet, got the file {home}",
             field="CYTORAY_HOME",
-            hint="set CYTORAY_HOME to another path or move that file away",
+            hint="set CYTORAY_HOME to another path, or move that file away",
         )
     return Settings(
         home=home,
         tracking_uri=variables.get("MLFLOW_TRACKING_URI") or _local_tracking_uri(home),
         artifacts_uri=variables.get("CYTORAY_ARTIFACTS") or None,
         cache_folder=Path(cache).expanduser().absolute() if (cache := variables.get("CYTORAY_CACHE")) else None,
+        jobs_on=variables.get("CYTORAY_ON") or None,
     )
 
 

@@ -1,7 +1,7 @@
-"""A signal that asks this process to end becomes an exception in the main thread, so that what is open is closed.
+"""Termination signals raise an exception in the main thread, so that open resources are closed.
 
-SLURM and Kubernetes send SIGTERM and kill half a minute later; Ctrl-C sends SIGINT. Python itself knows an exception
-for the second only, and ends at once at the first, with half-written files and processes left behind.
+SLURM and Kubernetes send SIGTERM and kill half a minute later; Ctrl-C sends SIGINT. Python raises an exception for
+SIGINT only; SIGTERM ends it at once and leaves half-written files and child processes behind.
 """
 
 from __future__ import annotations
@@ -16,37 +16,35 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StoppedError(BaseException):
-    """A signal asked this process to end. No ``Exception``: what runs in between must not take it for a fault.
+    """A termination signal arrived. Not an ``Exception``, so that handlers of errors do not catch it.
 
     Parameters
     ----------
     number
         The signal.
-    message
-        What became of the work; by default who stopped it.
     hint
-        What to do to go on.
+        How to continue.
     """
 
-    def __init__(self, number: int, message: str | None = None, *, hint: str | None = None) -> None:
+    def __init__(self, number: int, *, hint: str | None = None) -> None:
         self.number = signal.Signals(number)
         by = "by the user" if self.number == signal.SIGINT else f"by {self.number.name}"
-        self.message = f"stopped {by}" + (f"; {message}" if message else "")
+        self.message = f"stopped {by}"
         self.hint = hint
         super().__init__(self.message)
 
     @property
     def exit_status(self) -> int:
-        """As a shell has it: 130 for SIGINT, 143 for SIGTERM."""
+        """The exit status of shells: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + self.number
 
 
 @contextlib.contextmanager
 def stopped_by_signals(react: Callable[[int], None] | None = None) -> Iterator[None]:
-    """Raise :class:`StoppedError` in this thread when a signal asks the process to end inside this context.
+    """Raise :class:`StoppedError` in this thread at a termination signal inside this context.
 
-    A SIGTERM that comes again changes nothing, since supervisors repeat it and files may be half closed by then.
-    Outside the main thread, where Python takes no signals, nothing is changed.
+    A repeated SIGTERM is ignored, because supervisors repeat it while files are being closed. Outside the main thread,
+    where Python handles no signals, this does nothing.
 
     Parameters
     ----------

@@ -1,11 +1,10 @@
 """Every Prometheus metric that Cytoray exposes, defined in one place.
 
-A process that exposes metrics makes one :class:`ServingMetrics` or :class:`JobMetrics` on a registry of its own. In
-serving that is the gateway: replicas send their seconds per stage along with each answer, so one process sees
-everything. Several gateways each count the requests that went through them; Prometheus must then scrape each one by
-itself (a pod each on Kubernetes), and sums are taken in the query. Of jobs, and of whether models are ready, every
-gateway tells the same, so that queries take the maximum. Trainings tell of themselves through Ray's own exporter, see
-``cytoray_training.progress_metrics``.
+A process that exposes metrics makes one :class:`ServingMetrics` or :class:`JobMetrics` with its own registry. In
+serving that is the gateway: replicas send their seconds per stage with each answer, so one process has all values.
+Each of several gateways counts its own requests; Prometheus must scrape every gateway (one pod each on Kubernetes), and
+queries take the sum. All gateways report the same values for jobs and for readiness, so queries take the maximum.
+Training runs report through Ray's exporter, see ``cytoray_training.run.progress_metrics``.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ class ServingMetrics:
     Attributes
     ----------
     requests
-        Answered requests by ``model`` and HTTP ``status``; ``model`` is ``unknown`` for models that are not served.
+        Answered requests by ``model`` and HTTP ``status``; ``model`` is ``unknown`` if it is not served.
     in_flight
-        Requests being answered now, by ``model``.
+        Requests in progress, by ``model``.
     latency
-        Seconds from the last byte of the request to the answer, by ``model``; only successful ones.
+        Seconds from the last byte of the request to the answer, by ``model``; successful requests only.
     stages
         Seconds by ``model`` and ``stage``: ``read``, ``queue``, ``network``, ``decode``, ``encode``.
     megapixels
@@ -42,15 +41,15 @@ class ServingMetrics:
     objects
         Objects found, by ``model``.
     batch_images
-        Images that went through the network together, by ``model``.
+        Images per batch of the network, by ``model``.
     body_bytes
         Bytes by ``model`` and ``direction``: ``in`` or ``out``.
     waiting_megapixels
-        Megapixels being answered or waiting, by ``model``.
+        Megapixels in progress or queued, by ``model``.
     model_info
         1 for the ``version`` and ``digest`` of each ``model`` that is loaded.
     model_ready
-        1 while a replica of a ``model`` answers, else 0; models that may have no replica are left out.
+        1 while a replica of a ``model`` answers, else 0; absent for models that scale to zero.
     """
 
     requests: Counter
@@ -72,12 +71,12 @@ def serving_metrics(registry: CollectorRegistry) -> ServingMetrics:
     Parameters
     ----------
     registry
-        Holds nothing of these names yet.
+        A registry without these metrics.
     """
     model = ("model",)
     return ServingMetrics(
         requests=Counter("cytoray_requests", "Answered requests.", ("model", "status"), registry=registry),
-        in_flight=Gauge("cytoray_requests_in_flight", "Requests being answered.", model, registry=registry),
+        in_flight=Gauge("cytoray_requests_in_flight", "Requests in progress.", model, registry=registry),
         latency=Histogram(
             "cytoray_request_seconds",
             "Seconds from the last byte of a request to its answer.",
@@ -92,7 +91,7 @@ def serving_metrics(registry: CollectorRegistry) -> ServingMetrics:
         objects=Counter("cytoray_objects", "Objects found.", model, registry=registry),
         batch_images=Histogram(
             "cytoray_batch_images",
-            "Images that went through the network together.",
+            "Images per batch of the network.",
             model,
             buckets=_IMAGES,
             registry=registry,
@@ -101,7 +100,7 @@ def serving_metrics(registry: CollectorRegistry) -> ServingMetrics:
             "cytoray_body_bytes", "Bytes of images in and of answers out.", ("model", "direction"), registry=registry
         ),
         waiting_megapixels=Gauge(
-            "cytoray_waiting_megapixels", "Megapixels being answered or waiting.", model, registry=registry
+            "cytoray_waiting_megapixels", "Megapixels in progress or queued.", model, registry=registry
         ),
         model_info=Gauge(
             "cytoray_model_info",
@@ -120,11 +119,11 @@ class JobMetrics:
     Attributes
     ----------
     jobs
-        Jobs that are known, by ``kind`` and ``state``.
+        Known jobs, by ``kind`` and ``state``.
     ended
-        Jobs that have ended since the process began to look, by ``kind`` and ``state``.
+        Jobs that ended since the start of this process, by ``kind`` and ``state``.
     idle
-        Seconds since a running job last moved forward, by ``kind`` and ``id``.
+        Seconds since the last progress of a running job, by ``kind`` and ``id``.
     """
 
     jobs: Gauge
@@ -138,15 +137,15 @@ def job_metrics(registry: CollectorRegistry) -> JobMetrics:
     Parameters
     ----------
     registry
-        Holds nothing of these names yet.
+        A registry without these metrics.
     """
     return JobMetrics(
-        jobs=Gauge("cytoray_jobs", "Jobs that are known.", ("kind", "state"), registry=registry),
+        jobs=Gauge("cytoray_jobs", "Known jobs.", ("kind", "state"), registry=registry),
         ended=Counter("cytoray_jobs_ended", "Jobs that have ended.", ("kind", "state"), registry=registry),
-        # Not by a label named "job", which Prometheus gives every series itself.
+        # Not a label named "job", which Prometheus adds to every series itself.
         idle=Gauge(
             "cytoray_job_idle_seconds",
-            "Seconds since a running job last moved forward.",
+            "Seconds since the last progress of a running job.",
             ("kind", "id"),
             registry=registry,
         ),
@@ -155,14 +154,14 @@ def job_metrics(registry: CollectorRegistry) -> JobMetrics:
 
 @dataclass(frozen=True)
 class SeenJob:
-    """A job at one look.
+    """A job at one point in time.
 
     Attributes
     ----------
     state
         ``queued``, ``running``, ``done``, ``failed`` or ``cancelled``.
     progress
-        Something that is another whenever the job has moved forward; None where that cannot be told.
+        A value that changes whenever the job makes progress; None if unknown.
     """
 
     id: str
@@ -171,16 +170,16 @@ class SeenJob:
 
 
 class JobWatch:
-    """Turns what one look after the other tells of jobs into metrics.
+    """Converts repeated observations of jobs to metrics.
 
     Parameters
     ----------
     metrics
-        Where they are counted.
+        The metrics to update.
     kind
-        Of all the jobs.
+        The kind of all jobs.
     clock
-        Tells seconds, from any start.
+        Returns seconds, from any start.
     """
 
     def __init__(self, metrics: JobMetrics, kind: JobKind, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -189,7 +188,7 @@ class JobWatch:
         self._moved: dict[str, tuple[Hashable, float]] = {}
 
     def look(self, jobs: Iterable[SeenJob]) -> None:
-        """Count what there is now; jobs that had ended before the first look count as known, not as ended."""
+        """Update the metrics; jobs that ended before the first call count as known, not as ended."""
         states: dict[str, list[str]] = {"queued": [], "running": [], "done": [], "failed": [], "cancelled": []}
         running: dict[str, tuple[Hashable, float]] = {}
         now = self._clock()
@@ -204,7 +203,9 @@ class JobWatch:
             self._metrics.jobs.labels(self._kind, state).set(len(names))
             if state not in ("queued", "running"):
                 new = 0 if known is None else len(set(names) - known)
-                self._metrics.ended.labels(self._kind, state).inc(new)  # also by 0: what is missing cannot increase
+                self._metrics.ended.labels(self._kind, state).inc(
+                    new
+                )  # also by 0, because a missing series cannot increase
         for name, (_, since) in running.items():
             self._metrics.idle.labels(self._kind, name).set(now - since)
         for name in self._moved.keys() - running.keys():

@@ -14,23 +14,21 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack, get_args
+from typing import Any, Self, Unpack, get_args
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ValidationError
 
 from cytoray_analysis.answer_warnings import Warnings, join_warnings
 from cytoray_analysis.errors import MissingFileError, PlatformError, RequestError
-from cytoray_analysis.selection import EVERYTHING, Choices, Selection, selection_error, selection_of
-from cytoray_services.event_stream import MEDIA_TYPE, read_events
-from cytoray_services.http_errors import error_of_response
+from cytoray_analysis.selection import EVERYTHING, Choices, Selection, selection_of
+from cytoray_services.http.client import ServiceConnection
+from cytoray_services.http.event_stream import MEDIA_TYPE, read_events
+from cytoray_services.jobs.job import State
 from cytoray_serving.headers import parse_server_timing, read_answer
-from cytoray_serving.jobs.request import JobList, JobRequest, JobStatus, State, event_id
+from cytoray_serving.jobs.request import JobList, JobStatus, event_id, job_request
 from cytoray_serving.schema import ModelList, ModelStatus
 from cytoray_serving.served_answer import ServedAnswer
 
@@ -38,17 +36,15 @@ __all__ = ["Client", "ServedAnswer", "parse_server_timing"]
 
 log = logging.getLogger(__name__)
 
-Form = TypeVar("Form", bound=BaseModel)
-STATES = frozenset({"message", *get_args(State)})  # the names of events that say where a job stands
+STATES = frozenset({"message", *get_args(State)})  # names of events with the state of a job
 
-TOKEN = "CYTORAY_TOKEN"  # noqa: S105 - the name of a variable
 _URI = re.compile(r"(file|s3|https?)://")
 _POLL_SECONDS = 2.0
-_EVENT_SECONDS = 60.0  # without an event, or a sign of life, until the stream is taken for lost
+_EVENT_SECONDS = 60.0  # without an event or a keep-alive until the stream counts as lost
 
 
 class Client:
-    """Asks a running service; a context manager that closes its connections.
+    """Client of a running service; a context manager that closes its connections.
 
     Parameters
     ----------
@@ -57,14 +53,19 @@ class Client:
     timeout
         Seconds to wait for an answer.
     token
-        What the service knows the caller by; that of the variable ``CYTORAY_TOKEN`` by default, if there is one.
+        Token for the service; by default the value of ``CYTORAY_TOKEN``, if it is set.
     transport
-        How it is reached; over the network by default.
+        Transport of HTTP; by default the network.
+
+    Attributes
+    ----------
+    service
+        The connection to the service.
 
     Raises
     ------
     RequestError
-        `url` is no http or https address.
+        `url` is not an http or https address.
     """
 
     def __init__(
@@ -75,20 +76,8 @@ class Client:
         token: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise RequestError(f"expected an address such as http://127.0.0.1:8000, got {url!r}", field="url")
-        self.url = url.rstrip("/")
-        token = token or os.environ.get(TOKEN)
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        try:
-            self._http = httpx.Client(
-                base_url=self.url,
-                timeout=httpx.Timeout(timeout, connect=10.0),
-                headers=headers,
-                transport=transport,
-            )
-        except UnicodeEncodeError as error:
-            raise RequestError("expected a token of plain letters and digits", field="token") from error
+        self.service = ServiceConnection(url, timeout=timeout, token=token, transport=transport)
+        self.url = self.service.url
 
     def predict(
         self,
@@ -102,37 +91,35 @@ class Client:
         version: str | int | None = None,
         **choices: Unpack[Choices],
     ) -> ServedAnswer:
-        """Ask for the answer to one image or movie.
+        """Request the answer to one image or movie.
 
         Parameters
         ----------
         image
-            A file, the bytes of one, or a folder of frames ``t000.tif``, which are sent as one movie; or the URI of one
-            (``s3``, ``http``, ``https``, ``file``), which the service reads itself.
+            A file, its bytes, or a folder of frames ``t000.tif``, which are sent as one movie; or a URI (``s3``,
+            ``http``, ``https``, ``file``), which the service reads.
         model
             Name of a served model, such as ``nuclei`` or ``nuclei@champion``.
         accept
-            Media types to choose from, see :mod:`cytoray_serving.answers`; the first form of the model's answers by
-            default.
+            Accepted media types, see :mod:`cytoray_serving.answers`; by default the first form of the model's answers.
         masks
-            A label image whose objects are asked about, or of a movie all its masks; given as `image` is, by URI where
-            that is one.
+            A label image of the objects, or all masks of a movie; the same types as `image`, a URI if `image` is one.
         boxes
-            Cells that are asked about: ``[[xmin, ymin, xmax, ymax], …]`` in pixels.
+            Boxes of the cells: ``[[xmin, ymin, xmax, ymax], …]`` in pixels.
         segmentation
             A registered model that finds the objects, such as ``nuclei@champion``.
         version
-            A version of the model in the registry; the one that its alias points to by default.
+            A version of the model in the registry; by default the version of its alias.
         choices
-            What of the image is asked about, such as ``channel="DAPI"``, ``channel=["DNA", "actin"]``,
+            The part of the image to use, such as ``channel="DAPI"``, ``channel=["DNA", "actin"]``,
             ``plane="max"`` or ``frame=3``: the fields of :class:`~cytoray_analysis.selection.Selection`.
 
         Raises
         ------
         InputError
-            What the service refused, as the same error that the library raises.
+            The service refused the request; the same error as from the library.
         PlatformError
-            The service does not answer, or failed.
+            The service does not answer or failed.
         """
         selection = selection_of(choices)
         _require_source(image, "image")
@@ -148,38 +135,38 @@ class Client:
             question = {"image": image, "masks": masks, "boxes": rows, "segmentation": segmentation}
             if masks is not None and not _is_uri(masks):
                 raise RequestError(
-                    f"expected the URI of masks beside the URI of an image, got {masks!r:.80}",
+                    f"expected masks as a URI, like the image, got {masks!r:.80}",
                     field="masks",
-                    hint="give both as URIs, or both as files",
+                    hint="give both as URIs or both as files",
                 )
             asked = {name: value for name, value in question.items() if value is not None} | selection.given()
-            response = self._send("POST", path, json=asked, headers=headers)
+            response = self.service.send("POST", path, json=asked, headers=headers)
         else:
             response, warnings = self._send_files(path, headers, image, masks, rows, segmentation, selection)
         try:
             answer = read_answer(response.content, response.headers)
             return replace(answer, warnings=join_warnings(warnings, answer.warnings))
         except ValueError as error:
-            raise self._foreign(path) from error
+            raise self.service.foreign(path) from error
 
     def model(self, name: str) -> ModelStatus:
-        """Return what is served under a name.
+        """Return the model that is served under a name.
 
         Raises
         ------
         ModelNotFoundError
-            Nothing is.
+            No model has this name.
         """
-        return self._get(ModelStatus, _address(name, None))
+        return self.service.get(ModelStatus, _address(name, None))
 
     def models(self) -> list[ModelStatus]:
-        """Return what is served."""
-        return self._get(ModelList, "/models").models
+        """Return all served models."""
+        return self.service.get(ModelList, "/models").models
 
     def ready(self) -> bool:
-        """Return whether every model answers; False too when nothing listens."""
+        """Return whether every model answers; also False if nothing listens."""
         try:
-            self._send("GET", "/health/ready")
+            self.service.send("GET", "/health/ready")
         except PlatformError:
             return False
         return True
@@ -187,20 +174,20 @@ class Client:
     def submit_job(
         self,
         model: str,
-        input: str,  # noqa: A002 - as requests call it
+        input: str,  # noqa: A002 - the name of the field
         output: str,
         *,
         version: str | None = None,
         **fields: Any,
     ) -> JobStatus:
-        """Have images answered that are too many or too large for a request.
+        """Submit a job for images that are too many or too large for a request.
 
         Parameters
         ----------
         model, version
-            As of :meth:`predict`.
+            See :meth:`predict`.
         input, output
-            URIs: what to answer, and a folder for the answers that holds nothing yet.
+            URIs of the images and of an empty or new folder for the answers.
         fields
             Other fields of :class:`~cytoray_serving.jobs.request.JobRequest`, such as ``format``, ``pattern`` or
             ``plane``.
@@ -208,52 +195,46 @@ class Client:
         Raises
         ------
         InputError
-            What the service refused.
+            The service refused the job.
         """
-        try:
-            request = JobRequest(input=input, output=output, **fields)
-        except ValidationError as error:
-            first = error.errors()[0]
-            if first["loc"] and first["loc"][0] in Selection.model_fields:
-                raise selection_error(error) from error
-            raise RequestError(first["msg"], field=".".join(str(part) for part in first["loc"])) from error
+        request = job_request(input, output, **fields)
         path = f"{_address(model, version)}/jobs"
-        response = self._send("POST", path, json=request.model_dump(exclude_defaults=True))
-        return self._parsed(JobStatus, response.content, path)
+        response = self.service.send("POST", path, json=request.model_dump(exclude_defaults=True))
+        return self.service.parsed(JobStatus, response.content, path)
 
     def job(self, job_id: str) -> JobStatus:
-        """Return where a job stands.
+        """Return the status of a job.
 
         Raises
         ------
         JobNotFoundError
-            There is none of that name.
+            There is no such job.
         """
-        return self._get(JobStatus, f"/jobs/{quote(job_id, safe='')}")
+        return self.service.get(JobStatus, f"/jobs/{quote(job_id, safe='')}")
 
     def jobs(self) -> JobList:
-        """Return where all jobs stand, the newest first, and which are damaged."""
-        return self._get(JobList, "/jobs")
+        """Return the status of all jobs, newest first, and the damaged ones."""
+        return self.service.get(JobList, "/jobs")
 
     def stop_job(self, job_id: str) -> JobStatus:
-        """Cancel a job; what is finished stays."""
+        """Cancel a job; finished answers are kept."""
         path = f"/jobs/{quote(job_id, safe='')}"
-        return self._parsed(JobStatus, self._send("DELETE", path).content, path)
+        return self.service.parsed(JobStatus, self.service.send("DELETE", path).content, path)
 
     def job_log(self, job_id: str) -> str:
-        """Return what the processes of a job said, the last megabyte of it."""
-        return self._send("GET", f"/jobs/{quote(job_id, safe='')}/log").text
+        """Return the last megabyte of the log of a job."""
+        return self.service.send("GET", f"/jobs/{quote(job_id, safe='')}/log").text
 
     def follow_job(self, job_id: str) -> Iterator[JobStatus]:
-        """Yield where a job stands, now and whenever that changes, until it has ended.
+        """Yield the status of a job, now and after each change, until it has ended.
 
-        The service tells it as events; where the stream of them breaks off, the job is asked about every two seconds
-        until there is a stream again. A service that starts anew meanwhile is waited for.
+        The service sends it as events. If the stream breaks off, the status is polled every two seconds until there is
+        a stream again. If the service restarts in the meantime, this waits for it.
 
         Raises
         ------
         JobNotFoundError
-            There is none of that name.
+            There is no such job.
         """
         last: JobStatus | None = None
         while last is None or not last.has_ended:
@@ -264,7 +245,7 @@ class Client:
                         yield status
                 if last is not None and last.has_ended:
                     return
-                log.warning("the events of %s broke off; polling until they are back", job_id)
+                log.warning("the event stream of %s broke off; polling until it is back", job_id)
             except PlatformError as error:
                 log.warning("%s; polling until it is back", error.message)
             time.sleep(_POLL_SECONDS)
@@ -278,30 +259,25 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self.service.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def _events(self, job_id: str, last: JobStatus | None) -> Iterator[JobStatus]:
-        """Yield the events of a job until their stream ends."""
+        """Yield the events of a job until the stream ends."""
         headers = {"Accept": MEDIA_TYPE, "Cache-Control": "no-store"}
         headers |= {} if last is None else {"Last-Event-ID": event_id(last)}
-        seconds = httpx.Timeout(_EVENT_SECONDS, connect=10.0)
         path = f"/jobs/{quote(job_id, safe='')}/events"
-        with self._reported(path), self._http.stream("GET", path, headers=headers, timeout=seconds) as response:
-            if response.is_error:
-                raise error_of_response(response.status_code, response.read())
+        with self.service.stream(path, seconds=_EVENT_SECONDS, headers=headers) as response:
             if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() != MEDIA_TYPE:
-                raise self._foreign(path)
+                raise self.service.foreign(path)
             for event in read_events(response.iter_bytes()):
                 if event.kind in STATES:  # others are for later releases
-                    yield self._parsed(JobStatus, event.data, path)
+                    yield self.service.parsed(JobStatus, event.data, path)
 
     def _send_files(
         self,
@@ -313,7 +289,7 @@ class Client:
         segmentation: str | None,
         selection: Selection,
     ) -> tuple[httpx.Response, Warnings]:
-        """Send files, and return the warnings of those that are put together here beside the answer."""
+        """Send files; return the answer, and the warnings about files that are combined here."""
         body, warnings, left = _chosen_bytes(image, selection)
         query = left.given()
         files = {"image": body}
@@ -324,49 +300,9 @@ class Client:
         fields |= {} if segmentation is None else {"segmentation": segmentation}
         if fields or masks is not None:
             parts = {name: (name, body, "application/octet-stream") for name, body in files.items()}
-            return self._send("POST", path, files=parts, data=fields, headers=headers, params=query), warnings
+            return self.service.send("POST", path, files=parts, data=fields, headers=headers, params=query), warnings
         kind = {"Content-Type": "application/octet-stream"}
-        return self._send("POST", path, content=body, headers={**headers, **kind}, params=query), warnings
-
-    def _send(self, method: str, path: str, **parts: Any) -> httpx.Response:
-        with self._reported(path):
-            response = self._http.request(method, path, **parts)
-        if response.is_error:
-            raise error_of_response(response.status_code, response.content)
-        return response
-
-    def _get(self, form: type[Form], path: str) -> Form:
-        return self._parsed(form, self._send("GET", path).content, path)
-
-    def _parsed(self, form: type[Form], content: str | bytes, path: str) -> Form:
-        """Read what the service says, in JSON."""
-        try:
-            return form.model_validate_json(content)
-        except ValidationError as error:
-            raise self._foreign(path) from error
-
-    def _foreign(self, path: str) -> PlatformError:
-        return PlatformError(
-            f"{self.url} answered {path} with something that this release does not understand",
-            field="url",
-            hint="is this the address of a Cytoray service, and of the same release?",
-        )
-
-    @contextmanager
-    def _reported(self, path: str) -> Iterator[None]:
-        """Turn what goes wrong on the way to the service into one of our errors."""
-        try:
-            yield
-        except httpx.InvalidURL as error:
-            raise RequestError(f"{self.url}{path} is no address: {error}", field="url") from error
-        except httpx.TimeoutException as error:
-            raise PlatformError(
-                f"{self.url} did not answer in time", hint="give the client a longer timeout"
-            ) from error
-        except httpx.HTTPError as error:
-            raise PlatformError(
-                f"{self.url} does not answer: {error}", field="url", hint="is the service running? cytoray serve MODEL"
-            ) from error
+        return self.service.send("POST", path, content=body, headers={**headers, **kind}, params=query), warnings
 
 
 def _address(model: str, version: str | int | None) -> str:
@@ -375,17 +311,17 @@ def _address(model: str, version: str | int | None) -> str:
 
 
 def _require_source(source: object, field: str) -> None:
-    """Raise :class:`RequestError` for what is no file, such as an array; an empty path would be the current folder."""
+    """Raise :class:`RequestError` for other types, such as arrays; an empty path would be the current folder."""
     if not isinstance(source, str | os.PathLike | bytes) or source == "":
         raise RequestError(
             f"expected a path, a URI or the bytes of a file, got {source!r:.80} ({type(source).__name__})",
             field=field,
-            hint="write an array into a file first, with cytoray_analysis.images.write_image",
+            hint="write an array to a file first, with cytoray_analysis.images.write_image",
         )
 
 
 def _rows_of(boxes: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Return boxes as JSON can hold them, whatever kind of numbers they are made of."""
+    """Return boxes as plain numbers for JSON."""
     try:
         rows = [[float(side) for side in box] for box in boxes]
     except (TypeError, ValueError):
@@ -394,7 +330,7 @@ def _rows_of(boxes: Sequence[Sequence[float]]) -> list[list[float]]:
         raise RequestError(
             f"expected boxes as lists of finite numbers, got {boxes!r:.80}",
             field="boxes",
-            hint="such as [[10, 20, 42, 50]]: xmin, ymin, xmax, ymax in pixels",
+            hint="give for example [[10, 20, 42, 50]]: xmin, ymin, xmax, ymax in pixels",
         )
     return rows
 
@@ -404,9 +340,9 @@ def _is_uri(source: str | Path | bytes) -> bool:
 
 
 def _chosen_bytes(source: str | Path | bytes, selection: Selection) -> tuple[bytes, Warnings, Selection]:
-    """Return the bytes of an image, its warnings that they cannot say, and what is left to be chosen of it.
+    """Return the bytes of an image, the warnings that the bytes do not contain, and the remaining selection.
 
-    Frames in files of their own become one movie here, of what is chosen in each of them.
+    Frames in separate files are combined into one movie here, with the selection applied to each.
     """
     from cytoray_serving.inputs import is_zarr
 

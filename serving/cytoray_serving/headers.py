@@ -1,4 +1,4 @@
-"""The headers of an answer: what the gateway writes, the client reads and the OpenAPI document describes."""
+"""The headers of an answer, for the gateway, the client and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cytoray_analysis.answer_warnings import AnswerWarning, Warnings
-from cytoray_serving.exchange import Answer, warnings_text
+from cytoray_serving.messages import Answer, warnings_text
 from cytoray_serving.schema import ChannelChosen
 from cytoray_serving.served_answer import ServedAnswer
 
 _CHANNELS = TypeAdapter(list[ChannelChosen])
 
-# A metric's name, any parameters but a duration, then the duration; commas and semicolons may stand in quotes.
+# Name of a metric, any parameters except a duration, then the duration; quotes may contain commas and semicolons.
 _DURATION = re.compile(r'([\w-]+)(?:;\s*(?!dur=)[\w-]+(?:=(?:"[^"]*"|[^;,"]*))?)*;\s*dur=([0-9]+(?:\.[0-9]+)?)')
 
 
@@ -32,7 +32,7 @@ def parse_server_timing(header: str) -> dict[str, float]:
 
 
 def parse_channels(header: str) -> tuple[ChannelChosen, ...]:
-    """Read the channels that were chosen from a header; none where it is malformed: the answer does not need them."""
+    """Read the chosen channels from a header; none if it is malformed, because the answer does not need them."""
     try:
         return tuple(_CHANNELS.validate_json(header))
     except ValidationError:
@@ -40,11 +40,11 @@ def parse_channels(header: str) -> tuple[ChannelChosen, ...]:
 
 
 def parse_warnings(header: str) -> Warnings:
-    """Read warnings from a header; one that is none reads as a warning that says so."""
+    """Read warnings from a header; a malformed header becomes a warning."""
     try:
         return tuple(AnswerWarning(str(one["code"]), str(one["sentence"])) for one in json.loads(header))
     except (ValueError, TypeError, KeyError):
-        return (AnswerWarning("warnings-unread", f"the service sent warnings in a form that is not known: {header}"),)
+        return (AnswerWarning("warnings-unread", f"the service sent warnings in an unknown format: {header}"),)
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,17 @@ class AnswerHeader:
     Attributes
     ----------
     name
-        Of the header.
+        Name of the header.
     field
-        Of :class:`~cytoray_serving.served_answer.ServedAnswer`, which it fills.
+        The field of :class:`~cytoray_serving.served_answer.ServedAnswer` for it.
     description
         For the OpenAPI document.
     write
-        From an answer to the value, in ASCII; None where the header is left out.
+        Returns the value for an answer, in ASCII; None to omit the header.
     read
-        From the value to the field.
+        Returns the field for a value.
     missing
-        The field where there is no header.
+        The field if there is no header.
     """
 
     name: str
@@ -75,9 +75,9 @@ class AnswerHeader:
     missing: Any = ""
 
 
-# Another fact about answers is one more entry here, and a field of ServedAnswer.
+# To add a fact about answers, add an entry here and a field of ServedAnswer.
 ANSWER_HEADERS = (
-    AnswerHeader("Content-Type", "media_type", "The form of the answer.", lambda answer: answer.media_type),
+    AnswerHeader("Content-Type", "media_type", "The format of the answer.", lambda answer: answer.media_type),
     AnswerHeader("X-Cytoray-Model", "model", "Name of the model that gave the answer.", lambda answer: answer.name),
     AnswerHeader(
         "X-Cytoray-Version",
@@ -90,7 +90,7 @@ ANSWER_HEADERS = (
         "X-Cytoray-Digest", "digest", "SHA-256 of its specification and weights.", lambda answer: answer.digest
     ),
     AnswerHeader(
-        "X-Cytoray-Kind", "kind", "What the answer is: labels, image, class or lineage.", lambda answer: answer.kind
+        "X-Cytoray-Kind", "kind", "Kind of the answer: labels, image, class or lineage.", lambda answer: answer.kind
     ),
     AnswerHeader(
         "X-Cytoray-Objects",
@@ -103,7 +103,7 @@ ANSWER_HEADERS = (
     AnswerHeader(
         "X-Cytoray-Steps",
         "steps",
-        "Versions of the models that worked before it, in order; absent where there are none.",
+        "Versions of the earlier models of a pipeline in order; absent if there are none.",
         lambda answer: ", ".join(answer.steps) or None,
         lambda value: tuple(value.split(", ")),
         (),
@@ -111,7 +111,7 @@ ANSWER_HEADERS = (
     AnswerHeader(
         "X-Cytoray-Channels",
         "channels",
-        "The channels that were chosen, as JSON: [{name, number}, …]; absent where none were.",
+        "The chosen channels as JSON: [{name, number}, …]; absent if none were chosen.",
         lambda answer: json.dumps([one.model_dump() for one in answer.channels]) if answer.channels else None,
         parse_channels,
         (),
@@ -119,8 +119,8 @@ ANSWER_HEADERS = (
     AnswerHeader(
         "X-Cytoray-Warnings",
         "warnings",
-        "What should be known before the answer is used, as JSON: [{code, sentence}, …]; absent where there is "
-        "nothing. At most 4 KB: the answer in JSON has all.",
+        "What to know before using the answer, as JSON: [{code, sentence}, …]; absent without warnings. At most "
+        "4 KB: the answer in JSON has all.",
         lambda answer: warnings_text(answer.warnings) if answer.warnings else None,
         parse_warnings,
         (),
@@ -143,17 +143,17 @@ def answer_headers(answer: Answer) -> dict[str, str]:
 
 
 def read_answer(body: bytes, headers: Mapping[str, str]) -> ServedAnswer:
-    """Return an answer as callers get it.
+    """Return an answer from a response.
 
     Parameters
     ----------
     headers
-        Of the response; upper and lower case are the same to it.
+        Headers of the response, case-insensitive.
 
     Raises
     ------
     ValueError
-        A header holds something else than what it should, or this is no answer of the service.
+        A header has an unexpected value, or this is not a response of the service.
     """
     if "X-Cytoray-Model" not in headers:
         raise ValueError("no header names the model")
@@ -165,7 +165,7 @@ def read_answer(body: bytes, headers: Mapping[str, str]) -> ServedAnswer:
 
 
 def described() -> dict[str, dict[str, Any]]:
-    """Return the headers for the OpenAPI document, which describes ``Content-Type`` elsewhere."""
+    """Return the headers for the OpenAPI document, without ``Content-Type``."""
     return {
         header.name: {"description": header.description, "schema": {"type": "string"}}
         for header in ANSWER_HEADERS

@@ -1,4 +1,4 @@
-"""The JSON that the service speaks, as pydantic models; the OpenAPI document is made from them."""
+"""The JSON of the service as pydantic models, also for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cytoray_analysis.kinds import TruthKind
 from cytoray_analysis.selection import Selection
-from cytoray_analysis.tasks import TruthKind
+from cytoray_services.tokens.scopes import Team
 
 
 class _Frozen(BaseModel):
@@ -16,30 +17,31 @@ class _Frozen(BaseModel):
 
 
 class UriQuestion(Selection):
-    """A question whose files lie somewhere else; the service must be allowed to read there."""
+    """A request with URIs of files in locations that the service is allowed to read."""
 
     image: str = Field(description="URI of the image: s3://, https:// or file://.", min_length=1)
     masks: str | None = Field(default=None, description="URI of a label image of the same size.")
     boxes: list[list[float]] | None = Field(default=None, description="[[xmin, ymin, xmax, ymax], …] in pixels.")
     segmentation: str | None = Field(default=None, description="A registered model that finds the objects.")
     output: str | None = Field(
-        default=None, description="URI for the answer; the request then becomes a job, and 303 says where it is."
+        default=None, description="URI for the answer; the request then becomes a job, and the response is 303."
     )
-    format: str | None = Field(default=None, description="Form of the answer at `output`, such as zarr or geojson.")
+    format: str | None = Field(default=None, description="Format of the answer at `output`, such as zarr or geojson.")
+    team: Team | None = Field(default=None, description="Team of the job; by default the team of the token.")
 
 
 class WarningRow(_Frozen):
-    """What should be known before an answer is used."""
+    """A warning about an answer."""
 
-    code: str = Field(description="The same for the same kind of thing, such as pixel-size-unknown.")
+    code: str = Field(description="Short name of the kind of warning, such as pixel-size-unknown.")
     sentence: str = Field(description="What was found, and what was done about it.")
 
 
 class ChannelChosen(_Frozen):
-    """A channel of the image that was chosen."""
+    """A chosen channel of the image."""
 
     name: str
-    number: int = Field(description="In the file, from 0.")
+    number: int = Field(description="Index in the file, from 0.")
 
 
 class ModelAnswered(_Frozen):
@@ -51,25 +53,27 @@ class ModelAnswered(_Frozen):
 
 
 class ModelStatus(ModelAnswered):
-    """A model that is being served."""
+    """A served model."""
 
-    reference: str = Field(description="What the service was asked to follow, such as nuclei@champion.")
+    reference: str = Field(description="The reference that the service follows, such as nuclei@champion.")
     task: str
-    kind: TruthKind = Field(description="What its answers are: labels, an image, classes or a lineage.")
-    media_types: list[str] = Field(description="The forms that its answers come in, the default first.")
-    axes: str = Field(description="Axes of the input, such as CYX; those of movies begin with T.")
+    kind: TruthKind = Field(description="Kind of its answers: labels, image, class or lineage.")
+    media_types: list[str] = Field(description="Formats of its answers, the default first.")
+    axes: str = Field(description="Axes of the input, such as CYX; for movies they begin with T.")
     channels: list[str]
-    grey_as_rgb: bool = Field(description="Whether an image of one channel is taken for every channel.")
-    pixel_size: dict[str, float] | None = Field(description="Micrometres per axis that images are resampled to.")
-    steps: list[str] = Field(default=[], description="Of a pipeline: the versions that work before it, in order.")
-    canary: str | None = Field(default=None, description="A version that answers a share of the requests, and which.")
-    shadow: str | None = Field(default=None, description="A version that is asked too and that nobody hears.")
-    loaded: str = Field(description="When the service began to answer with this version, ISO 8601.")
-    registry: str = Field(description="'following', 'fixed', or why the alias cannot be followed right now.")
+    grey_as_rgb: bool = Field(description="Whether an image with one channel is used for every channel.")
+    pixel_size: dict[str, float] | None = Field(description="Micrometres per axis to which images are resampled.")
+    steps: list[str] = Field(default=[], description="Earlier versions of a pipeline, in order.")
+    canary: str | None = Field(default=None, description="A version that answers a share of requests, and the share.")
+    shadow: str | None = Field(
+        default=None, description="A version that also gets requests; its answers are discarded."
+    )
+    loaded: str = Field(description="Time when the service began to answer with this version, ISO 8601.")
+    registry: str = Field(description="'following', 'fixed', or why the alias cannot be followed now.")
 
 
 class ModelList(_Frozen):
-    """All models that are being served."""
+    """All served models."""
 
     models: list[ModelStatus]
 
@@ -81,12 +85,12 @@ class Ready(_Frozen):
     models: list[str]
 
 
-_Z = "Of a volume, or of planes that were answered one by one; null in a plane."
-_T = "Of frames that were answered one by one; null otherwise."
+_Z = "For a volume, or for planes that were predicted one by one; null in a plane."
+_T = "For frames that were predicted one by one; null otherwise."
 
 
 class BoxSides(_Frozen):
-    """Where a box begins, and where it ends, outside of it; in pixels of the image that was sent."""
+    """Start and end (exclusive) of a box in pixels of the input image."""
 
     xmin: int | float
     ymin: int | float
@@ -104,16 +108,16 @@ def box_sides(starts: Sequence[float], stops: Sequence[float], axes: str) -> dic
     Parameters
     ----------
     starts, stops
-        Along each axis.
+        Start and end along each axis.
     axes
-        Their names, such as ``"YX"`` or ``"TZYX"``.
+        Names of the axes, such as ``"YX"`` or ``"TZYX"``.
     """
     ends = (("min", starts), ("max", stops))
     return {f"{axis}{end}": side for end, sides in ends for axis, side in zip(axes.lower(), sides, strict=True)}
 
 
 class ObjectRow(BoxSides):
-    """One object of an answer; coordinates in pixels of the image that was sent, in the order of its spatial axes."""
+    """One object of an answer; coordinates in pixels of the input image, in the order of its spatial axes."""
 
     label: int
     area: int = Field(description="Pixels.")
@@ -124,9 +128,9 @@ class ObjectRow(BoxSides):
         json_schema_extra={"deprecated": True},
     )
     intensity_mean: list[float] | None = Field(
-        default=None, description="Mean of each channel; null where a stack was answered with a plane."
+        default=None, description="Mean of each channel; null if the answer to a stack is one plane."
     )
-    confidence: float | None = Field(default=None, description="How sure it is, 0 to 1; null where the model is mute.")
+    confidence: float | None = Field(default=None, description="Confidence from 0 to 1; null if the model has none.")
 
 
 class ObjectTable(_Frozen):
@@ -134,9 +138,9 @@ class ObjectTable(_Frozen):
 
     kind: Literal["labels"] = "labels"
     model: ModelAnswered
-    warnings: list[WarningRow] = Field(default=[], description="What was assumed, left out or unknown.")
-    channels: list[ChannelChosen] = Field(default=[], description="Of the image, where some were chosen.")
-    axes: str = Field(default="", description="Of the label image, such as YX; ZYX where each plane was answered.")
+    warnings: list[WarningRow] = Field(default=[], description="Assumptions, omissions and unknown facts.")
+    channels: list[ChannelChosen] = Field(default=[], description="Chosen channels of the image, if any.")
+    axes: str = Field(default="", description="Axes of the label image, such as YX; ZYX if each plane was predicted.")
     shape: list[int]
     seconds: dict[str, float] = Field(description="Seconds per stage.")
     objects: list[ObjectRow]
@@ -156,8 +160,8 @@ class ImageTable(_Frozen):
 
     kind: Literal["image"] = "image"
     model: ModelAnswered
-    warnings: list[WarningRow] = Field(default=[], description="What was assumed, left out or unknown.")
-    input_channels: list[ChannelChosen] = Field(default=[], description="Of the image, where some were chosen.")
+    warnings: list[WarningRow] = Field(default=[], description="Assumptions, omissions and unknown facts.")
+    input_channels: list[ChannelChosen] = Field(default=[], description="Chosen channels of the image, if any.")
     axes: str
     shape: list[int]
     seconds: dict[str, float] = Field(description="Seconds per stage.")
@@ -165,23 +169,23 @@ class ImageTable(_Frozen):
 
 
 class ClassProbability(_Frozen):
-    """A class and how probable it is."""
+    """A class and its probability."""
 
     label: str
     probability: float
 
 
 class CellRow(BoxSides):
-    """One cell that was classified; coordinates in pixels of the image that was sent."""
+    """One classified cell; coordinates in pixels of the input image."""
 
     number: int = Field(description="Its number in the masks, or in the list of boxes from 1.")
     box: list[float] = Field(
-        description="The box without names, for callers of earlier releases: where it begins along each spatial axis, "
-        "rows first; then where it ends.",
+        description="The box without names, for callers of earlier releases: start along each spatial axis, rows "
+        "first; then the end.",
         json_schema_extra={"deprecated": True},
     )
     label: str = Field(description="The most probable class.")
-    probabilities: list[float] = Field(description="Of every class, in the order of the classes.")
+    probabilities: list[float] = Field(description="Probability of every class, in the order of the classes.")
     top: list[ClassProbability] = Field(description="The most probable classes, three at most.")
 
 
@@ -190,9 +194,9 @@ class ClassTable(_Frozen):
 
     kind: Literal["class"] = "class"
     model: ModelAnswered
-    warnings: list[WarningRow] = Field(default=[], description="What was assumed, left out or unknown.")
-    channels: list[ChannelChosen] = Field(default=[], description="Of the image, where some were chosen.")
-    axes: str = Field(default="", description="Of the boxes, such as YX; ZYX where each plane was answered.")
+    warnings: list[WarningRow] = Field(default=[], description="Assumptions, omissions and unknown facts.")
+    channels: list[ChannelChosen] = Field(default=[], description="Chosen channels of the image, if any.")
+    axes: str = Field(default="", description="Axes of the boxes, such as YX; ZYX if each plane was predicted.")
     classes: list[str]
     seconds: dict[str, float] = Field(description="Seconds per stage.")
     cells: list[CellRow]
@@ -204,8 +208,8 @@ class TrackRow(_Frozen):
     track: int
     begin: int = Field(description="First frame, from 0.")
     end: int = Field(description="Last frame.")
-    parent: int | None = Field(description="The track that it came from; null where there is none.")
-    confidence: float | None = Field(description="How sure its least sure link is, 0 to 1; null where unknown.")
+    parent: int | None = Field(description="The parent track; null if there is none.")
+    confidence: float | None = Field(description="Lowest confidence of its links, from 0 to 1; null if unknown.")
 
 
 class TrackTable(_Frozen):
@@ -213,10 +217,10 @@ class TrackTable(_Frozen):
 
     kind: Literal["lineage"] = "lineage"
     model: ModelAnswered
-    warnings: list[WarningRow] = Field(default=[], description="What was assumed, left out or unknown.")
-    channels: list[ChannelChosen] = Field(default=[], description="Of the image, where some were chosen.")
+    warnings: list[WarningRow] = Field(default=[], description="Assumptions, omissions and unknown facts.")
+    channels: list[ChannelChosen] = Field(default=[], description="Chosen channels of the image, if any.")
     frames: int
-    shape: list[int] = Field(description="Of a frame.")
+    shape: list[int] = Field(description="Shape of a frame.")
     divisions: list[int] = Field(description="Tracks that end in a division.")
     seconds: dict[str, float] = Field(description="Seconds per stage.")
     tracks: list[TrackRow]
@@ -230,7 +234,7 @@ class Geometry(_Frozen):
 
 
 class Feature(_Frozen):
-    """One object as a GeoJSON feature, with the properties that QuPath reads."""
+    """One object as a GeoJSON feature with properties for QuPath."""
 
     type: Literal["Feature"] = "Feature"
     geometry: Geometry
@@ -238,7 +242,7 @@ class Feature(_Frozen):
 
 
 class FeatureCollection(_Frozen):
-    """All objects of an answer as GeoJSON; QuPath opens it by dropping the file on the image."""
+    """All objects of an answer as GeoJSON; to open it in QuPath, drop the file on the image."""
 
     type: Literal["FeatureCollection"] = "FeatureCollection"
     features: list[Feature]

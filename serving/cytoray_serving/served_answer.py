@@ -1,4 +1,4 @@
-"""An answer as it comes back from a service."""
+"""An answer from a service."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServedAnswer:
-    """An answer of the service; :mod:`cytoray_serving.headers` says which header fills which field.
+    """An answer from a service; :mod:`cytoray_serving.headers` maps headers to fields.
 
     Attributes
     ----------
     body, media_type
-        The answer itself, and what it is.
+        The encoded answer and its media type.
     model, version, digest
-        Which model gave it; version None for a bundle folder.
+        The model that gave it; version None for a bundle folder.
     kind
-        What it is: ``labels``, ``image``, ``class`` or ``lineage``.
+        Kind of the answer: ``labels``, ``image``, ``class`` or ``lineage``.
     objects
-        Objects, cells or tracks that it holds.
+        Number of objects, cells or tracks.
     steps
-        Versions of the models that worked before it, in order, such as the one that found the objects.
+        Versions of the earlier models in order, such as the one that found the objects.
     seconds
-        Per stage, as the service measured them.
+        Seconds per stage, measured by the service.
     warnings
-        What should be known before the answer is used; more than fits into a header is in the answer in JSON.
+        What to know before using the answer; the answer in JSON has all, a header only the first.
     channels
-        Those of the image that were chosen, with their numbers in the file; empty where none were.
+        The chosen channels with their index in the file; empty if none were chosen.
     """
 
     body: bytes
@@ -56,7 +56,7 @@ class ServedAnswer:
 
     @property
     def segmentation(self) -> str | None:
-        """The version that worked right before this model: of cells and tracks, the one that found the objects."""
+        """The version right before this model: for cells and tracks, the one that found the objects."""
         return self.steps[-1] if self.steps else None
 
     def labels(self) -> NDArray[np.unsignedinteger[Any]]:
@@ -65,7 +65,7 @@ class ServedAnswer:
         Raises
         ------
         RequestError
-            The answer has another form.
+            The answer has another format.
         """
         if self.kind == "labels" and self.media_type == "image/tiff":
             import tifffile
@@ -78,9 +78,9 @@ class ServedAnswer:
         raise RequestError(
             f"expected an answer that is a label image, got {self.media_type} of the kind {self.kind!r}",
             field="accept",
-            hint="ask with accept='image/tiff'"
+            hint="request accept='image/tiff'"
             if self.kind == "labels"
-            else f"ask a model of labels, not {self.model}",
+            else f"use a segmentation model, not {self.model}",
         )
 
     def image(self) -> Image:
@@ -89,7 +89,7 @@ class ServedAnswer:
         Raises
         ------
         RequestError
-            The answer has another form: pictures are stretched for the eye.
+            The answer has another format: pictures have stretched contrast.
         """
         from cytoray_analysis.images import read_image
 
@@ -97,12 +97,12 @@ class ServedAnswer:
             raise RequestError(
                 f"expected an answer in TIFF, got {self.media_type}",
                 field="accept",
-                hint="ask with accept='image/tiff'",
+                hint="request accept='image/tiff'",
             )
         return read_image(self.body, name="the answer")
 
     def table(self) -> Any:
-        """Return an answer in JSON as Python data; its form is that of a table of :mod:`cytoray_serving.schema`.
+        """Return an answer in JSON as Python data, with the structure of a table of :mod:`cytoray_serving.schema`.
 
         Raises
         ------
@@ -113,6 +113,6 @@ class ServedAnswer:
             raise RequestError(
                 f"expected an answer in JSON, got {self.media_type}",
                 field="accept",
-                hint="ask with accept='application/json'",
+                hint="request accept='application/json'",
             )
         return json.loads(self.body)

@@ -32,6 +32,7 @@ def discs(shape: tuple[int, ...], centres: list[tuple[int, ...]], radius: int) -
     return foreground, offsets
 
 
+@pytest.mark.slow
 def test_touching_discs_are_told_apart() -> None:
     foreground, offsets = discs((40, 60), [(20, 20), (20, 31), (8, 50)], 6)
     labels, identities, _ = decode_votes(foreground, offsets, SMALL)
@@ -143,6 +144,7 @@ def test_blocks_give_the_objects_of_the_whole(seed: int, core: int, smoothness: 
     assert np.array_equal(surenesses, confidence)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cytoray_analysis.tasks.calibration import binned_calibration_error
 from cytoray_analysis.tasks.confidence import (
     calibrate,
-    expected_calibration_error,
     fit_confidence,
     matched_objects,
 )
@@ -31,17 +31,16 @@ def test_calibration_lowers_the_error_on_objects_that_it_never_saw() -> None:
     assert fitted["confidence_offset"] == pytest.approx(-1.5, abs=0.25)
     raw, right = overconfident(99, 4000)
     probability = calibrate(raw, fitted["confidence_slope"], fitted["confidence_offset"])
-    before, after = (expected_calibration_error([item], [right]) for item in (raw, probability))
+    before, after = (binned_calibration_error(item[1:], right[1:], 10) for item in (raw, probability))
     assert before > 0.1
     assert after < 0.03
 
 
 def test_the_calibration_error_is_the_gap_between_word_and_deed() -> None:
-    confidence = np.array([0.0, 0.72, 0.78, 0.75, 0.75, 0.1, 0.1])
-    matched = np.array([False, True, True, False, False, False, False])
-    error = expected_calibration_error([confidence], [matched], bins=5)
-    assert error == pytest.approx((4 * 0.25 + 2 * 0.1) / 6)
-    assert np.isnan(expected_calibration_error([], []))
+    confidence = np.array([0.72, 0.78, 0.75, 0.75, 0.1, 0.1])
+    matched = np.array([True, True, False, False, False, False])
+    assert binned_calibration_error(confidence, matched, 5) == pytest.approx((4 * 0.25 + 2 * 0.1) / 6)
+    assert np.isnan(binned_calibration_error(confidence[:0], matched[:0], 10))
 
 
 def test_slope_one_and_offset_zero_change_nothing() -> None:

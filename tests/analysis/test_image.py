@@ -104,7 +104,7 @@ def test_an_empty_image_is_refused() -> None:
 
 @pytest.mark.parametrize("dtype", ["complex64", "object", "U3", "datetime64[s]"])
 def test_an_image_of_anything_but_numbers_is_refused(dtype: str) -> None:
-    with pytest.raises(ImageError, match="numbers"):
+    with pytest.raises(ImageError, match="expected boolean, integer or real pixels, got"):
         image_from_array(np.zeros((2, 2), dtype), "YX")
 
 
@@ -180,6 +180,6 @@ def test_an_image_that_does_not_fit_into_memory_is_refused_before_it_is_decoded(
     header = path / "0" / "zarr.json"
     header.write_text(json.dumps({**json.loads(header.read_text()), "shape": [2**18, 2**18]}))
     image = read_image(path)
-    with pytest.raises(ImageTooLargeError, match=r"takes 549\.8 GB, \d+\.\d GB are free"):
+    with pytest.raises(ImageTooLargeError, match=r"it needs 549\.8 GB, \d+\.\d GB are free"):
         image.read()
     np.testing.assert_array_equal(image.read((slice(0, 32), slice(0, 32))), np.ones((32, 32)))

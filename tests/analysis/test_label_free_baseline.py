@@ -57,6 +57,7 @@ def test_unknown_pixels_do_not_count() -> None:
     assert baseline_scores([(light, hidden)], [(light, hidden)])["pearson"] > 0.95
 
 
+@pytest.mark.slow
 def test_volumes_work_as_planes_do() -> None:
     light, stain = cells(0)
     volume = np.stack([light] * 4, axis=1), np.stack([stain] * 4, axis=1)
@@ -68,6 +69,7 @@ def test_no_pair_is_refused() -> None:
         label_free_baseline([])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ECOLI.is_dir(), reason=f"{ECOLI} is not here")
 def test_bacteria_reach_the_known_floor() -> None:
     with (ECOLI / "manifest.csv").open() as file:

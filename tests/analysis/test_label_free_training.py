@@ -27,6 +27,7 @@ def fields(kind: str, seed: int, count: int = 8, side: int = 48) -> tuple[torch.
     return light + 0.1 * torch.randn(light.shape), 700 + 300 * blobs.clamp(min=0) ** 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plane", "stack", "volume"])
 def test_it_learns(kind: str) -> None:
     torch.manual_seed(0)

@@ -147,5 +147,5 @@ def test_decoding_is_quick() -> None:
 
 @pytest.mark.parametrize(("name", "arguments"), [("segment", {}), ("segmentation", {"colour": 1})])
 def test_an_unknown_task_or_argument_is_refused(name: str, arguments: dict[str, int]) -> None:
-    with pytest.raises(BundleError, match=r"expected a task out of|colour"):
+    with pytest.raises(BundleError, match=r"expected one of the tasks|colour"):
         get_task(name, arguments)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from cytoray_analysis.errors import ImageTooLargeError, InputError, UnreadableImageError
 from cytoray_analysis.images import Limits, declared_size, image_from_array, read_image, write_image
-from cytoray_analysis.images.uploads import format_of
+from cytoray_analysis.images.vendor_formats import format_of
 from image_mutations import mutated, valid_images
 
 GREY = (np.add.outer(np.arange(40) * 3, np.arange(56)) % 251).astype(np.uint8)
@@ -126,6 +126,7 @@ def link(name: str) -> zipfile.ZipInfo:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top", ["", "a.ome.zarr/"])
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_zipped_ome_zarr_is_read_like_its_folder(zarr_folder: Path, top: str, compression: int) -> None:
@@ -166,26 +167,28 @@ def test_archives_with_strange_names_are_refused(zarr_folder: Path, name: str, m
             read(data, limits=LIMITS)
 
 
+@pytest.mark.slow
 def test_archives_with_links_and_bombs_are_refused(zarr_folder: Path) -> None:
     good = zipped(zarr_folder)
     with pytest.raises(UnreadableImageError, match="link"):
         read_image(added(good, (link("0/link"), b"/etc/passwd")), limits=LIMITS)
-    with pytest.raises(ImageTooLargeError, match="unfolds"):
+    with pytest.raises(ImageTooLargeError, match=r"expected an archive of at most \d+ unpacked bytes, got"):
         read_image(added(good, ("0/blank", bytes(2**28))), limits=LIMITS)
     with pytest.raises(ImageTooLargeError, match="files"):
         read_image(added(good, *((f"0/{number}", b"") for number in range(2000))), limits=LIMITS)
     lying = added(good, ("0/blank", bytes(2**28))).replace(struct.pack("<I", 2**28), struct.pack("<I", 10))
     with pytest.raises(InputError):
         read_image(lying, limits=LIMITS)
-    with pytest.raises(UnreadableImageError, match="without an OME-Zarr"):
+    with pytest.raises(UnreadableImageError, match="expected an OME-Zarr"):
         read_image(added(b"", ("a.tif", tiff())), limits=LIMITS)
 
 
+@pytest.mark.slow
 def test_an_archive_unfolds_to_what_its_images_declare_whatever_else_is_allowed(zarr_folder: Path) -> None:
     generous = Limits(pixels=2**36, decoded_bytes=2**32)
     beside = added(zipped(zarr_folder), ("0/blank", bytes(2**25)))
     assert read_image(beside, limits=generous).read().size > 0
-    with pytest.raises(ImageTooLargeError, match="unfolds"):
+    with pytest.raises(ImageTooLargeError, match=r"expected an archive of at most \d+ unpacked bytes, got"):
         read_image(added(zipped(zarr_folder), ("0/blank", bytes(2**28))), limits=generous)
 
 
@@ -377,6 +380,7 @@ def images() -> dict[str, bytes]:
     return valid_images()
 
 
+@pytest.mark.slow
 @settings(
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from cytoray_analysis.bundle import BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
-from cytoray_analysis.files import draft_folder, follow_umask, whole_file, write_whole
+from cytoray_analysis.files import append_line, draft_folder, follow_umask, whole_file, write_whole
 from cytoray_analysis.images import image_from_array, write_image
 from cytoray_analysis.images.writer import write_labels
 from cytoray_analysis.networks import build_network
+from small_disks import fill, small_disk
 
 
 @pytest.fixture(params=[0o022, 0o002, 0o027, 0o077], ids=oct)
@@ -94,3 +95,23 @@ def test_nothing_is_left_and_nothing_is_replaced_where_writing_fails(tmp_path: P
         fail()
     assert (tmp_path / "a.txt").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_half_a_line_of_a_killed_process_does_not_spoil_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "calls.jsonl"
+    append_line(path, "one")
+    with path.open("a") as file:
+        file.write('{"half')
+    append_line(path, "two", durable=True)
+    append_line(path, "three")
+    assert path.read_text() == "one\ntwo\nthree\n"
+
+
+def test_a_line_that_finds_no_room_leaves_no_half_of_it(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 64):
+        path = tmp_path / "disk" / "calls.jsonl"
+        append_line(path, "one")
+        fill(tmp_path / "disk")
+        with pytest.raises(OSError, match="No space left"):
+            append_line(path, "x" * 10_000)
+        assert path.read_text() == "one\n"

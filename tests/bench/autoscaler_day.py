@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scale import PAGE, Inputs, read_inputs, table, write_part
 from simulated_day import Cluster, Day, Load, arrivals, simulate
 
-from cytoray_serving.service_config import Replicas
+from cytoray_serving.service.config import Replicas
 
 PICTURE = PAGE.parent / "pictures" / "autoscaler-day.png"
 
@@ -43,10 +43,10 @@ class Trial:
     def row(self, day: Day) -> list[str]:
         """Return what the page says of it."""
         one = self.replicas
-        fixed = one.least == one.most
+        fixed = one.min_replicas == one.max_replicas
         return [
             self.fleet,
-            f"always {one.most}" if fixed else f"{one.least} – {one.most}",
+            f"always {one.max_replicas}" if fixed else f"{one.min_replicas} – {one.max_replicas}",
             "" if fixed else f"{one.megapixels:g}",
             "" if fixed else f"{one.idle_seconds:g}",
             *(f"{day.wait(share):.0f}" for share in (0.5, 0.95, 0.99, 1)),
@@ -65,7 +65,7 @@ HEADINGS = (
 _CPU = (32, (8.0, 16.0, 32.0, 64.0), (8, 16, 32))
 _GPU = (32, (8.0, 32.0, 128.0, 256.0), (8, 16, 32))
 _IDLE = (60.0, 300.0)
-SHOWN = Replicas(least=0, most=32, megapixels=32.0, idle_seconds=300.0)
+SHOWN = Replicas(min_replicas=0, max_replicas=32, megapixels=32.0, idle_seconds=300.0)
 
 
 def trials(inputs: Inputs) -> Iterator[Trial]:
@@ -76,10 +76,10 @@ def trials(inputs: Inputs) -> Iterator[Trial]:
     ):
         for waiting in megapixels:
             for idle in _IDLE:
-                replicas = Replicas(least=0, most=most, megapixels=waiting, idle_seconds=idle)
+                replicas = Replicas(min_replicas=0, max_replicas=most, megapixels=waiting, idle_seconds=idle)
                 yield Trial(fleet, cluster, replicas, dollars)
         for count in fixed:
-            yield Trial(fleet, cluster, Replicas(least=count, most=count), dollars)
+            yield Trial(fleet, cluster, Replicas(min_replicas=count, max_replicas=count), dollars)
 
 
 def cpu_cluster(inputs: Inputs) -> Cluster:

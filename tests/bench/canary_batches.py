@@ -1,4 +1,4 @@
-"""What a canary's judge sees of two versions in one replica, some callers at once: the same bundle, and a slower one.
+"""What the analysis of a canary measures of two versions in one replica: the same bundle, and a slower one.
 
 ``python tests/bench/canary_batches.py --seconds 20 --callers 16 --side 64``: real models in this process; version and
 lane are chosen as a gateway does. The slower version waits, in each pass, 0.7 times as long as the pass takes.
@@ -24,11 +24,12 @@ from cytoray_analysis.bundle import Bundle, BundleSpec, ModelInput, NetworkChoic
 from cytoray_analysis.errors import CytorayError
 from cytoray_analysis.networks import build_network
 from cytoray_analysis.predictor import ModelIdentity
-from cytoray_services.rollouts.judge import Judge, Outcome
-from cytoray_services.rollouts.rollout import STEPS, Canary, Limits, chosen, lane
-from cytoray_serving.dispatch import own_seconds
-from cytoray_serving.exchange import Answer, Question
-from cytoray_serving.replica import LoadedModel, ReplicaOptions
+from cytoray_services.rollouts.canary_analysis import CanaryAnalysis, Outcome
+from cytoray_services.rollouts.rollout import STEPS, Rollout, lane, takes
+from cytoray_serving.gateway.dispatch import own_seconds
+from cytoray_serving.messages import Answer, Question
+from cytoray_serving.replica.options import ReplicaOptions
+from cytoray_serving.replica.replica import LoadedModel
 
 NETWORK = NetworkChoice(name="unet", arguments={"inputs": 1, "outputs": 3, "widths": [8, 16, 32]})
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -44,15 +45,15 @@ class Slower(LoadedModel):
         time.sleep(extra)
         for one in found:
             assert not isinstance(one, CytorayError)
-            one.answered.prediction.seconds["network"] += extra / len(batch)
+            one.prediction.seconds["network"] += extra / len(batch)
         return found
 
 
 async def measure(
     name: str, models: dict[str, LoadedModel], share: float, seconds: float, callers: int, body: bytes
 ) -> None:
-    canary = Canary("k", "m", "champion", "1", "2", (share,), Limits(), "x", BEGAN, BEGAN)
-    judge, chance, verdict = Judge(canary), random.Random(0), None
+    canary = Rollout("k", "m", "champion", "2", (share,), "x", BEGAN, BEGAN, beside="1")
+    analysis, chance, verdict = CanaryAnalysis(canary), random.Random(0), None
     seen: dict[tuple[str, bool], list[tuple[float, int]]] = {}
     end, asked = time.monotonic() + seconds, 0
 
@@ -60,15 +61,15 @@ async def measure(
         nonlocal asked, verdict
         while time.monotonic() < end:
             key = chance.random()
-            version, number = chosen(canary, key), lane(canary, key)
+            version, number = "2" if takes(canary, key) else "1", lane(canary, key)
             answer = await models[version].answer(Question(image=body, accept="image/tiff", lane=number))
             assert isinstance(answer, Answer)
             asked += 1
             taken = own_seconds(answer)
             seen.setdefault((version, number > 0), []).append((taken, answer.batch))
             timed = number > 0 and answer.place == 0
-            judge.observe(version, Outcome(False, taken, answer.megapixels, timed=timed, batch=answer.batch))
-            found = judge.verdict(canary, BEGAN + timedelta(seconds=1))
+            analysis.observe(version, Outcome(False, taken, answer.megapixels, timed=timed, batch=answer.batch))
+            found = analysis.verdict(canary, BEGAN + timedelta(seconds=1))
             if verdict is None and found.what == "withdraw":
                 verdict = f"{found.reason}, after {asked} requests"
 

@@ -20,15 +20,16 @@ from pathlib import Path
 from canary_batches import BEGAN, picture, untrained
 
 from cytoray_analysis.predictor import ModelIdentity
-from cytoray_services.rollouts.rollout import STEPS, Canary, Limits, chosen, lane
-from cytoray_serving.exchange import Answer, Question
-from cytoray_serving.replica import LoadedModel, ReplicaOptions
+from cytoray_services.rollouts.rollout import STEPS, Rollout, lane, takes
+from cytoray_serving.messages import Answer, Question
+from cytoray_serving.replica.options import ReplicaOptions
+from cytoray_serving.replica.replica import LoadedModel
 
-RUNNING = Canary("k", "m", "champion", "1", "2", STEPS, Limits(), "x", BEGAN, BEGAN)
+RUNNING = Rollout("k", "m", "champion", "2", STEPS, "x", BEGAN, BEGAN, beside="1")
 
 
 async def answered(
-    models: dict[str, LoadedModel], canary: Canary, body: bytes, *, lanes: bool, images: int, callers: int
+    models: dict[str, LoadedModel], canary: Rollout, body: bytes, *, lanes: bool, images: int, callers: int
 ) -> tuple[float, float]:
     """Return images a second of processor time, and images a batch."""
     chance = random.Random(0)
@@ -38,7 +39,7 @@ async def answered(
         nonlocal passes
         for key in keys:
             question = Question(image=body, accept="image/tiff", lane=lane(canary, key) if lanes else 0)
-            answer = await models[chosen(canary, key)].answer(question)
+            answer = await models["2" if takes(canary, key) else "1"].answer(question)
             assert isinstance(answer, Answer)
             passes += 1 / answer.batch
 

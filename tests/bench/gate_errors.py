@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cytoray_services.promotion.resampling import LOSSES, compare, find_loss, level_of
+from cytoray_services.promotion.resampling import LOSSES, compare_units, find_loss, level_of
 from cytoray_services.statistics.counts import unit_scores
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -29,9 +29,12 @@ RESAMPLES = 4000
 def better(images: Images, new: np.ndarray, old: np.ndarray, seed: int, attempt: int = 1) -> bool:
     """Ask the gate."""
     truths = images.truths
-    pairs = (images.answers(new), truths), (images.answers(old), truths)
+    one, other = (
+        unit_scores(images.answers(weights), truths, range(images.count), TASK.score, [METRIC])
+        for weights in (new, old)
+    )
     level = level_of(attempt)
-    return compare(METRIC, *pairs, range(images.count), TASK.score, seed=seed, resamples=RESAMPLES, level=level).better
+    return compare_units(METRIC, one, other, images.count, seed=seed, resamples=RESAMPLES, level=level).better
 
 
 def chosen_elsewhere(seed: int, count: int, validations: int) -> tuple[bool, float]:

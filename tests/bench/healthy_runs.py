@@ -22,8 +22,8 @@ from scipy.stats import binomtest
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # beside the tests, whose small trainings these are
 
 from cytoray_services.datasets import Dataset, make_segmentation
-from cytoray_services.datasets.synthetic_classification import make_classification
-from cytoray_services.datasets.synthetic_label_free import make_label_free
+from cytoray_services.datasets.synthetic.classification import make_classification
+from cytoray_services.datasets.synthetic.label_free import make_label_free
 from planted_faults import CLASSES, SEGMENTATION, merged, plan_for, trained
 
 STAIN = merged(

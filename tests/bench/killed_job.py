@@ -8,7 +8,6 @@ What is killed, with SIGKILL, is drawn from the driver, a worker, and the whole 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import hashlib
 import json
 import os
@@ -24,12 +23,15 @@ import numpy as np
 import psutil
 import tifffile
 
-from cytoray_services.datasets.synthetic import make_segmentation
+from cytoray_services.datasets.synthetic.segmentation import make_segmentation
 from cytoray_services.settings import load_settings
+from cytoray_services.storage.allowed import Allowed
+from cytoray_services.tokens.access import Caller
+from cytoray_serving.jobs.drivers import Drivers
 from cytoray_serving.jobs.request import JobRequest, JobStatus
-from cytoray_serving.jobs.service import JobService
 from cytoray_serving.jobs.store import JobStore
-from cytoray_serving.places import Allowed
+from cytoray_serving.jobs.taking import JobTaker
+from cytoray_serving.service.config import JobsConfig, ServiceConfig
 
 _CLUSTER = """
 import sys, time, ray
@@ -84,15 +86,15 @@ def checksums(folder: Path) -> dict[str, str]:
     }
 
 
-def submit(service: JobService, model: str, source: Path, target: Path) -> JobStatus:
+def submit(taker: JobTaker, model: str, source: Path, target: Path) -> JobStatus:
     request = JobRequest(input=source.as_uri(), output=target.as_uri())
-    return asyncio.run(service.submit((model,), request, "bench"))
+    return taker.take((model,), request, Caller("bench", ("submit",)))
 
 
-def wait(service: JobService, job_id: str, items: int) -> JobStatus:
+def wait(store: JobStore, job_id: str, items: int) -> JobStatus:
     """Wait until so many images are answered, or the job has ended."""
     while True:
-        status = asyncio.run(service.show(job_id))
+        status = store.find(job_id).state()
         if status.has_ended or status.items_done + status.items_failed >= items:
             return status
         time.sleep(0.05)
@@ -125,30 +127,26 @@ def main() -> None:
         write_images(folder / "in", options.images, options.side)
         cluster = Cluster(options.workers + 1)
         settings = load_settings({"CYTORAY_HOME": str(folder / "home")})
-        service = JobService(
-            folder / "jobs",
-            settings,
-            Allowed(roots=(folder,)),
-            lambda: cluster.address,
-            workers=options.workers,
-        )
-        service.start()
+        config = ServiceConfig(allowed=Allowed(roots=(folder,)), jobs=JobsConfig(workers=options.workers))
+        taker = JobTaker(JobStore(folder / "jobs"), settings, config)
+        drivers = Drivers(taker.store, settings, lambda: cluster.address)
+        drivers.start()
         try:
-            quiet = wait(service, submit(service, options.model, folder / "in", folder / "quiet").id, sys.maxsize)
+            quiet = wait(taker.store, submit(taker, options.model, folder / "in", folder / "quiet").id, sys.maxsize)
             if quiet.state != "done":
-                raise SystemExit(f"{quiet}\n{asyncio.run(service.logs(quiet.id))[-4000:]}")
-            job = submit(service, options.model, folder / "in", folder / "killed")
+                raise SystemExit(f"{quiet}\n{taker.store.find(quiet.id).log_text()[-4000:]}")
+            job = submit(taker, options.model, folder / "in", folder / "killed")
             killed = []
             for at in sorted(chance.sample(range(1, options.images), options.kills)):
-                wait(service, job.id, at)
+                wait(taker.store, job.id, at)
                 victim = chance.choice(("driver", "worker", "cluster"))
                 kill(victim, job.id, cluster)
                 killed.append({"victim": victim, "at": at})
-            ended = wait(service, job.id, sys.maxsize)
+            ended = wait(taker.store, job.id, sys.maxsize)
         finally:
-            service.close()
+            drivers.close()
             cluster.kill()
-        records = [record.item for record in JobStore(folder / "jobs").find(job.id).records()]
+        records = [record.item for record in taker.store.find(job.id).records()]
         answers = checksums(folder / "killed")
         print(
             json.dumps(

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.images import Image, image_from_array, read_image, write_image
 from cytoray_analysis.predictor import Predictor
-from cytoray_services.datasets.synthetic import make_segmentation
+from cytoray_services.datasets.synthetic.segmentation import make_segmentation
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ def segment(model: Path, source: Path, target: Path) -> dict[str, Any]:
     )
     seconds = time.perf_counter() - start
     return {
-        "shape": stored.shape,
+        "shape": stored.answer.shape,
         "objects": stored.objects,
         "seconds": round(seconds, 1),
-        "megapixels_per_second": round(np.prod(stored.shape) / 1e6 / seconds, 2),
+        "megapixels_per_second": round(np.prod(stored.answer.shape) / 1e6 / seconds, 2),
         "stages": {name: round(spent, 1) for name, spent in stored.seconds.items()},
         "peak_resident_gigabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
     }

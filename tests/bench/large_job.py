@@ -10,7 +10,6 @@ decoding sees the cut.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 import tempfile
@@ -29,10 +28,14 @@ from cytoray_analysis.inference.pixels import PixelInference
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.tasks.instance_scores import overlap
 from cytoray_services.settings import load_settings
+from cytoray_services.storage.allowed import Allowed
+from cytoray_services.tokens.access import Caller
+from cytoray_serving.jobs.drivers import Drivers
 from cytoray_serving.jobs.request import JobRequest, JobStatus
-from cytoray_serving.jobs.service import JobService
-from cytoray_serving.places import Allowed
-from cytoray_serving.replica import ReplicaOptions
+from cytoray_serving.jobs.store import JobStore
+from cytoray_serving.jobs.taking import JobTaker
+from cytoray_serving.replica.options import ReplicaOptions
+from cytoray_serving.service.config import JobsConfig, ServiceConfig
 
 
 def scaled_by_the_training_set(model: Path, folder: Path) -> Path:
@@ -44,17 +47,18 @@ def scaled_by_the_training_set(model: Path, folder: Path) -> Path:
     return folder
 
 
-def run(service: JobService, model: Path, source: Path, target: Path) -> JobStatus:
+def run(taker: JobTaker, model: Path, source: Path, target: Path) -> JobStatus:
     request = JobRequest(input=source.as_uri(), output=target.as_uri())
-    job = asyncio.run(service.submit((str(model),), request, "bench"))
+    job = taker.take((str(model),), request, Caller("bench", ("submit",)))
+    folder = taker.store.find(job.id)
     told = -1
-    while not (status := asyncio.run(service.show(job.id))).has_ended:
+    while not (status := folder.state()).has_ended:
         if status.blocks_done != told:
             told = status.blocks_done
             print(f"block {told} of {status.blocks_total}, {status.seconds:.0f} s", file=sys.stderr, flush=True)
         time.sleep(0.5)
     if status.state != "done" or status.items_failed:
-        raise SystemExit(f"{status}\n{asyncio.run(service.logs(job.id))[-4000:]}")
+        raise SystemExit(f"{status}\n{folder.log_text()[-4000:]}")
     return status
 
 
@@ -95,19 +99,16 @@ def main() -> None:
         source = write_mosaic(folder, options.side)
         cluster = Cluster(options.workers + 1)
         run_options = ReplicaOptions(memory_budget=options.memory * 2**20)
-        service = JobService(
-            folder / "jobs",
-            load_settings({"CYTORAY_HOME": str(folder / "home")}),
-            Allowed(roots=(folder,)),
-            cluster.address,
-            workers=options.workers,
-            options=run_options,
-        )
-        service.start()
+        settings = load_settings({"CYTORAY_HOME": str(folder / "home")})
+        jobs = JobsConfig(workers=options.workers, run=run_options)
+        config = ServiceConfig(allowed=Allowed(roots=(folder,)), jobs=jobs)
+        taker = JobTaker(JobStore(folder / "jobs"), settings, config)
+        drivers = Drivers(taker.store, settings, cluster.address)
+        drivers.start()
         try:
-            status = run(service, model, source, folder / "out")
+            status = run(taker, model, source, folder / "out")
         finally:
-            service.close()
+            drivers.close()
             cluster.kill()
         predictor = Predictor(Bundle.load(model), threads=1, memory_budget=2**33)
         assert isinstance(predictor.inference, PixelInference)

@@ -36,8 +36,8 @@ import numpy as np
 from cytoray_analysis.errors import CytorayError
 from cytoray_analysis.images import read_image
 from cytoray_analysis.images.names import is_image_name
-from cytoray_services.datasets import check_folder
 from dataset_mutations import KINDS, change_file, is_mask
+from folder_checks import check_folder
 from tiny_datasets import TINY, make_tiny
 
 WANTED = 0.95

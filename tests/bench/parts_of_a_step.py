@@ -25,7 +25,7 @@ from cytoray_analysis.tasks import (
     Task,
     Tracking,
 )
-from cytoray_training.engine import build_engine
+from cytoray_training.engines.build import build_engine
 from cytoray_training.recipe import Training
 
 CROPS = 8

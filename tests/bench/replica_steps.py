@@ -26,13 +26,13 @@ def steps(home: Path, reference: str, image: Path) -> dict[str, float]:
     with stage("import torch"):
         import torch  # noqa: F401
     with stage("import the rest of serving"):
-        import cytoray_serving.replica  # noqa: F401
+        import cytoray_serving.replica.replica  # noqa: F401
         from cytoray_analysis.bundle import Bundle
         from cytoray_analysis.images import read_image
         from cytoray_analysis.predictor import Predictor
         from cytoray_services.registry import Registry
         from cytoray_services.settings import load_settings
-        from cytoray_serving.answers import Answered, form_named
+        from cytoray_serving.answers import form_named
     with stage("registry: which version"):
         registry = Registry.open(load_settings({"CYTORAY_HOME": str(home)}))
         version = registry.resolve(reference)
@@ -50,7 +50,7 @@ def steps(home: Path, reference: str, image: Path) -> dict[str, float]:
     with stage("first image: predict"):
         prediction = predictor.predict(read)
     with stage("first image: encode"):
-        form_named("tif", "labels").encode(Answered(prediction, read, predictor, None))
+        form_named("tif", "labels").encode(prediction)
     with stage("second image: predict"):
         predictor.predict(read)
     return stages

@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.errors import CytorayError
 from cytoray_analysis.predictor import ModelIdentity, Predictor
-from cytoray_serving.exchange import Question
-from cytoray_serving.replica import LoadedModel, ReplicaOptions
+from cytoray_serving.messages import Question
+from cytoray_serving.replica.options import ReplicaOptions
+from cytoray_serving.replica.replica import LoadedModel
 
 DIFFERENT = 16  # images, asked about in turn
 CELLS_PER_MEGAPIXEL = 400

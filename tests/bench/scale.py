@@ -107,13 +107,13 @@ class Fleet:
     Attributes
     ----------
     name
-        For people.
+        Name in the table.
     rate
-        Images a second of one replica, as it was measured.
+        Measured images per second of one replica.
     replicas, nodes
-        How many.
+        Number of replicas and nodes.
     dollars
-        For the whole work, at the price of an hour; nodes are paid for while they start, too.
+        Price of the whole work; the start of nodes is included.
     """
 
     name: str
@@ -124,7 +124,7 @@ class Fleet:
 
 
 def fleets(inputs: Inputs) -> tuple[Fleet, ...]:
-    """Work out what keeps up: replicas (or workers of a job) on CPUs, and on GPUs."""
+    """Compute the required fleets: replicas (or workers of a job) on CPUs, and on GPUs."""
 
     def fleet(name: str, rate: float, on_a_node: int, price: float, start: float) -> Fleet:
         replicas = math.ceil(inputs.rate / (rate * inputs.busy_share))
@@ -152,7 +152,7 @@ def machines(inputs: Inputs) -> str:
         ]
         for one in fleets(inputs)
     ]
-    return table(["", "replicas", "nodes", "$", "$ on spot nodes", "$ a million images"], rows)
+    return table(["", "replicas", "nodes", "$", "$ on spot nodes", "$ per million images"], rows)
 
 
 def gateways(inputs: Inputs) -> int:
@@ -161,7 +161,7 @@ def gateways(inputs: Inputs) -> int:
 
 
 def traffic(inputs: Inputs) -> str:
-    """Return the table of what goes over the wire and into the store."""
+    """Return the table of network traffic and storage."""
     rate, count = f"{inputs.rate:.0f}", inputs.images
     image, answer = inputs.image_megabytes, inputs.answer_megabytes
     both, thousands = image + answer, count / 1000
@@ -170,12 +170,16 @@ def traffic(inputs: Inputs) -> str:
     rows = [
         ["images in", f"{rate} × {image:g} MB", _gigabits(inputs.rate * image)],
         ["answers out", f"{rate} × {answer:g} MB", _gigabits(inputs.rate * answer)],
-        ["all of it", f"{count:,.0f} × {both:g} MB", f"{count * both / 1e6:,.2f} TB"],
-        ["reads from the store", "one for each image", f"{rate} a second"],
-        ["writes to the store", "one for each answer", f"{rate} a second"],
+        ["total", f"{count:,.0f} × {both:g} MB", f"{count * both / 1e6:,.2f} TB"],
+        ["reads from the store", "one per image", f"{rate} per second"],
+        ["writes to the store", "one per answer", f"{rate} per second"],
         ["price of reads and writes", f"{thousands:,.0f} × ({get:g} + {put:g})", f"{thousands * (get + put):,.2f} $"],
-        ["price of a month's keeping", f"{thousands * both:,.0f} GB × {month:g}", f"{thousands * both * month:,.2f} $"],
-        ["gateways, for requests alone", cores, f"{gateways(inputs)} cores"],
+        [
+            "price of storage for a month",
+            f"{thousands * both:,.0f} GB × {month:g}",
+            f"{thousands * both * month:,.2f} $",
+        ],
+        ["gateways, only for requests", cores, f"{gateways(inputs)} cores"],
     ]
     return table(["", "arithmetic", "result"], rows)
 
@@ -185,13 +189,13 @@ def _gigabits(megabytes: float) -> str:
 
 
 def bottlenecks(inputs: Inputs) -> str:
-    """Return the table of what is full at how many images a second, the first to be full first."""
+    """Return the table of the capacity of each part, the smallest first."""
     both = inputs.image_megabytes + inputs.answer_megabytes
-    beside = f"the {inputs.gpu_node_cores:g} cores beside a GPU: read, decode, encode"
+    beside = f"the {inputs.gpu_node_cores:g} cores of a node with a GPU: read, decode, encode"
     full = {
         "a replica on two cores": inputs.cpu_images_per_second,
         f"a GPU and {inputs.gpu_node_cores:g} cores": inputs.gpu_images_per_second,
-        "a GPU, its network alone": inputs.gpu_network_images_per_second,
+        "a GPU, only the network": inputs.gpu_network_images_per_second,
         beside: inputs.gpu_node_cores * 1000 / inputs.host_milliseconds,
         "a gateway (one core)": 1000 / inputs.gateway_milliseconds,
         f"the network of a node, {inputs.node_gigabits:g} Gbit/s": inputs.node_gigabits * 1000 / 8 / both,
@@ -202,21 +206,21 @@ def bottlenecks(inputs: Inputs) -> str:
         [name, f"{limit:,.0f}", f"{math.ceil(inputs.rate / (limit * inputs.busy_share))}"]
         for name, limit in sorted(full.items(), key=lambda item: item[1])
     ]
-    return table(["", "full at, images/s", f"needed for {inputs.rate:.0f} images/s"], rows)
+    return table(["", "capacity, images/s", f"needed for {inputs.rate:.0f} images/s"], rows)
 
 
 def savings(inputs: Inputs) -> str:
     """Return the table of what a job saves over requests."""
     _, gpu = fleets(inputs)
     terabytes = inputs.images * (inputs.image_megabytes + inputs.answer_megabytes) / 1e6
-    lost = "no: its caller has to ask again for what was lost"
+    lost = "no: the caller must retry lost requests"
     twice = f"{2 * terabytes:,.2f} TB: store to caller to replica, and back"
     rows = [
         ["$ for GPUs", f"{gpu.dollars:,.2f}", f"{gpu.dollars:,.2f}"],
         ["$ on spot nodes", lost, f"{gpu.dollars * inputs.spot_share:,.2f}"],
         ["cores of gateways", f"{gateways(inputs)}", "0"],
-        ["over the wire", twice, f"{terabytes:,.2f} TB: store to worker, and back"],
-        ["calls over HTTP", f"{inputs.images:,.0f}", "1"],
+        ["network traffic", twice, f"{terabytes:,.2f} TB: store to worker, and back"],
+        ["HTTP requests", f"{inputs.images:,.0f}", "1"],
     ]
     return table(["", "requests", "a job"], rows)
 
@@ -225,7 +229,7 @@ PARTS = {"machines": machines, "traffic": traffic, "bottlenecks": bottlenecks, "
 
 
 def main() -> None:
-    """Compute the page anew."""
+    """Compute the tables of the page again."""
     inputs = read_inputs()
     for part, compute in PARTS.items():
         write_part(part, compute(inputs))

@@ -35,6 +35,8 @@ class Server:
         What it printed.
     patience
         Seconds that it has to end.
+    grpc
+        ``host:port`` where it speaks gRPC; None for nowhere.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Server:
     process: psutil.Popen
     log: Path
     patience: float = 60.0
+    grpc: str | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +75,14 @@ def clean_environment(home: Path) -> dict[str, str]:
     return kept | {"CYTORAY_HOME": str(home)}
 
 
-def start_cytoray(arguments: Sequence[str], *, home: Path, name: str = "cytoray", model: str | None = None) -> Server:
+def start_cytoray(
+    arguments: Sequence[str],
+    *,
+    home: Path,
+    name: str = "cytoray",
+    model: str | None = None,
+    open_to_all: bool = True,
+) -> Server:
     """Start ``cytoray serve`` and wait until it answers.
 
     Parameters
@@ -83,11 +93,13 @@ def start_cytoray(arguments: Sequence[str], *, home: Path, name: str = "cytoray"
         Its ``CYTORAY_HOME``.
     model
         The name in the address; by default the first name of the first model.
+    open_to_all
+        Whether callers need no token.
     """
     home.mkdir(parents=True, exist_ok=True)
     log = home / f"{name}.log"
     process = psutil.Popen(
-        [*CYTORAY, "serve", *arguments, "--port", "0", "--json", "--insecure-local"],
+        [*CYTORAY, "serve", *arguments, "--port", "0", "--json", *(["--insecure-local"] if open_to_all else [])],
         env=clean_environment(home),
         stdout=subprocess.PIPE,
         stderr=log.open("w"),
@@ -97,8 +109,10 @@ def start_cytoray(arguments: Sequence[str], *, home: Path, name: str = "cytoray"
     if not line:
         sys.exit(f"cytoray serve ended with {process.wait(60)}:\n{log.read_text()[-3000:]}")
     started = json.loads(line)
+    if "url" not in started:
+        sys.exit(f"cytoray serve did not start: {line}\n{log.read_text()[-3000:]}")
     path = f"/models/{model or started['models'][0]['names'][0]}/predict"
-    return Server(name, started["url"] + path, process, log)
+    return Server(name, started["url"] + path, process, log, grpc=started["grpc"])
 
 
 def wait_until_up(name: str, command: Sequence[str], path: str, environment: Mapping[str, str], folder: Path) -> Server:

@@ -2,8 +2,8 @@
 
 Second by second: images are asked for one at a time and in plates, gateways refuse what is over their limits (it comes
 again after Retry-After), replicas answer first come, first served, nodes start and end. How many replicas there should
-be is decided by :class:`cytoray_serving.autoscaling.MegapixelsWaiting` under Ray Serve's own delays, on the clock of
-the simulation. All images have one megapixel.
+be is decided by :class:`~cytoray_serving.service.autoscaling.MegapixelsWaiting` under Ray Serve's own delays, on the
+clock of the simulation. All images have one megapixel.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoray_serving.autoscaling import PER_REQUEST, WAITING, MegapixelsWaiting, scaling
-from cytoray_serving.service_config import Replicas, RequestLimits
+from cytoray_serving.service.autoscaling import PER_REQUEST, WAITING, MegapixelsWaiting, scaling
+from cytoray_serving.service.config import Replicas, RequestLimits
 
 DAY = 24 * 3600
 _ONGOING = 16  # requests that a replica holds; the others wait at the gateways
@@ -132,10 +132,10 @@ def simulate(
         Images in each second.
     """
     limits = limits or RequestLimits()
-    nodes = _Nodes(cluster, replicas.least)
+    nodes = _Nodes(cluster, replicas.min_replicas)
     queue = _Queue(cluster.gateways * min(limits.waiting_requests, int(limits.waiting_megapixels)), limits.seconds)
     day = Day(asked=int(asked.sum()), seen=np.zeros((len(asked), 5), np.int64))
-    target = replicas.least
+    target = replicas.min_replicas
     with _autoscaler(replicas) as decide:
         for now, images in enumerate(asked):
             queue.ask(now, int(images), nodes.running * cluster.images_per_second)
@@ -296,8 +296,8 @@ class _Autoscaler:
             total_queued_requests=queued,
             aggregated_metrics={WAITING: {"all": held}, PER_REQUEST: {"all": 1.0}},  # type: ignore[dict-item]
             raw_metrics=None,
-            capacity_adjusted_min_replicas=self._replicas.least,
-            capacity_adjusted_max_replicas=self._replicas.most,
+            capacity_adjusted_min_replicas=self._replicas.min_replicas,
+            capacity_adjusted_max_replicas=self._replicas.max_replicas,
             policy_state=self._state,
             last_scale_up_time=None,
             last_scale_down_time=None,
@@ -305,13 +305,13 @@ class _Autoscaler:
             config=self._config,
         )
         wanted, self._state = self._policy(context)
-        return max(self._replicas.least, min(self._replicas.most, math.ceil(wanted)))
+        return max(self._replicas.min_replicas, min(self._replicas.max_replicas, math.ceil(wanted)))
 
 
 @contextmanager
 def _autoscaler(replicas: Replicas) -> Iterator[_Autoscaler | _Fixed]:
     """Give what decides, on a clock of its own: Ray Serve's delays ask for the time of day."""
-    if replicas.least == replicas.most:
+    if replicas.min_replicas == replicas.max_replicas:
         yield _Fixed()
         return
     from ray.serve import autoscaling_policy

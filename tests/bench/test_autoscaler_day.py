@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scale import PAGE, read_inputs
 from simulated_day import DAY, Cluster, Day, Load, arrivals, simulate
 
-from cytoray_serving.service_config import Replicas, RequestLimits
+from cytoray_serving.service.config import Replicas, RequestLimits
 
 CLUSTER = Cluster(
     images_per_second=6.8, replica_seconds=16, node_seconds=120, replicas_per_node=4, node_idle_seconds=660
@@ -43,11 +43,11 @@ def test_no_image_is_lost_and_none_is_invented(
     bursts: list[tuple[int, int]], least: int, more: int, megapixels: float, idle: float, rate: float, seconds: float
 ) -> None:
     cluster = Cluster(rate, replica_seconds=8, node_seconds=30, replicas_per_node=2, node_idle_seconds=40)
-    replicas = Replicas(least=least, most=max(1, least + more), megapixels=megapixels, idle_seconds=idle)
+    replicas = Replicas(min_replicas=least, max_replicas=max(1, least + more), megapixels=megapixels, idle_seconds=idle)
     day = simulate(hour(*bursts)[:300], cluster, replicas, RequestLimits(seconds=seconds))
     assert counted(day)
-    assert day.seen[:, 2].max(initial=0) <= replicas.most
-    assert day.seen[:, 2].min(initial=replicas.most) >= replicas.least
+    assert day.seen[:, 2].max(initial=0) <= replicas.max_replicas
+    assert day.seen[:, 2].min(initial=replicas.max_replicas) >= replicas.min_replicas
 
 
 def test_a_day_is_the_same_at_every_run_and_another_with_another_seed() -> None:
@@ -58,13 +58,13 @@ def test_a_day_is_the_same_at_every_run_and_another_with_another_seed() -> None:
 
 
 def test_the_first_answer_from_nothing_takes_a_node_and_a_replica() -> None:
-    day = simulate(hour((10, 1)), CLUSTER, Replicas(least=0, most=4))
+    day = simulate(hour((10, 1)), CLUSTER, Replicas(min_replicas=0, max_replicas=4))
     assert counted(day)
     assert 136 <= day.wait(1) <= 138
 
 
 def test_a_burst_from_nothing_starts_one_replica_before_it_starts_more() -> None:
-    day = simulate(hour((10, 400)), CLUSTER, Replicas(least=0, most=4))
+    day = simulate(hour((10, 400)), CLUSTER, Replicas(min_replicas=0, max_replicas=4))
     wanted, running = day.seen[:, 2], day.seen[:, 3]
     assert set(wanted[20:140]) == {1}
     assert wanted.max() == 4
@@ -72,7 +72,7 @@ def test_a_burst_from_nothing_starts_one_replica_before_it_starts_more() -> None
 
 
 def test_replicas_that_nobody_asks_end_and_then_their_node() -> None:
-    day = simulate(hour((10, 40)), CLUSTER, Replicas(least=0, most=4, idle_seconds=60))
+    day = simulate(hour((10, 40)), CLUSTER, Replicas(min_replicas=0, max_replicas=4, idle_seconds=60))
     running, nodes = day.seen[:, 3], day.seen[:, 4]
     ended = int(np.flatnonzero(running)[-1])
     gone = int(np.flatnonzero(nodes)[-1])
@@ -82,7 +82,7 @@ def test_replicas_that_nobody_asks_end_and_then_their_node() -> None:
 
 def test_what_gateways_refuse_comes_again_and_is_answered() -> None:
     limits = RequestLimits(waiting_requests=100)
-    day = simulate(hour((10, 1000)), CLUSTER, Replicas(least=2, most=2), limits)
+    day = simulate(hour((10, 1000)), CLUSTER, Replicas(min_replicas=2, max_replicas=2), limits)
     assert day.refused > 0
     assert day.answered == 1000
     assert day.wait(1) == pytest.approx(1000 / (2 * 6.8), rel=0.2)
@@ -91,8 +91,8 @@ def test_what_gateways_refuse_comes_again_and_is_answered() -> None:
 def test_more_cannot_be_wanted_than_the_queue_has_room_for() -> None:
     """Whoever sets `megapixels` above what may wait never gets a second replica."""
     asked = np.full(1800, 20, np.int64)
-    roomy = simulate(asked, CLUSTER, Replicas(least=1, most=8, megapixels=32))
-    never = simulate(asked, CLUSTER, Replicas(least=1, most=8, megapixels=600))
+    roomy = simulate(asked, CLUSTER, Replicas(min_replicas=1, max_replicas=8, megapixels=32))
+    never = simulate(asked, CLUSTER, Replicas(min_replicas=1, max_replicas=8, megapixels=600))
     assert roomy.seen[:, 2].max() > 1
     assert never.seen[:, 2].max() == 1
 

@@ -3,8 +3,8 @@
     python tests/bench/threshold_false_alarms.py DATA [--steps 1000] [--only drift | range]
 
 Drift: the numbers that describe answers are measured on the true masks of real sets. Both versions of a canary answer
-with draws of the same population, and the judge's own rule looks at them at its own looks and levels, with 20 requests
-of the canary, 30, 45 and so on.
+with draws of the same population, and the analysis' own rule looks at them at its own looks and levels, with 20
+requests of the canary, 30, 45 and so on.
 
 Intensity range: for each set, statistics of its training images as a training measures them, then each validation
 image as a model with them prepares it. DATA is the folder that ``check_false_alarms.py`` takes; counts go to
@@ -31,7 +31,7 @@ from cytoray_analysis.images import IntensityScaling, fit_statistics, read_image
 from cytoray_analysis.images.axes import COLOURS
 from cytoray_analysis.model_input import prepare
 from cytoray_services.datasets import Dataset
-from cytoray_services.rollouts.judge import FALSE_ALARMS, GROWTH_BETWEEN_LOOKS, LARGEST_SAMPLE
+from cytoray_services.rollouts.canary_analysis import FALSE_ALARMS, GROWTH_BETWEEN_LOOKS, LARGEST_SAMPLE
 from cytoray_services.rollouts.rollout import STEPS, Limits
 from cytoray_services.rollouts.rules import FEWEST, RULES, Sample, drift
 
@@ -80,7 +80,7 @@ class Range:
 
 
 def looks() -> Iterator[int]:
-    """Yield the requests of the canary at each look of the judge."""
+    """Yield the requests of the canary at each look of the analysis."""
     requests = FEWEST
     while requests <= MOST:
         yield requests

@@ -21,14 +21,14 @@ from measure import Ratio, alternate, report
 from cytoray_analysis.networks import build_network
 from cytoray_services.datasets import make_segmentation
 from cytoray_services.settings import load_settings
-from cytoray_training.adamw import build_optimizer
-from cytoray_training.batches import Sampler
-from cytoray_training.cache import open_cache
-from cytoray_training.engine import autocast_dtype
-from cytoray_training.launch import launch
-from cytoray_training.plan import Plan
+from cytoray_training.data.batches import Sampler
+from cytoray_training.data.cache import open_cache
+from cytoray_training.engines.adamw import build_optimizer
+from cytoray_training.engines.engine import autocast_dtype
+from cytoray_training.plan.plan import Plan
+from cytoray_training.plan.planning import make_plan
 from cytoray_training.recipe import Recipe, load_recipe
-from cytoray_training.train import make_plan
+from cytoray_training.run.launch import launch
 
 RECIPE = Path(__file__).parents[2] / "training" / "recipes" / "nuclei.yaml"
 CROPS = 320
@@ -86,7 +86,7 @@ def bare_rate(plan: Plan) -> float:
     for step in range(steps + 3):
         if step == 3:  # the first steps choose kernels and fill caches
             start = time.perf_counter()
-        for images, target in sampler.passes(step):
+        for images, target in sampler.cut(sampler.drawn(step)):
             with torch.autocast("cpu", precision or torch.bfloat16, enabled=precision is not None):
                 outputs = network(images)
             plan.task.loss(outputs.float(), target).backward()  # type: ignore[no-untyped-call]

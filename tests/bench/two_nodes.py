@@ -24,11 +24,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cytoray_services.datasets import make_segmentation
 from cytoray_services.settings import load_settings
-from cytoray_training import launch as launching
-from cytoray_training.launch import launch
+from cytoray_training.plan.planning import make_plan
 from cytoray_training.recipe import Recipe, changed_recipe, load_recipe, parse_recipe
+from cytoray_training.run import launch as launching
+from cytoray_training.run.launch import launch
 from cytoray_training.search.search import run_search
-from cytoray_training.train import make_plan
 from ray_nodes import RayNodes, ray_nodes
 
 LOCAL, NODES, LOSS = "this machine", "two nodes", "two nodes, one lost and replaced"
@@ -91,11 +91,11 @@ def trained(recipe: Recipe, folder: Path, where: str, nodes: RayNodes | None) ->
                 nodes.add()
 
     began = time.monotonic()
-    journal = launch(plan, folder, on=nodes.address if nodes else "local", listen=listen).journal
+    progress = launch(plan, folder, on=nodes.address if nodes else "local", listen=listen).progress
     seconds = time.monotonic() - began
     if nodes is not None and len(nodes.nodes) == 1:
         nodes.add()
-    assert [entry["epoch"] for entry in journal.history] == list(range(journal.epoch)), "an epoch is missing"
+    assert [entry["epoch"] for entry in progress.history] == list(range(progress.epoch)), "an epoch is missing"
     metric = plan.metric
     stage = recipe.training.zero_stage if recipe.training.engine == "deepspeed" else None
     return Row(
@@ -104,10 +104,10 @@ def trained(recipe: Recipe, folder: Path, where: str, nodes: RayNodes | None) ->
         recipe.training.seed,
         seconds,
         tuple(workers),
-        journal.epoch,
+        progress.epoch,
         repeated,
-        journal.history[-1]["loss"],
-        journal.best[metric],
+        progress.history[-1]["loss"],
+        progress.best[metric],
     )
 
 

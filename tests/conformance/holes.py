@@ -134,11 +134,11 @@ def _without_level(folder: Path) -> Path:
 _FIRST = Selection(plane="0")
 HOLES: dict[str, Hole] = {
     "an OME plane in the middle": Hole(
-        _without_planes(STACK, "ZYX", {2}), r"Z=2\b.*not there", "ZYX", Selection(plane="3"), STACK[3]
+        _without_planes(STACK, "ZYX", {2}), r"Z=2\b.*is missing", "ZYX", Selection(plane="3"), STACK[3]
     ),
     "an OME channel of one time point": Hole(
         _without_planes(HYPER[:, :, 0], "TCYX", {3}),
-        r"T=1, C=1\b.*not there",
+        r"T=1, C=1\b.*is missing",
         "TCYX",
         Selection(frame="2"),
         HYPER[2, :, 0],
@@ -149,7 +149,7 @@ HOLES: dict[str, Hole] = {
     ),
     "a strip of no bytes in the second page": Hole(_empty_strip, r"=1 lacks strip 2", "ZYX", _FIRST, GREY),
     "a strip of no bytes": Hole(_empty_strip_of_one, r"lacks strip 2", "YX"),
-    "the array of the largest level": Hole(_without_level, r"'0'.*not there", "ZYX"),
+    "the array of the largest level": Hole(_without_level, r"array of its first level, '0', found none", "ZYX"),
 }
 for _version in (4, 5):
     _ngff = f"OME-Zarr 0.{_version}"

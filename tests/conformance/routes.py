@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from conformance.echo_models import echo_input
 from conformance.stores import zipped
-from cytoray_analysis.bundle import ModelInput, TaskChoice
+from cytoray_analysis.bundle import Bundle, ModelInput, TaskChoice
 from cytoray_analysis.errors import CytorayError
 from cytoray_analysis.images import Image, read_image
 from cytoray_analysis.selection import Selection
@@ -26,16 +26,17 @@ from cytoray_services.datasets import Dataset, open_dataset
 from cytoray_services.datasets.check.files import hash_pixels
 from cytoray_services.datasets.check.images import examine_image
 from cytoray_services.settings import Settings
+from cytoray_services.storage.allowed import Allowed
 from cytoray_serving.answers.arrays import FORM, read_arrays
-from cytoray_serving.assembly import Assembled
 from cytoray_serving.jobs.request import JobRequest
 from cytoray_serving.jobs.store import Item, Job
 from cytoray_serving.jobs.work import Task, Worker
 from cytoray_serving.open_inference.protocol import open_inference_pb2 as messages
 from cytoray_serving.open_inference.protocol import open_inference_pb2_grpc as protocol
-from cytoray_serving.places import Allowed
-from cytoray_serving.replica import ReplicaOptions
-from cytoray_training.cache import open_cache
+from cytoray_serving.replica.options import ReplicaOptions
+from cytoray_serving.schema import ModelAnswered
+from cytoray_serving.service.assembly import Assembled
+from cytoray_training.data.cache import open_cache
 from serving_in_process import Ask
 
 
@@ -211,13 +212,14 @@ def by_rest(sent: Sent, service: Service) -> Arrived:
 
 def by_job(sent: Sent, service: Service) -> Arrived:
     """Let a worker of a job answer a file."""
+    bundle = service.bundles[sent.model]
     request = JobRequest(
         input=sent.path.as_uri(), output=(sent.folder / "answers").as_uri(), format="tif", **sent.choice
     )
     job = Job(
         id="conformance",
-        steps=(str(service.bundles[sent.model]),),
-        models=(),
+        steps=(str(bundle),),
+        models=(ModelAnswered(name=sent.model, version=None, digest=Bundle.load(bundle).digest),),
         request=request,
         owner="tests",
         created=datetime(2026, 1, 1, tzinfo=UTC),
@@ -301,7 +303,9 @@ def run_grpc(service: Any, loop: asyncio.AbstractEventLoop) -> tuple[Any, int]:
 
     async def start() -> tuple[Any, int]:
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", 2**26)])
-        protocol.add_GRPCInferenceServiceServicer_to_server(InferenceMethods(service), server)
+        protocol.add_GRPCInferenceServiceServicer_to_server(
+            InferenceMethods(lambda _: service, require_ready=service.statuses), server
+        )
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         return server, port

@@ -21,7 +21,7 @@ from cytoray_analysis.images.axes import channel_names
 from cytoray_analysis.inference import runner
 from cytoray_analysis.selection import EVERYTHING, Selection
 from cytoray_services.settings import load_settings
-from cytoray_serving.places import Allowed
+from cytoray_services.storage.allowed import Allowed
 from serving_in_process import asker, config_of, in_process
 
 RAN: set[tuple[str, str]] = set()
@@ -78,7 +78,7 @@ def service(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    server, port = run_grpc(assembled.dispatch, loop)
+    server, port = run_grpc(assembled.answering(None), loop)
     yield Service(assembled, asker(assembled), settings, bundles, f"127.0.0.1:{port}", allowed)
     asyncio.run_coroutine_threadsafe(server.stop(1), loop).result(20)
     loop.call_soon_threadsafe(loop.stop)
@@ -100,13 +100,27 @@ def check(arrived: Arrived, layout: Layout, route: str) -> None:
         )
 
 
-def is_slow(layout: Layout, name: str, route: str) -> bool:
-    """Whether the bytes are read in a process of their own."""
+# Bytes that are read in a process of their own go the same way by whatever route they are sent: all routes send the
+# first store and the first hole of one, and uploads all of them; make test-long sends everything by every route.
+FIRST = {next(name for name in among if "OME-Zarr" in name) for among in (LAYOUTS, HOLES)}
+
+
+def marks(apart: bool, name: str, route: str) -> tuple[pytest.MarkDecorator, ...]:
+    """Return when a pair is run, which takes a second when the bytes are read `apart`, in a process of their own.
+
+    Pairs are many: make test-fast takes a trusted route and one of strangers, make test all.
+    """
+    if not apart:
+        return () if route in ("path", "upload") else (pytest.mark.slow,)
+    return (pytest.mark.long if route in SENDING - {"upload"} and name not in FIRST else pytest.mark.slow,)
+
+
+def is_apart(layout: Layout, name: str, route: str) -> bool:
     return (layout.apart and route in SENDING | {"URI"}) or ("OME-Zarr" in name and route in SENDING)
 
 
 PAIRS = [
-    pytest.param(name, route, marks=[pytest.mark.slow] if is_slow(layout, name, route) else [])
+    pytest.param(name, route, marks=marks(is_apart(layout, name, route), name, route))
     for name, layout in LAYOUTS.items()
     for route in ROUTES
 ]
@@ -137,7 +151,7 @@ def test_a_layout_arrives_by_a_route(name: str, route: str, service: Service, mo
 @pytest.mark.parametrize(
     ("name", "route"),
     [
-        pytest.param(name, route, marks=[pytest.mark.slow] if route in SENDING and "Zarr" in name else [])
+        pytest.param(name, route, marks=marks(route in SENDING and "Zarr" in name, name, route))
         for name in HOLES
         if "zip" not in name
         for route in ROUTES
@@ -174,8 +188,10 @@ def test_every_layout_was_run_by_every_route(request: pytest.FixtureRequest) -> 
     """Count what ran: a route that is forgotten for a layout fails here."""
     assert {"path", "bytes", "upload", "URI", "gRPC", "job", "data check", "training"} <= set(ROUTES)
     mine = [item for item in request.session.items if item.fspath == request.node.fspath]
-    asked = [item for item in mine if getattr(item, "originalname", "") == "test_a_layout_arrives_by_a_route"]
-    if len(asked) < len(LAYOUTS) * len(ROUTES):
-        pytest.skip(f"{len(asked)} of {len(LAYOUTS) * len(ROUTES)} were asked for")
-    missing = {(name, route) for name in LAYOUTS for route in ROUTES} - RAN
-    assert not missing, f"{len(missing)} of {len(LAYOUTS) * len(ROUTES)} did not run: {sorted(missing)[:20]}"
+    assert {pair.values for pair in PAIRS} == {(name, route) for name in LAYOUTS for route in ROUTES}
+    asked = {
+        (item.callspec.params["name"], item.callspec.params["route"])
+        for item in mine
+        if isinstance(item, pytest.Function) and item.originalname == "test_a_layout_arrives_by_a_route"
+    }
+    assert not asked - RAN, f"{len(asked - RAN)} of {len(asked)} did not run: {sorted(asked - RAN)[:20]}"

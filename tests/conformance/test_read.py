@@ -45,7 +45,14 @@ def test_every_layout_is_read_by_its_path(name: str, tmp_path: Path) -> None:
     check(read_image(layout.write(tmp_path), selection=layout.selection), name)
 
 
-@pytest.mark.parametrize("name", [name for name, one in LAYOUTS.items() if not one.other_file])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if one.apart or "OME-Zarr" in name else [])
+        for name, one in LAYOUTS.items()
+        if not one.other_file
+    ],
+)
 def test_every_layout_is_read_by_its_bytes(name: str, tmp_path: Path) -> None:
     layout = LAYOUTS[name]
     check(read_image(bytes_of(layout.write(tmp_path)), selection=layout.selection), name)
@@ -60,7 +67,7 @@ def test_bytes_that_need_another_file_are_refused_by_its_name(name: str, tmp_pat
 
 
 @pytest.mark.parametrize("name", HOLES)
-@pytest.mark.parametrize("by", ["path", "bytes"])
+@pytest.mark.parametrize("by", ["path", pytest.param("bytes", marks=pytest.mark.slow)])
 def test_what_is_not_there_is_named_and_can_be_avoided(name: str, by: str, tmp_path: Path) -> None:
     hole = HOLES[name]
     path = hole.write(tmp_path)

@@ -10,7 +10,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Set
-from importlib.metadata import distributions, packages_distributions
+from importlib.metadata import Distribution, distributions, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PACKAGES = {"cytoray_analysis", "cytoray_services", "cytoray_training", "cytoray_serving"}
+PACKAGES = {"cytoray_analysis", "cytoray_services", "cytoray_training", "cytoray_serving", "cytoray"}
 # The vendor formats are never part of a set-up (one reader carries the GPL), so they are not pinned.
 NOT_SET_UP = {"formats"}
-# Of mypy, and not of anything that runs.
-ONLY_OF_DEVELOPERS = {"pathspec"}
+# Of mypy, and of the validation of bills of materials; not of anything that runs.
+ONLY_OF_DEVELOPERS = {"pathspec", "fqdn"}
 # A builder that DeepSpeed calls, a driver that MLflow finds, a parser that Starlette looks for.
 USED_WITHOUT_AN_IMPORT = {"ninja", "psycopg", "python-multipart"}
 
@@ -54,15 +54,29 @@ def test_licences_that_ask_for_more_than_a_notice_are_told() -> None:
     developers = {canonicalize_name(item.name) for item in requirements(but=set()) if item in dev_requirements()}
     untold = []
     for distribution in distributions():
-        described = distribution.metadata
-        name = canonicalize_name(described["Name"])
-        stated = [
-            one for field in ("License-Expression", "License", "Classifier") for one in described.get_all(field, [])
-        ]
-        copyleft = any(re.search(r"GPL|General Public|MPL|EUPL|CeCILL", one[:200]) for one in stated)
+        name = canonicalize_name(distribution.metadata["Name"])
+        copyleft = any(re.search(r"GPL|(?i:general public)|MPL|EUPL|CeCILL", one) for one in licences(distribution))
         if copyleft and name in pins() and name not in developers | ONLY_OF_DEVELOPERS and f"`{name}`" not in readme:
             untold.append(name)
     assert untold == []
+
+
+def licences(distribution: Distribution) -> list[str]:
+    """Return what a distribution states of its licence, or else how the text of it begins."""
+    described = distribution.metadata
+    stated = [one for field in ("License-Expression", "License") for one in described.get_all(field, [])]
+    stated += [one for one in described.get_all("Classifier", []) if one.startswith("License ::")]
+    words = [one[:200] for one in stated if one and one != "UNKNOWN"]
+    if not words:
+        texts = [
+            file
+            for file in distribution.files or []
+            if re.match(r"[^/]*\.dist-info/.*(?i:licen[cs]e|copying)", str(file))
+        ]
+        words = [file.read_text()[:400] for file in texts]
+    name = described["Name"]
+    assert words, f"{name} states no licence; read its sources, and tell it in the README"
+    return words
 
 
 def dev_requirements() -> list[Requirement]:
@@ -85,7 +99,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return zipfile.ZipFile(built).namelist()
 
 
-def test_the_wheel_holds_the_four_packages_and_nothing_else(wheel: list[str]) -> None:
+def test_the_wheel_holds_all_packages_and_nothing_else(wheel: list[str]) -> None:
     tops = {name.partition("/")[0] for name in wheel}
     assert {top for top in tops if not top.endswith(".dist-info")} == PACKAGES
 

@@ -51,7 +51,7 @@ NO_COMMANDS = {
 
 
 def sources() -> Iterator[tuple[str, Path]]:
-    """Yield the path below the repository, and the file, of every module of the four packages."""
+    """Yield the path below the repository, and the file, of every module of all packages."""
     for room in ("analysis", "services", "training", "serving"):
         for path in sorted((REPOSITORY / room / f"cytoray_{room}").rglob("*.py")):
             yield str(path.relative_to(REPOSITORY)), path
@@ -81,9 +81,15 @@ def options_of(command: Any) -> set[str]:
     return own | {"--help", "--version"}
 
 
-def sentences(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield what a file may say to people: every text with a blank in it, that is no docstring."""
-    tree = ast.parse(path.read_text())
+@cache
+def every_option() -> set[str]:
+    return set().union(*(options_of(command) for command in commands().values()))
+
+
+@cache
+def sentences(path: Path) -> tuple[tuple[int, str], ...]:
+    """Return what a file may say to people: every text with a blank in it, that is no docstring."""
+    tree, found = ast.parse(path.read_text()), []
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree)
@@ -100,7 +106,8 @@ def sentences(path: Path) -> Iterator[tuple[int, str]]:
         else:
             continue
         if " " in text.strip() and not any(other in text for other in OTHERS):
-            yield node.lineno, text
+            found.append((node.lineno, text))
+    return tuple(found)
 
 
 def wrong_in(text: str) -> list[str]:
@@ -118,7 +125,7 @@ def wrong_in(text: str) -> list[str]:
             named.append(" ".join(words))
         else:
             named.append(words[0])
-    everything = set().union(*(options_of(command) for command in commands().values()))
+    everything = every_option()
     for option in OPTION.findall(text):
         known = set().union(*(options_of(commands()[name]) for name in named if name in commands())) or everything
         if option not in everything:

@@ -1,4 +1,4 @@
-"""Render the chart with Helm's own engine, and check manifests as an API server would.
+"""Render the chart with Helm itself, and check manifests as an API server would.
 
 Kinds of Kubernetes are checked by its OpenAPI schemas (kubernetes-validate), those of KubeRay by its definitions of
 custom resources, which lie beside the checkout in ``../shared/kuberay-crds``.
@@ -6,10 +6,16 @@ custom resources, which lie beside the checkout in ``../shared/kuberay-crds``.
 
 from __future__ import annotations
 
+import atexit
 import copy
+import json
+import runpy
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -18,7 +24,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "helm" / "cytoray"
 VALUE_FILES = tuple(sorted((CHART / "values").glob("*.yaml")))
 CRDS = REPOSITORY.parent / "shared" / "kuberay-crds"
-KUBERNETES = "1.34"
+KUBERNETES = "1.36"
+
+_TOOLS = runpy.run_path(str(REPOSITORY / "deploy" / "helm_and_kubectl.py"))
+HelmError: type[RuntimeError] = _TOOLS["HelmError"]
 
 Manifest = dict[str, Any]
 # Values with which every template makes something.
@@ -69,15 +78,19 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
+def tool(name: str) -> str:
+    """Return the path of ``helm`` or ``kubectl``."""
+    return str(_TOOLS["tool"](name))
+
+
 def render(
     source: str | Path | Mapping[str, Any] | None = None,
     *,
     name: str = "cytoray",
     namespace: str = "cytoray",
-    upgrade: bool = False,
     **changes: Any,
 ) -> list[Manifest]:
-    """Render the chart as ``helm template`` does, without the charts that it depends on.
+    """Return all objects of the chart, those that only hooks make among them.
 
     Parameters
     ----------
@@ -85,21 +98,33 @@ def render(
         See `values`.
     name, namespace
         Of the release.
-    upgrade
-        Whether the release exists already.
 
     Raises
     ------
-    helm_python.HelmError
+    HelmError
         The values do not fit the schema, or a template fails.
     """
-    return [
-        manifest
-        for path, text in rendered_files(source, name=name, namespace=namespace, upgrade=upgrade, **changes).items()
-        if path.startswith("cytoray/templates/") and path.endswith(".yaml")
-        for manifest in yaml.safe_load_all(text)
-        if manifest is not None
-    ]
+    made: list[Manifest] = json.loads(_objects(json.dumps(values(source, **changes)), name, namespace))
+    return made
+
+
+@cache
+def _objects(given: str, name: str, namespace: str) -> str:
+    """As JSON, which is read in a moment: every test gets objects of its own."""
+    return json.dumps(
+        [
+            manifest
+            for path, text in _files(None, given, name, namespace).items()
+            if path.endswith(".yaml")
+            for manifest in load_all(text)
+            if manifest is not None
+        ]
+    )
+
+
+def load_all(text: str) -> Iterator[Any]:
+    """Yield the documents of a YAML text through libyaml, which reads a chart in a tenth of Python's time."""
+    return yaml.load_all(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def rendered_files(
@@ -107,17 +132,57 @@ def rendered_files(
     *,
     name: str = "cytoray",
     namespace: str = "cytoray",
-    upgrade: bool = False,
+    chart: Path | None = None,
     **changes: Any,
 ) -> dict[str, str]:
-    """Render the chart; the text of each template by its path, ``NOTES.txt`` among them."""
-    from helm_python import Chart
+    """Render the chart; the text of each template that makes something by its path, ``NOTES.txt`` among them.
 
-    with Chart.load(CHART) as chart:
-        result: dict[str, str] = chart.render(
-            values(source, **changes), name=name, namespace=namespace, is_install=not upgrade, is_upgrade=upgrade
-        )
-    return result
+    Parameters
+    ----------
+    source, name, namespace, **changes
+        See `render`.
+    chart
+        A copy of the chart; None for the chart itself, with an operator as if it had been fetched.
+    """
+    return dict(_files(chart, json.dumps(values(source, **changes)), name, namespace))
+
+
+@cache
+def _files(chart: Path | None, given: str, name: str, namespace: str) -> dict[str, str]:
+    made = _TOOLS["release"](chart or whole_chart(), json.loads(given), name=name, namespace=namespace)
+    result: dict[str, str] = _TOOLS["sources"](made["manifest"])
+    for hook in made.get("hooks") or []:
+        result[hook["path"]] = result.get(hook["path"], "") + f"---\n{hook['manifest']}\n"
+    return result | {"cytoray/templates/NOTES.txt": made["info"]["notes"]}
+
+
+@cache
+def whole_chart() -> Path:
+    """Copy the chart once, with an operator as if it had been fetched."""
+    folder = tempfile.mkdtemp(prefix="chart-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return copied(Path(folder))
+
+
+def copied(folder: Path, *, operator: Mapping[str, str] | None = MappingProxyType({})) -> Path:
+    """Copy the chart into a folder; return the copy.
+
+    Parameters
+    ----------
+    folder
+        Where the copy comes to lie.
+    operator
+        Templates of KubeRay's operator by their names, as if it had been fetched; None for one that was not.
+    """
+    copy_of_it = folder / "cytoray"
+    shutil.copytree(CHART, copy_of_it, ignore=shutil.ignore_patterns("*.tgz"))
+    if operator is not None:
+        templates = copy_of_it / "charts" / "kuberay-operator-1.7.0" / "templates"
+        templates.mkdir(parents=True)
+        (templates.parent / "Chart.yaml").write_text("apiVersion: v2\nname: kuberay-operator\nversion: 1.7.0\n")
+        for name, text in operator.items():
+            (templates / name).write_text(text)
+    return copy_of_it
 
 
 def validate(manifest: Manifest) -> list[str]:
@@ -128,19 +193,26 @@ def validate(manifest: Manifest) -> list[str]:
     FileNotFoundError
         It is KubeRay's, and ``../shared/kuberay-crds`` is not there.
     """
+    return list(_refused(json.dumps(manifest)))
+
+
+@cache
+def _refused(text: str) -> tuple[str, ...]:
+    """Check each manifest once: most are the same in most releases."""
+    manifest = json.loads(text)
     version = manifest["apiVersion"]
     if version in UNCHECKED:
-        return []
+        return ()
     if version.startswith("ray.io/"):
-        return _validate_custom(manifest)
+        return tuple(_validate_custom(manifest))
     import kubernetes_validate
 
     try:
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
     except kubernetes_validate.ValidationError as error:
         place = ".".join(str(part) for part in error.path)
-        return [f"{title(manifest)}: {place}: {error.message}"]
-    return []
+        return (f"{title(manifest)}: {place}: {error.message}",)
+    return ()
 
 
 def named(manifests: Iterable[Manifest], wanted: str) -> Manifest:
@@ -184,9 +256,7 @@ def _custom_schema(version: str, kind: str) -> Manifest | None:
     path = CRDS / f"ray.io_{kind.lower()}s.yaml"
     if not path.exists():
         return None
-    # Half a megabyte each: libyaml reads them in a second, Python alone in fifteen.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    definition: Manifest = yaml.load(path.read_text(encoding="utf-8"), loader)["spec"]  # noqa: S506 - a safe one
+    definition: Manifest = next(load_all(path.read_text(encoding="utf-8")))["spec"]
     named = {f"{definition['group']}/{one['name']}": one["schema"]["openAPIV3Schema"] for one in definition["versions"]}
     return named.get(version)
 

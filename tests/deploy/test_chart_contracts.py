@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cytoray_services.jobs.kubernetes.manifest import CERTIFICATES
 from deploy.charts import CASES, CHART, EVERYTHING, REPOSITORY, Manifest, containers, named, render
 
 
@@ -61,7 +62,7 @@ def test_rays_containers_set_the_switches_that_the_service_expects(manifests: li
     from cytoray_serving.cluster import ENVIRONMENT
 
     for place, container in containers(named(manifests, "RayService/cytoray")):
-        variables = {one["name"]: one["value"] for one in container["env"]}
+        variables = {one["name"]: one.get("value", "") for one in container["env"]}
         assert variables.items() >= ENVIRONMENT.items(), place
         assert variables["CYTORAY_HOME"] == "/var/lib/cytoray"
         assert variables["CYTORAY_CACHE"] == "/scratch/cache"
@@ -90,7 +91,7 @@ def found(path: str) -> Any:
 
 
 def test_the_service_reads_its_configuration(manifests: list[Manifest]) -> None:
-    from cytoray_serving.service_config import ServiceConfig
+    from cytoray_serving.service.config import ServiceConfig
 
     config = ServiceConfig.model_validate(file_of(manifests, "cytoray-service", "service.yaml"))
     groups = {
@@ -106,10 +107,10 @@ def test_the_service_reads_its_configuration(manifests: list[Manifest]) -> None:
     assert not config.insecure_local
     # A replica fits on a node of the group that it would start, or it would wait for ever.
     assert config.shared is not None
-    for needs in (config.shared.needs, config.jobs.needs, *(one.needs for one in config.models)):
-        offers = groups["gpu" if needs.gpus else "cpu"]["resources"]
-        assert needs.cpus <= float(offers["CPU"])
-        assert (needs.gpus or 0.0) <= float(offers.get("GPU", 0))
+    for resources in (config.shared.resources, config.jobs.resources, *(one.resources for one in config.models)):
+        offers = groups["gpu" if resources.gpus else "cpu"]["resources"]
+        assert resources.cpus <= float(offers["CPU"])
+        assert (resources.gpus or 0.0) <= float(offers.get("GPU", 0))
 
 
 def test_the_jobs_service_reads_its_configuration(manifests: list[Manifest]) -> None:
@@ -131,13 +132,23 @@ def test_trainings_read_the_platform(manifests: list[Manifest]) -> None:
     from cytoray_services.jobs.platform import CONFIG_MAP, KEY, Platform
 
     platform = Platform.model_validate(file_of(manifests, CONFIG_MAP, KEY))
-    assert platform.images.cpu == "cytoray:0.1.0-cpu"
-    assert platform.images.gpu == "cytoray:0.1.0-cuda"
-    assert platform.home_claim == "cytoray-home"
-    assert platform.environment["MLFLOW_TRACKING_URI"] == "http://cytoray-mlflow:5000"
+    assert platform.images.cpu.rpartition("/")[2] == "cytoray:0.1.0-cpu"
+    assert platform.images.gpu.rpartition("/")[2] == "cytoray:0.1.0-cuda"
+    claims = {
+        (one["metadata"].get("namespace", "cytoray"), one["metadata"]["name"])
+        for one in manifests
+        if one["kind"] == "PersistentVolumeClaim"
+    }
+    assert (platform.namespace or "cytoray", platform.home_claim) in claims
+    server = "http://cytoray-mlflow:5000" if platform.namespace is None else "http://cytoray-mlflow.cytoray:5000"
+    assert platform.environment["MLFLOW_TRACKING_URI"] == server
     assert platform.gpus.tolerations[0].key == "nvidia.com/gpu"
-    accounts = {one["metadata"]["name"] for one in manifests if one["kind"] == "ServiceAccount"}
-    assert platform.service_account in accounts
+    accounts = {
+        (one["metadata"].get("namespace", "cytoray"), one["metadata"]["name"])
+        for one in manifests
+        if one["kind"] == "ServiceAccount"
+    }
+    assert (platform.namespace or "cytoray", platform.service_account) in accounts
     bound = [one for one in manifests if one["kind"] == "RoleBinding" for one in one["subjects"]]
     assert platform.service_account not in {one["name"] for one in bound}
 
@@ -166,6 +177,7 @@ def test_every_field_of_the_platform_can_be_set() -> None:
             "secrets": ["more"],
             "spot": {"nodeSelector": {"c": "d"}, "tolerations": [{"key": "spot", "operator": "Exists"}]},
         },
+        "privateCA": {"configMap": "certificates", "key": "all.pem"},
     }
     written = file_of(render(values), "cytoray-platform", "platform.yaml")
     assert written.keys() == Platform.model_fields.keys()
@@ -175,6 +187,9 @@ def test_every_field_of_the_platform_can_be_set() -> None:
     assert (platform.head_cpus, platform.head_memory, platform.autoscaled) == ("3", "9Gi", False)
     assert platform.secrets == ("s3-login", "more")
     assert platform.home_claim == "shared"
+    assert platform.private_ca is not None
+    assert (platform.private_ca.config_map, platform.private_ca.key) == ("certificates", "all.pem")
+    assert platform.environment["SSL_CERT_FILE"] == f"{CERTIFICATES}/ca.crt"
     assert platform.data_claims == ("plates",)
     assert platform.environment["MLFLOW_TRACKING_URI"] == "https://registry.example.org"
     assert platform.environment["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "60"
@@ -186,10 +201,11 @@ def test_every_field_of_the_platform_can_be_set() -> None:
 def commands(manifests: list[Manifest]) -> Iterator[list[str]]:
     for one in manifests:
         for _, container in containers(one):
-            if container["image"].startswith("cytoray") and "command" in container:
+            if "/cytoray:" in f"/{container['image']}" and "command" in container:
                 yield container["command"]
 
 
+@pytest.mark.slow
 def test_every_command_of_a_container_exists(manifests: list[Manifest]) -> None:
     seen = {command[0] for command in commands(manifests)}
     assert {"cytoray", "mlflow"} <= seen <= {"cytoray", "mlflow", "python", "mkdir"}
@@ -250,6 +266,7 @@ def test_the_registrys_database_is_reached_through_a_driver_that_is_pinned() -> 
     assert "psycopg==" in (REPOSITORY / "constraints.txt").read_text()
 
 
+@pytest.mark.slow
 def test_the_bucket_is_made_once_and_then_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
     from moto.server import ThreadedMotoServer
@@ -263,16 +280,18 @@ def test_the_bucket_is_made_once_and_then_left_alone(monkeypatch: pytest.MonkeyP
             monkeypatch.setenv(name, "testing")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         script = CHART / "files" / "mlflow" / "bucket.py"
-        assert named(render(), "ConfigMap/cytoray-mlflow")["data"]["bucket.py"].strip() == script.read_text().strip()
+        pod = named(render(), "Deployment/cytoray-mlflow")["spec"]["template"]["spec"]
+        command = pod["initContainers"][1]["command"]
+        assert command == ["python", "-c", script.read_text(), "cytoray"]
 
         def run() -> str:
             return subprocess.run(
-                [sys.executable, script, "cytoray"], capture_output=True, text=True, timeout=60, check=True
+                [sys.executable, *command[1:]], capture_output=True, text=True, timeout=60, check=True
             ).stdout.strip()
 
-        assert run() == "made cytoray"
+        assert run() == "created cytoray"
         boto3.client("s3").put_object(Bucket="cytoray", Key="kept", Body=b"1")
-        assert run() == "cytoray is there"
+        assert run() == "cytoray exists"
         assert boto3.client("s3").get_object(Bucket="cytoray", Key="kept")["Body"].read() == b"1"
     finally:
         server.stop()

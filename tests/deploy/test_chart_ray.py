@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cytoray_services.jobs.kubernetes.quantities import quantity
 from deploy.charts import CASES, Manifest, render
 from deploy.kuberay_rules import UPGRADES, service_problems
 
@@ -141,8 +142,9 @@ def test_ray_has_what_it_writes_to_and_shared_memory_for_its_objects() -> None:
         volumes = {one["name"]: one for one in spec["volumes"]}
         shared = volumes[mounts["/dev/shm"]]["emptyDir"]  # noqa: S108 - a path of the container
         # KubeRay would add a volume as large; given here, it is plain to see.
-        assert shared == {"medium": "Memory", "sizeLimit": container["resources"]["limits"]["memory"]}
-        assert volumes[mounts["/tmp"]] == {"name": "tmp", "emptyDir": {}}  # noqa: S108
+        assert shared["medium"] == "Memory"
+        assert quantity(shared["sizeLimit"]) == quantity(container["resources"]["limits"]["memory"]) / 2
+        assert volumes[mounts["/tmp"]] == {"name": "tmp", "emptyDir": {"sizeLimit": "20Gi"}}  # noqa: S108
         assert "emptyDir" in volumes[mounts["/scratch"]]
         assert volumes[mounts["/var/lib/cytoray"]]["persistentVolumeClaim"]["claimName"] == "cytoray-home"
         assert volumes[mounts["/data/plates"]]["persistentVolumeClaim"]["claimName"] == "plates"
@@ -171,4 +173,4 @@ def test_the_head_answers_no_requests() -> None:
     assert service()["spec"]["excludeHeadPodFromServeSvc"] is True
     # KubeRay takes the port of its service from the head's container.
     head = service()["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]
-    assert {"name": "serve", "containerPort": 8000} in head["ports"]
+    assert {"name": "serve", "containerPort": 8000, "protocol": "TCP"} in head["ports"]

@@ -147,7 +147,7 @@ def test_what_the_chart_runs_is_in_the_image(name: str) -> None:
     # What this checkout's own environment installs as commands, from the same pins.
     commands = {one.name for one in entry_points(group="console_scripts")} | BASE_COMMANDS | {"python"}
     manifests = charts.render(name)
-    ours = [one for one in containers(manifests) if str(one["image"]).startswith("cytoray:")]
+    ours = [one for one in containers(manifests) if "/cytoray:" in f"/{one['image']}"]
     assert ours
     assert {one["command"][0] for one in ours if one.get("command")} <= commands
 
@@ -156,7 +156,7 @@ def test_pods_and_image_agree_on_user_folders_and_ray() -> None:
     environment = " ".join(rest for word, rest in last_stage() if word == "ENV")
     variables = dict(pair.split("=", 1) for pair in shlex.split(environment))
     manifests = charts.render("production")
-    ours = [one for one in containers(manifests) if str(one["image"]).startswith("cytoray:")]
+    ours = [one for one in containers(manifests) if "/cytoray:" in f"/{one['image']}"]
     for container in ours:
         given = {one["name"]: one.get("value") for one in container.get("env", [])}
         for shared in ("HOME", "CYTORAY_HOME"):

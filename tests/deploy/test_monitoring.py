@@ -24,8 +24,8 @@ from typer.main import get_command
 from cytoray_services.commands.root import app
 from cytoray_services.jobs.scale import Scale
 from cytoray_services.telemetry import job_metrics, serving_metrics
-from cytoray_serving.replica import ReplicaOptions
-from cytoray_serving.service_config import Replicas, ServiceConfig
+from cytoray_serving.replica.options import ReplicaOptions
+from cytoray_serving.service.config import Replicas, ServiceConfig
 from cytoray_training.recipe import Training
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -99,7 +99,7 @@ def ray_gauges() -> set[str]:
     """Name what Ray tells of nodes and of our trainings."""
     from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
-    from cytoray_training.progress_metrics import GAUGES
+    from cytoray_training.run.progress_metrics import GAUGES
 
     return {f"ray_{name}" for name in [*METRICS_GAUGES, *GAUGES]}
 
@@ -235,6 +235,7 @@ def promtool() -> str:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

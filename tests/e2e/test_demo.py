@@ -19,13 +19,14 @@ def run_demo(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 def test_the_demo_ends_with_pictures_and_scores_and_leaves_no_process(tmp_path: Path) -> None:
     import psutil
 
     done = run_demo(tmp_path / "demo")
     assert done.returncode == 0, done.stderr
     table = done.stdout
-    for words in ("ap50", "train", "start the service", "all together", "cells outlined in 6 images"):
+    for words in ("ap50", "train", "start the service", "total", "cells outlined in 6 images"):
         assert words in table
     pictures = sorted((tmp_path / "demo" / "overlays").glob("*.png"))
     assert len(pictures) == 6

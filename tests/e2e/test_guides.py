@@ -13,16 +13,20 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # What a reader is told to run; blocks marked ``norun`` wait for Ctrl-C or need a model of the reader's own.
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# Enough to show that each step works; how good a model becomes in full is measured in docs/benchmarks.md.
+MINUTES = 0.2
 GUIDES = ("classification", "label-free", "segmentation-3d", "tracking")
 
 
 def commands(guide: Path) -> list[str]:
-    """Return the commands of a guide in order."""
-    return [line for block in BLOCK.findall(guide.read_text(encoding="utf-8")) for line in block.splitlines() if line]
+    """Return the commands of a guide in order, their training runs made short."""
+    lines = [line for block in BLOCK.findall(guide.read_text(encoding="utf-8")) for line in block.splitlines() if line]
+    return [f"{line} --set training.minutes={MINUTES}" if "cytoray train" in line else line for line in lines]
 
 
 @pytest.mark.e2e
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", GUIDES)
 def test_a_guide_runs_as_it_is_written(name: str, tmp_path: Path) -> None:

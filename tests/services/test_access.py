@@ -12,9 +12,9 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from cytoray_analysis.errors import CytorayError, ForbiddenError, UnauthorizedError
-from cytoray_services.access import Access, Caller
-from cytoray_services.http_errors import CHALLENGE
-from cytoray_services.tokens import TokenFile, create_token, revoke_token
+from cytoray_services.http.errors import CHALLENGE
+from cytoray_services.tokens.access import Access, Caller
+from cytoray_services.tokens.tokens import TokenFile, create_token, revoke_token
 
 
 @pytest.fixture
@@ -110,3 +110,75 @@ def test_the_document_declares_tokens_where_they_are_asked_for(path: Path, token
     assert document["components"]["securitySchemes"]["Token"]["scheme"] == "bearer"
     assert "security" not in _api(Access(None)).openapi()["paths"]["/ask"]["post"]
     assert _post(_api(Access(None))).json()["caller"] == "local"
+
+
+def caller(*scopes: str, team: str | None = None) -> Caller:
+    return Caller("ada", scopes, team)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "asked", "other"),
+    [
+        (("predict",), True, True),
+        (("predict:cells",), True, False),
+        (("predict:cells", "predict:nuclei"), True, True),
+        (("predict:nuclei", "submit"), False, True),
+        (("predict", "predict:nuclei"), True, True),
+        (("submit",), True, True),  # jobs of tokens of before
+        (("predict:nuclei", "administer"), True, True),
+    ],
+)
+def test_a_scope_that_names_a_model_reaches_that_model_alone(scopes: tuple[str, ...], asked: bool, other: bool) -> None:
+    for name in ("cells", "cells@champion", "cells@3", "cells/3"):
+        assert caller(*scopes).may_ask(name) is asked
+    assert caller(*scopes).may_ask("nuclei@champion") is other
+    if caller(*scopes).models is not None:
+        assert not any(
+            caller(*scopes).may_ask(name) for name in ("", "cell", "cells2", "CELLS", " cells", "/cells", "@cells")
+        )
+
+
+@pytest.mark.parametrize(
+    ("scopes", "team", "wanted", "found"),
+    [
+        (("submit",), None, None, None),
+        (("submit",), "lab", None, "lab"),
+        (("submit",), "lab", "lab", "lab"),
+        (("submit:lab",), None, None, "lab"),
+        (("submit:lab", "submit:clinic"), "lab", None, "lab"),
+        (("submit:lab", "submit:clinic"), None, "clinic", "clinic"),
+        (("submit", "submit:clinic"), None, "clinic", "clinic"),
+        (("submit", "submit:clinic"), None, None, None),
+        (("administer",), None, "anybody", "anybody"),
+    ],
+)
+def test_a_job_is_for_a_team_that_the_token_submits_for(
+    scopes: tuple[str, ...], team: str | None, wanted: str | None, found: str | None
+) -> None:
+    assert caller(*scopes, team=team).team_for(wanted) == found
+
+
+@pytest.mark.parametrize(
+    ("scopes", "team", "wanted"),
+    [
+        (("submit",), None, "lab"),
+        (("submit",), "lab", "clinic"),
+        (("submit:lab",), None, "clinic"),
+        (("submit:lab",), "clinic", "clinic"),
+        (("submit:lab", "submit:clinic"), None, None),
+    ],
+)
+def test_a_job_for_another_team_is_refused(scopes: tuple[str, ...], team: str | None, wanted: str | None) -> None:
+    with pytest.raises(ForbiddenError, match="team"):
+        caller(*scopes, team=team).team_for(wanted)
+
+
+def test_jobs_are_seen_by_their_team_or_by_who_submitted_them() -> None:
+    ada, eve = caller("submit", team="lab"), Caller("eve", ("submit",))
+    assert ada.sees("bob", "lab")
+    assert not ada.sees("ada", "clinic")  # it went to another team
+    assert not ada.sees("eve", None)
+    assert eve.sees("eve", None)
+    assert not eve.sees("", None)
+    assert caller("submit:clinic").sees("bob", "clinic")
+    assert caller("administer").sees("", None)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cytoray_services.card_record import VersionRecord, record_of, with_record, without_record
+from cytoray_services.registry.card_record import VersionRecord, record_of, with_record, without_record
 
 RECORD = VersionRecord(
     reference="nuclei/3", metrics={"ap": 0.75, "f1: Zelle µ": 0.5}, tags={"data.train": "d1"}, recipe="model:\n  a: 1\n"

@@ -18,7 +18,7 @@ from cytoray_analysis.selection import Selection
 from cytoray_services.commands.root import main
 from cytoray_services.datasets import Dataset, open_dataset, read_labelled, read_parts
 from cytoray_services.datasets.check import check_dataset
-from cytoray_services.evaluation import evaluate
+from cytoray_services.evaluation.evaluation import evaluate
 from serving_samples import noise, write_small_bundle
 
 PIXELS = noise(2, 3, 40, 48)  # C Z Y X
@@ -76,7 +76,9 @@ def test_a_projection_shows_objects_that_lie_beside_each_other_and_refuses_other
     hidden = MASKS.copy()
     hidden[2, 4:12, 4:12] = 9
     write_labels(Path(str(data.items[0].truth)), hidden)
-    with pytest.raises(DatasetError, match="over each other") as caught:
+    with pytest.raises(
+        DatasetError, match="maximum along Z, got a stack with overlapping objects in 64 pixels"
+    ) as caught:
         read_labelled(data, data.images[0], {})
     assert "plane" in (caught.value.hint or "")
 

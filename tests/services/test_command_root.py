@@ -164,6 +164,37 @@ def test_help_lists_every_command_with_its_first_line_and_no_docstring_sections(
     assert "Parameters" not in capsys.readouterr().out
 
 
+def test_help_shows_no_type_of_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ((), ("evaluate",), ("data", "check"), ("models", "promote")):
+        assert status_of(*words, "--help") == 0
+        listed = capsys.readouterr().out
+        assert "--help" in listed
+        assert "<bool>" not in listed
+
+
+def test_help_lists_the_commands_in_the_order_of_use(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("--help") == 0
+    listed = capsys.readouterr().out
+    places = [
+        listed.index(f"\u2502 {name} ") for name in ("doctor", "data", "evaluate", "models", "tokens", "plugin-fail")
+    ]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("cytoray mod", "models"), ("cytoray models pro", "promote"), ("cytoray evaluate --spl", "--split")],
+)
+def test_the_shell_completes_commands_and_options(
+    line: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_CYTORAY_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
+    assert status_of() == 0
+    assert capsys.readouterr().out.split() == [expected]
+
+
 def test_no_words_at_all_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of() == 0
     assert "doctor" in capsys.readouterr().out
@@ -185,8 +216,8 @@ def test_the_exit_status_says_whose_mistake_it_was(plugin: Path, kind: str, stat
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("disk", ["/data/out/a.tif", "the disk is full", "free some room"]),
-        ("database", ["database is damaged", "not a database"]),
+        ("disk", ["/data/out/a.tif", "the disk is full", "free space"]),
+        ("database", ["database of the registry is damaged", "not a database"]),
         ("memory", ["not enough memory"]),
     ],
 )
@@ -313,7 +344,7 @@ def test_a_command_without_its_extra_says_which_to_install(plugin: Path, capsys:
     assert status_of("--help") == 0
     listed = capsys.readouterr().out
     assert "plugin-large" in listed
-    assert "Not there" in listed
+    assert "Not available" in listed
 
 
 def test_the_commands_that_need_an_extra_say_so_in_their_entry_points() -> None:

@@ -71,6 +71,14 @@ def test_every_task_has_data_to_make_that_check_without_an_error(
     assert found["items"] == sum(made["splits"].values())
 
 
+def test_options_may_stand_before_the_task_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["data", "make", "--images", "2", "--size=64", "segmentation", str(tmp_path / "a")])
+    assert stopped.value.code == 0
+    assert "write the task first: cytoray data make segmentation" in capsys.readouterr().err
+    assert read_image(open_dataset(tmp_path / "a").items[1].image).shape == (64, 64)
+
+
 def test_volumes_have_the_planes_that_were_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer(capsys, "data", "make", "segmentation", tmp_path / "a", "--images", "1", "--size", "40x32", "--depth", "9")
     (item,) = open_dataset(tmp_path / "a").items
@@ -136,11 +144,14 @@ def test_warnings_alone_exit_with_nought(made: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("data", "check", "nowhere"), "no data set folder"),
-        (("data", "hash", "nowhere"), "no data set folder"),
-        (("data", "make", "poetry", "x"), "expected a task out of segmentation, classification, tracking, label-free"),
-        (("data", "make", "tracking", "x", "--bits", "8"), "got --bits"),
-        (("data", "make", "classification", "x", "--volume"), "options out of --classes, --imbalance, --layout"),
+        (("data", "check", "nowhere"), "expected a data set folder, nowhere does not exist"),
+        (("data", "hash", "nowhere"), "expected a data set folder, nowhere does not exist"),
+        (
+            ("data", "make", "poetry", "x"),
+            "expected one of the tasks segmentation, classification, tracking, label-free",
+        ),
+        (("data", "make", "tracking", "x", "--bits", "8"), "No such option: --bits"),
+        (("data", "make", "classification", "x", "--volume"), "No such option: --volume"),
         (("data", "make", "classification", "x", "--layout", "heap"), "expected the layout boxes or folders"),
         (("data", "make", "segmentation", "x", "--depth", "9", "--transmitted", "0.5"), "--depth or --transmitted"),
         (("data", "check", ".", "--axes", "XY"), "expected YX or ZYX"),

@@ -11,9 +11,10 @@ import pytest
 import tifffile
 
 from cytoray_analysis.images import image_from_array, read_image, write_image
-from cytoray_services.datasets import Finding, check_dataset, check_folder, make_segmentation, open_dataset
+from cytoray_services.datasets import Finding, check_dataset, make_segmentation, open_dataset
 from cytoray_services.datasets.check.labels import check_labels
-from cytoray_services.datasets.synthetic_volumes import make_volumes
+from cytoray_services.datasets.synthetic.volumes import make_volumes
+from folder_checks import check_folder
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +154,7 @@ def test_what_is_to_be_done_about_a_missing_file_can_be_done_without_a_manifest(
     (folder / "masks" / "0001.tif").unlink()
     missing = [finding for finding in check_folder(folder) if finding.code == "missing-file"]
     assert [finding.file for finding in missing] == ["masks/0001.tif"]
-    assert "or the image of its name" in missing[0].remedy
+    assert "or the image with its name" in missing[0].remedy
 
 
 def test_files_of_operating_systems_are_no_images(folder: Path) -> None:
@@ -187,7 +188,7 @@ def test_large_numbers_are_no_finding_and_too_many_objects_are_to_be_cut(largest
 def test_planes_for_a_model_of_volumes_are_one_error_that_says_what_would_fit(folder: Path) -> None:
     (finding,) = check_folder(folder, axes="ZYX")
     assert (finding.code, finding.file) == ("wrong-axes", ".")
-    assert finding.problem == "the model takes volumes (3D) with axes ZYX, these images are planes (2D) with axes YX"
+    assert finding.problem == "the model expects volumes (3D) with axes ZYX, these images are planes (2D) with axes YX"
     assert "recipe for planes" in finding.remedy
     assert check_folder(folder, axes="YX") == []
 
@@ -228,6 +229,7 @@ def test_errors_come_before_warnings(folder: Path) -> None:
     assert codes(check_folder(folder)) == ["missing-file", "empty-mask"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dsb2018", "bbbc039", "usiigaci_t98g", "bbbc050_3d", "gonuclear_ovules_3d"])
 def test_real_data_sets_raise_nothing(name: str, shared_data: Path) -> None:
     assert set(codes(check_folder(shared_data / "segmentation" / name))) <= {"no-test-split"}

@@ -12,7 +12,8 @@ import tifffile
 
 from cytoray_analysis.bundle import TaskChoice
 from cytoray_services.datasets import open_dataset
-from cytoray_services.datasets.check import Finding, check_dataset, check_folder
+from cytoray_services.datasets.check import Finding, check_dataset
+from folder_checks import check_folder
 
 Change = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 

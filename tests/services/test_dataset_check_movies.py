@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from cytoray_services.datasets import Finding, check_dataset, check_folder, join_datasets, open_dataset
+from cytoray_services.datasets import Finding, check_dataset, join_datasets, open_dataset
+from folder_checks import check_folder
 
 COLOUR = np.arange(3072).reshape(32, 32, 3).astype(np.uint8)
 
@@ -185,6 +186,7 @@ def test_the_same_movie_to_train_and_to_validate_on_is_found(made: Path, tmp_pat
     assert parts(tmp_path / "other") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Fluo-N2DL-HeLa", "DIC-C2DH-HeLa", "Fluo-N2DH-SIM+"])
 def test_real_movies_have_only_notes(name: str, shared_data: Path) -> None:
     assert serious(check_folder(shared_data / "tracking" / name)) == []

@@ -12,8 +12,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from cytoray_analysis.images import image_from_array, read_image, write_image
-from cytoray_services.datasets import check_folder
-from cytoray_services.datasets.synthetic_label_free import make_label_free
+from cytoray_services.datasets.synthetic.label_free import make_label_free
+from folder_checks import check_folder
 
 PAIRS = 8
 
@@ -103,7 +103,7 @@ def test_what_is_planted_is_found(
 def test_a_shift_of_all_targets_says_how_to_undo_it(folder: Path) -> None:
     shift(folder, range(PAIRS), 7, -4)
     (finding,) = check_folder(folder)
-    assert finding.problem == f"{PAIRS} of {PAIRS} targets lie beside their images, all by the same distance"
+    assert finding.problem == f"{PAIRS} of {PAIRS} targets are shifted from their images, all by the same distance"
     moved = re.search(r"by (\S+) along Y, (\S+) along X", finding.remedy)
     assert moved is not None
     assert [float(number) for number in moved.groups()] == pytest.approx([-7.0, 4.0], abs=0.5)
@@ -145,6 +145,7 @@ def test_one_dark_channel_of_two_is_named(tmp_path: Path) -> None:
     assert "channel 'channel 1' has the value 7" in finding.problem
 
 
+@pytest.mark.slow
 def test_real_pairs_raise_nothing(shared_data: Path) -> None:
     real = shared_data / "labelfree" / "ecoli_phase_yfp"
     columns = {"input": "input_phase", "target": "target_yfp"}

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cytoray_analysis.images import image_from_array, read_image
-from cytoray_services.datasets import Finding, check_folder, make_segmentation
+from cytoray_services.datasets import Finding, make_segmentation
 from cytoray_services.datasets.check.looks import Look, look_of_image
 from cytoray_services.datasets.check.unlike import unlike_files
-from cytoray_services.datasets.synthetic_tracking import make_tracking
+from cytoray_services.datasets.synthetic.tracking import make_tracking
+from folder_checks import check_folder
 from tiny_datasets import TINY, make_tiny, store
 
 
@@ -73,7 +74,7 @@ def test_sound_sets_have_no_finding(tmp_path: Path, name: str) -> None:
         (lambda p: p.max() - p, "its objects are dark"),
         (lambda p: p.byteswap(), "unlike"),
         (put((5, slice(0, 12)), 0), "smallest value"),
-        (put((slice(10, 13), slice(None)), 900), "pixels that follow each other have one value"),
+        (put((slice(10, 13), slice(None)), 900), "it has a run of equal pixels, 32 times as long"),
         (put((9, 20), 40_000), "single pixels stand out"),
         (lambda p: p & 0xFFF0, "multiples of"),
         (shuffle, "noisy"),
@@ -92,12 +93,12 @@ def test_an_image_unlike_all_others_is_named(
     ("change", "words"),
     [
         (lambda p: p.astype(np.int32), "type int32"),
-        (put((1, 1), 9), "single pixels of an object far from it"),
+        (put((1, 1), 9), "isolated pixels far from their object"),
         (lambda p: p * 500, "its numbers go"),
         (put((slice(8, 20), slice(None)), 5), "cut along a row"),
         (
             lambda p: np.random.default_rng(0).permutation(p.ravel()).reshape(p.shape),
-            "does not lie on its image train/images/train_3.tif",
+            "does not fit its image train/images/train_3.tif",
         ),
     ],
 )
@@ -140,7 +141,7 @@ def test_an_image_of_another_ending_is_named(tmp_path: Path) -> None:
 def test_a_truth_that_is_not_there_is_named_with_its_image(folder: Path) -> None:
     image_of(folder).rename(image_of(folder).with_suffix(".bak"))
     (finding,) = (finding for finding in check_folder(folder) if finding.code == "missing-file")
-    assert finding.problem == "there is no such file, the mask of train/images/train_3.bak"
+    assert finding.problem == "the file does not exist, the mask of train/images/train_3.bak"
 
 
 @pytest.mark.parametrize("turn", [np.fliplr, np.flipud, np.transpose])

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from cytoray_analysis.errors import DatasetError
 from cytoray_analysis.images import image_from_array, write_image, write_labels
-from cytoray_services.datasets import check_folder, open_dataset
+from cytoray_services.datasets import open_dataset
 from cytoray_services.datasets.pairing import pair_by_name
+from folder_checks import check_folder
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -58,12 +59,12 @@ def test_full_names_pair_with_themselves_whatever_else_is_there(names: list[str]
 @pytest.mark.parametrize(
     ("images", "truths", "said"),
     [
-        (["x.tif"], ["x.png", "x_mask.tif"], r"masks/x\.png and masks/x_mask\.tif have one name"),
+        (["x.tif"], ["x.png", "x_mask.tif"], r"masks/x\.png and masks/x_mask\.tif have the same name"),
         (["x.tif"], ["x.tif", "x.png"], r"masks/x\.tif and masks/x\.png"),
         (["x.tif"], ["x.tif", "x_mask.tif"], r"masks/x\.tif and masks/x_mask\.tif"),
         (["x.tif", "x.png"], ["x.tif"], r"images/x\.tif and images/x\.png"),
         (["x.jpg", "x.png"], ["x_mask.tif"], r"images/x\.jpg and images/x\.png"),
-        (["\u00e9.tif", "e\u0301.tif"], ["\u00e9.tif"], r"images/.* and images/.* have one name"),
+        (["\u00e9.tif", "e\u0301.tif"], ["\u00e9.tif"], r"images/.* and images/.* have the same name"),
     ],
 )
 def test_two_files_that_claim_one_name_are_an_error(images: list[str], truths: list[str], said: str) -> None:
@@ -136,10 +137,10 @@ def test_other_names_of_splits_are_left_alone(tmp_path: Path) -> None:
         (("imagesTr/a_0000.tif", "labelsTr/a.tif", "imagesTs/b_0000.tif"), "has imagesTr/ and labelsTr/"),
         (("raw/a.tif", "ground_truth/a_mask.png"), "has raw/ and ground_truth/"),
         (("train/imagesTr/a.tif", "train/labelsTr/a.tif", "val/x/a.tif"), "look like images and their truth"),
-        (("1/images/1.png", "1/masks/a.png", "2/images/2.png", "2/masks/b.png"), "1/, which holds images/, masks/"),
-        (("a/images/1.png", "a/masks/1.png"), "a/, which holds images/, masks/"),
+        (("1/images/1.png", "1/masks/a.png", "2/images/2.png", "2/masks/b.png"), "1/, which contains images/, masks/"),
+        (("a/images/1.png", "a/masks/1.png"), "a/, which contains images/, masks/"),
         (("01/t000.tif", "01_ST/SEG/man_seg000.tif"), "looks like the truth or the result of a movie"),
-        (("train/a.tif", "val/b.tif"), "hold neither images/ and masks/ nor a folder per class"),
+        (("train/a.tif", "val/b.tif"), "contain neither images/ and masks/ nor a folder per class"),
         (("train/images/a.tif", "train/masks/a.tif", "val/x/a.tif"), "one layout in all splits"),
     ],
 )
@@ -153,9 +154,9 @@ def test_folders_that_are_no_classes_are_not_read_as_classes(tmp_path: Path, nam
 @pytest.mark.parametrize(
     ("names", "hint"),
     [
-        (("images/a.tif", "labels/a.tif"), "if labels/ holds it, call that masks/"),
+        (("images/a.tif", "labels/a.tif"), "if labels/ contains it, rename that to masks/"),
         (("a.tif", "a_masks.png"), "put the images into images/ and their truth into masks/"),
-        (("a.tif", "a_seg.npy"), "_seg.npy of Cellpose is not read"),
+        (("a.tif", "a_seg.npy"), "_seg.npy of Cellpose is not supported"),
     ],
 )
 def test_a_layout_of_other_programs_is_told_what_to_do(tmp_path: Path, names: tuple[str, ...], hint: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from addresses import run_limited
 from cytoray_services.commands.doctor import Check, check_home, check_packages, check_tracking, examine
 from cytoray_services.commands.root import main
 from cytoray_services.settings import load_settings
@@ -55,6 +56,23 @@ def test_every_check_that_is_not_ok_says_what_to_do(cytoray_home: Path) -> None:
         "registry",
     } <= set(by_name(checks))
     assert all(check.remedy for check in checks if check.status != "ok")
+
+
+ASK = """
+from cytoray_services.address_space import require_address_space
+from cytoray_services.commands.doctor import check_address_space
+print(check_address_space().status)
+require_address_space()
+"""
+
+
+def test_a_limit_of_addresses_below_what_ray_reserves_is_told_and_refused_at_the_start() -> None:
+    done = run_limited(ASK, 5 * 2**30)
+    assert done.stdout.strip() == "broken"
+    assert "expected 6.0 GiB of virtual memory" in done.stderr
+    assert "ulimit -v) of 5.0 GiB" in done.stderr
+    enough = run_limited(ASK, 6 * 2**30)
+    assert (enough.returncode, enough.stdout.strip()) == (0, "ok"), enough.stderr
 
 
 def test_looking_leaves_nothing_behind(cytoray_home: Path) -> None:

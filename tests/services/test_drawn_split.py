@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from cytoray_analysis.errors import DatasetError
 from cytoray_analysis.images import image_from_array, write_image
-from cytoray_services.datasets import DataSource, check_folder, join_datasets, open_dataset
+from cytoray_services.datasets import DataSource, join_datasets, open_dataset
 from cytoray_services.datasets.drawn_split import FEWEST, TEST_BEGINS, TRAINING_SHARE, drawn_splits
+from folder_checks import check_folder
 
 DIGESTS = st.lists(st.text("0123456789abcdef", min_size=12, max_size=12), min_size=1, max_size=30, unique=True)
 
@@ -192,7 +193,7 @@ def test_what_is_lent_to_val_is_named(tmp_path: Path) -> None:
         dataset = open_dataset(root)
         if dataset.lent:
             (finding,) = [one for one in check_folder(root) if one.code == "no-split-column"]
-            assert f"({dataset.lent[0].name}, drawn for train, stands in for val" in finding.problem
+            assert f"({dataset.lent[0].name}, drawn for train, is used for val" in finding.problem
             assert join_datasets([dataset, dataset]).lent == dataset.lent * 2
             return
     raise AssertionError("no set had all in train")

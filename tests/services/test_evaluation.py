@@ -17,10 +17,11 @@ from cytoray_analysis.networks import build_network
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.commands.root import main
 from cytoray_services.datasets import Dataset, open_dataset
-from cytoray_services.evaluation import Evaluation, evaluate, extremes
-from cytoray_services.evaluation_pictures import evaluation_pictures
-from cytoray_services.model_card import model_card
+from cytoray_services.evaluation.evaluation import evaluate
+from cytoray_services.evaluation.pictures import evaluation_pictures
+from cytoray_services.kinds.evaluated import Evaluation, extremes
 from cytoray_services.registry import Registry
+from cytoray_services.registry.model_card import model_card
 from cytoray_services.settings import load_settings
 from cytoray_services.statistics.intervals import Interval
 
@@ -168,18 +169,15 @@ def test_the_card_tells_scores_data_and_limits() -> None:
         {"ap50": 0.81234, "pq": 0.7},
         data={"train": "d1", "val": "d2"},
         intervals={"ap50": Interval(0.74, 0.88, 4)},
-        groups={"fluo": {"ap50": 0.9}},
-        limits=["Trained on nuclei only."],
     )
-    assert "| score | all | fluo |" in card
-    assert "| ap50 | 0.812 (0.740 to 0.880?) | 0.900 |" in card
-    assert "| pq | 0.700 (?) | – |" in card
+    assert "| score | all |" in card
+    assert "| ap50 | 0.812 (0.740 to 0.880?) |" in card
+    assert "| pq | 0.700 (?) |" in card
     assert "95 % intervals over 4 images, movies or groups; ?: fewer than 6" in card
-    assert "chose the epoch" in card
+    assert "These images were used to choose epoch, decoding and calibration" in card
     assert "- train: d1" in card
     assert "- recipe: abc" in card
     assert "- widths: `[4, 8]`" in card
-    assert "- Trained on nuclei only." in card
     assert "medical" in card
 
 
@@ -218,7 +216,7 @@ def test_evaluate_prints_the_agreed_object(
     assert list(answer) == [*known, "groups", "group_intervals", "notes"]
     assert (answer["unit"], answer["units"]) == ("image", 2)
     assert answer["intervals"]["ap50"] == {"low": 1.0, "high": 1.0, "units": 2}
-    assert "the scores rest on 2 images; below 6 nothing is known" in answer["notes"][0]
+    assert "the scores are based on 2 images; with fewer than 6, their variation is unknown" in answer["notes"][0]
     assert answer["model"] == "cells/2"
     assert answer["dataset"] == str(self_made)
     assert answer["split"] == "val"
@@ -298,7 +296,9 @@ def test_people_get_tables(registered: Registry, self_made: Path, capsys: pytest
 
 def test_an_empty_registry_says_so(registry_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("models", "list") == 0
-    assert "no models yet" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("No models in sqlite:")
+    assert said.endswith("mlflow.db yet. Train one: cytoray train RECIPE\n")
     assert run("models", "rollback", "cells") == 2
 
 

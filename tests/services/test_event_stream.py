@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cytoray_services.event_stream import ServerEvent, read_events
+from cytoray_services.http.event_stream import ServerEvent, read_events
 
 
 def events(stream: str | bytes) -> list[ServerEvent]:

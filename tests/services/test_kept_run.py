@@ -9,7 +9,7 @@ import pytest
 
 from cytoray_analysis.errors import PlatformError
 from cytoray_services.registry import Registry
-from cytoray_services.registry.kept_run import deliver, has_kept
+from cytoray_services.registry.offline_run import deliver, has_kept
 from cytoray_services.settings import Settings, load_settings
 
 NOBODY = "http://127.0.0.1:9"  # the discard service, which nobody runs
@@ -79,10 +79,10 @@ def test_a_run_that_never_reached_the_registry_arrives_whole(
     record(run, picture)
     picture.unlink()
     with pytest.raises(PlatformError):
-        deliver(Registry.open(away), kept)
+        deliver(Registry.open(away).start_run, kept)
     assert has_kept(kept)
 
-    run_id, model = deliver(Registry.open(here), kept)
+    run_id, model = deliver(Registry.open(here).start_run, kept)
 
     assert facts(here, run_id) == WHOLE
     assert model == {"name": "cells", "metrics": {"ap50": 0.5}}
@@ -100,7 +100,7 @@ def test_a_registry_that_goes_away_in_between_gets_the_rest_later(
     record(run, picture)
     assert has_kept(kept)
 
-    run_id, _ = deliver(Registry.open(here), kept)
+    run_id, _ = deliver(Registry.open(here).start_run, kept)
 
     assert run_id == run.run_id
     assert facts(here, run_id) == WHOLE
@@ -122,9 +122,9 @@ def test_a_delivery_that_is_cut_off_goes_on_where_it_was(
     with monkeypatch.context() as patched:
         patched.setattr(registry, "start_run", one_that_fails_later)
         with pytest.raises(PlatformError, match="gone again"):
-            deliver(registry, kept)
+            deliver(registry.start_run, kept)
 
-    run_id, _ = deliver(registry, kept)
+    run_id, _ = deliver(registry.start_run, kept)
 
     assert facts(here, run_id) == WHOLE  # each loss once
     with registry._connection.client() as client:

@@ -45,7 +45,7 @@ def test_the_path_is_found_where_the_error_has_none(tmp_path: Path) -> None:
     ("error", "says"),
     [
         (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "disk is full"),
-        (RuntimeError("write failed: Disk quota exceeded"), "share of the disk"),
+        (RuntimeError("write failed: Disk quota exceeded"), "quota is exceeded"),
         (MemoryError(), "not enough memory"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "not enough memory"),
         (sqlite3.DatabaseError("database disk image is malformed"), "damaged"),

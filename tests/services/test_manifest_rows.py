@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cytoray_analysis.errors import DatasetError
-from cytoray_services.datasets import Dataset, check_folder, open_dataset
+from cytoray_services.datasets import Dataset, open_dataset
 from cytoray_services.datasets.split_names import SPLITS, nearest_split
+from folder_checks import check_folder
 
 
 def opened(folder: Path, text: str) -> Dataset:
@@ -66,11 +67,11 @@ def test_a_manifest_is_read_as_meant(tmp_path: Path, text: str) -> None:
             "line 2: expected the name of a split, such as train, got an empty",
         ),
         ("image,mask,split\nimages/a.tif,masks/a.tif\n", "line 2: .* got an empty one"),
-        ("image,mask,split\nimages/a.tif,masks/a.tif,all\n", "line 2: .*'all', which names every split"),
+        ("image,mask,split\nimages/a.tif,masks/a.tif,all\n", "line 2: .*'all', which means all splits"),
         ("image,mask,split\n,masks/a.tif,train\n", "line 2: expected an image in the column 'image'"),
-        ("image,mask,split\nimages/a,b.tif,masks/a.tif,train\n", "line 2: expected 3 values as the header has, got 4"),
+        ("image,mask,split\nimages/a,b.tif,masks/a.tif,train\n", "line 2: expected 3 values as in the header, got 4"),
         ("image,mask,mask\nimages/a.tif,masks/a.tif,masks/b.tif\n", "line 1: expected each column once, got 'mask' 2"),
-        ('image,mask,split\n"images/a.tif,masks/a.tif,train\n', "line 2: it is not a CSV file"),
+        ('image,mask,split\n"images/a.tif,masks/a.tif,train\n', "line 2: expected CSV: "),
         ('image,mask,split\n"images/a.tif\n,m"asks/a.tif,train\n', "line 3: "),
         ('image,mask,split\n"images/a.tif\nx",masks/a.tif,train\n', "line 3: expected the path of a file"),
         ("image,mask,group\nimages/a.tif,masks/a.tif,one\nimages/b.tif,masks/b.tif,\n", "line 3: expected a group"),

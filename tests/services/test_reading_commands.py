@@ -40,7 +40,7 @@ def test_a_folder_that_is_no_bundle_is_told_from_a_model_that_is_not_there(
         main(["predict", "images", "images", "--out", "out"])
     said = capsys.readouterr().err
     assert "there is no model 'images'" in said
-    assert "a folder images, but it holds no bundle.yaml" in said
+    assert "the folder images exists but contains no bundle.yaml" in said
 
 
 @pytest.mark.parametrize(("line", "place", "status"), READING, ids=[line for line, _, _ in READING])

@@ -42,6 +42,7 @@ def die(patched: pytest.MonkeyPatch, where: type, method: str, *, after: bool) -
     patched.setattr(where, method, dying)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "after"),
     [

@@ -20,8 +20,8 @@ import pytest
 from cytoray_analysis.bundle import Bundle, BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
 from cytoray_analysis.errors import ModelNotFoundError, PlatformError, RequestError
 from cytoray_analysis.networks import build_network
+from cytoray_services.environment import default_environment
 from cytoray_services.registry import Registry, load_bundle
-from cytoray_services.registry.connection import default_environment
 from cytoray_services.settings import Settings
 from registry_stores import free_port, local
 
@@ -54,18 +54,14 @@ def silent_server() -> Iterator[int]:
 
 
 def test_a_new_process_answers_from_what_was_known(registry: Registry) -> None:
-    for reference in ("cells", "cells@champion", "cells/1"):
+    for reference in ("cells", "cells@champion", "cells/1", registry.resolve("cells").exact_reference):
         version, stale = registry.resolve_or_known(reference)
         assert not stale
         registry.fetch(version)
         known, stale = away(registry).resolve_or_known(reference)
-        assert stale == ("/" not in reference)  # a version by its number never changes
+        assert stale == ("#" not in reference)  # a number may have been given to another version meanwhile
         assert known == version
         assert Bundle.load(away(registry).fetch(known)).digest == version.digest
-    record, stale = registry.record_or_known("cells")
-    assert not stale
-    assert record.digests == {"1": version.digest}
-    assert away(registry).record_or_known("cells") == (record, True)
 
 
 def test_a_bundle_is_opened_without_the_registry_only_where_that_is_wanted(registry: Registry) -> None:
@@ -177,6 +173,7 @@ def start_fetching(registry: Registry, mark: Path, seconds: float) -> subprocess
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(FETCH), *words], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_of_many_processes_and_threads_that_fetch_at_once_one_downloads(registry: Registry, tmp_path: Path) -> None:
     version = registry.resolve("cells")
     processes = [start_fetching(registry, tmp_path / "mark", 0.5) for _ in range(3)]
@@ -189,6 +186,7 @@ def test_of_many_processes_and_threads_that_fetch_at_once_one_downloads(registry
     assert [path.name for path in registry.settings.models.iterdir()] == [version.digest]
 
 
+@pytest.mark.slow
 def test_a_downloader_that_was_killed_leaves_nothing_that_blocks(registry: Registry, tmp_path: Path) -> None:
     killed = start_fetching(registry, tmp_path / "mark", 60)
     deadline = time.monotonic() + 60

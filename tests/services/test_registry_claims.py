@@ -64,6 +64,7 @@ def processes(store: Store, folder: Path, programs: list[str]) -> list[subproces
         return list(pool.map(run, range(len(programs))))
 
 
+@pytest.mark.slow
 def test_of_two_who_promote_at_once_one_wins_and_the_other_is_told(
     store: Store, registry: Registry, tmp_path: Path
 ) -> None:
@@ -88,6 +89,7 @@ def test_of_two_who_promote_at_once_one_wins_and_the_other_is_told(
     assert [one.version for one in registry.versions("cells")] == ["3", "2", "1"]
 
 
+@pytest.mark.slow
 def test_moves_without_an_expectation_wait_for_each_other_and_are_all_recorded(
     store: Store, registry: Registry, tmp_path: Path
 ) -> None:
@@ -108,7 +110,7 @@ def test_a_claim_of_a_process_that_died_does_not_block_the_alias(
     with registry._connection.client() as client:
         client.create_experiment("cytoray/claims/cells/champion/1.0", artifact_location="file:///nonexistent")
     monkeypatch.setattr(claim, "SECONDS_OF_PATIENCE", 0.2)
-    with pytest.raises(PlatformError, match="is being moved by others"):
+    with pytest.raises(PlatformError, match="another process is moving cells@champion"):
         registry.promote("cells", "2")
     assert registry.resolve("cells@champion").version == "1"
     monkeypatch.setattr(claim, "SECONDS_UNTIL_ABANDONED", 0.0)

@@ -11,7 +11,7 @@ from skimage.measure import label
 from cytoray_analysis.errors import DatasetError, RequestError
 from cytoray_analysis.images import read_image, read_labels
 from cytoray_services.datasets import Dataset, hash_dataset, make_segmentation
-from cytoray_services.datasets.synthetic import draw_field
+from cytoray_services.datasets.synthetic.segmentation import draw_field
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_a_field_is_within_the_range_of_a_camera() -> None:
 
 def test_a_folder_that_holds_something_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(DatasetError, match="holds something"):
+    with pytest.raises(DatasetError, match=r"expected a new or empty folder, .* contains files"):
         make_segmentation(tmp_path, images=1, size=64)
     assert len(make_segmentation(tmp_path, images=1, size=64, overwrite=True)) == 1
 

@@ -12,7 +12,7 @@ from cytoray_analysis.errors import DatasetError, RequestError
 from cytoray_analysis.images import read_image
 from cytoray_services.datasets import Dataset, Item, hash_dataset, open_dataset
 from cytoray_services.datasets.check import count_classes, imbalance
-from cytoray_services.datasets.synthetic_classification import CLASSES, CROP, draw_cells, make_classification
+from cytoray_services.datasets.synthetic.classification import CLASSES, CROP, draw_cells, make_classification
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_arguments_out_of_range_are_refused(arguments: dict[str, object], tmp_pa
 
 def test_a_folder_that_holds_something_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(DatasetError, match="holds something"):
+    with pytest.raises(DatasetError, match=r"expected a new or empty folder, .* contains files"):
         make_classification(tmp_path, images=1, size=80)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     assert len(make_classification(tmp_path, images=1, size=80, overwrite=True)) > 0

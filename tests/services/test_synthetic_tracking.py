@@ -7,8 +7,8 @@ import pytest
 
 from cytoray_analysis.errors import DatasetError, RequestError
 from cytoray_analysis.tracking.ctc import read_masks, read_movie, read_truth
-from cytoray_services.datasets.synthetic_cells import draw_movie
-from cytoray_services.datasets.synthetic_tracking import make_tracking
+from cytoray_services.datasets.synthetic.cells import draw_movie
+from cytoray_services.datasets.synthetic.tracking import make_tracking
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_cells_are_numbered_once() -> None:
 
 
 def test_folders_that_hold_something_and_odd_sizes_are_refused(movies: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="holds something"):
+    with pytest.raises(DatasetError, match=r"expected a new or empty folder, .* contains files"):
         make_tracking(movies)
     with pytest.raises(RequestError, match="1 to 99 movies"):
         make_tracking(tmp_path / "new", movies=100)

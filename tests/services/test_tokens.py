@@ -15,7 +15,8 @@ import pytest
 
 from cytoray_analysis.errors import MissingFileError, PlatformError, RequestError
 from cytoray_services.commands.root import main
-from cytoray_services.tokens import Scope, TokenFile, create_token, read_tokens, revoke_token, rotate_token
+from cytoray_services.tokens.scopes import Scope
+from cytoray_services.tokens.tokens import TokenFile, create_token, read_tokens, revoke_token, rotate_token
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -226,7 +227,7 @@ mount -t tmpfs -o size=32k tmpfs "$1" || exit 77
 from pathlib import Path
 from datetime import timedelta
 from cytoray_analysis.errors import PlatformError
-from cytoray_services.tokens import TokenFile, create_token, read_tokens, revoke_token
+from cytoray_services.tokens.tokens import TokenFile, create_token, read_tokens, revoke_token
 path = Path(sys.argv[1], "tokens.json")
 kept, _ = create_token(path, "kept", ("predict",), days=1)
 gone, _ = create_token(path, "gone", ("predict",), days=1)
@@ -257,3 +258,40 @@ assert sorted(one.name for one in path.parent.iterdir()) == [".tokens.json.lock"
     if ran.returncode == 77 or "Operation not permitted" in ran.stderr:
         pytest.skip("no file system can be mounted here")
     assert ran.returncode == 0, ran.stderr
+
+
+def test_a_token_may_be_for_some_models_and_for_the_jobs_of_a_team(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--scope", "submit:lab", "--scope", "predict:nuclei", "--scope", "predict:cells", "--file", str(path)]
+    text = str(run(capsys, "create", "ada", *words)[1]["token"])
+    token = TokenFile(path).find(text)
+    assert token is not None
+    assert token.scopes == ("predict:cells", "predict:nuclei", "submit:lab")
+    assert (token.allows("predict"), token.allows("submit"), token.allows("administer")) == (True, True, False)
+    with pytest.raises(SystemExit):
+        main(["tokens", "list", "--file", str(path)])
+    assert "predict:cells,predict:nuclei,submit:lab" in capsys.readouterr().out
+    assert rotate_token(path, "ada", grace=timedelta(0))[1].scopes == token.scopes
+
+
+@pytest.mark.parametrize(
+    ("scope", "meant"),
+    [
+        ("predcit:cells", "predict:cells"),
+        ("predicts", "predict"),
+        ("predict:cells@champion", "predict:cells"),
+        ("predict:cells/3", "predict:cells"),
+        ("predict:", "repeat --scope"),
+        ("predict:cells,nuclei", "one per --scope"),
+        ("submit:Lab", "lower-case letters"),
+        ("administer:lab", "write administer alone"),
+        ("jobs", "repeat --scope"),
+        ("", "repeat --scope"),
+    ],
+)
+def test_what_is_no_scope_is_refused_with_what_was_meant(path: Path, scope: str, meant: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        create_token(path, "ada", (scope,), days=1)
+    assert meant in str(caught.value.hint)
+    assert not path.exists()

@@ -8,16 +8,21 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import uvicorn
 
 from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.registry import Registry
 from cytoray_services.settings import Settings, load_settings
+from cytoray_serving.service.app import free_port
+from serving_in_process import config_of, in_process
 from serving_samples import (
     MAIN,
     WRONG_REQUESTS,
@@ -32,7 +37,9 @@ from serving_samples import (
 @pytest.fixture
 def settings(registered: Path, tmp_path: Path) -> Settings:
     """Give the test a home of its own with two versions of ``nuclei``, the first of them champion."""
-    return load_settings({"CYTORAY_HOME": str(shutil.copytree(registered, tmp_path / "home"))})
+    # Without what a service of the session has noted there of its replicas.
+    home = shutil.copytree(registered, tmp_path / "home", ignore=shutil.ignore_patterns("warm"))
+    return load_settings({"CYTORAY_HOME": str(home)})
 
 
 @pytest.fixture
@@ -112,9 +119,9 @@ def linker(folders: Folders) -> Predictor:
 
 
 @pytest.fixture(scope="session")
-def registered(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def registered(bundle_folder: Path, registry_without_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a home folder whose registry has two versions of ``nuclei``, the first of them champion."""
-    home = tmp_path_factory.mktemp("registered")
+    home = Path(shutil.copytree(registry_without_models, tmp_path_factory.mktemp("registered") / "home"))
     registry = Registry.open(load_settings({"CYTORAY_HOME": str(home)}))
     registry.register(bundle_folder, "nuclei", alias="champion")
     other = write_small_bundle(tmp_path_factory.mktemp("bundles") / "nuclei", seed=1)
@@ -139,10 +146,20 @@ def service(registered: Path, places: Path, tmp_path_factory: pytest.TempPathFac
     assert running.process.wait(60) == 0, running.log.read_text()[-3000:]
 
 
-@pytest.fixture
-def serve() -> Callable[..., RunningService]:
-    """Give the function that starts a service; the test stops it."""
-    return start_serving
+@pytest.fixture(scope="module")
+def serve() -> Iterator[Callable[..., RunningService]]:
+    """Give the function that starts a service; the test stops it, and one that fails leaves it to be stopped here."""
+    started: list[RunningService] = []
+
+    def start(home: Path, log: Path, *arguments: str) -> RunningService:
+        started.append(start_serving(home, log, *arguments))
+        return started[-1]
+
+    yield start
+    for running in started:
+        if running.process.poll() is None:
+            running.process.terminate()
+            running.process.wait(90)
 
 
 def start_serving(home: Path, log: Path, *arguments: str) -> RunningService:
@@ -162,3 +179,18 @@ def start_serving(home: Path, log: Path, *arguments: str) -> RunningService:
     registry = Registry.open(load_settings({"CYTORAY_HOME": str(home)}))
     said = json.loads(line)
     return RunningService(said["url"], said["grpc"], process, registry, log)
+
+
+@pytest.fixture(scope="module")
+def address(folders: Folders, registered: Path) -> Iterator[str]:
+    """Serve a model of each kind from a thread."""
+    settings = load_settings({"CYTORAY_HOME": str(registered)})
+    api = in_process(settings, config_of([str(folder) for folder in vars(folders).values()])).api
+    web = uvicorn.Server(uvicorn.Config(api, host="127.0.0.1", port=free_port(), log_level="error"))
+    thread = threading.Thread(target=web.run, daemon=True)
+    thread.start()
+    while not web.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{web.config.port}"
+    web.should_exit = True
+    thread.join(10)

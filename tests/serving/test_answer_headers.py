@@ -17,10 +17,10 @@ from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.errors import PlatformError
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.settings import load_settings
-from cytoray_serving.assembly import Assembled
 from cytoray_serving.client import Client
 from cytoray_serving.headers import ANSWER_HEADERS, answer_headers, described, read_answer
 from cytoray_serving.served_answer import ServedAnswer
+from cytoray_serving.service.assembly import Assembled
 from serving_in_process import config_of, in_process
 from serving_samples import GOOD, noise, tiff_bytes
 
@@ -117,7 +117,7 @@ def test_another_server_is_not_taken_for_a_service(headers: dict[str, str]) -> N
 
 
 def test_what_is_written_is_read(client: Client) -> None:
-    from cytoray_serving.exchange import Answer
+    from cytoray_serving.messages import Answer
 
     answer = Answer(
         b"b", "text/csv", "cells", "3", "d1", "class", 4, ("nuclei/1", "stain/2"), 1.0, 1, 1, {"read": 0.25}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cytoray_serving.autoscaling import PER_REQUEST, WAITING, MegapixelsWaiting, replicas_for
+from cytoray_serving.service.autoscaling import PER_REQUEST, WAITING, MegapixelsWaiting, replicas_for
 
 
 @pytest.mark.parametrize(

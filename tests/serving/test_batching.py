@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cytoray_serving.batching import BatchQueue
+from cytoray_serving.replica.batching import BatchQueue
 
 
 class Recorder:

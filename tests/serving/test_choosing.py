@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cytoray_analysis.errors import NotAcceptableError, RequestError
-from cytoray_analysis.tasks import TruthKind
-from cytoray_serving.answers import FORMS, choose_form, form_named, media_types
+from cytoray_analysis.kinds import TruthKind
+from cytoray_serving.answers import choose_form, form_named, forms_of, media_types
 
 KINDS: tuple[TruthKind, ...] = ("labels", "image", "class", "lineage")
 
@@ -67,7 +67,7 @@ def test_malformed_ranges_accept_nothing(accept: str) -> None:
 @given(st.text(max_size=40), st.sampled_from(KINDS))
 def test_any_accept_header_is_answered_or_refused(accept: str, kind: TruthKind) -> None:
     with contextlib.suppress(NotAcceptableError, RequestError):
-        assert choose_form(accept, kind) in FORMS[kind].values()
+        assert choose_form(accept, kind) in forms_of(kind).values()
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_each_kind_of_answer_has_forms_of_its_own(kind: TruthKind, accept: str |
 
 @pytest.mark.parametrize(("kind", "accept"), [("class", "image/tiff"), ("lineage", "image/*"), ("image", "text/csv")])
 def test_a_form_of_another_kind_is_refused(kind: TruthKind, accept: str) -> None:
-    with pytest.raises(NotAcceptableError, match=next(iter(FORMS[kind].values())).media_type):
+    with pytest.raises(NotAcceptableError, match=next(iter(forms_of(kind).values())).media_type):
         choose_form(accept, kind)
 
 
@@ -105,7 +105,7 @@ def test_forms_are_found_by_name() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_media_types_tell_the_forms_of_a_kind_apart(kind: TruthKind) -> None:
-    own = [form.media_type for form in FORMS[kind].values()]
+    own = [form.media_type for form in forms_of(kind).values()]
     assert len(set(own)) == len(own)
     assert set(own) <= set(media_types())
     assert [choose_form(media_type, kind).media_type for media_type in own] == own

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.errors import AxesError, RequestError
 from cytoray_analysis.images import image_from_array, read_image
 from cytoray_analysis.images.series import SeriesInfo, each_series
@@ -17,13 +18,14 @@ from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.selection import Selection
 from cytoray_services.commands.root import main
 from cytoray_services.settings import load_settings
+from cytoray_services.storage.allowed import Allowed
 from cytoray_serving.client import Client
-from cytoray_serving.jobs.plan import plan_items
+from cytoray_serving.jobs.plan import plan
 from cytoray_serving.jobs.request import JobRequest
 from cytoray_serving.jobs.store import Job, now
 from cytoray_serving.jobs.work import Task, Worker
-from cytoray_serving.places import Allowed
-from cytoray_serving.replica import ReplicaOptions
+from cytoray_serving.replica.options import ReplicaOptions
+from cytoray_serving.schema import ModelAnswered
 from serving_in_process import config_of, in_process
 from serving_samples import noise, tiff_bytes
 
@@ -41,7 +43,7 @@ def http(folders: Any, tmp_path_factory: pytest.TempPathFactory) -> TestClient:
 @pytest.fixture
 def client(http: TestClient) -> Client:
     found = Client("http://testserver")
-    found._http = http  # type: ignore[assignment] # a client of httpx's fork, which asks the application itself
+    found.service._http = http  # type: ignore[assignment] # a client of httpx's fork, which asks the application itself
     return found
 
 
@@ -111,7 +113,7 @@ def job_of(folder: Path, model: Path, **fields: Any) -> Job:
     return Job(
         id="job-of-a-test",
         steps=(str(model),),
-        models=(),
+        models=(ModelAnswered(name=model.name, version=None, digest=Bundle.load(model).digest),),
         request=request,
         owner="",
         created=now(),
@@ -131,7 +133,7 @@ def test_a_job_answers_what_is_chosen_of_each_image(folders: Any, segmenter: Pre
         ({"plane": "each", "format": "zarr"}, "ZYX"),
     ):
         job = job_of(tmp_path, folders.nuclei, channel="GFP", **fields)
-        (item,) = plan_items(job.request, job.allowed, movies=False)
+        (item,) = plan(job.request, job.allowed, movies=False).items
         record = Worker(job, load_settings()).work(Task(kind="item", item=item))
         assert record.error is None
         found = read_image(tmp_path / "out" / str(record.output).rpartition("/")[2])

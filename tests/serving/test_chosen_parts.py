@@ -19,10 +19,10 @@ from cytoray_analysis.images import image_from_array, read_image
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.settings import load_settings
 from cytoray_serving.answers import read_arrays
-from cytoray_serving.assembly import Assembled
-from cytoray_serving.exchange import warnings_text
 from cytoray_serving.headers import parse_channels, parse_warnings
+from cytoray_serving.messages import warnings_text
 from cytoray_serving.schema import ClassTable, ImageTable, ObjectTable
+from cytoray_serving.service.assembly import Assembled
 from serving_in_process import Ask, asker, config_of, in_process
 from serving_samples import noise, tiff_bytes
 

@@ -15,10 +15,11 @@ from cytoray_analysis.errors import (
     RequestError,
     UnreadableImageError,
 )
-from cytoray_analysis.tasks import TruthKind
-from cytoray_services.http_errors import ErrorBody, error_of_response
-from cytoray_serving.app import example_request, free_port, name_models
+from cytoray_analysis.kinds import TruthKind
+from cytoray_services.http.errors import ErrorBody, error_of_response
 from cytoray_serving.client import Client, ServedAnswer, parse_server_timing
+from cytoray_serving.service.app import example_request, free_port
+from cytoray_serving.service.application import name_models
 
 
 def test_seconds_are_read_from_server_timing() -> None:
@@ -71,7 +72,7 @@ def test_files_that_cannot_be_sent_are_refused_before_sending(tmp_path: object) 
     with Client("http://127.0.0.1:9") as client:
         with pytest.raises(MissingFileError):
             client.predict(f"{tmp_path}/nothing.tif", model="nuclei")
-        with pytest.raises(MissingFileError, match="holds no frames"):
+        with pytest.raises(MissingFileError, match=r"expected frames in .*found none"):
             client.predict(f"{tmp_path}", model="nuclei")
 
 

@@ -30,7 +30,13 @@ PORT, GRPC_PORT, METRICS_PORT = 8000, 9000, 9464
 # HAProxy keeps its sockets at fixed places, which each node of a real cluster has for itself.
 SOCKETS = Path("/tmp/haproxy-serve")  # noqa: S108
 SERVICE = {
-    "models": [{"model": "nuclei@champion", "replicas": {"least": 2, "most": 2}, "needs": {"nodes": {"replica": 1}}}],
+    "models": [
+        {
+            "model": "nuclei@champion",
+            "replicas": {"min_replicas": 2, "max_replicas": 2},
+            "resources": {"nodes": {"replica": 1}},
+        }
+    ],
     "shared": None,
     "gateways": 1,
     "gateway_nodes": "gateway",

@@ -1,6 +1,7 @@
 """Limits on the way from a question to its answer: what waits, how long, and what becomes of it when nobody does."""
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ from cytoray_analysis.errors import (
     OverloadedError,
     PlatformError,
     ReplicaLostError,
+    UnanswerableError,
 )
 from cytoray_services.settings import load_settings
-from cytoray_serving.assembly import Assembled
-from cytoray_serving.exchange import Answer, Question
-from cytoray_serving.service_config import RequestLimits
-from cytoray_serving.waiting import Waiting
+from cytoray_serving.gateway.dispatch import _turn
+from cytoray_serving.gateway.waiting import Waiting
+from cytoray_serving.messages import Answer, Question
+from cytoray_serving.service.assembly import Assembled
+from cytoray_serving.service.config import RequestLimits
 from serving_in_process import InProcess, config_of, in_process
-from serving_samples import GOOD
+from serving_samples import GOOD, noise, tiff_bytes
 
 
 class Slow(InProcess):
@@ -51,7 +54,35 @@ class Mortal(InProcess):
     async def answer(self, reference: str, question: Question, given: Any) -> Answer | CytorayError:
         self.left -= 1
         if self.left >= 0:
-            raise ReplicaLostError("the model is starting again")
+            raise ReplicaLostError("the model is restarting")
+        return await super().answer(reference, question, given)
+
+
+class Shared(InProcess):
+    """A replica that ends, with all that is at work in it, when it works on a question with a certain image."""
+
+    def __init__(self, settings: Any, deadly: bytes) -> None:
+        super().__init__(settings)
+        self.deadly, self.ended, self.asked = deadly, 0, Counter[bytes]()
+        self.at_work: list[tuple[Question, asyncio.Future[None]]] = []
+
+    async def answer(self, reference: str, question: Question, given: Any) -> Answer | CytorayError:
+        if question.doubted and any(other.doubted for other, _ in self.at_work):
+            return OverloadedError("another suspect question is being answered")
+        self.asked[question.image] += 1
+        life: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.at_work.append((question, life))
+        await asyncio.wait([life], timeout=0.1)
+        if question.image == self.deadly and not life.done():
+            self.ended += 1
+            for _, other in self.at_work:
+                other.cancel()
+            self.at_work.clear()
+        if life.cancelled():
+            lost = ReplicaLostError("the model is restarting")
+            lost.at_work = True
+            raise lost
+        self.at_work.remove((question, life))
         return await super().answer(reference, question, given)
 
 
@@ -69,8 +100,51 @@ def test_a_question_whose_replica_is_lost_is_asked_again(bundle_folder: Path) ->
     assert asyncio.run(ask(service)).objects > 0
 
 
+def test_of_a_batch_only_the_question_that_ends_its_replica_is_not_answered(bundle_folder: Path) -> None:
+    images = [tiff_bytes(noise(64, 64, seed=number)) for number in range(6)]
+    replica = Shared(load_settings(), images[2])
+    one, other = (service_of(bundle_folder, replica) for _ in range(2))  # two gateways
+
+    async def together() -> list[Any]:
+        return await asyncio.gather(
+            *(
+                (one if number % 2 else other).dispatch.answer("nuclei", None, Question(image))
+                for number, image in enumerate(images)
+            ),
+            return_exceptions=True,
+        )
+
+    outcomes = asyncio.run(together())
+    assert isinstance(outcomes.pop(2), UnanswerableError)
+    assert all(isinstance(outcome, Answer) for outcome in outcomes), outcomes
+    assert replica.ended == 2
+    assert replica.asked[images[2]] == 2
+
+
+def test_a_doubted_question_that_takes_long_holds_no_other_up(
+    bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cytoray_serving.gateway.dispatch._ALONE_SECONDS", 0.05)
+    lock = asyncio.Lock()
+
+    async def long() -> None:
+        async with _turn(lock):
+            await asyncio.sleep(1)
+
+    async def short() -> None:
+        await asyncio.sleep(0.01)
+        async with asyncio.timeout(0.5), _turn(lock):
+            pass
+
+    async def both() -> None:
+        await asyncio.gather(long(), short())
+
+    asyncio.run(both())
+    assert not lock.locked()
+
+
 def test_a_question_is_not_asked_for_ever(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cytoray_serving.dispatch._TRIES", 3)
+    monkeypatch.setattr("cytoray_serving.gateway.dispatch._TRIES", 3)
     replicas = Mortal(load_settings(), 100)
     with pytest.raises(ReplicaLostError):
         asyncio.run(ask(service_of(bundle_folder, replicas)))
@@ -85,7 +159,7 @@ def test_a_deadline_cancels_the_work(bundle_folder: Path) -> None:
 
 
 def test_an_answer_that_takes_longer_than_the_service_allows_is_no_silent_end(bundle_folder: Path) -> None:
-    with pytest.raises(PlatformError, match="no answer within"):
+    with pytest.raises(PlatformError, match="expected an answer within"):
         asyncio.run(ask(service_of(bundle_folder, Slow(load_settings(), 30), seconds=0.05)))
 
 
@@ -125,7 +199,7 @@ def test_a_caller_who_goes_away_cancels_the_work_and_leaves_one_line(
     assert replicas.cancelled == int(whole)
     lines = [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
     assert len(lines) == 1
-    assert "the caller left" in lines[0].getMessage()
+    assert "the caller disconnected" in lines[0].getMessage()
     assert lines[0].exc_info is None
 
 
@@ -156,7 +230,7 @@ def test_megapixels_are_what_counts_and_one_request_is_always_taken() -> None:
 
 def test_the_time_to_come_again_follows_from_how_fast_answers_came(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("cytoray_serving.waiting.time.monotonic", lambda: now)
+    monkeypatch.setattr("cytoray_serving.gateway.waiting.time.monotonic", lambda: now)
     waiting = Waiting(RequestLimits())
     for _ in range(300):  # one megapixel a second
         waiting.answered("nuclei", 1.0)

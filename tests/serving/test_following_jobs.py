@@ -88,5 +88,8 @@ def test_a_status_of_a_later_release_is_understood() -> None:
 def test_a_stream_of_something_else_is_left_for_questions() -> None:
     with following("event: done\ndata: {}\n\n", polled=DONE.model_dump_json) as client:
         assert [one.state for one in client.follow_job(RUNNING.id)] == ["done"]
-    with following(polled=lambda: "<html>") as client, pytest.raises(PlatformError, match="does not understand"):
+    with (
+        following(polled=lambda: "<html>") as client,
+        pytest.raises(PlatformError, match="expected the response of a Cytoray service"),
+    ):
         client.job(RUNNING.id)

@@ -16,13 +16,13 @@ from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.errors import CytorayError, PlatformError
 from cytoray_analysis.images import read_image
 from cytoray_analysis.predictor import Predictor
-from cytoray_services.http_errors import ErrorBody
+from cytoray_services.http.errors import ErrorBody
 from cytoray_services.settings import load_settings
-from cytoray_serving.answers import FORMS, media_types
-from cytoray_serving.assembly import Assembled
+from cytoray_serving.answers import forms_of, media_types
 from cytoray_serving.client import parse_server_timing
-from cytoray_serving.exchange import Answer, Question
+from cytoray_serving.messages import Answer, Question
 from cytoray_serving.schema import FeatureCollection, ModelList, ModelStatus, ObjectTable
+from cytoray_serving.service.assembly import Assembled
 from serving_in_process import Ask, InProcess, asker, config_of, in_process
 from serving_samples import GOOD, WrongRequest, noise, tiff_bytes
 
@@ -45,12 +45,12 @@ def replicas() -> InProcess:
     return InProcess(load_settings())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def service(bundle_folder: Path, replicas: InProcess) -> Assembled:
     return in_process(load_settings(), config_of([str(bundle_folder)], shared=None), replicas)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ask(service: Assembled) -> Ask:
     return asker(service)
 
@@ -69,7 +69,7 @@ def test_the_answer_is_that_of_the_predictor(ask: Ask, bundle_folder: Path) -> N
     assert response.headers["X-Cytoray-Objects"] == str(expected.objects)
 
 
-@pytest.mark.parametrize("form", FORMS["labels"].values(), ids=FORMS["labels"].keys())
+@pytest.mark.parametrize("form", forms_of("labels").values(), ids=forms_of("labels").keys())
 def test_accept_chooses_the_form(ask: Ask, form: Any) -> None:
     response = predict(ask, accept=form.media_type)
     assert response.status_code == 200
@@ -144,7 +144,8 @@ def test_health_and_models_say_what_is_served(ask: Ask) -> None:
     assert ask("GET", "/models/nucleoli").status_code == 404
 
 
-def test_metrics_count_requests_stages_and_pixels(ask: Ask) -> None:
+def test_metrics_count_requests_stages_and_pixels(bundle_folder: Path, replicas: InProcess) -> None:
+    ask = asker(in_process(load_settings(), config_of([str(bundle_folder)], shared=None), replicas))
     predict(ask)
     predict(ask, b"no image")
     ask("POST", "/models/nucleoli/predict", content=GOOD)
@@ -160,7 +161,7 @@ def test_metrics_count_requests_stages_and_pixels(ask: Ask) -> None:
 
 @pytest.mark.parametrize(
     ("error", "status", "name"),
-    [(PlatformError("the model is starting again"), 503, "PlatformError"), (KeyError("x"), 500, "CytorayError")],
+    [(PlatformError("the model is restarting"), 503, "PlatformError"), (KeyError("x"), 500, "CytorayError")],
 )
 def test_faults_of_the_service_are_no_secret_and_no_traceback(
     bundle_folder: Path, error: Exception, status: int, name: str

@@ -17,10 +17,10 @@ from cytoray_analysis.images import image_from_array, read_image
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.selection import Selection
 from cytoray_analysis.tracking.ctc import read_lineage
-from cytoray_services.http_errors import ErrorBody
+from cytoray_services.http.errors import ErrorBody
 from cytoray_services.registry import Registry
 from cytoray_services.settings import load_settings
-from cytoray_serving.exchange import Question
+from cytoray_serving.messages import Question
 from cytoray_serving.schema import ClassTable, ModelList, TrackTable
 from serving_in_process import Ask, asker, config_of, in_process
 from serving_samples import GOOD, moving_squares, noise, tiff_bytes
@@ -99,6 +99,18 @@ def test_cells_are_asked_about_by_boxes_with_x_first(ask: Ask, classifier: Predi
     cells = cells_from_boxes([((5, 10), (15, 22)), ((30, 50), (44, 60))])
     expected = classifier.predict(read_image(GOOD), cells).answer.probabilities
     np.testing.assert_allclose([cell.probabilities for cell in table.cells], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("field", "size", "code"), [("boxes", 2**20 + 1, 413), ("channel", 2**20 + 1, 413), ("segmentation", 2000, 400)]
+)
+def test_text_of_a_form_is_no_longer_than_may_be(
+    ask: Ask, field: str, size: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cytoray_serving.gateway.bodies.LARGEST_BOXES", 2**20, raising=False)
+    files = {"image": ("image.tif", GOOD), field: ("text", b" " * size)}
+    response = ask("POST", "/models/cells/predict", files=files)
+    assert (response.status_code, response.json()["field"]) == (code, field)
 
 
 def test_cells_are_found_by_a_segmentation_model_of_the_registry(ask: Ask, segmenter: Predictor) -> None:

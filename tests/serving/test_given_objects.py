@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cytoray_analysis.errors import MissingFileError, RequestError
-from cytoray_serving.given_objects import GivenObjects
+from cytoray_serving.predict.given_objects import GivenObjects
 
 
 def touch(folder: Path, *names: str) -> list[Path]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cytoray_analysis.errors import MissingFileError, RequestError
-from cytoray_serving.input_files import Inputs, find_inputs, left_out_lines, reason_left_out
 from cytoray_serving.inputs import open_input
+from cytoray_serving.predict.input_files import Inputs, find_inputs, left_out_lines, reason_left_out
 from serving_samples import noise, tiff_bytes
 
 TIFF = tiff_bytes(noise(8, 8))
@@ -69,14 +69,14 @@ def test_formats_are_known_by_content_or_name(tmp_path: Path, name: str, start: 
 @pytest.mark.parametrize(
     ("name", "body", "reason"),
     [
-        ("notes.txt", b"text", ".txt is no image"),
+        ("notes.txt", b"text", ".txt is not a supported image format"),
         ("Thumbs.db", b"\xd0\xcf\x11\xe0", "operating system"),
         (".hidden.tif", TIFF, "hidden"),
         ("._a.tif", TIFF, "hidden"),
-        ("report.xlsx", zipped("xl/workbook.xml"), ".xlsx is no image"),
-        ("broken.zip", b"PK\x03\x04", ".zip is no image"),
-        ("readme", b"text", "no image format"),
-        ("empty", b"", "no image format"),
+        ("report.xlsx", zipped("xl/workbook.xml"), ".xlsx is not a supported image format"),
+        ("broken.zip", b"PK\x03\x04", ".zip is not a supported image format"),
+        ("readme", b"text", "not a supported image format"),
+        ("empty", b"", "not a supported image format"),
     ],
 )
 def test_other_files_are_left_out_with_a_reason(tmp_path: Path, name: str, body: bytes, reason: str) -> None:
@@ -94,9 +94,9 @@ def test_nothing_in_a_folder_is_passed_over_without_a_word(tmp_path: Path) -> No
     assert names(found) == ["a.tif", "b.svs", "gone.tif"]
     assert {path.name for path in folder.iterdir()} == {*names(found), *left_out(found)}
     assert "--recursive" in left_out(found)["below"]
-    assert left_out(found)["pipe.tif"] == "no regular file"
+    assert left_out(found)["pipe.tif"] == "not a regular file"
     (line,) = [line for line in left_out_lines(found.left_out) if "notes.txt" in line]
-    assert line == f"left out of {folder}: notes.txt (.txt is no image format that is read here)"
+    assert line == f"left out of {folder}: notes.txt (.txt is not a supported image format)"
 
 
 def test_folders_in_folders_are_kept(tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ def test_folders_in_folders_are_kept(tmp_path: Path) -> None:
     found = find_inputs([folder], "labels", recursive=True)
     assert names(found) == ["B/C/a.tif", "a.tif"]
     assert left_out(found) == {
-        "notes.txt": ".txt is no image format that is read here",
-        "loop": "a folder that was looked into already",
+        "notes.txt": ".txt is not a supported image format",
+        "loop": "a folder that was searched already",
     }
 
 
@@ -120,7 +120,7 @@ def test_a_file_that_is_named_twice_is_one_input(tmp_path: Path) -> None:
     folder = put(tmp_path / "f", a__tif=TIFF)
     found = find_inputs([folder / "a.tif", folder, folder / ".." / "f" / "a.tif"], "labels")
     assert names(found) == ["a.tif"]
-    assert [one.reason for one in found.left_out] == ["named twice, answered once"] * 2
+    assert [one.reason for one in found.left_out] == ["given twice, answered once"] * 2
 
 
 def test_a_pattern_is_expanded_only_where_nothing_has_that_name(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_pattern_does_not_go_around_in_links(tmp_path: Path) -> None:
 def test_a_uri_is_told_from_a_path_that_is_not_there(uri: str) -> None:
     (one,) = find_inputs([Path(uri)], "labels").files
     assert isinstance(one.error, RequestError)
-    assert "jobs submit" in str(one.error.hint)
+    assert "jobs predict" in str(one.error.hint)
 
 
 def test_a_pattern_keeps_folders_when_asked(tmp_path: Path) -> None:

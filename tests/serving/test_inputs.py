@@ -10,7 +10,7 @@ from cytoray_analysis.errors import AxesError, ImageError, RequestError
 from cytoray_analysis.images import image_from_array
 from cytoray_analysis.images.choose import choose
 from cytoray_analysis.selection import Selection
-from cytoray_serving.inputs import boxes_of_json, cells_of_rows, in_model_axes, is_movie, label_pixels
+from cytoray_serving.inputs import boxes_of_json, cells_of_rows, in_model_axes, label_pixels
 
 FLAT, VOLUMES, MOVIES = ModelInput(axes="CYX"), ModelInput(axes="CZYX"), ModelInput(axes="TYX")
 IMAGE = image_from_array(np.zeros((50, 80), np.uint8), "YX")
@@ -36,7 +36,7 @@ def test_stacks_without_names_are_movies_where_a_model_takes_movies(
     pixels = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)[(0,) * (4 - len(axes))]
     size = {"Z": 2.0, "Y": 0.5, "X": 0.5}
     image = image_from_array(pixels, axes, channels=channels, pixel_size=size, guessed_axes=True)
-    found = in_model_axes(image, movie=is_movie(model))
+    found = in_model_axes(image, movie=model.movies)
     assert found.axes == taken
     assert ("Z" in (found.pixel_size or {})) == ("Z" in taken)
     np.testing.assert_array_equal(found.read(), pixels)

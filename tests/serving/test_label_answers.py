@@ -2,6 +2,8 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -19,7 +21,7 @@ from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.errors import NotAcceptableError
 from cytoray_analysis.images import Image, image_from_array, read_image
 from cytoray_analysis.predictor import ModelIdentity, Prediction, Predictor
-from cytoray_serving.answers import FORMS, Answered
+from cytoray_serving.answers import forms_of
 from cytoray_serving.answers.labels import object_rows, seen_from_above
 from cytoray_serving.schema import FeatureCollection, ObjectTable
 from serving_samples import write_small_bundle
@@ -56,9 +58,12 @@ def encode(segmenter: Predictor, volumes: Predictor) -> Encode:
     ) -> bytes:
         seconds = {"read": 0.001, "network": 0.2, "decode": 0.01}
         identity = ModelIdentity("nuclei", "3", "ab" * 32)
-        prediction = Prediction(labels, "labels", int(labels.max()), "segmentation", seconds, identity, confidence)
         predictor = segmenter if labels.ndim == 2 else volumes
-        return FORMS["labels"][form].encode(Answered(prediction, image or image_of(labels.shape), predictor))
+        model: Any = SimpleNamespace(task=predictor.task, spec=predictor.bundle.spec, identity=identity)
+        image, axes = image or image_of(labels.shape), "ZYX"[-labels.ndim :]
+        objects = int(labels.max())
+        prediction = Prediction(labels, objects, seconds, image, model, confidence=confidence, axes=axes)
+        return forms_of("labels")[form].encode(prediction)
 
     return encode_labels
 
@@ -154,7 +159,7 @@ def test_an_object_in_pieces_becomes_one_multipolygon(encode: Encode) -> None:
     assert len(feature.geometry.coordinates) == 2
 
 
-@pytest.mark.parametrize("name", FORMS["labels"])
+@pytest.mark.parametrize("name", forms_of("labels"))
 def test_every_form_holds_an_answer_without_objects(encode: Encode, name: str) -> None:
     assert encode(name, np.zeros_like(LABELS))
 

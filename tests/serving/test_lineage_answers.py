@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 
 from cytoray_analysis.images import image_from_array
-from cytoray_analysis.predictor import Predictor
+from cytoray_analysis.predictor import Prediction, Predictor
 from cytoray_analysis.tracking.ctc import read_lineage
 from cytoray_analysis.tracking.formats import read_geff
-from cytoray_serving.answers import FORMS, Answered
+from cytoray_serving.answers import forms_of
 from cytoray_serving.schema import TrackTable
 from serving_samples import moving_squares
 
 
 @pytest.fixture
-def answered(linker: Predictor) -> Answered:
+def answered(linker: Predictor) -> Prediction:
     movie, masks = moving_squares()
     image = image_from_array(movie, "TYX", pixel_size={"Y": 0.5, "X": 0.5})
-    return Answered(linker.predict(image, masks), image, linker, masks)
+    return linker.predict(image, masks)
 
 
 def unzipped(body: bytes, folder: Path) -> Path:
@@ -28,30 +28,30 @@ def unzipped(body: bytes, folder: Path) -> Path:
     return folder
 
 
-def test_zip_holds_a_result_folder_of_the_challenge(answered: Answered, tmp_path: Path) -> None:
-    folder = unzipped(FORMS["lineage"]["zip"].encode(answered), tmp_path)
+def test_zip_holds_a_result_folder_of_the_challenge(answered: Prediction, tmp_path: Path) -> None:
+    folder = unzipped(forms_of("lineage")["zip"].encode(answered), tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == [*(f"mask{k:03d}.tif" for k in range(5)), "res_track.txt"]
     read = read_lineage(folder)
-    np.testing.assert_array_equal(read.table, answered.prediction.answer.table)
+    np.testing.assert_array_equal(read.table, answered.answer.table)
     assert read.masks is not None
-    assert ((read.masks[:] > 0) == (answered.objects > 0)).all()
+    assert ((read.masks[:] > 0) == (answered.given > 0)).all()
 
 
-def test_geff_holds_the_same_tracks(answered: Answered, tmp_path: Path) -> None:
-    folder = unzipped(FORMS["lineage"]["geff"].encode(answered), tmp_path / "tracks.geff")
-    lineage = answered.prediction.answer
+def test_geff_holds_the_same_tracks(answered: Prediction, tmp_path: Path) -> None:
+    folder = unzipped(forms_of("lineage")["geff"].encode(answered), tmp_path / "tracks.geff")
+    lineage = answered.answer
     np.testing.assert_array_equal(read_geff(folder, lineage.shape, lineage.frames).table, lineage.table)
 
 
-def test_csv_is_what_the_tracks_layer_of_napari_opens(answered: Answered) -> None:
-    rows = list(csv.reader(io.StringIO(FORMS["lineage"]["csv"].encode(answered).decode())))
+def test_csv_is_what_the_tracks_layer_of_napari_opens(answered: Prediction) -> None:
+    rows = list(csv.reader(io.StringIO(forms_of("lineage")["csv"].encode(answered).decode())))
     assert rows[0][:4] == ["track_id", "t", "y", "x"]
-    assert len(rows) - 1 == len(answered.prediction.answer.frame)
+    assert len(rows) - 1 == len(answered.answer.frame)
 
 
-def test_table_tells_tracks_and_parents(answered: Answered) -> None:
-    table = TrackTable.model_validate_json(FORMS["lineage"]["json"].encode(answered))
-    lineage = answered.prediction.answer
+def test_table_tells_tracks_and_parents(answered: Prediction) -> None:
+    table = TrackTable.model_validate_json(forms_of("lineage")["json"].encode(answered))
+    lineage = answered.answer
     assert (table.frames, table.shape) == (5, [40, 60])
     assert [(row.track, row.begin, row.end, row.parent or 0) for row in table.tracks] == [
         tuple(row) for row in lineage.table.tolist()
@@ -59,12 +59,12 @@ def test_table_tells_tracks_and_parents(answered: Answered) -> None:
     assert table.divisions == lineage.divisions.tolist()
 
 
-def test_equal_answers_are_equal_bytes(answered: Answered) -> None:
-    assert FORMS["lineage"]["zip"].encode(answered) == FORMS["lineage"]["zip"].encode(answered)
+def test_equal_answers_are_equal_bytes(answered: Prediction) -> None:
+    assert forms_of("lineage")["zip"].encode(answered) == forms_of("lineage")["zip"].encode(answered)
 
 
-@pytest.mark.parametrize("name", FORMS["lineage"])
+@pytest.mark.parametrize("name", forms_of("lineage"))
 def test_every_form_holds_a_movie_without_objects(linker: Predictor, name: str) -> None:
     movie, masks = moving_squares(3)
     image = image_from_array(movie, "TYX")
-    assert FORMS["lineage"][name].encode(Answered(linker.predict(image, 0 * masks), image, linker, 0 * masks))
+    assert forms_of("lineage")[name].encode(linker.predict(image, 0 * masks))

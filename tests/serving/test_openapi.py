@@ -63,6 +63,7 @@ def _bodies_are_often_images() -> None:
         schemathesis.openapi.media_type(media_type, bodies)
 
 
+@pytest.mark.slow
 def test_every_answer_is_as_the_document_says(document: Any, subtests: pytest.Subtests) -> None:
     operations = [found.ok() for found in document.get_all_operations()]
     assert len(operations) > 5

@@ -10,11 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cytoray_analysis.errors import PlatformError, RequestError
-from cytoray_serving.answer_record import RECORD, AnswerRecord, fingerprint
-from cytoray_serving.answer_writer import AnswerWriter
-from cytoray_serving.answers import FORMS
-from cytoray_serving.input_files import InputFile
-from cytoray_serving.output_files import Existing, Planned, make_folder, name_outputs, plan_outputs, require_not_given
+from cytoray_serving.answers import answer_kinds, forms_of
+from cytoray_serving.predict.answer_record import RECORD, AnswerRecord, fingerprint
+from cytoray_serving.predict.answer_writer import AnswerWriter
+from cytoray_serving.predict.input_files import InputFile
+from cytoray_serving.predict.output_files import (
+    Existing,
+    Planned,
+    make_folder,
+    name_outputs,
+    plan_outputs,
+    require_not_given,
+)
 from cytoray_serving.schema import ModelAnswered
 
 MODEL = ModelAnswered(name="m", version=None, digest="d" * 64)
@@ -41,7 +48,7 @@ def test_dots_and_folders_are_kept() -> None:
 
 def test_the_suffixes_of_forms_do_not_meet() -> None:
     assert stems_of("a.tif", "a.overlay.tif", suffixes=(".overlay.png", ".png")) == ["a", "a.overlay-2"]
-    for forms in FORMS.values():
+    for forms in map(forms_of, answer_kinds()):
         assert len({form.suffix for form in forms.values()}) == len(forms)
 
 
@@ -129,7 +136,7 @@ def test_answers_of_another_model_options_or_image_are_not_skipped(folder: Folde
 
 def test_a_file_that_predict_did_not_write_is_not_skipped(folder: Folder) -> None:
     folder.answer.write_bytes(b"mine")
-    with pytest.raises(RequestError, match="no record"):
+    with pytest.raises(RequestError, match="not in the record of answers"):
         folder.plan("skip")
 
 
@@ -192,7 +199,7 @@ def test_a_failed_answer_leaves_nothing(folder: Folder) -> None:
 def test_a_damaged_record_makes_answers_unknown_and_goes_on(folder: Folder) -> None:
     folder.write(b"answer")
     (folder.out / RECORD).write_bytes(b'{"output": "a.tif"')
-    with pytest.raises(RequestError, match="no record"):
+    with pytest.raises(RequestError, match="not in the record of answers"):
         folder.plan("skip")
     folder.write(b"new", overwrite=True)
     assert folder.plan("skip") == (0, 1)
@@ -211,7 +218,7 @@ def test_a_fingerprint_of_a_folder_is_of_all_it_holds(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(mode=0o500)
-    with pytest.raises(PlatformError, match="nothing can be written"):
+    with pytest.raises(PlatformError, match="cannot write into"):
         make_folder(tmp_path / "out")
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from cytoray_serving.polygons import Ring, trace_outlines
+from cytoray_serving.answers.polygons import Ring, trace_outlines
 
 label_images = arrays(np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 3))
 

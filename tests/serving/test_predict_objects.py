@@ -2,26 +2,20 @@
 
 import csv
 import json
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-import uvicorn
 
 from cytoray_analysis.cells import cells_from_boxes
 from cytoray_analysis.images import image_from_array, read_image
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.tracking.ctc import read_lineage
 from cytoray_services.commands.root import main
-from cytoray_services.settings import load_settings
-from cytoray_serving.app import free_port
 from cytoray_serving.client import Client
-from serving_in_process import config_of, in_process
 from serving_samples import answers_in, moving_squares, noise, tiff_bytes
 
 Run = Callable[..., tuple[int, dict[str, Any]]]
@@ -43,21 +37,6 @@ def run(capsys: pytest.CaptureFixture[str], registered: Path, monkeypatch: pytes
         return int(ended.value.code or 0), answer
 
     return run_predict
-
-
-@pytest.fixture(scope="module")
-def address(folders: Any, registered: Path) -> Iterator[str]:
-    """Serve a model of each kind from a thread."""
-    settings = load_settings({"CYTORAY_HOME": str(registered)})
-    api = in_process(settings, config_of([str(folder) for folder in vars(folders).values()])).api
-    web = uvicorn.Server(uvicorn.Config(api, host="127.0.0.1", port=free_port(), log_level="error"))
-    thread = threading.Thread(target=web.run, daemon=True)
-    thread.start()
-    while not web.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{web.config.port}"
-    web.should_exit = True
-    thread.join(10)
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ from cytoray_analysis.answer_warnings import AnswerWarning
 from cytoray_analysis.errors import ImageTooLargeError, RequestError
 from cytoray_analysis.images import image_from_array, write_image
 from cytoray_services.commands.root import main
-from cytoray_serving.answer_writer import AnswerWriter
-from cytoray_serving.given_objects import GivenObjects, InputObjects
-from cytoray_serving.input_files import InputFile
-from cytoray_serving.predict_command import predict_inputs
-from cytoray_serving.predicting import Answerer, Done
+from cytoray_serving.commands.predict import predict_inputs
+from cytoray_serving.predict.answer_writer import AnswerWriter
+from cytoray_serving.predict.given_objects import GivenObjects, InputObjects
+from cytoray_serving.predict.input_files import InputFile
+from cytoray_serving.predict.predicting import Answerer, Done
 from cytoray_serving.schema import ModelAnswered
 from serving_samples import answers_in, noise, tiff_bytes
 
@@ -100,7 +100,7 @@ def test_nothing_that_exists_is_replaced(run: Run, pictures: Path, tmp_path: Pat
     assert status == 0, answer
     assert (answer["answered"], answer["of"]) == (2, 3)
     (skipped,) = answer["skipped"]
-    assert "by hand" in skipped["reason"]
+    assert "edited since: kept unchanged" in skipped["reason"]
     assert "2 of 3 inputs answered, 1 skipped" in said
     assert answer_file.read_bytes() == corrected
     status, answer, _ = run(pictures, "--recursive", "--overwrite", "--out", tmp_path / "out")
@@ -174,7 +174,7 @@ def test_a_field_that_is_not_there_keeps_no_other_from_being_answered(
     plate = pack(plate_in(tmp_path, "A/1"))
     status, answer, _ = run(plate, "--series", "each", "--out", tmp_path / "out")
     assert (status, answer["answered"], answer["of"]) == (2, 1, 2)
-    assert "the image A/1, and it is not there" in answer["outputs"][0]["error"]["message"]
+    assert "the image A/1, which is missing" in answer["outputs"][0]["error"]["message"]
     assert answers_in(tmp_path / "out") == ["plate-B_2_0.tif"]
 
 
@@ -183,7 +183,7 @@ def test_no_answer_is_put_into_an_image(run: Run, tmp_path: Path) -> None:
     before = sorted(field.rglob("*"))
     status, answer, _ = run(field, "--out", field / "answers")
     assert status == 2
-    assert "what is read is never replaced" in answer["message"]
+    assert "inputs are never replaced" in answer["message"]
     assert sorted(field.rglob("*")) == before
 
 
@@ -192,7 +192,7 @@ def test_an_empty_folder_that_is_called_zarr_is_no_movie(run: Run, pictures: Pat
     status, answer, _ = run(pictures, "--out", tmp_path / "out")
     (failed,) = [output["error"]["message"] for output in answer["outputs"] if "error" in output]
     assert (status, answer["answered"]) == (2, 1)
-    assert "not one in OME-Zarr format" in failed
+    assert "expected an image file or an OME-Zarr folder" in failed
 
 
 def test_replacing_and_skipping_exclude_each_other(run: Run, pictures: Path, tmp_path: Path) -> None:
@@ -281,4 +281,4 @@ def test_a_warning_is_said_once_and_counted(pictures: Path, tmp_path: Path, caps
     ]
     assert captured.err.count("the pixel size is unknown") == 1
     assert "a.tif: warning: the pixel size is unknown [pixel-size-unknown]" in captured.err
-    assert "warning pixel-size-unknown: 3 of the answers" in captured.err
+    assert "warning pixel-size-unknown: 3 answers" in captured.err

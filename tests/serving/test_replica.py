@@ -9,8 +9,9 @@ import pytest
 
 from cytoray_analysis.errors import CytorayError, ModelNotFoundError
 from cytoray_services.settings import Settings, load_settings
-from cytoray_serving.exchange import Answer, Question
-from cytoray_serving.replica import Given, LoadedModel, ReplicaOptions, load_model
+from cytoray_serving.messages import Answer, Question
+from cytoray_serving.replica.options import ReplicaOptions
+from cytoray_serving.replica.replica import LoadedModel, StepInput, load_model
 from serving_samples import GOOD
 
 OPTIONS = ReplicaOptions(threads=1)
@@ -72,13 +73,13 @@ def test_a_step_gives_the_next_model_the_image_and_the_objects(
 ) -> None:
     cells = load_model(str(folders.cells), settings, OPTIONS)
 
-    async def work() -> tuple[Given | CytorayError, Answer | CytorayError]:
+    async def work() -> tuple[StepInput | CytorayError, Answer | CytorayError]:
         given = await model.step(Question(GOOD), None, movie=False)
-        assert isinstance(given, Given), given
+        assert isinstance(given, StepInput), given
         return given, await cells.answer(Question(GOOD), given)
 
     given, found = asyncio.run(work())
-    assert isinstance(given, Given)
+    assert isinstance(given, StepInput)
     assert isinstance(found, Answer), found
     assert found.steps == given.steps == ("nuclei/2",)
     assert found.objects == given.objects.max() > 0
@@ -89,7 +90,7 @@ def test_a_step_gives_the_next_model_the_image_and_the_objects(
 def test_a_predicted_image_goes_to_the_next_model(model: LoadedModel, folders: Any, settings: Settings) -> None:
     stain = load_model(str(folders.stain), settings, OPTIONS)
     given = asyncio.run(stain.step(Question(GOOD), None, movie=False))
-    assert isinstance(given, Given), given
+    assert isinstance(given, StepInput), given
     assert given.objects is None
     assert given.image.read().dtype == "float32"
     found = asyncio.run(model.answer(Question(GOOD), given))

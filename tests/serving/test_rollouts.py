@@ -8,12 +8,12 @@ import pytest
 
 from cytoray_analysis.errors import CytorayError, PlatformError, RequestError
 from cytoray_services.registry import Registry
-from cytoray_services.rollouts.changes import start_canary, start_shadow
-from cytoray_services.rollouts.leader import Compared, Counted, Observed, RolloutKeeper
+from cytoray_services.rollouts.changes import start_rollout
+from cytoray_services.rollouts.controller import Compared, Counted, Observed, RolloutController
 from cytoray_services.rollouts.rollout import Limits, read_routing
 from cytoray_services.settings import Settings
-from cytoray_serving.assembly import Assembled
-from cytoray_serving.exchange import Answer, Question
+from cytoray_serving.messages import Answer, Question
+from cytoray_serving.service.assembly import Assembled
 from serving_in_process import InProcess, config_of, in_process
 from serving_samples import GOOD, noise, tiff_bytes
 
@@ -32,8 +32,9 @@ async def answers(service: Assembled, count: int, body: bytes = GOOD) -> Counter
     return versions
 
 
+@pytest.mark.slow
 def test_a_canary_answers_its_share_and_what_it_does_is_reported(service: Assembled, registry: Registry) -> None:
-    start_canary(registry, "nuclei", "2", steps=(0.3, 1.0))
+    start_rollout(registry, "nuclei", "2", steps=(0.3, 1.0))
 
     async def watched() -> Counter[str | None]:
         await answers(service, 1)  # known, but the registry was not asked about canaries yet
@@ -55,19 +56,20 @@ def test_a_canary_answers_its_share_and_what_it_does_is_reported(service: Assemb
     assert (status.version, status.canary) == ("1", "nuclei/2: 30%")
 
 
+@pytest.mark.slow
 def test_a_canary_against_which_nothing_speaks_becomes_the_champion(service: Assembled, registry: Registry) -> None:
-    keeper = RolloutKeeper(registry, ["nuclei"])
-    start_canary(registry, "nuclei", "2", steps=(0.5, 1.0), limits=Limits(0.0, 20, drift=1.0, slower=50, slowest=50))
+    controller = RolloutController(registry, ["nuclei"])
+    start_rollout(registry, "nuclei", "2", steps=(0.5, 1.0), limits=Limits(0.0, 20, drift=1.0, slower=50, slowest=50))
     clock = datetime.now(UTC)
 
     async def live() -> None:
         nonlocal clock
         await answers(service, 1)
         for _ in range(12):  # at 90 % the other version answers six of sixty
-            keeper.step(clock)
+            controller.step(clock)
             await service.routes.follow()
             await answers(service, 60)
-            keeper.observe_many(service.dispatch.take_reports())
+            controller.observe(service.dispatch.take_reports())
             clock += timedelta(seconds=60)
 
     asyncio.run(live())
@@ -85,20 +87,20 @@ def test_a_canary_that_fails_is_withdrawn(settings: Settings, registry: Registry
             return await super().answer(reference, question, given)
 
     service = in_process(settings, config_of(["nuclei@champion"]), Bad(settings))
-    keeper = RolloutKeeper(registry, ["nuclei"])
-    start_canary(registry, "nuclei", "2", steps=(0.5, 1.0), limits=LIMITS)
+    controller = RolloutController(registry, ["nuclei"])
+    start_rollout(registry, "nuclei", "2", steps=(0.5, 1.0), limits=LIMITS)
 
     async def live() -> None:
         await answers(service, 1, GOOD)
         await service.routes.follow()
-        keeper.step(datetime.now(UTC))
+        controller.step(datetime.now(UTC))
         for _ in range(80):
             try:
                 await service.dispatch.answer("nuclei", None, Question(GOOD))
             except PlatformError:
                 continue
-        keeper.observe_many(service.dispatch.take_reports())
-        (after,) = keeper.step(datetime.now(UTC))
+        controller.observe(service.dispatch.take_reports())
+        (after,) = controller.step(datetime.now(UTC))
         assert after.state == "withdrawn"
         await service.routes.follow()
         assert await answers(service, 20) == {"1": 20}
@@ -108,7 +110,7 @@ def test_a_canary_that_fails_is_withdrawn(settings: Settings, registry: Registry
 
 
 def test_mistakes_of_callers_speak_against_no_version(service: Assembled, registry: Registry) -> None:
-    start_canary(registry, "nuclei", "2", steps=(0.5, 1.0))
+    start_rollout(registry, "nuclei", "2", steps=(0.5, 1.0))
 
     async def live() -> None:
         await answers(service, 1)
@@ -124,7 +126,7 @@ def test_mistakes_of_callers_speak_against_no_version(service: Assembled, regist
 def test_requests_to_another_alias_are_none_of_the_canarys(settings: Settings, registry: Registry) -> None:
     registry.promote("nuclei", "2", "candidate")
     service = in_process(settings, config_of(["nuclei@champion"]))
-    start_canary(registry, "nuclei", "2", steps=(0.3,))
+    start_rollout(registry, "nuclei", "2", steps=(0.3,))
 
     async def live() -> None:
         for model in ("nuclei", "nuclei@candidate"):
@@ -138,7 +140,7 @@ def test_requests_to_another_alias_are_none_of_the_canarys(settings: Settings, r
 
 
 def test_a_shadow_is_compared_and_heard_by_nobody(service: Assembled, registry: Registry) -> None:
-    start_shadow(registry, "nuclei", "2", share=0.5)
+    start_rollout(registry, "nuclei", "2", answers=False, steps=(0.5,))
 
     async def live() -> Counter[str | None]:
         await answers(service, 1)

@@ -10,10 +10,10 @@ import pytest
 from cytoray_analysis.errors import CytorayError, ModelNotFoundError, PlatformError, RequestError
 from cytoray_services.registry import Registry
 from cytoray_services.settings import Settings
-from cytoray_serving.app import free_port
-from cytoray_serving.assembly import Assembled
-from cytoray_serving.exchange import Question
+from cytoray_serving.messages import Question
 from cytoray_serving.schema import ModelStatus
+from cytoray_serving.service.app import free_port
+from cytoray_serving.service.assembly import Assembled
 from serving_in_process import InProcess, config_of, in_process
 from serving_samples import GOOD
 
@@ -63,7 +63,7 @@ def test_a_new_version_is_ready_before_it_answers(settings: Settings, registry: 
     status(watched)
     registry.promote("nuclei", "2")
     assert followed(watched).version == "2"
-    assert prepared == ["nuclei/2"]
+    assert prepared == [registry.resolve("nuclei/2").exact_reference]
 
 
 def test_requests_while_the_alias_moves_are_all_answered(service: Assembled, registry: Registry) -> None:
@@ -87,7 +87,7 @@ def test_a_version_that_is_damaged_does_not_take_over(
     weights = folder / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8] + bytes(8))
     registry.promote("nuclei", "2")
-    assert followed(service).registry.startswith("stays")
+    assert followed(service).registry.startswith("keeps the loaded version")
     assert version_that_answers(service) == "1"
     registry.promote("nuclei", "1")
     assert followed(service).registry == "following"
@@ -97,7 +97,7 @@ def test_what_is_loaded_answers_while_the_registry_is_gone(service: Assembled, s
     assert version_that_answers(service) == "1"
     with contextlib.closing(sqlite3.connect(settings.home / "mlflow.db", isolation_level=None)) as database:
         database.execute("ALTER TABLE registered_models RENAME TO away")
-        assert followed(service).registry.startswith("stays")
+        assert followed(service).registry.startswith("keeps the loaded version")
         assert version_that_answers(service) == "1"
         database.execute("ALTER TABLE away RENAME TO registered_models")
     assert followed(service).registry == "following"
@@ -110,7 +110,7 @@ def test_a_service_that_starts_without_the_registry_takes_the_version_that_it_kn
     away = Settings(home=settings.home, tracking_uri=f"http://127.0.0.1:{free_port()}")
     again = in_process(away, config_of(["nuclei@champion"]))
     assert version_that_answers(again) == "1"
-    assert followed(again).registry.startswith("stays")
+    assert followed(again).registry.startswith("keeps the loaded version")
     with pytest.raises(PlatformError):
         status(again, "nuclei@candidate")
 
@@ -160,7 +160,7 @@ def test_a_pipeline_is_asked_by_its_name(settings: Settings, folders: Any) -> No
 def test_a_pipeline_whose_first_model_answers_with_classes_is_refused(settings: Settings, folders: Any) -> None:
     Registry.open(settings).register(folders.cells, "cells", alias="champion")
     service = in_process(settings, config_of(["nuclei@champion"], pipelines={"wrong": ("cells", "nuclei")}))
-    with pytest.raises(RequestError, match="labels or images before another one, got cells"):
+    with pytest.raises(RequestError, match="labels or images before another model, got cells"):
         asyncio.run(service.dispatch.answer("wrong", None, Question(GOOD)))
 
 

@@ -19,7 +19,7 @@ import pytest
 from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.images import read_image
 from cytoray_analysis.predictor import Predictor
-from cytoray_services.http_errors import ErrorBody
+from cytoray_services.http.errors import ErrorBody
 from cytoray_serving.client import Client
 from serving_samples import GOOD, MAIN, WrongRequest, noise, tiff_bytes
 
@@ -44,6 +44,17 @@ def test_wrong_requests_are_refused_and_the_next_one_is_answered(service: Any, w
         body = ErrorBody.model_validate_json(refused.content)
         assert (refused.status_code, body.error) == (wrong_request.status, wrong_request.error or body.error)
         assert http.post("/models/nuclei/predict", content=GOOD).status_code == 200
+
+
+def test_refused_uploads_are_answered_and_so_is_what_comes_next_on_the_connection(service: Any) -> None:
+    large = bytes(9 * 2**20)
+
+    def ask(_: int) -> list[int]:
+        with httpx.Client(base_url=service.url, timeout=30) as http:
+            return [http.post("/models/nuclei/predict", content=body).status_code for body in (large, GOOD) * 15]
+
+    with ThreadPoolExecutor(3) as callers:
+        assert list(callers.map(ask, range(3))) == [[413, 200] * 15] * 3
 
 
 def test_images_and_answers_of_many_megabytes_come_through(service: Any) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cytoray_services.settings import Settings
-from cytoray_serving.assembly import Assembled
-from cytoray_serving.places import Allowed
-from cytoray_serving.service_config import ModelConfig, Replicas
+from cytoray_services.storage.allowed import Allowed
+from cytoray_serving.service.assembly import Assembled
+from cytoray_serving.service.config import ModelConfig, Replicas
 from serving_in_process import InProcess, asker, config_of, in_process
 from serving_samples import GOOD
 
@@ -55,7 +55,7 @@ def test_a_bundle_folder_is_told_of_too(settings: Settings, bundle_folder: Path)
 
 
 def test_a_model_that_may_have_no_replica_is_not_told_of(settings: Settings) -> None:
-    models = (ModelConfig(model="nuclei", replicas=Replicas(least=0, most=1)),)
+    models = (ModelConfig(model="nuclei", replicas=Replicas(min_replicas=0, max_replicas=1)),)
     service = in_process(settings, config_of([]).model_copy(update={"models": models}), Silent(settings))
     assert after(service, lambda: told(service, "cytoray_jobs", kind="bulk", state="queued") == 0)
     assert told(service, "cytoray_model_ready", model="nuclei") is None

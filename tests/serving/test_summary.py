@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cytoray_analysis.cells import Cells
 from cytoray_analysis.images import image_from_array
-from cytoray_analysis.predictor import ModelIdentity, Prediction, Predictor
-from cytoray_analysis.tasks import TruthKind
+from cytoray_analysis.kinds import TruthKind
+from cytoray_analysis.predictor import Prediction, Predictor
 from cytoray_serving.answers.summary import compare, summarise
 from serving_samples import moving_squares, noise
 
@@ -19,8 +21,9 @@ TWO_CELLS = Cells(np.array([[[0, 0], [16, 16]], [[20, 20], [36, 36]]]), np.array
 
 
 def answer(kind: TruthKind, value: object, objects: int = 0, confidence: object = None) -> Prediction:
-    identity = ModelIdentity("model", "1", "0" * 64)
-    return Prediction(value, kind, objects, "task", {}, identity, confidence)  # type: ignore[arg-type]
+    model: Any = SimpleNamespace(task=SimpleNamespace(output=SimpleNamespace(truth=kind)))
+    image = image_from_array(np.zeros((8, 8), np.uint8), "YX")
+    return Prediction(value, objects, {}, image, model, confidence=confidence)  # type: ignore[arg-type]
 
 
 def test_labels_are_described_by_their_objects() -> None:
@@ -77,15 +80,15 @@ def test_an_answer_agrees_with_itself_and_not_with_an_empty_one(
         classifier: classifier.predict(image, TWO_CELLS),
         linker: linker.predict(image_from_array(movie, "TYX"), masks),
     }
-    for predictor, prediction in predictions.items():
-        scores = compare(prediction, prediction, predictor)
+    for prediction in predictions.values():
+        scores = compare(prediction, prediction)
         assert next(iter(scores.values())) == pytest.approx(1, abs=1e-6), scores
         assert not [name for name in scores if "/" in name]
     labels = np.zeros((64, 64), np.int32)
     labels[:10, :10] = 1
     found = replace(predictions[segmenter], answer=labels, objects=1)
     nothing = replace(found, answer=np.zeros_like(labels), objects=0)
-    assert compare(found, nothing, segmenter)["ap50"] == 0
+    assert compare(found, nothing)["ap50"] == 0
 
 
 def test_describing_a_megapixel_takes_milliseconds() -> None:

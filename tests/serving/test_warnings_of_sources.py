@@ -37,7 +37,7 @@ def http(folders: Any, root: Path) -> TestClient:
 @pytest.fixture
 def client(http: TestClient) -> Client:
     found = Client("http://testserver")
-    found._http = http  # type: ignore[assignment] # a client of httpx's fork, which asks the application itself
+    found.service._http = http  # type: ignore[assignment] # a client of httpx's fork, which asks the application itself
     return found
 
 
@@ -96,4 +96,4 @@ def test_a_small_store_of_many_channels_is_refused_before_it_is_read(http: TestC
     (level / "zarr.json").write_text(json.dumps(described))
     answer = http.post("/models/nuclei/predict", json={"image": path.as_uri()})
     assert answer.status_code == 413
-    assert "2097152000 bytes" in answer.json()["message"]
+    assert "bytes of pixels in a request, got 2097152000 in" in answer.json()["message"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cytoray_services.datasets import Dataset, hash_dataset, make_segmentation
-from cytoray_training.plan import Plan
+from cytoray_training.plan.plan import Plan
 from cytoray_training.recipe import parse_recipe
 
 MakePlan = Callable[..., Plan]

@@ -14,15 +14,15 @@ import torch
 from rich.console import Console
 from torch import Tensor, distributed, nn
 
-from cytoray_training.batch_norm import synchronised, takes_statistics
-from cytoray_training.batches import fewest_crops
+from cytoray_training.data.batches import fewest_crops
 from cytoray_training.diagnosis.findings import find
 from cytoray_training.diagnosis.reading import read_facts
-from cytoray_training.loop import train
-from cytoray_training.plan import Plan
-from cytoray_training.progress_bar import ProgressBar
+from cytoray_training.engines.batch_norm import synchronised, takes_statistics
+from cytoray_training.plan.plan import Plan
 from cytoray_training.recipe import parse_recipe, recipe_hash
-from cytoray_training.reporter import PROGRESS, FolderReporter
+from cytoray_training.run.loop import train
+from cytoray_training.run.progress_bar import ProgressBar
+from cytoray_training.run.reporter import PROGRESS, FolderReporter
 
 MakePlan = Callable[..., Plan]
 CPU = torch.device("cpu")
@@ -98,6 +98,7 @@ def test_the_fewest_crops_that_a_batch_norm_sees(world: int, accumulate: int, to
     assert fewest_crops(16, world, accumulate, together=together) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accumulate", "crops"), [(1, None), (2, 2), (4, 1)])
 def test_a_training_whose_batch_norms_see_few_crops_says_so_at_its_start_and_in_its_diagnosis(
     make_plan: MakePlan, tmp_path: Path, accumulate: int, crops: int | None
@@ -120,7 +121,7 @@ def test_a_training_whose_batch_norms_see_few_crops_says_so_at_its_start_and_in_
 
 def test_a_warning_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
-    bar = ProgressBar(3)
+    bar = ProgressBar(3, "ap50")
     monkeypatch.setattr(bar, "_console", Console(file=shown, width=200))
     for _ in range(2):
         bar.show({"stage": "warning", "text": "few crops (training.batch_norm: synchronised)"})

@@ -15,8 +15,8 @@ from cytoray_analysis.augmentation import Augmentation
 from cytoray_analysis.bundle import ModelInput, TaskChoice
 from cytoray_analysis.examples import EXAMPLES
 from cytoray_services.datasets import Dataset
-from cytoray_training.batches import Pass, Prefetcher, Sampler
-from cytoray_training.cache import Cache, open_cache
+from cytoray_training.data.batches import Pass, Prefetcher, Sampler
+from cytoray_training.data.cache import Cache, open_cache
 
 STILL = Augmentation(
     flips=False, rotation=0, zoom=(1, 1), elastic=0, gain=0, offset=0, gamma=(1, 1), colour=0, noise=0, blur=0
@@ -46,6 +46,10 @@ def sampler(cache: Cache, **changes: Any) -> Sampler:
     return Sampler(**settings | changes)
 
 
+def passes(sampler: Sampler, step: int) -> list[Pass]:
+    return sampler.cut(sampler.drawn(step))
+
+
 def same(one: list[Pass], other: list[Pass]) -> bool:
     return all(
         torch.equal(a, b) for left, right in zip(one, other, strict=True) for a, b in zip(left, right, strict=True)
@@ -53,9 +57,9 @@ def same(one: list[Pass], other: list[Pass]) -> bool:
 
 
 def test_a_step_is_a_function_of_seed_and_step(cache: Cache) -> None:
-    assert same(sampler(cache).passes(5), sampler(cache).passes(5))
-    assert not same(sampler(cache).passes(5), sampler(cache).passes(6))
-    assert not same(sampler(cache).passes(5), sampler(cache, seed=1).passes(5))
+    assert same(passes(sampler(cache), 5), passes(sampler(cache), 5))
+    assert not same(passes(sampler(cache), 5), passes(sampler(cache), 6))
+    assert not same(passes(sampler(cache), 5), passes(sampler(cache, seed=1), 5))
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -68,16 +72,16 @@ def test_prefetched_steps_are_the_same_from_wherever_they_begin(cache: Cache, th
 
 def test_workers_share_the_crops_that_one_worker_would_take(cache: Cache) -> None:
     still = {"augmentation": STILL}
-    alone = sampler(cache, **still).passes(2)[0][0]
-    shared = [sampler(cache, rank=rank, world=4, **still).passes(2)[0][0] for rank in range(4)]
+    alone = passes(sampler(cache, **still), 2)[0][0]
+    shared = [passes(sampler(cache, rank=rank, world=4, **still), 2)[0][0] for rank in range(4)]
     assert torch.equal(torch.cat(shared), alone)
-    accumulated = [sampler(cache, accumulate=2, rank=rank, world=2, **still).passes(2) for rank in range(2)]
+    accumulated = [passes(sampler(cache, accumulate=2, rank=rank, world=2, **still), 2) for rank in range(2)]
     assert torch.equal(torch.cat([accumulated[rank][index][0] for index in range(2) for rank in range(2)]), alone)
 
 
 def test_a_still_crop_is_the_image_at_some_place(cache: Cache) -> None:
     still = sampler(cache, augmentation=STILL, crop=(32, 32))
-    images, labels = still.passes(0)[0]
+    images, labels = passes(still, 0)[0]
     for index, draw in enumerate(still.draw(0)):
         pixels, truth = cache.pixels(draw.example), cache.truth(draw.example)
         corner = [round(place * (96 - 24)) + 12 - 16 for place in draw.chance]
@@ -92,7 +96,7 @@ def test_a_still_crop_is_the_image_at_some_place(cache: Cache) -> None:
 
 
 def test_beyond_the_image_nothing_is_known(cache: Cache) -> None:
-    images, labels = sampler(cache, augmentation=STILL, crop=(128, 128)).passes(0)[0]
+    images, labels = passes(sampler(cache, augmentation=STILL, crop=(128, 128)), 0)[0]
     assert (labels[:, 0, 0] == -1).all()
     assert (images[:, :, 0] == 0).all()
     assert (labels >= 0).float().mean() == pytest.approx((96 / 128) ** 2)

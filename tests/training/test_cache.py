@@ -16,7 +16,7 @@ from cytoray_analysis.images import image_from_array as image_of
 from cytoray_analysis.model_input import prepare
 from cytoray_services.datasets import Dataset, hash_dataset, open_dataset, remove_abandoned
 from cytoray_services.in_use import use
-from cytoray_training.cache import Cache, cache_key, open_cache
+from cytoray_training.data.cache import Cache, cache_key, open_cache
 
 GREY = ModelInput(channels=("grey",))
 TASK = TaskChoice(name="segmentation")

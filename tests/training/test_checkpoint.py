@@ -8,12 +8,21 @@ import pytest
 import torch
 
 from cytoray_analysis.errors import TrainingError
-from cytoray_training.checkpoint import BEST, JOURNAL, STATE, Checkpoint, Journal, load_checkpoint, save_checkpoint
-from cytoray_training.reporter import FolderReporter
+from cytoray_training.run.checkpoint import (
+    BEST,
+    DOCUMENT,
+    STATE,
+    SUMS,
+    Checkpoint,
+    TrainingProgress,
+    load_checkpoint,
+    save_checkpoint,
+)
+from cytoray_training.run.reporter import FolderReporter
 
 
 def a_checkpoint(step: int = 7) -> Checkpoint:
-    journal = Journal(
+    progress = TrainingProgress(
         epoch=2,
         step=step,
         seed=5,
@@ -24,14 +33,14 @@ def a_checkpoint(step: int = 7) -> Checkpoint:
         sums={"loss": 3.0},
     )
     state = {"weights/a": torch.rand(3, 4), "steps": torch.tensor(step)}
-    return Checkpoint(journal, state, {"a": torch.rand(3, 4)})
+    return Checkpoint(progress, state, {"a": torch.rand(3, 4)})
 
 
 def test_a_checkpoint_comes_back_as_it_was_written(tmp_path: Path) -> None:
     written = a_checkpoint()
     save_checkpoint(tmp_path / "c", written)
     read = load_checkpoint(tmp_path / "c")
-    assert read.journal == written.journal
+    assert read.progress == written.progress
     assert read.state.keys() == written.state.keys()
     assert all(torch.equal(read.state[name], written.state[name]) for name in written.state)
     assert read.best is not None
@@ -41,10 +50,10 @@ def test_a_checkpoint_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_it_holds_safetensors_and_json_only(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c", a_checkpoint())
-    assert {path.name for path in (tmp_path / "c").iterdir()} == {STATE, BEST, JOURNAL}
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {STATE, BEST, DOCUMENT, SUMS}
 
 
-@pytest.mark.parametrize("name", [STATE, BEST, JOURNAL])
+@pytest.mark.parametrize("name", [STATE, BEST, DOCUMENT])
 def test_a_truncated_file_is_refused(tmp_path: Path, name: str) -> None:
     save_checkpoint(tmp_path / "c", a_checkpoint())
     path = tmp_path / "c" / name
@@ -62,7 +71,7 @@ def test_a_pickle_in_place_of_the_state_is_refused(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     shared = torch.rand(4)
-    broken = Checkpoint(Journal(), {"a": shared, "b": shared}, None)  # safetensors refuses shared memory
+    broken = Checkpoint(TrainingProgress(), {"a": shared, "b": shared}, None)  # safetensors refuses shared memory
     with pytest.raises(RuntimeError):
         save_checkpoint(tmp_path / "c", broken)
     assert list(tmp_path.iterdir()) == []
@@ -75,5 +84,5 @@ def test_a_folder_keeps_the_newest_two(tmp_path: Path) -> None:
         reporter.report({}, a_checkpoint(step))
     newest = reporter.latest()
     assert newest is not None
-    assert newest.journal.step == 100
+    assert newest.progress.step == 100
     assert len(list(tmp_path.iterdir())) == 2

@@ -13,10 +13,10 @@ from cytoray_analysis.errors import RecipeError
 from cytoray_analysis.images import image_from_array, write_image, write_labels
 from cytoray_analysis.selection import Selection
 from cytoray_services.datasets import DataSource, Finding, hash_dataset, open_dataset
-from cytoray_training.cache import cache_key, open_cache
-from cytoray_training.plan import data_source, require_each
+from cytoray_training.data.cache import cache_key, open_cache
+from cytoray_training.plan.plan import data_source
+from cytoray_training.plan.planning import require_each, summed_up
 from cytoray_training.recipe import parse_recipe, recipe_hash
-from cytoray_training.train import summed_up
 
 GREY, TASK = ModelInput(channels=("grey",)), TaskChoice(name="segmentation")
 
@@ -57,6 +57,7 @@ def test_planes_one_by_one_are_no_data_for_a_model_of_volumes() -> None:
         assert caught.value.field == "data.select.plane"
 
 
+@pytest.mark.slow
 def test_the_cache_holds_what_is_taken_and_is_another_for_another_choice(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (2, 3, 32, 32), np.uint8)
     masks = np.zeros((3, 32, 32), np.uint16)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cytoray_training.publish import code_version
+from cytoray_training.plan.code_version import code_version
 
 
 def test_without_git_the_code_is_named_by_its_builder_or_its_version(

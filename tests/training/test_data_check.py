@@ -18,9 +18,10 @@ from cytoray_analysis.tasks import Task, get_task
 from cytoray_services.commands.root import main
 from cytoray_services.datasets import Dataset, open_dataset
 from cytoray_services.settings import load_settings
-from cytoray_training.data_check import CHANGED, check_data, find_nothing_to_score
+from cytoray_training.plan.code_version import CHANGED
+from cytoray_training.plan.data_check import check_data, find_nothing_to_score
+from cytoray_training.plan.planning import make_plan
 from cytoray_training.recipe import Recipe, parse_recipe
-from cytoray_training.train import make_plan
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed, multiprocessing, nn
 
-from cytoray_training.engine import Engine, Step, build_engine
+from cytoray_training.engines.build import build_engine
+from cytoray_training.engines.engine import Engine, Step
 from cytoray_training.recipe import Training
 
 Kind = tuple[Literal["torch", "deepspeed"], int]
@@ -85,6 +86,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", KINDS[1:], ids=lambda kind: f"zero{kind[1]}")
 def test_deepspeed_computes_what_torch_computes(kind: Kind, precision: Literal["fp32", "bf16"]) -> None:
@@ -124,6 +126,7 @@ def test_an_engine_goes_on_from_its_state_as_if_never_stopped(kind: Kind) -> Non
     assert run(resumed, range(3, 6)) == run(engine, range(3, 6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writer", KINDS, ids=lambda kind: f"{kind[0]}{kind[1]}")
 def test_any_engine_continues_the_checkpoint_of_any_other(writer: Kind) -> None:
     engine = engine_of(writer)

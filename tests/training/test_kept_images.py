@@ -10,10 +10,10 @@ import torch
 
 from cytoray_analysis.networks import build_network
 from cytoray_services.datasets import Dataset
-from cytoray_training.kept_images import KeptImages
-from cytoray_training.plan import Plan
-from cytoray_training.source import open_source
-from cytoray_training.validation import validate
+from cytoray_training.data.kept_images import KeptImages
+from cytoray_training.data.source import open_source
+from cytoray_training.plan.plan import Plan
+from cytoray_training.run.validation import validate
 
 
 def test_images_are_read_once_as_long_as_they_fit(cells: Dataset) -> None:

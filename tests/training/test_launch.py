@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from cytoray_analysis.errors import RecipeError, RequestError
-from cytoray_training.launch import launch
-from cytoray_training.loop import train
-from cytoray_training.plan import Plan
-from cytoray_training.reporter import FolderReporter
+from cytoray_training.plan.plan import Plan
+from cytoray_training.run.launch import launch
+from cytoray_training.run.loop import train
+from cytoray_training.run.reporter import FolderReporter
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -57,14 +57,14 @@ def test_killed_workers_are_replaced_as_long_as_there_is_a_checkpoint_between_an
     undisturbed = launch(plan, tmp_path / "runs" / "undisturbed")
 
     assert len(killed_after) == 2, "the training was over before a worker could be killed"
-    assert len(disturbed.journal.history) == len(undisturbed.journal.history) == 6
-    assert disturbed.journal.step == undisturbed.journal.step == plan.recipe.training.total_steps
+    assert len(disturbed.progress.history) == len(undisturbed.progress.history) == 6
+    assert disturbed.progress.step == undisturbed.progress.step == plan.recipe.training.total_steps
     for killed in killed_after:
         # The first step told of after the restart is at most one checkpoint (and the step itself) behind.
         assert min(steps[killed:]) > max(steps[:killed]) - every - 1
     for name, value in undisturbed.state.items():
         torch.testing.assert_close(disturbed.state[name], value, msg=name)
-    assert disturbed.journal.best == pytest.approx(undisturbed.journal.best)
+    assert disturbed.progress.best == pytest.approx(undisturbed.progress.best)
 
 
 def test_two_workers_with_deepspeed_learn_as_well_as_one_with_torch(make_plan: MakePlan, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_two_workers_with_deepspeed_learn_as_well_as_one_with_torch(make_plan: M
         make_plan(engine="deepspeed", zero_stage=2, scale=TWO, **settings), tmp_path / "runs" / "together"
     )
     alone = train(make_plan(**settings), FolderReporter(tmp_path / "alone"), device=torch.device("cpu"))
-    losses = [[epoch["loss"] for epoch in journal.history] for journal in (together.journal, alone)]
+    losses = [[epoch["loss"] for epoch in progress.history] for progress in (together.progress, alone)]
     assert losses[0] == pytest.approx(losses[1], rel=0.2)
     assert together.best is not None
 

@@ -18,13 +18,13 @@ from cytoray_analysis.images import read_labels, write_labels
 from cytoray_analysis.tasks import InstanceSegmentation
 from cytoray_analysis.tasks.loss import Loss
 from cytoray_services.datasets import hash_dataset, make_segmentation
-from cytoray_training.checkpoint import Checkpoint, Journal
 from cytoray_training.diagnosis.findings import find
 from cytoray_training.diagnosis.reading import read_facts
-from cytoray_training.loop import train
-from cytoray_training.plan import Plan
-from cytoray_training.reporter import FolderReporter
-from cytoray_training.stopping import STOP
+from cytoray_training.plan.plan import Plan
+from cytoray_training.run.checkpoint import Checkpoint, TrainingProgress
+from cytoray_training.run.loop import train
+from cytoray_training.run.reporter import FolderReporter
+from cytoray_training.run.stopping import STOP
 
 MakePlan = Callable[..., Plan]
 CPU = torch.device("cpu")
@@ -51,16 +51,16 @@ class InterruptingReporter(FolderReporter):
             raise InterruptionError
 
 
-def trained(plan: Plan, folder: Path) -> tuple[Journal, Checkpoint]:
+def trained(plan: Plan, folder: Path) -> tuple[TrainingProgress, Checkpoint]:
     reporter = FolderReporter(folder)
-    journal = train(plan, reporter, device=CPU)
+    progress = train(plan, reporter, device=CPU)
     checkpoint = reporter.latest()
     assert checkpoint is not None
-    return journal, checkpoint
+    return progress, checkpoint
 
 
-def without_times(journal: Journal) -> list[dict[str, float]]:
-    return [{key: value for key, value in epoch.items() if key not in TIMES} for epoch in journal.history]
+def without_times(progress: TrainingProgress) -> list[dict[str, float]]:
+    return [{key: value for key, value in epoch.items() if key not in TIMES} for epoch in progress.history]
 
 
 class StoppingReporter(FolderReporter):
@@ -75,6 +75,7 @@ class StoppingReporter(FolderReporter):
         return self.looks < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("looks", [1, 2, 3, 5, 6, 9])
 def test_a_training_that_is_asked_to_stop_saves_and_ends_where_an_undisturbed_one_ends(
     make_plan: MakePlan, tmp_path: Path, looks: int
@@ -85,10 +86,10 @@ def test_a_training_that_is_asked_to_stop_saves_and_ends_where_an_undisturbed_on
     assert not stopped.finished
     saved = FolderReporter(tmp_path / "parts").latest()
     assert saved is not None
-    assert saved.journal.step == stopped.step
-    journal, checkpoint = trained(plan, tmp_path / "parts")
-    assert journal.finished
-    assert without_times(journal) == without_times(whole)
+    assert saved.progress.step == stopped.step
+    progress, checkpoint = trained(plan, tmp_path / "parts")
+    assert progress.finished
+    assert without_times(progress) == without_times(whole)
     assert all(torch.equal(checkpoint.state[name], expected.state[name]) for name in expected.state)
 
 
@@ -96,12 +97,13 @@ def test_a_stop_file_in_the_folder_of_a_run_stops_it(make_plan: MakePlan, tmp_pa
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / STOP).touch()
-    journal = train(make_plan(epochs=3), FolderReporter(folder), device=CPU)
-    assert not journal.finished
-    assert journal.step < 3
+    progress = train(make_plan(epochs=3), FolderReporter(folder), device=CPU)
+    assert not progress.finished
+    assert progress.step < 3
     assert read_facts(folder).ended_by == "stop"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["torch", "deepspeed"])
 @pytest.mark.parametrize(("after", "written"), [(1, True), (2, True), (3, False), (4, True)])
 def test_an_interrupted_training_ends_where_an_undisturbed_one_ends(
@@ -111,8 +113,8 @@ def test_an_interrupted_training_ends_where_an_undisturbed_one_ends(
     expected, undisturbed = trained(plan, tmp_path / "undisturbed")
     with pytest.raises(InterruptionError):
         train(plan, InterruptingReporter(tmp_path / "run", after=after, written=written), device=CPU)
-    journal, resumed = trained(plan, tmp_path / "run")
-    assert without_times(journal) == without_times(expected)
+    progress, resumed = trained(plan, tmp_path / "run")
+    assert without_times(progress) == without_times(expected)
     assert resumed.state.keys() == undisturbed.state.keys()
     for name, value in undisturbed.state.items():
         torch.testing.assert_close(resumed.state[name], value, rtol=0, atol=0, msg=name)
@@ -120,21 +122,21 @@ def test_an_interrupted_training_ends_where_an_undisturbed_one_ends(
 
 def test_a_finished_training_is_not_trained_on(make_plan: MakePlan, tmp_path: Path) -> None:
     plan = make_plan(epochs=1)
-    journal, checkpoint = trained(plan, tmp_path)
+    progress, checkpoint = trained(plan, tmp_path)
     again, after = trained(plan, tmp_path)
-    assert again == journal
+    assert again == progress
     assert torch.equal(after.state["steps"], checkpoint.state["steps"])
 
 
 def test_training_lowers_the_loss_and_reports_every_epoch(make_plan: MakePlan, tmp_path: Path) -> None:
-    journal, checkpoint = trained(make_plan(epochs=4, learning_rate=5e-3, validate_every=2), tmp_path)
-    losses = [epoch["loss"] for epoch in journal.history]
+    progress, checkpoint = trained(make_plan(epochs=4, learning_rate=5e-3, validate_every=2), tmp_path)
+    losses = [epoch["loss"] for epoch in progress.history]
     assert losses[-1] < 0.8 * losses[0]
-    assert ["ap50" in epoch for epoch in journal.history] == [False, True, False, True]
+    assert ["ap50" in epoch for epoch in progress.history] == [False, True, False, True]
     for key in ("learning_rate", "gradient_norm", "images_per_second", "wait_fraction", "elapsed"):
-        assert all(epoch[key] >= 0 for epoch in journal.history)
+        assert all(epoch[key] >= 0 for epoch in progress.history)
     assert checkpoint.best is not None
-    assert journal.best["ap50"] == max(epoch.get("ap50", 0) for epoch in journal.history)
+    assert progress.best["ap50"] == max(epoch.get("ap50", 0) for epoch in progress.history)
 
 
 def test_a_gradient_that_is_no_number_stops_the_training_and_names_the_step(
@@ -154,18 +156,18 @@ def test_a_gradient_that_is_no_number_stops_the_training_and_names_the_step(
 
 
 def test_a_budget_ends_the_training_with_the_schedule_at_its_end(make_plan: MakePlan, tmp_path: Path) -> None:
-    journal, _ = trained(make_plan(epochs=10_000, minutes=0.03, validate_every=10_000), tmp_path)
-    assert journal.finished
-    assert journal.epoch < 10_000
-    assert journal.history[-1]["learning_rate"] == pytest.approx(1e-5, rel=0.05)
-    assert "ap50" in journal.history[-1]
+    progress, _ = trained(make_plan(epochs=10_000, minutes=0.03, validate_every=10_000), tmp_path)
+    assert progress.finished
+    assert progress.epoch < 10_000
+    assert progress.history[-1]["learning_rate"] == pytest.approx(1e-5, rel=0.05)
+    assert "ap50" in progress.history[-1]
     assert read_facts(tmp_path).ended_by == "minutes"
 
 
 def test_patience_ends_a_training_that_gains_nothing(make_plan: MakePlan, tmp_path: Path) -> None:
-    journal, checkpoint = trained(make_plan(epochs=50, learning_rate=1e-12, early_stopping=2), tmp_path)
-    assert journal.finished
-    assert journal.epoch == 3
+    progress, checkpoint = trained(make_plan(epochs=50, learning_rate=1e-12, early_stopping=2), tmp_path)
+    assert progress.finished
+    assert progress.epoch == 3
     assert checkpoint.best is not None
     assert read_facts(tmp_path).ended_by == "early stopping"
 
@@ -192,9 +194,9 @@ def test_best_and_patience_follow_the_direction_of_the_score(
     coming = iter([{metric: score} for score in scores])
     monkeypatch.setattr(InstanceSegmentation, "score", lambda *_: next(coming))
     patience = 2 if math.isnan(scores[0]) else 1
-    journal, _ = trained(make_plan(epochs=3, metric=metric, early_stopping=patience), tmp_path)
-    assert journal.epoch == epochs
-    assert journal.best["epoch"] == best
+    progress, _ = trained(make_plan(epochs=3, metric=metric, early_stopping=patience), tmp_path)
+    assert progress.epoch == epochs
+    assert progress.best["epoch"] == best
 
 
 def said(folder: Path) -> list[str]:
@@ -211,8 +213,8 @@ def test_a_validation_without_its_score_is_said_at_the_first_and_found_at_the_en
         assert item.truth is not None
         write_labels(item.truth, np.zeros_like(read_labels(item.truth)))
     plan = replace(make_plan(epochs=3, metric="recall50"), dataset=dataset, dataset_hash=hash_dataset(dataset))
-    journal, checkpoint = trained(plan, tmp_path / "run")
-    assert not journal.best
+    progress, checkpoint = trained(plan, tmp_path / "run")
+    assert not progress.best
     assert checkpoint.best is None
     (text,) = said(tmp_path / "run")
     assert text in caplog.text
@@ -228,13 +230,13 @@ def test_a_score_that_is_no_number_is_said_and_its_weights_are_not_the_best(
 ) -> None:
     coming = iter([{"ap50": 0.2, "pq": 0.1}, {"ap50": math.nan, "pq": 0.3}, {"ap50": math.nan, "pq": 0.4}])
     monkeypatch.setattr(InstanceSegmentation, "score", lambda *_: next(coming))
-    journal, _ = trained(make_plan(epochs=3), tmp_path)
-    assert journal.best == {"ap50": 0.2, "pq": 0.1, "epoch": 0.0}
-    assert journal.stale == 2
+    progress, _ = trained(make_plan(epochs=3), tmp_path)
+    assert progress.best == {"ap50": 0.2, "pq": 0.1, "epoch": 0.0}
+    assert progress.stale == 2
     (text,) = said(tmp_path)
     assert "after epoch 2: the score ap50" in text
     assert "NaN" in text
-    assert text.endswith("is a number: pq")
+    assert text.endswith("set training.metric to a score with a value: pq")
     facts = read_facts(tmp_path)
     assert [one.score for one in facts.validations] == [0.2]
     found = {finding.name: finding for finding in find(facts)}["no-score"]

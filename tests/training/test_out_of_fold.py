@@ -12,11 +12,11 @@ from cytoray_analysis.bundle import write_bundle
 from cytoray_analysis.networks import build_network
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.tasks import fit_decode
-from cytoray_services.datasets.synthetic_classification import make_classification
-from cytoray_services.evaluation import evaluate, scored
-from cytoray_services.model_card import model_card
-from cytoray_training.cache import open_cache
-from cytoray_training.out_of_fold import FOLDS, calibrated_out_of_fold
+from cytoray_services.datasets.synthetic.classification import make_classification
+from cytoray_services.evaluation.evaluation import evaluate
+from cytoray_services.registry.model_card import model_card
+from cytoray_training.data.cache import open_cache
+from cytoray_training.publish.out_of_fold import FOLDS, calibrated_out_of_fold
 from planted_faults import CLASSES, plan_for
 
 
@@ -44,8 +44,8 @@ def test_the_calibration_error_of_validation_images_is_taken_out_of_fold(tmp_pat
     first = [at for at in range(len(items)) if at % FOLDS]
     decode = fit_decode(plan.task, [outputs[at] for at in first], [truths[at] for at in first])
     expected = plan.task.decode(outputs[0], decode).values
-    assert np.allclose(scored(found.items[0].prediction), expected, atol=1e-5)
-    answers = [scored(item.prediction) for item in found.items]
+    assert np.allclose(found.items[0].prediction.scored, expected, atol=1e-5)
+    answers = [item.prediction.scored for item in found.items]
     assert found.metrics["ece"] == plan.task.score(answers, truths)["ece"] != within.metrics["ece"]
     assert {**found.metrics, "ece": 0.0} == {**within.metrics, "ece": 0.0}
     calibrated = found.calibrated_error()

@@ -22,8 +22,9 @@ from cytoray_analysis.tasks import (
     Task,
     Tracking,
 )
-from cytoray_training.batch_norm import apart
-from cytoray_training.engine import Engine, build_engine
+from cytoray_training.engines.batch_norm import apart
+from cytoray_training.engines.build import build_engine
+from cytoray_training.engines.engine import Engine
 from cytoray_training.recipe import Training
 
 Kind = tuple[Literal["torch", "deepspeed"], int]

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cytoray_training.plan import Plan
-from cytoray_training.progress_metrics import GAUGES, progress_metrics
+from cytoray_training.plan.plan import Plan
+from cytoray_training.run.progress_metrics import GAUGES, progress_metrics
 
 MakePlan = Callable[..., Plan]
 EPOCH = {"stage": "epoch", "epoch": 4.0, "loss": 0.5, "images_per_second": 80.0, "wait_fraction": 0.25, "elapsed": 9.0}

@@ -107,7 +107,7 @@ def test_how_data_are_cut_is_no_part_of_a_run() -> None:
         ({"training": {"crop_size": 4}}, "training.crop_size", "greater than or equal to 8"),
         ({"augmentation": {"zom": [1, 2]}}, "augmentation.zom", "zoom"),
         ({"data": {"root": "x", "scaling": {"low": 200}}}, "data.scaling.low", "less than 100"),
-        ({"data": {}}, "data.root", "missing"),
+        ({"data": {}}, "data.root", "expected the field 'data.root', found none"),
         ({"data": {"root": "ftp://host/x"}}, "data.root", "ftp"),
         ({"data": {"root": ["x", "s3://"]}}, "data.root.1", "s3://bucket"),
         ({"data": {"root": 5}}, "data.root", "folder or a URI"),

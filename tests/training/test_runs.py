@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from cytoray_analysis.errors import PlatformError, TrainingError
-from cytoray_training.checkpoint import Journal
-from cytoray_training.loop import train
-from cytoray_training.plan import Plan
-from cytoray_training.reporter import FolderReporter
-from cytoray_training.runs import claim_run
+from cytoray_training.plan.plan import Plan
+from cytoray_training.run.checkpoint import TrainingProgress
+from cytoray_training.run.loop import train
+from cytoray_training.run.reporter import FolderReporter
+from cytoray_training.run.runs import claim_run
 
 MakePlan = Callable[..., Plan]
 
@@ -74,13 +74,13 @@ def test_a_damaged_record_is_named_and_a_fresh_training_does_without(make_plan: 
 HOW = {"engine": "deepspeed", "zero_stage": 2, "accumulate": 2, "checkpoint_every": 3}
 
 
-def train_some(plan: Plan, folder: Path, *, epochs: int) -> Journal:
+def train_some(plan: Plan, folder: Path, *, epochs: int) -> TrainingProgress:
     """Train a few epochs in this process, as if the command were stopped after them."""
 
     class Stopping(FolderReporter):
         def stopping(self) -> bool:
             latest = self.latest()
-            return latest is not None and latest.journal.epoch >= epochs
+            return latest is not None and latest.progress.epoch >= epochs
 
     return train(plan, Stopping(folder), device=torch.device("cpu"))
 
@@ -101,14 +101,14 @@ def test_a_run_goes_on_with_other_passes_and_its_record_says_what_changed(
     changed = make_plan(accumulate=2, checkpoint_every=3)
     with claim_run(changed, fresh=False) as second:
         assert (second.folder, second.run_id) == (first.folder, "abc")
-        journal = train_some(changed, second.folder, epochs=2)
-        assert journal.epoch == 2
-        assert journal.history[0] == trained_before.history[0]
+        progress = train_some(changed, second.folder, epochs=2)
+        assert progress.epoch == 2
+        assert progress.history[0] == trained_before.history[0]
         second.noting()
     with claim_run(changed, fresh=False) as third:
         assert set(third.tags) == {"changed.training.accumulate", "changed.training.checkpoint_every"}
         assert third.tags["changed.training.accumulate"].startswith("1 → 2 ")
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("going on with")]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("continuing ")]
     assert len(said) == 1
     assert "training.accumulate 2 instead of 1" in said[0]
     assert first.folder.name in said[0]
@@ -133,7 +133,7 @@ def test_a_similar_run_that_lies_unfinished_is_named_with_the_way_back_to_it(
         pass
     (line,) = capsys.readouterr().err.splitlines()
     assert first.folder.name in line
-    assert "lies unfinished before its first checkpoint" in line
+    assert "is unfinished before its first checkpoint" in line
     assert "training.seed 1 instead of 0" in line
     assert line.endswith("--set training.metric=ap50 --set training.seed=1")
 

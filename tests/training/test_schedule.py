@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cytoray_training.schedule import FLOOR, learning_rate_at, progress_of
+from cytoray_training.engines.schedule import FLOOR, learning_rate_at, progress_of
 
 shares = st.floats(0, 0.9)
 progresses = st.floats(0, 1)

@@ -23,16 +23,16 @@ from cytoray_analysis.errors import DatasetError, PlatformError
 from cytoray_analysis.examples import EXAMPLES
 from cytoray_analysis.images import IntensityScaling
 from cytoray_services.datasets import Dataset, task_arguments
-from cytoray_services.datasets.synthetic_classification import make_classification
-from cytoray_services.datasets.synthetic_tracking import make_tracking
-from cytoray_training.batches import Pass, Sampler, shares
-from cytoray_training.cache import Cache, Window, open_cache
-from cytoray_training.loop import train
-from cytoray_training.plan import Plan
-from cytoray_training.reporter import FolderReporter
-from cytoray_training.shard_stream import Deal, ShardStream
-from cytoray_training.shards import ShardIndex, Split, make_shards
-from cytoray_training.source import open_source
+from cytoray_services.datasets.synthetic.classification import make_classification
+from cytoray_services.datasets.synthetic.tracking import make_tracking
+from cytoray_training.data.batches import Pass, Sampler, shares
+from cytoray_training.data.cache import Cache, Window, open_cache
+from cytoray_training.data.shard_stream import ShardSchedule, ShardStream
+from cytoray_training.data.shards import OpenShard, ShardIndex, ShardSource, make_shards
+from cytoray_training.data.source import open_source
+from cytoray_training.plan.plan import Plan
+from cytoray_training.run.loop import train
+from cytoray_training.run.reporter import FolderReporter
 
 MakePlan = Callable[..., Plan]
 SEGMENTATION = TaskChoice(name="segmentation")
@@ -40,8 +40,8 @@ SEGMENTATION = TaskChoice(name="segmentation")
 SHARD_BYTES = 120_000
 
 
-def split_of(folder: Path, dataset: Dataset, **changes: Any) -> Split:
-    return replace(Split(folder / "shards", folder / "scratch", dataset, ModelInput(), SEGMENTATION), **changes)
+def split_of(folder: Path, dataset: Dataset, **changes: Any) -> ShardSource:
+    return replace(ShardSource(folder / "shards", folder / "scratch", dataset, ModelInput(), SEGMENTATION), **changes)
 
 
 @pytest.fixture
@@ -59,10 +59,10 @@ def opened(index: ShardIndex) -> Iterator[tuple[str, Any, Any, Any, Any]]:
             yield entry.file, pixels.pixels, shard.truth(at), pixels.read(whole), shard.places(at)
 
 
-def deal_of(index: ShardIndex, balance: float = 0.0, **changes: int) -> Deal:
+def deal_of(index: ShardIndex, balance: float = 0.0, **changes: int) -> ShardSchedule:
     settings: dict[str, Any] = {"examples": index.examples, "world": 1, "held": 1, "seed": 0}
     settings |= {"weights": index.weights(balance), "bytes": tuple(shard.bytes for shard in index.shards)}
-    return Deal(**settings | {"steps_per_epoch": 6, "batch": 8} | changes)
+    return ShardSchedule(**settings | {"steps_per_epoch": 6, "batch": 8} | changes)
 
 
 def sampler(source: Any, **changes: Any) -> Sampler:
@@ -77,6 +77,10 @@ def sampler(source: Any, **changes: Any) -> Sampler:
         "encode": lambda labels: labels.float().unsqueeze(1),
     }
     return Sampler(**settings | changes)
+
+
+def passes(sampler: Sampler, step: int) -> list[Pass]:
+    return sampler.cut(sampler.drawn(step))
 
 
 def same(one: list[Pass], other: list[Pass]) -> bool:
@@ -126,20 +130,20 @@ def test_workers_decode_together_and_nothing_twice(
     tmp_path: Path, cells: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: Counter[str] = Counter()
-    examples = Split.examples
+    examples = ShardSource.examples
 
-    def counted(split: Split, items: Any) -> Any:
+    def counted(source: ShardSource, items: Any) -> Any:
         read[items[0].image.name] += 1
-        return examples(split, items)
+        return examples(source, items)
 
-    split = split_of(tmp_path, cells)
-    make_shards(replace(split, folder=tmp_path / "sample"), 10**9)
-    monkeypatch.setattr(Split, "examples", counted)
+    source = split_of(tmp_path, cells)
+    make_shards(replace(source, folder=tmp_path / "sample"), 10**9)
+    monkeypatch.setattr(ShardSource, "examples", counted)
     barrier = threading.Barrier(3)
 
     def work(worker: int) -> ShardIndex:
         barrier.wait()
-        return make_shards(split, SHARD_BYTES, worker=worker, workers=3)
+        return make_shards(source, SHARD_BYTES, worker=worker, workers=3)
 
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(work, range(3)))
@@ -149,24 +153,24 @@ def test_workers_decode_together_and_nothing_twice(
 
 
 def test_who_died_halfway_is_gone_on_from(tmp_path: Path, cells: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    split = split_of(tmp_path, cells)
-    whole = make_shards(replace(split, folder=tmp_path / "whole"), SHARD_BYTES)
-    examples, left = Split.examples, [9]
+    source = split_of(tmp_path, cells)
+    whole = make_shards(replace(source, folder=tmp_path / "whole"), SHARD_BYTES)
+    examples, left = ShardSource.examples, [9]
 
-    def dying(split: Split, items: Any) -> Any:
+    def dying(source: ShardSource, items: Any) -> Any:
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
-        return examples(split, items)
+        return examples(source, items)
 
-    monkeypatch.setattr(Split, "examples", dying)
+    monkeypatch.setattr(ShardSource, "examples", dying)
     with pytest.raises(KeyboardInterrupt):
-        make_shards(split, SHARD_BYTES)
-    finished = {path.name: path.stat().st_mtime_ns for path in split.folder.glob("*.bin")}
+        make_shards(source, SHARD_BYTES)
+    finished = {path.name: path.stat().st_mtime_ns for path in source.folder.glob("*.bin")}
     assert 0 < len(finished) < len(whole.shards)
     left[0] = 100
-    index = make_shards(split, SHARD_BYTES)
-    assert {name: (split.folder / name).stat().st_mtime_ns for name in finished} == finished
+    index = make_shards(source, SHARD_BYTES)
+    assert {name: (source.folder / name).stat().st_mtime_ns for name in finished} == finished
     assert replace(index, folder=whole.folder) == whole
 
 
@@ -175,9 +179,9 @@ def test_a_data_set_without_training_images_is_refused(tmp_path: Path, cells: Da
         make_shards(split_of(tmp_path, cells.split("val")), SHARD_BYTES)
 
 
-def deal_by(shards: list[tuple[int, float]], **others: int) -> Deal:
+def deal_by(shards: list[tuple[int, float]], **others: int) -> ShardSchedule:
     """Deal shards of so many bytes, whose examples are drawn so many times as often as those of others."""
-    return Deal(tuple(size * often for size, often in shards), tuple(size for size, _ in shards), **others)
+    return ShardSchedule(tuple(size * often for size, often in shards), tuple(size for size, _ in shards), **others)
 
 
 DEALS = some.builds(
@@ -194,27 +198,27 @@ DEALS = some.builds(
 
 @given(DEALS, some.integers(0, 3))
 def test_in_a_round_every_shard_is_drawn_as_often_as_it_should_and_nobody_holds_too_many(
-    deal: Deal, number: int
+    schedule: ShardSchedule, number: int
 ) -> None:
-    turns = range(number * deal.turns, (number + 1) * deal.turns)
-    steps = range(number * deal.steps, (number + 1) * deal.steps)
-    lasts = Counter(deal.turn(step) for step in steps)
+    turns = range(number * schedule.turns, (number + 1) * schedule.turns)
+    steps = range(number * schedule.steps, (number + 1) * schedule.steps)
+    lasts = Counter(schedule.turn(step) for step in steps)
     assert set(lasts) == set(turns)
-    assert deal.steps % deal.steps_per_epoch == 0
-    weights, drawn = np.array(deal.weights), np.zeros(len(deal.weights))
+    assert schedule.steps % schedule.steps_per_epoch == 0
+    weights, drawn = np.array(schedule.weights), np.zeros(len(schedule.weights))
     for turn in turns:
-        for rank in range(deal.world):
-            pieces = deal.pieces(turn, rank)
+        for rank in range(schedule.world):
+            pieces = schedule.pieces(turn, rank)
             inside = np.array([weights[shard] * part for shard, part in pieces])
             drawn[[shard for shard, _ in pieces]] += inside / inside.sum() * lasts[turn]
-            assert sum(deal.bytes[shard] for shard, _ in pieces) <= (deal.held + 2) * max(deal.bytes)
+            assert sum(schedule.bytes[shard] for shard, _ in pieces) <= (schedule.held + 2) * max(schedule.bytes)
     np.testing.assert_allclose(drawn / drawn.sum(), weights / weights.sum(), rtol=1e-3)
 
 
 def test_where_shards_are_alike_and_divide_evenly_none_is_cut() -> None:
-    deal = Deal((10.0,) * 12, (100,) * 12, 1000, world=2, held=3, seed=0, steps_per_epoch=10, batch=4)
-    assert deal.turns == 2
-    dealt = [piece for turn in range(2) for rank in range(2) for piece in deal.pieces(turn, rank)]
+    schedule = ShardSchedule((10.0,) * 12, (100,) * 12, 1000, world=2, held=3, seed=0, steps_per_epoch=10, batch=4)
+    assert schedule.turns == 2
+    dealt = [piece for turn in range(2) for rank in range(2) for piece in schedule.pieces(turn, rank)]
     assert Counter(shard for shard, _ in dealt) == Counter(range(12))
 
 
@@ -234,30 +238,30 @@ def test_uneven_shares_are_the_crops_that_one_worker_would_take(tmp_path: Path, 
     still = Augmentation(
         flips=False, rotation=0, zoom=(1, 1), elastic=0, gain=0, offset=0, gamma=(1, 1), colour=0, noise=0, blur=0
     )
-    alone = sampler(cache, augmentation=still).passes(3)[0][0]
-    parts = [sampler(cache, augmentation=still, rank=rank, world=3).passes(3)[0][0] for rank in range(3)]
+    alone = passes(sampler(cache, augmentation=still), 3)[0][0]
+    parts = [passes(sampler(cache, augmentation=still, rank=rank, world=3), 3)[0][0] for rank in range(3)]
     assert [len(part) for part in parts] == [3, 3, 2]
     assert torch.equal(torch.cat(parts), alone)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_a_training_that_goes_on_draws_what_it_would_have_drawn(world: int, tmp_path: Path, index: ShardIndex) -> None:
-    deal = deal_of(index, world=world)
+    schedule = deal_of(index, world=world)
     for rank in range(world):
-        whole = sampler(ShardStream(index, deal, rank, tmp_path / "one"), rank=rank, world=world)
-        passes = [whole.passes(step) for step in range(2 * deal.steps)]
-        for step in (1, deal.steps - 1, deal.steps + 2):
-            resumed = sampler(ShardStream(index, deal, rank, tmp_path / "other"), rank=rank, world=world)
-            assert same(resumed.passes(step), passes[step])
+        whole = sampler(ShardStream(index, schedule, rank, tmp_path / "one"), rank=rank, world=world)
+        drawn = [passes(whole, step) for step in range(2 * schedule.steps)]
+        for step in (1, schedule.steps - 1, schedule.steps + 2):
+            resumed = sampler(ShardStream(index, schedule, rank, tmp_path / "other"), rank=rank, world=world)
+            assert same(passes(resumed, step), drawn[step])
 
 
 def test_crops_come_from_the_shards_that_are_held_and_in_a_round_from_all(tmp_path: Path, index: ShardIndex) -> None:
-    deal = deal_of(index, world=2)
+    schedule = deal_of(index, world=2)
     drawn: Counter[str] = Counter()
     for rank in range(2):
-        stream = ShardStream(index, deal, rank, tmp_path)
+        stream = ShardStream(index, schedule, rank, tmp_path)
         crops = sampler(stream, rank=rank, world=2)
-        for step in range(deal.steps):
+        for step in range(schedule.steps):
             window: Window = stream.window(step)
             names = {entry.file for entry in window.entries}
             assert len(names) < index.examples
@@ -265,9 +269,11 @@ def test_crops_come_from_the_shards_that_are_held_and_in_a_round_from_all(tmp_pa
     assert set(drawn) == {file for file, *_ in opened(index)}
 
 
-def test_a_nodes_disk_holds_this_turn_and_the_next(tmp_path: Path, cells: Dataset) -> None:
+def test_a_nodes_disk_holds_this_turn_and_the_next(
+    tmp_path: Path, cells: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index = make_shards(split_of(tmp_path, cells), 1000)  # one image each
-    disk = tmp_path / "disk"
+    disk, sizes = tmp_path / "disk", [shard.bytes for shard in index.shards]
 
     def on_disk() -> int:
         """Add up what is mapped of files of that folder, which have no names."""
@@ -277,40 +283,46 @@ def test_a_nodes_disk_holds_this_turn_and_the_next(tmp_path: Path, cells: Datase
 
     page = os.sysconf("SC_PAGE_SIZE")
     stream = ShardStream(index, deal_of(index), 0, disk)
+    fetch, copied = stream._fetch, 0
+
+    def counted(number: int) -> OpenShard:
+        nonlocal copied
+        copied += sizes[number]
+        return fetch(number)
+
+    monkeypatch.setattr(stream, "_fetch", counted)
     most = 0
-    for step in range(stream.deal.steps):
+    for step in range(stream.schedule.steps):
         stream.window(step)
         wait(stream._turns.values())
         most = max(most, on_disk())
-    assert 0 < most <= stream.most_held + 3 * page
-    assert stream.most_held <= 3 * max(shard.bytes for shard in index.shards) < index.bytes / 2
-    assert stream.copied <= index.bytes + max(shard.bytes for shard in index.shards)  # the next round's first
+    assert 0 < most <= 3 * (max(sizes) + page)
+    assert 3 * max(sizes) < sum(sizes) / 2
+    assert copied <= sum(sizes) + max(sizes)  # the next round's first
     assert list(disk.iterdir()) == []
-    stream.close()
-    assert on_disk() == 0
 
 
 def test_classes_are_balanced_over_all_workers_and_turns(tmp_path: Path) -> None:
     cells = make_classification(tmp_path / "cells", images=8, size=128)
     task = TaskChoice(name="classification", arguments=task_arguments(cells))
-    split = split_of(tmp_path, cells, task=task, model_input=ModelInput(window=(32, 32)))
-    index = make_shards(split, 40_000)
-    deal = deal_of(index, balance=1.0, world=2)
+    source = split_of(tmp_path, cells, task=task, model_input=ModelInput(window=(32, 32)))
+    index = make_shards(source, 40_000)
+    schedule = deal_of(index, balance=1.0, world=2)
     probability = dict.fromkeys(index.class_counts, 0.0)
     for rank in range(2):
-        stream = ShardStream(index, deal, rank, tmp_path)
+        stream = ShardStream(index, schedule, rank, tmp_path)
         crops = sampler(stream, examples=EXAMPLES["cell"], crop=(32, 32), balance=1.0, rank=rank, world=2)
-        for step in range(deal.steps):
+        for step in range(schedule.steps):
             window = stream.window(step)
             for example, place, chance in zip(*crops._places(window), strict=True):
-                probability[int(window.truth(example)[place, 0])] += chance / (2 * deal.steps)
+                probability[int(window.truth(example)[place, 0])] += chance / (2 * schedule.steps)
     assert len(probability) > 2
     np.testing.assert_allclose(list(probability.values()), 1 / len(probability), rtol=1e-3)
 
 
 def test_a_disk_that_takes_nothing_is_told(tmp_path: Path, index: ShardIndex) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(PlatformError, match="cannot be brought") as raised:
+    with pytest.raises(PlatformError, match="cannot be copied") as raised:
         ShardStream(index, deal_of(index), 0, tmp_path / "file").window(0)
     assert "data.shards.held" in (raised.value.hint or "")
 
@@ -334,7 +346,7 @@ def test_a_training_on_shards_ends_with_the_same_weights_when_it_is_interrupted(
     plan = with_shards(make_plan(epochs=4), use="always", megabytes=0.12, held=1)
     device = torch.device("cpu")
     whole = FolderReporter(tmp_path / "whole")
-    journal = train(plan, whole, device=device)
+    progress = train(plan, whole, device=device)
 
     class Interrupted(FolderReporter):
         def report(self, metrics: Any, checkpoint: Any) -> None:
@@ -345,7 +357,7 @@ def test_a_training_on_shards_ends_with_the_same_weights_when_it_is_interrupted(
     with pytest.raises(KeyboardInterrupt):
         train(plan, Interrupted(tmp_path / "parts"), device=device)
     again = FolderReporter(tmp_path / "parts")
-    assert train(plan, again, device=device).best == journal.best
+    assert train(plan, again, device=device).best == progress.best
     one, other = whole.latest(), again.latest()
     assert one is not None
     assert one.best

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from cytoray_analysis.bundle import Bundle, BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
-from cytoray_analysis.errors import BundleError, ModelNotFoundError
+from cytoray_analysis.errors import BundleError, ForbiddenError, MissingFileError, ModelNotFoundError
 from cytoray_analysis.networks import build_network
+from cytoray_services.datasets.remote import data_uris
 from cytoray_services.registry import Registry
 from cytoray_services.settings import Settings, load_settings
-from cytoray_training.engine import build_engine
+from cytoray_training.engines.build import build_engine
+from cytoray_training.plan.transfer import find_start, take_over
 from cytoray_training.recipe import Start, Training
-from cytoray_training.transfer import find_start, take_over
 
 UNET = {"dimensions": 2, "inputs": 1, "outputs": 3, "widths": [8, 16]}
 ENCODER = {"dimensions": 2, "inputs": 1, "outputs": 4, "widths": [8, 16]}
@@ -57,6 +58,37 @@ def test_a_registered_model_gives_its_trunk(segmenter: Bundle, settings: Setting
 def test_a_model_that_is_not_registered_is_refused(settings: Settings) -> None:
     with pytest.raises(ModelNotFoundError):
         find_start(start(**{"from": "registry:nuclei"}), "unet_encoder", settings)
+
+
+def test_a_folder_outside_of_what_may_be_read_gives_no_weights(
+    segmenter: Bundle, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    own.mkdir()
+    segmenter.folder.rename(other)
+    (own / "linked").symlink_to(other)
+    (own / "half").mkdir()
+    (own / "half/bundle.yaml").symlink_to(other / "bundle.yaml")
+    monkeypatch.chdir(tmp_path)  # a folder may have the name of a model of a hub
+    for source in (str(other), f"{own}/../other", f"{own}/linked", f"{own}/half", f"/proc/self/root{other}", "other"):
+        with pytest.raises(ForbiddenError, match="outside"):
+            find_start(start(**{"from": source}), "unet_encoder", settings, within=(own,))
+    found = find_start(start(**{"from": str(other)}), "unet_encoder", settings, within=(own, other))
+    assert segmenter.digest in found.identity
+
+
+def test_a_start_on_a_claim_is_looked_for_where_the_claim_is_mounted(
+    segmenter: Bundle, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_uris, "CLAIMS", tmp_path)
+    (tmp_path / "models").mkdir()
+    segmenter.folder.rename(tmp_path / "models/nuclei")
+    found = find_start(
+        start(**{"from": "pvc://models/nuclei"}), "unet_encoder", settings, within=("pvc://models/nuclei",)
+    )
+    assert found.source == str(tmp_path / "models/nuclei")
+    with pytest.raises(MissingFileError, match="not mounted"):
+        find_start(start(**{"from": "pvc://other/nuclei"}), "unet_encoder", settings)
 
 
 def test_a_network_without_a_trunk_is_refused(segmenter: Bundle, settings: Settings) -> None:

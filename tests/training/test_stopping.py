@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from cytoray_services.stopping import StoppedError
-from cytoray_training import stopping
-from cytoray_training.stopping import STOP, StopFile, saved_when_stopped
+from cytoray_training.run import stopping
+from cytoray_training.run.stopping import STOP, StopFile, saved_when_stopped
 
 
 def ask(number: int = signal.SIGTERM) -> None:

@@ -20,6 +20,7 @@ from cytoray_services.datasets import Dataset
 from cytoray_services.registry import KEPT, Registry
 from cytoray_services.settings import load_settings
 from cytoray_training import train as training
+from cytoray_training.plan.planning import make_plan
 from cytoray_training.recipe import Recipe, parse_recipe
 
 
@@ -106,14 +107,14 @@ def test_a_recipe_that_cannot_work_is_refused_before_anything_starts(
     tmp_path: Path, cells: Dataset, changes: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(RecipeError) as caught:
-        training.make_plan(recipe_for(cells, **changes), load_settings({"CYTORAY_HOME": str(tmp_path)}))
+        make_plan(recipe_for(cells, **changes), load_settings({"CYTORAY_HOME": str(tmp_path)}))
     assert caught.value.field == field
 
 
 def test_a_network_that_cannot_be_built_is_refused(tmp_path: Path, cells: Dataset) -> None:
     model = {"name": "tiny", "network": {"name": "transformer"}}
     with pytest.raises(BundleError, match="transformer"):
-        training.make_plan(recipe_for(cells, model=model), load_settings({"CYTORAY_HOME": str(tmp_path)}))
+        make_plan(recipe_for(cells, model=model), load_settings({"CYTORAY_HOME": str(tmp_path)}))
 
 
 def test_data_that_would_ruin_the_training_are_refused_with_file_and_remedy(tmp_path: Path, cells: Dataset) -> None:
@@ -122,7 +123,7 @@ def test_data_that_would_ruin_the_training_are_refused_with_file_and_remedy(tmp_
     (victim := next((root / "images").iterdir())).write_bytes(b"no image")
     recipe = recipe_for(cells, data={"root": str(root), "channels": "grey"})
     with pytest.raises(DatasetError) as caught:
-        training.make_plan(recipe, load_settings({"CYTORAY_HOME": str(tmp_path)}))
+        make_plan(recipe, load_settings({"CYTORAY_HOME": str(tmp_path)}))
     assert victim.name in caught.value.message
     assert caught.value.hint
 
@@ -142,10 +143,10 @@ def test_the_command_refuses_with_one_json_object_and_status_two(
 
 
 def test_the_test_input_of_a_bundle_is_a_crop(tmp_path: Path, cells: Dataset) -> None:
-    from cytoray_training.batches import test_input as input_for_test
-    from cytoray_training.cache import open_cache
+    from cytoray_training.data.batches import test_input as input_for_test
+    from cytoray_training.data.cache import open_cache
 
-    plan = training.make_plan(recipe_for(cells), load_settings({"CYTORAY_HOME": str(tmp_path)}))
+    plan = make_plan(recipe_for(cells), load_settings({"CYTORAY_HOME": str(tmp_path)}))
     cache = open_cache(tmp_path, plan.dataset, plan.dataset_hash, plan.model_input, plan.chosen_task)
     crop = input_for_test(plan, cache)
     assert crop.shape == (1, 64, 64)

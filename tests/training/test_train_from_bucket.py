@@ -17,10 +17,10 @@ from cytoray_services.commands.root import main
 from cytoray_services.datasets import Dataset, hash_dataset
 from cytoray_services.registry import Registry
 from cytoray_services.settings import load_settings
-from cytoray_training.loop import train
+from cytoray_training.plan.planning import make_plan
 from cytoray_training.recipe import parse_recipe
-from cytoray_training.reporter import FolderReporter
-from cytoray_training.train import make_plan
+from cytoray_training.run.loop import train
+from cytoray_training.run.reporter import FolderReporter
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def uri(cells: Dataset, away_from_ray_cluster: None) -> Iterator[str]:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, cytoray_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, registry_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CYTORAY_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -48,15 +48,16 @@ def kept_images(cache: Path) -> set[str]:
     return {path.name for path in (cache / "files").rglob("*.tif") if path.parent.name == "images"}
 
 
+@pytest.mark.slow
 def test_data_in_a_bucket_train_what_data_in_a_folder_train(
     tmp_path: Path, cells: Dataset, uri: str, cache: Path
 ) -> None:
-    journals = []
+    stands = []
     for name, root in (("folder", str(cells.root)), ("bucket", uri)):
         plan = make_plan(parse_recipe(recipe({"root": root})), load_settings())
         reporter = FolderReporter(tmp_path / name)
-        journals.append((plan.identity, train(plan, reporter, device=torch.device("cpu")).best))
-    assert journals[0] == journals[1]
+        stands.append((plan.identity, train(plan, reporter, device=torch.device("cpu")).best))
+    assert stands[0] == stands[1]
     # Of the images themselves only those for validation stay on the node.
     assert kept_images(cache) == {item.image.name for item in cells.split("val").items}
 

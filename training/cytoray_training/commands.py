@@ -13,8 +13,8 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, such as training.epochs=10."),
 ]
-Cluster = Annotated[str, typer.Option(metavar="local|ADDRESS", help="The Ray cluster to train on.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew, even if this was interrupted.")]
+Cluster = Annotated[str, typer.Option(metavar="local|ADDRESS", help="The Ray cluster that runs the training.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start from the beginning, even if an interrupted run exists.")]
 
 
 def train(
@@ -24,7 +24,10 @@ def train(
     fresh: Fresh = False,
     json: JsonOption = False,
 ) -> None:
-    """Train a model and register it as candidate. An interrupted training goes on when called again."""
+    """Train a model and register it as candidate. Run it again after an interruption, and it continues.
+
+    Example: cytoray train recipe.yaml --set data.root=cells --set training.epochs=10
+    """
     from cytoray_services.settings import load_settings
     from cytoray_services.statistics.intervals import Interval, shown
     from cytoray_training.recipe import load_recipe
@@ -42,17 +45,20 @@ def train(
     standing = f"version {outcome['version']} (candidate)" if outcome["version"] else "not registered yet"
     typer.echo(f"{outcome['model']} {standing}, {outcome['seconds']:.0f} s\n{scores}")
     typer.echo(f"  {outcome['metrics_are']}")
-    typer.echo(f"bundle: {outcome['bundle']}\nrun: {outcome['run_id'] or 'kept beside the bundle'}")
+    typer.echo(f"bundle: {outcome['bundle']}\nrun: {outcome['run_id'] or 'stored next to the bundle'}")
 
 
 def tune(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, with a section tune.")],
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file with a section tune.")],
     overrides: Overrides = None,
     on: Cluster = "local",
     fresh: Fresh = False,
     json: JsonOption = False,
 ) -> None:
-    """Search for a better recipe and register its model as candidate. An interrupted search goes on."""
+    """Search for better settings and register the best model as candidate. Run it again, and it continues.
+
+    Example: cytoray tune recipe.yaml --set tune.trials=12
+    """
     from cytoray_services.settings import load_settings
     from cytoray_services.statistics.intervals import Interval, shown
     from cytoray_training.recipe import load_recipe
@@ -75,19 +81,26 @@ def tune(
         typer.echo(f"{tested}\n  of the split test, which chose nothing")
     typer.echo(outcome["comparison"]["says"])
     typer.echo(f"best of {len(trials)} trials, {stopped} stopped early: {best['name']}")
-    typer.echo("\n".join(f"  {path}: {value}" for path, value in best["values"].items()) or "  the recipe as it is")
+    typer.echo("\n".join(f"  {path}: {value}" for path, value in best["values"].items()) or "  the unchanged recipe")
     typer.echo(f"report: {outcome['report']}\nbundle: {outcome['bundle']}\nrun: {outcome['run_id']}")
 
 
 def learning_curve(
-    recipe: Annotated[Path, typer.Argument(help="The recipe.")],
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
     overrides: Overrides = None,
-    shares: Annotated[str, typer.Option(help="Shares of the labels to train at.")] = "0.05,0.1,0.25,0.5,1",
+    shares: Annotated[
+        str, typer.Option(metavar="SHARES", help="Shares of the labels to train with, separated by commas.")
+    ] = "0.05,0.1,0.25,0.5,1",
     on: Cluster = "local",
     fresh: Fresh = False,
     json: JsonOption = False,
 ) -> None:
-    """Train at growing shares of the labels, and tell whether more labels would help. Goes on when interrupted."""
+    """Train with growing shares of the labels, and report whether more labels would help.
+
+    Run it again after an interruption, and it continues.
+
+    Example: cytoray learning-curve recipe.yaml
+    """
     from cytoray_analysis.errors import RequestError
     from cytoray_services.settings import load_settings
     from cytoray_training.recipe import load_recipe
@@ -96,7 +109,7 @@ def learning_curve(
     try:
         chosen = [float(word) for word in shares.split(",")]
     except ValueError as error:
-        raise RequestError(f"expected numbers with commas between them, got {shares!r}", field="--shares") from error
+        raise RequestError(f"expected numbers separated by commas, got {shares!r}", field="--shares") from error
     outcome = run_curve(load_recipe(recipe, overrides or ()), load_settings(), shares=chosen, on=on, fresh=fresh)
     if json:
         print_json(outcome)

@@ -1,6 +1,6 @@
 """Train without Ray: ``torchrun --nproc-per-node 2 -m cytoray_training.standalone RECIPE [--set FIELD=VALUE]…``.
 
-For debugging, and for clusters that start processes themselves. Checkpoints lie in
+For debugging, and for clusters that start processes themselves. Checkpoints are in
 ``home/runs/<model>-<identity>-standalone``; nothing is registered.
 """
 
@@ -16,14 +16,14 @@ from torch import distributed
 
 from cytoray_analysis.errors import CytorayError
 from cytoray_services.settings import load_settings
-from cytoray_training.loop import train
+from cytoray_training.plan.planning import make_plan
 from cytoray_training.recipe import load_recipe
-from cytoray_training.reporter import FolderReporter
-from cytoray_training.train import make_plan
+from cytoray_training.run.loop import train
+from cytoray_training.run.reporter import FolderReporter
 
 
 def main() -> int:
-    """Train in this process, one of those that torchrun started; print the best scores as JSON from the first."""
+    """Train in this process, started by torchrun; rank 0 prints the best scores as JSON."""
     parser = argparse.ArgumentParser(description="Train without Ray, under torchrun.")
     parser.add_argument("recipe")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides")
@@ -39,12 +39,12 @@ def main() -> int:
         if workers > 1:
             distributed.init_process_group("nccl" if cuda else "gloo")
         folder = plan.home / "runs" / f"{recipe.model.name}-{plan.identity[:12]}-standalone"
-        journal = train(plan, FolderReporter(folder), device=device)
+        progress = train(plan, FolderReporter(folder), device=device)
     except CytorayError as error:
         print(f"error: {error.message}" + (f"\n hint: {error.hint}" if error.hint else ""), file=sys.stderr)
         return error.exit_status
     if int(os.environ.get("RANK", "0")) == 0:
-        print(json.dumps({"folder": str(folder), "best": journal.best}))
+        print(json.dumps({"folder": str(folder), "best": progress.best}))
     if distributed.is_initialized():
         distributed.destroy_process_group()
     return 0

@@ -1,4 +1,4 @@
-"""What training draws its batches from: arrays cut from labelled images, and how each kind is drawn and varied."""
+"""Training examples: arrays from labelled images, and how each kind is sampled and augmented."""
 
 from __future__ import annotations
 

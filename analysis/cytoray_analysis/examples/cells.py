@@ -1,4 +1,4 @@
-"""Windows around cells, each with a class."""
+"""Windows around cells, each with its truth."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ JITTER = 0.06
 
 
 class CellExamples:
-    """Whole images are kept with the boxes of their cells; windows are drawn around those."""
+    """Caches whole images with the boxes of their cells, and samples windows around them."""
 
     leading_axis = "C"
     windowed = True
 
     def dimensions(self, spatial: int) -> int:
-        """Say that a crop has the axes of the image."""
+        """Return the number of axes of the image."""
         return spatial
 
     def inputs(self, model_input: ModelInput) -> int:
@@ -35,16 +35,16 @@ class CellExamples:
         return model_input.inputs
 
     def cut(
-        self, image: Image, truth: NDArray[np.int64], objects: Cells | None, model_input: ModelInput
+        self, image: Image, truth: NDArray[Any], objects: Cells | None, model_input: ModelInput
     ) -> Iterator[Example]:
-        """Yield the image as the model sees it, with class and box of each cell.
+        """Yield the image as the model input, with truth and box of each cell.
 
         Parameters
         ----------
         truth
-            (n,) class of each cell.
+            (n,) truth of each cell, such as its class.
         objects
-            Its n cells; None for an image that shows one, which is resampled to the window.
+            Its n cells; None for an image of one cell, which is resampled to the window.
         """
         if objects is None:
             pixels = unscaled(image, model_input, shape=model_input.window)
@@ -56,8 +56,9 @@ class CellExamples:
         yield Example(pixels, np.column_stack((truth, boxes)).astype(np.float32))
 
     def places(self, truth: NDArray[Any]) -> Places:
-        """Offer every cell alike."""
-        return Places(np.ones(len(truth)), truth[:, 0].astype(np.int64))
+        """Weight every cell equally; whole numbers are classes."""
+        classes = truth[:, 0].astype(np.int64)
+        return Places(np.ones(len(truth)), classes if np.array_equal(classes, truth[:, 0]) else None)
 
     def window(
         self,
@@ -68,11 +69,11 @@ class CellExamples:
         crop: tuple[int, ...],
         augmentation: Augmentation,
     ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """Read the surroundings of a cell, a little off its centre; beyond the image its border goes on."""
+        """Read the surroundings of a cell, slightly off its centre; outside the image, its border is repeated."""
         box = truth[place, 1:].reshape(2, -1)
         centre = box.mean(axis=0) + (chance - 0.5) * 2 * JITTER * np.array(crop)
         window = read_window(pixels, window_around(centre.tolist(), augmentation.window(crop)))
-        return window, np.array(truth[place, 0], np.int64)
+        return window, np.array(truth[place, 0])
 
     def vary(
         self,
@@ -82,5 +83,5 @@ class CellExamples:
         augmentation: Augmentation,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """Warp the windows and vary their intensities; the class stays."""
+        """Warp the windows and change their intensities; the truth does not change."""
         return augment(images, truth, crop, augmentation, generator)

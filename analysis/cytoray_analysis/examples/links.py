@@ -23,16 +23,16 @@ LOST = 0.02  # share of objects
 
 
 class LinkExamples:
-    """One table per pair of frames; stretches of candidates are drawn from it.
+    """One table per pair of frames; sequences of candidates are sampled from it.
 
-    A network judges each candidate by itself, so that it does not matter which ones stand in a stretch together.
+    A network scores each candidate separately, so the composition of a sequence does not matter.
     """
 
     leading_axis = "T"
     windowed = False
 
     def dimensions(self, spatial: int) -> int:
-        """Say that a stretch of candidates has one axis."""
+        """Return one axis for a sequence of candidates."""
         return 1
 
     def inputs(self, model_input: ModelInput) -> int:
@@ -40,10 +40,10 @@ class LinkExamples:
         return FEATURES
 
     def cut(self, image: Image, truth: Lineage, objects: Any, model_input: ModelInput) -> Iterator[Example]:
-        """Yield the features of the candidate links of each pair of frames (F, N), and what is true of them (M, N).
+        """Yield the features of the candidate links of each pair of frames (F, N), and their truth (M, N).
 
-        Where outlines of every frame are known beside the given masks, their candidates are yielded, too, some objects
-        left out by chance: so that a linker learns from small markers and whole cells, and what a lost object is.
+        If outlines of every frame are known in addition to the given masks, their candidates are also yielded, with
+        some objects removed at random: so a linker learns from small markers and whole cells, and about lost objects.
         """
         given = [(objects, 0.0)]
         if len(truth.outlines) == truth.frames:
@@ -54,7 +54,7 @@ class LinkExamples:
                 yield Example(features.astype(np.float32), links.astype(np.int32), scaled=True)
 
     def places(self, truth: NDArray[Any]) -> Places:
-        """Offer one place, drawn in proportion to the candidates; a stretch shows as many of each table."""
+        """Offer one place, with a weight in proportion to the candidates; each sequence has the same length."""
         return Places(np.array([float(truth.shape[-1])]))
 
     def window(
@@ -66,10 +66,10 @@ class LinkExamples:
         crop: tuple[int, ...],
         augmentation: Augmentation,
     ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """Read a stretch of candidates; after the last of the table comes the first, also in a table that is shorter.
+        """Read a sequence of candidates; after the last one of the table follows the first, also in shorter tables.
 
-        So every candidate is in a stretch with the same probability, wherever it stands and however long its table is.
-        The truth of an empty table is unknown (−1).
+        So every candidate is sampled with the same probability, whatever its position and the length of its table. The
+        truth of an empty table is unknown (−1).
         """
         (length,) = crop
         count = pixels.shape[0]
@@ -94,5 +94,5 @@ class LinkExamples:
         augmentation: Augmentation,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """Leave the features as they are: they do not depend on how the movie is turned or scaled."""
+        """Return the features unchanged: they do not depend on rotation or scale of the movie."""
         return images, truth

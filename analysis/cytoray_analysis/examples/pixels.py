@@ -23,13 +23,13 @@ OVERHANG = 0.125
 
 
 class PixelExamples:
-    """Whole images are kept; crops are drawn from anywhere in them."""
+    """Caches whole images, and samples crops anywhere in them."""
 
     leading_axis = "C"
     windowed = False
 
     def dimensions(self, spatial: int) -> int:
-        """Say that a crop has the axes of the image."""
+        """Return the number of axes of the image."""
         return spatial
 
     def inputs(self, model_input: ModelInput) -> int:
@@ -37,7 +37,7 @@ class PixelExamples:
         return model_input.inputs
 
     def cut(self, image: Image, truth: NDArray[Any], objects: Any, model_input: ModelInput) -> Iterator[Example]:
-        """Yield the image as the model sees it, with labels (spatial…) or target (K, spatial…) in the same pixels."""
+        """Yield the image as the model input, with labels (spatial…) or target (K, spatial…) in the same pixels."""
         pixels = unscaled(image, model_input)
         shape = pixels.shape[1:]
         if truth.dtype.kind == "f":
@@ -49,8 +49,8 @@ class PixelExamples:
     def places(self, truth: NDArray[Any]) -> Places:
         """Offer one place.
 
-        It is drawn with a probability that grows with the square root of the objects: many small images do not drown a
-        few large ones, nor the other way round, and empty images are still seen.
+        Its weight grows with the square root of the number of objects: neither many small images nor a few large ones
+        dominate, and empty images are still sampled.
         """
         objects = 0 if truth.dtype.kind == "f" else len(np.unique(truth[truth > 0]))
         return Places(np.array([np.sqrt(1.0 + objects)]))
@@ -64,7 +64,7 @@ class PixelExamples:
         crop: tuple[int, ...],
         augmentation: Augmentation,
     ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """Read the surroundings of a crop; beyond the image pixels are 0 and the truth is unknown (−1 or NaN)."""
+        """Read the surroundings of a crop; outside the image, pixels are 0 and the truth is unknown (−1 or NaN)."""
         sides = augmentation.window(crop)
         centre = centre_within(chance.tolist(), pixels.shape, crop, OVERHANG)
         region = window_around(centre, sides)
@@ -93,14 +93,14 @@ class PixelExamples:
         augmentation: Augmentation,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """Warp images and truth alike, then vary intensities."""
+        """Warp images and truth together, then change intensities."""
         return augment(images, truth, crop, augmentation, generator)
 
 
 def unscaled(image: Image, model_input: ModelInput, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
-    """Return an image as the model sees it, (C, spatial…), before its intensities are scaled.
+    """Return an image as the model input, (C, spatial…), before its intensities are scaled.
 
-    Scaling comes when the statistics of all training images are known.
+    Scaling follows when the statistics of all training images are known.
     """
     plain = model_input.model_copy(update={"scaling": IntensityScaling(), "statistics": None})
     source = prepare(image, plain, shape=shape)

@@ -1,4 +1,4 @@
-"""What every kind of training example offers the cache and the sampler."""
+"""The interface of training examples for the cache and the sampler."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from cytoray_analysis.images import Image
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """What is kept of one labelled item.
+    """The cached data of one labelled item.
 
     Attributes
     ----------
     pixels
-        (C, spatial…) of any real type, as the model sees it but not scaled; or features (F, N).
+        (C, spatial…) of any real type, as the model input but not scaled; or features (F, N).
     truth
-        Labels int32 (spatial…); an image float32 (K, spatial…); cells float32 (n, 1 + 2 d): class, then where the
-        box begins and ends along each axis; or links int32 (M, N).
+        Labels int32 (spatial…); an image float32 (K, spatial…); cells float32 (n, 1 + 2 d): truth, then start and stop
+        of the box along each axis; or links int32 (M, N).
     scaled
-        Whether `pixels` enter the network as they are.
+        Whether `pixels` enter the network unchanged.
     """
 
     pixels: NDArray[Any]
@@ -38,14 +38,14 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """What may be drawn from one example.
+    """The places of one example that can be sampled.
 
     Attributes
     ----------
     weights
-        (n,) how often each place is drawn, relative to all others.
+        (n,) sampling weight of each place, relative to all others.
     classes
-        (n,) the class of each, where there are classes to balance.
+        (n,) class of each, if there are classes to balance.
     """
 
     weights: NDArray[np.float64]
@@ -71,9 +71,9 @@ class Examples(Protocol):
     Attributes
     ----------
     leading_axis
-        What comes before the spatial axes in what a model takes: channels or time.
+        The axis before the spatial axes of a model's input: channels or time.
     windowed
-        Whether the network sees windows of one fixed size.
+        Whether the input of the network is a window of fixed size.
     """
 
     leading_axis: str
@@ -88,11 +88,11 @@ class Examples(Protocol):
         ...
 
     def cut(self, image: Image, truth: Any, objects: Any, model_input: ModelInput) -> Iterator[Example]:
-        """Turn a labelled item into what the cache keeps."""
+        """Turn a labelled item into cached data."""
         ...
 
     def places(self, truth: NDArray[Any]) -> Places:
-        """Say what may be drawn from an example."""
+        """Return the places of an example that can be sampled."""
         ...
 
     def window(
@@ -104,14 +104,14 @@ class Examples(Protocol):
         crop: tuple[int, ...],
         augmentation: Augmentation,
     ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """Read what is needed for one crop: larger than `crop` where it is to be turned and zoomed.
+        """Read the pixels for one crop: larger than `crop` if it will be rotated and zoomed.
 
         Parameters
         ----------
         place
-            Which of :meth:`places`.
+            Index in :meth:`places`.
         chance
-            (d,) random numbers from 0 to 1 that decide where exactly.
+            (d,) random numbers from 0 to 1 for the exact position.
         """
         ...
 
@@ -123,7 +123,7 @@ class Examples(Protocol):
         augmentation: Augmentation,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """Augment a batch of windows: (B, C, crop…) float32 and the truth as the task's ``encode`` takes it."""
+        """Augment a batch of windows: (B, C, crop…) float32 and the truth for the task's ``encode``."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Zipped OME-Zarr (RFC-9): archives of strangers, checked member by member while they are unpacked."""
+"""Zipped OME-Zarr (RFC-9): untrusted archives, checked member by member while they are unpacked."""
 
 from __future__ import annotations
 
@@ -30,10 +30,9 @@ ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 _CENTRAL = b"PK\x01\x02"
-_OF_THE_SYSTEM = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _PIECE = 2**20
 _MOST_METADATA = 2**22
-# Chunks are compressed already; what an archive unfolds to is at most the pixels of all levels, with some to spare.
+# Chunks are already compressed; an archive unpacks to at most the pixels of all levels, plus a margin.
 _UNFOLDED, _UNFOLDED_LEAST = 2, 2**26
 _BESIDE = 8  # times the images: pyramids, labels of wider types, other things that are zipped along
 # Deflate reaches 1032, of blank data.
@@ -50,14 +49,14 @@ def unpack(source: Path, folder: Path, limits: Limits, label: str) -> Path:
     folder
         An empty folder for its members.
     limits
-        ``files`` bounds the members, ``decoded_bytes`` what they unfold to, counted while they do.
+        ``files`` limits the members, ``decoded_bytes`` their unpacked size, counted during unpacking.
 
     Raises
     ------
     UnreadableImageError
-        It is damaged, encrypted, holds links or names that lead out of it, or no OME-Zarr.
+        It is damaged, encrypted, contains links or names that lead out of it, or is not an OME-Zarr.
     ImageTooLargeError
-        It holds more than is allowed, or much more than the images that it declares.
+        It contains more than is allowed, or much more than the images that it declares.
     """
     data = source.read_bytes()
     declared = sum(one.decoded_bytes for _, one in _images_in(data, limits, label) if one is not None)
@@ -74,9 +73,9 @@ def unpack(source: Path, folder: Path, limits: Limits, label: str) -> Path:
 
 
 def declared_in(data: bytes, limits: Limits, label: str) -> Declared:
-    """Return what the metadata in a zipped OME-Zarr declare; nothing else of it is unpacked.
+    """Return what the metadata in a zipped OME-Zarr declare; nothing else is unpacked.
 
-    Of an archive of several images it is the largest.
+    For an archive of several images, the largest one.
     """
     found = _images_in(data, limits, label)
     there = [declared for _, declared in found if declared is not None]
@@ -86,7 +85,7 @@ def declared_in(data: bytes, limits: Limits, label: str) -> Declared:
 
 
 def list_in(data: bytes, limits: Limits, label: str) -> tuple[SeriesInfo, ...]:
-    """List the images in a zipped OME-Zarr by its metadata; one that is not there has no pixel."""
+    """List the images in a zipped OME-Zarr by its metadata; a missing one has no pixel."""
     return tuple(
         SeriesInfo(name, "YX", (0, 0)) if declared is None else SeriesInfo(name, declared.axes, declared.shape)
         for name, declared in _images_in(data, limits, label)
@@ -94,7 +93,7 @@ def list_in(data: bytes, limits: Limits, label: str) -> tuple[SeriesInfo, ...]:
 
 
 def _images_in(data: bytes, limits: Limits, label: str) -> list[tuple[str, Declared | None]]:
-    """Return name and size of every image, None for one that is not there."""
+    """Return name and size of every image, None for a missing one."""
     with _opened(data, limits, label) as archive:
         members = _members(archive, limits, label)
         root = _image_folder(members, label)
@@ -138,7 +137,7 @@ def _images_in(data: bytes, limits: Limits, label: str) -> list[tuple[str, Decla
         if not places:
             image_of(attributes, label)
         each = [(place, attributes_of(place)) for place in places]
-        # One that is not there raises an error when it is read.
+        # A missing one raises an error when it is read.
         return [
             (place, None if own is None else declared(image_of(own, f"{label}/{place}"), root / place))
             for place, own in each
@@ -146,10 +145,10 @@ def _images_in(data: bytes, limits: Limits, label: str) -> list[tuple[str, Decla
 
 
 def too_much(label: str, size: int, limit: int) -> ImageTooLargeError:
-    """Say that an archive unfolds to too much."""
+    """Return the error for an archive that unpacks to too many bytes."""
     return ImageTooLargeError(
-        f"{label} unfolds to {size} bytes or more, more than the {limit} allowed",
-        hint="leave out the pyramid's lower levels, crop the image, or name it by URI in a job",
+        f"expected an archive of at most {limit} unpacked bytes, got {label} with {size} or more",
+        hint="remove the pyramid's lower levels, crop the image, or pass its URI to a job",
     )
 
 
@@ -161,13 +160,14 @@ def _opened(data: bytes, limits: Limits, label: str) -> zipfile.ZipFile:
     # Every member has this mark in the directory, which zipfile reads as a whole.
     if data.count(_CENTRAL) > limits.files:
         raise ImageTooLargeError(
-            f"{label} holds more than the {limits.files} files allowed", hint="write it with larger chunks or shards"
+            f"expected an archive of at most {limits.files} files, got {label} with more",
+            hint="write it with larger chunks or shards",
         )
     return zipfile.ZipFile(io.BytesIO(data))
 
 
 def _members(archive: zipfile.ZipFile, limits: Limits, label: str) -> dict[PurePosixPath, zipfile.ZipInfo]:
-    """Return the files of an archive by name, after looking at each."""
+    """Return the files of an archive by name, after checking each."""
     members: dict[PurePosixPath, zipfile.ZipInfo] = {}
     declared = 0
     for member in archive.infolist():
@@ -188,13 +188,13 @@ def _members(archive: zipfile.ZipFile, limits: Limits, label: str) -> dict[PureP
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
             else "a file twice"
             if name in members
-            else "a file that claims to unfold beyond what deflate can"
+            else "a file that declares more than deflate can compress"
             if member.file_size > _DENSEST * member.compress_size + 1024
             else None
         )
         if problem:
             raise UnreadableImageError(
-                f"{label}: the archive holds {problem}: {member.filename[:80]!r}",
+                f"{label}: the archive contains {problem}: {member.filename[:80]!r}",
                 hint="zip the OME-Zarr folder again, without links and passwords",
             )
         members[name] = member
@@ -205,7 +205,7 @@ def _members(archive: zipfile.ZipFile, limits: Limits, label: str) -> dict[PureP
 
 
 def _is_of_the_system(name: str) -> bool:
-    """Whether macOS or Windows put a file into an archive for themselves."""
+    """Whether a file in an archive is metadata of macOS or Windows."""
     parts = name.split("/")
     return (
         parts[0] == "__MACOSX" or parts[-1] in (".DS_Store", "Thumbs.db", "desktop.ini") or parts[-1].startswith("._")
@@ -228,6 +228,6 @@ def _image_folder(members: dict[PurePosixPath, zipfile.ZipInfo], label: str) -> 
         if any(folder / name in members for name in ZARR_FILES):
             return folder
     raise UnreadableImageError(
-        f"{label} is an archive without an OME-Zarr at its top",
-        hint="zip the folder that holds zarr.json or .zattrs; of other formats send the file itself",
+        f"expected an OME-Zarr at the top of the archive {label}, found none",
+        hint="zip the folder that contains zarr.json or .zattrs; for other formats, send the file itself",
     )

@@ -15,7 +15,7 @@ from cytoray_analysis.images.colours import Colours, ColourView, is_grey
 from cytoray_analysis.images.damage import reading
 from cytoray_analysis.images.image import AxisView, Image, image_from_array
 
-# Pictures up to so many bytes are kept in memory where all their pixels had to be looked at.
+# Pictures up to this many bytes are kept in memory if all their pixels had to be read.
 _KEPT_BYTES = 2**26
 
 
@@ -28,7 +28,7 @@ def arrange_samples(
     label: str,
     warnings: Warnings,
 ) -> Image:
-    """Arrange stored samples as an image, in colours or, where all three are equal, as grey."""
+    """Arrange stored samples as an image, in colours or, if all three are equal, as grey."""
     axis = letters.index("S") if "S" in letters else None
     view: Any = pixels
     if colours.space != "stored" or colours.keep:
@@ -48,12 +48,12 @@ def arrange_samples(
 
 
 def _grey(view: Any, letters: str, axis: int) -> tuple[Any, str]:
-    """Return the first sample alone where all three are equal everywhere."""
+    """Return only the first sample if all three are equal everywhere."""
     whole = (slice(None),) * len(view.shape)
     if not isinstance(view, np.ndarray) and np.prod(view.shape, dtype=float) * view.dtype.itemsize <= _KEPT_BYTES:
         try:
             view = view[whole]
-        except UnreadableImageError:  # a plane is not there; the error is raised when it is read
+        except UnreadableImageError:  # a plane is missing; the error is raised when it is read
             return view, letters
     if not is_grey(view, axis):
         return view, letters

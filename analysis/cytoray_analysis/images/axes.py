@@ -1,8 +1,8 @@
 """The axes of an image and the names of their entries, in one place.
 
-``T`` time, ``C`` channel, ``Z`` depth, ``Y`` row, ``X`` column: one order, used everywhere. File formats know more
+``T`` time, ``C`` channel, ``Z`` depth, ``Y`` row, ``X`` column: one order, used everywhere. File formats use more
 letters: ``S`` (samples of a pixel, such as red, green and blue) becomes ``C``; ``Q`` and ``I`` (planes of unknown
-meaning) become the innermost free axes, as the bioio readers do it.
+meaning) become the innermost free axes, as in the bioio readers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def check_axes(axes: str) -> None:
     ordered = "".join(letter for letter in AXES if letter in axes)
     if axes != ordered or "Y" not in axes or "X" not in axes:
         raise AxesError(
-            f"axes must be letters of {AXES!r} in that order with at least 'YX', got {axes!r}",
+            f"expected axes as letters of {AXES!r} in that order with at least 'YX', got {axes!r}",
             hint="reorder the array, for example with numpy.transpose, or name its axes correctly",
         )
 
@@ -57,8 +57,8 @@ def resolve_axes(letters: str, shape: Sequence[int], source: str) -> str:
     Returns
     -------
     str
-        The same axes without unknown letters. Axes of length one that nothing here knows stay as they are; whoever
-        arranges the pixels drops them.
+        The same axes without unknown letters. Unknown axes of length one are kept; the code that arranges the pixels
+        drops them.
 
     Raises
     ------
@@ -92,16 +92,15 @@ def channel_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
     Parameters
     ----------
     names
-        The names that the file gives, if any; names that a reader made up (``Channel:0:1``) and empty ones do not
-        count.
+        The names in the file, if any; names invented by a reader (``Channel:0:1``) and empty ones are ignored.
     count
-        How many channels there are.
+        Number of channels.
 
     Returns
     -------
     tuple of str
-        The given names where there is one for every channel or an empty one, else ``grey`` for a single channel, and
-        ``channel 0, channel 1, …`` otherwise.
+        The given names if every channel has one, possibly empty; else ``grey`` for a single channel, and ``channel 0,
+        channel 1, …`` otherwise.
     """
     given = list(names or ())
     default = ("grey",) if count == 1 else tuple(f"channel {index}" for index in range(count))
@@ -119,7 +118,7 @@ def how_to_choose(axes: str) -> str:
 
 
 def micrometres(value: float | None, unit: str | None) -> float | None:
-    """Convert a length to micrometres; ``None`` when the unit is unknown or the length is none of a pixel."""
+    """Convert a length to micrometres; ``None`` if the unit is unknown or the length is not valid for a pixel."""
     if value is None or unit is None:
         return None
     plain = unit.strip()

@@ -1,4 +1,4 @@
-"""Choosing out of an image that was opened: channels, a plane, a frame, other axes, another pixel size."""
+"""Selection from an open image: channels, a plane, a frame, other axes, another pixel size."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class LargestAlong:
         return dtype
 
     def __getitem__(self, region: tuple[slice, ...]) -> NDArray[Any]:
-        """Decode a region, one slice per axis; one plane is held beside the result."""
+        """Decode a region, one slice per axis; memory holds one plane and the result."""
         largest: NDArray[Any] | None = None
         for entry in range(int(self.source.shape[self.axis])):
             wanted = (*region[: self.axis], slice(entry, entry + 1), *region[self.axis :])
@@ -94,12 +94,12 @@ class LargestAlong:
 
 
 def choose(image: Image, selection: Selection) -> Image:
-    """Return what is chosen of an image; nothing is decoded. ``each`` and ``series`` are left to others.
+    """Return the selected part of an image; nothing is decoded. ``each`` and ``series`` are handled elsewhere.
 
     Raises
     ------
     AxesError
-        The image lacks what is chosen: an axis, an entry of it, a channel of that name.
+        The image lacks the selection: an axis, an entry of it, a channel with this name.
     """
     if selection.input_axes is not None:
         image = rename_axes(image, selection.input_axes)
@@ -122,19 +122,19 @@ def choose(image: Image, selection: Selection) -> Image:
 
 
 def follow(truth: Image, selection: Selection, axes: str = "") -> Image:
-    """Return what of masks or of a target belongs to what was chosen of their image.
+    """Return the part of masks or of a target that belongs to the selection of their image.
 
-    Planes and frames follow where there are any, and so do axes that were given other names; channels do not.
+    Planes, frames and renamed axes are selected in the same way; channels are not.
 
     Parameters
     ----------
     axes
-        Of their image, after the choice. They tell what the pages of a file are that does not say it.
+        Of their image, after the selection. They define the meaning of pages if the file does not.
 
     Raises
     ------
     AxesError
-        There is no such plane or frame.
+        The plane or frame does not exist.
     """
     letters = selection.input_axes or ""
     letters = letters if "C" in truth.axes else letters.replace("C", "")
@@ -150,14 +150,14 @@ def follow(truth: Image, selection: Selection, axes: str = "") -> Image:
 
 
 def _frames_of_masks(truth: Image, selection: Selection, axes: str) -> Image:
-    """Call the pages of a file that does not say what they are frames, where frames of its image are asked about.
+    """Treat pages of unknown meaning as frames if frames of the image are selected.
 
     One frame of a movie of stacks is a stack, and the pages of its masks are planes.
 
     Raises
     ------
     AxesError
-        They may be frames, planes, or both after each other.
+        They may be frames, planes, or both in sequence.
     """
     if truth.axes == "CZYX":  # a number per pixel has no channels
         return rename_axes(truth, "TZYX")
@@ -165,8 +165,8 @@ def _frames_of_masks(truth: Image, selection: Selection, axes: str) -> Image:
         return truth
     if selection.plane is not None and selection.frame != EACH:
         raise AxesError(
-            f"{truth.source} does not say whether its {truth.size('Z')} pages are frames or planes, and one frame and "
-            "one plane are asked about",
+            f"{truth.source} does not state whether its {truth.size('Z')} pages are frames or planes, and one frame "
+            "and one plane are selected",
             field="axes",
             hint="store it with its axes named, such as OME-TIFF of TZYX",
         )
@@ -174,7 +174,7 @@ def _frames_of_masks(truth: Image, selection: Selection, axes: str) -> Image:
 
 
 def entries_along(image: Image, axes: str) -> Iterator[tuple[tuple[int, ...], Image]]:
-    """Yield every entry of some axes by its place, outermost axis first, each an image without them.
+    """Yield every entry of some axes by its position, outermost axis first, each as an image without these axes.
 
     Parameters
     ----------
@@ -190,12 +190,12 @@ def entries_along(image: Image, axes: str) -> Iterator[tuple[tuple[int, ...], Im
 
 
 def find_channel(image: Image, wanted: str) -> int:
-    """Return the index of a channel by its name (case aside where no name is equal), else by its number from 0.
+    """Return the index of a channel by its name (ignoring case if no name is equal), else by its number from 0.
 
     Raises
     ------
     AxesError
-        There is none, or there are several of that name.
+        No channel or several channels have this name.
     """
     names = list(image.channels)
     for known, asked in ((names, wanted), ([_folded(name) for name in names], _folded(wanted))):
@@ -204,7 +204,8 @@ def find_channel(image: Image, wanted: str) -> int:
         if known.count(asked) > 1:
             places = [place for place, name in enumerate(known) if name == asked]
             raise AxesError(
-                f"{image.source}: {len(places)} channels are called {wanted!r}: numbers {', '.join(map(str, places))}",
+                f"{image.source}: {len(places)} channels have the name {wanted!r}: numbers "
+                f"{', '.join(map(str, places))}",
                 field="channel",
                 hint=f"choose by number, such as --channel {places[0]}",
             )
@@ -212,7 +213,7 @@ def find_channel(image: Image, wanted: str) -> int:
         return int(wanted)
     listed = ", ".join(f"{place} {name}" for place, name in enumerate(names))
     raise AxesError(
-        f"{image.source}: there is no channel {wanted!r}; it has {listed}",
+        f"{image.source}: expected a channel {wanted!r}, found {listed}",
         field="channel",
         hint="name one of those with --channel, by its name or its number from 0",
     )
@@ -243,7 +244,7 @@ def choose_channels(image: Image, entries: Sequence[int]) -> Image:
 
 
 def entry_of(image: Image, axis: str, entry: int) -> Image:
-    """Return one entry of an axis, which the image then lacks.
+    """Return one entry of an axis, without that axis.
 
     Raises
     ------
@@ -256,10 +257,10 @@ def entry_of(image: Image, axis: str, entry: int) -> Image:
         other = {"T": "Z", "Z": "T"}.get(axis, "")
         hint = f"numbers count from 0: choose --{what} 0" + (f" to {length - 1}" if length > 1 else " or leave it out")
         if axis not in image.axes and other in image.axes:
-            hint = f"its axes are {image.axes}: if {other} is {axis}, say so with --input-axes"
+            hint = f"its axes are {image.axes}: if {other} is {axis}, use --input-axes"
             hint += f" {image.axes.replace(other, axis)}"
         raise AxesError(
-            f"{image.source} has {length} {what}{'s' if length != 1 else ''} ({axis}), there is no number {entry}",
+            f"{image.source} has {length} {what}{'s' if length != 1 else ''} ({axis}), but number {entry} is selected",
             field=what,
             hint=hint,
         )
@@ -274,12 +275,12 @@ def entry_of(image: Image, axis: str, entry: int) -> Image:
 
 
 def rename_axes(image: Image, letters: str) -> Image:
-    """Return an image whose axes mean something else.
+    """Return an image with another meaning of its axes.
 
     Parameters
     ----------
     letters
-        One for each of its axes, in their order; of colour images the samples may come last, as files have them.
+        One for each of its axes, in their order; for colour images the samples may be last, as in files.
 
     Raises
     ------
@@ -290,9 +291,10 @@ def rename_axes(image: Image, letters: str) -> Image:
     if len(letters) != len(stored):
         shape = " × ".join(map(str, image.shape))
         raise AxesError(
-            f"{image.source} has {len(stored)} axes ({stored} = {shape}), input axes name {len(letters)} ({letters})",
+            f"{image.source} has {len(stored)} axes ({stored} = {shape}), but the input axes name {len(letters)} "
+            f"({letters})",
             field="input_axes",
-            hint=f"give one letter for each of its axes, such as --input-axes {stored}",
+            hint=f"use one letter for each of its axes, such as --input-axes {stored}",
         )
     if letters.endswith("C") and image.channels == COLOURS and "C" in stored:
         place = stored.index("C")
@@ -333,5 +335,5 @@ def _folded(name: str) -> str:
 
 
 def _held(view: Any, image: Image) -> Any:
-    """Return a view as an array where the image is one."""
+    """Return a view as an array if the image is one."""
     return view[(slice(None),) * len(view.shape)] if isinstance(image.data, np.ndarray) else view

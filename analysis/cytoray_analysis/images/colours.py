@@ -1,7 +1,7 @@
 """What the stored samples of a picture mean: colour spaces, colour tables, transparency, inverted grey.
 
-Pixels are given as every viewer shows them, with three exceptions in which a table is display only and stored values
-count: label images, files that ImageJ wrote, and tables that are one ramp, from black to a colour.
+Pixels are returned as every viewer shows them, with three exceptions, in which a table is display only and the stored
+values are used: label images, files that ImageJ wrote, and tables that are one ramp, from black to a colour.
 
 TIFF 6.0 specification (Adobe, 1992), sections 3, 8, 16, 18, 20, 21 and 23.
 """
@@ -19,7 +19,7 @@ from cytoray_analysis.errors import UnreadableImageError
 from cytoray_analysis.images.axes import COLOURS
 
 _WHITE_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 2, 3, 5, 6
-# Colour spaces of printing and of raw camera data, whose colours hang on a profile.
+# Colour spaces of printing and of raw camera data, whose colours depend on a profile.
 _UNKNOWN = {
     8: "CIELAB",
     9: "ICC Lab",
@@ -29,10 +29,10 @@ _UNKNOWN = {
     32845: "LogLuv",
     34892: "linear raw",
 }
-# Codecs that give red, green and blue for YCbCr by themselves: JPEG, and JPEG 2000 as slide scanners write it.
+# Codecs that convert YCbCr to red, green and blue: JPEG, and JPEG 2000 as slide scanners write it.
 _DECODES_YCBCR = frozenset({6, 7, 34892, 33003, 33004, 33005, 34712, 50001})
 _ALPHA = frozenset({1, 2})
-# Samples that a colour space has; what comes after them is extra.
+# Samples of a colour space; further samples are extra.
 _BASIC = {_RGB: 3, _PALETTE: 1, _YCBCR: 3}
 _GREY_BLOCK = 2**20
 
@@ -48,7 +48,7 @@ class Colours:
     keep
         Samples that are kept, in order; empty for all.
     names
-        Of the channels that come out; None where the samples have no names.
+        Of the resulting channels; None if the samples have no names.
     table
         (entries, 3) colours, or (entries,) grey, for ``table``.
     bits
@@ -66,17 +66,17 @@ class Colours:
 
     @property
     def adds_axis(self) -> bool:
-        """Whether channels come out of samples that have no axis; those that have one, for transparency, keep it."""
+        """Whether the samples have no axis but result in channels; an axis of samples, for transparency, is kept."""
         return self.table is not None and self.table.ndim == 2 and not self.keep
 
 
 def tiff_colours(page: Any, label: str, *, labels: bool, imagej: bool) -> Colours:
-    """Return what the samples of a TIFF page mean.
+    """Return the meaning of the samples of a TIFF page.
 
     Parameters
     ----------
     page
-        As tifffile reads it.
+        The page from tifffile.
     labels
         Whether it is a label image.
     imagej
@@ -85,12 +85,12 @@ def tiff_colours(page: Any, label: str, *, labels: bool, imagej: bool) -> Colour
     Raises
     ------
     UnreadableImageError
-        Nothing here knows the colour space.
+        The colour space is not supported.
     """
     photometric, bits = int(page.photometric), int(page.bitspersample)
     if photometric in _UNKNOWN:
         raise UnreadableImageError(
-            f"{label} is stored in the colour space {_UNKNOWN[photometric]}, which is not read",
+            f"{label} is stored in the colour space {_UNKNOWN[photometric]}, which is not supported",
             hint="export it as grey or RGB",
         )
     samples = int(page.samplesperpixel)
@@ -103,7 +103,7 @@ def tiff_colours(page: Any, label: str, *, labels: bool, imagej: bool) -> Colour
     rest = tuple(f"channel {index}" for index in range(3, len(kept)))
     if photometric == _RGB and basic == 3:
         return Colours(keep=keep, names=COLOURS + rest, bits=bits)
-    # Where the tag is missing tifffile says white is zero; viewers show black as zero.
+    # Without the tag, tifffile assumes that white is zero; viewers show black as zero.
     if photometric == _WHITE_IS_ZERO and "PhotometricInterpretation" in page.tags and not (labels or imagej):
         return Colours("inverted", keep, bits=bits)
     if photometric == _PALETTE and kept == (0,) and page.colormap is not None:
@@ -148,7 +148,7 @@ def table_colours(table: NDArray[Any], bits: int, *, stored: bool) -> Colours:
 
 
 def _is_ramp(table: NDArray[Any]) -> bool:
-    """Whether a table goes in even steps from black to one colour."""
+    """Whether a table is a linear ramp from black to one colour."""
     numbers = table.astype(np.float64)
     steps = np.linspace(0.0, 1.0, len(numbers))[:, None]
     return bool(numbers[-1].max() > 0 and np.abs(numbers - steps * numbers[-1]).max() <= 0.02 * numbers[-1].max())
@@ -179,7 +179,7 @@ def to_channels(pixels: NDArray[Any], colours: Colours, axis: int | None) -> NDA
     pixels
         As stored.
     axis
-        The axis of samples; None where there is none. A table then adds one at the end.
+        The axis of samples; None without one. A table then adds one at the end.
     """
     if colours.space == "table" and colours.table is not None:
         index = pixels if axis is None else np.take(pixels, 0, axis=axis)
@@ -202,7 +202,7 @@ def _inverted(pixels: NDArray[Any], bits: int) -> NDArray[Any]:
         return np.asarray(np.logical_not(pixels))
     if pixels.dtype.kind == "u":
         return np.asarray(pixels.dtype.type(2 ** min(bits, 8 * pixels.dtype.itemsize) - 1) - pixels)
-    # White is 1 in pictures of real numbers; where it is not, any other number would do as well.
+    # White is 1 in floating-point pictures; otherwise any other number would be equally arbitrary.
     return np.asarray(np.invert(pixels) if pixels.dtype.kind == "i" else pixels.dtype.type(1) - pixels)
 
 
@@ -238,7 +238,7 @@ class ColourView:
     source
         Anything with ``shape``, ``dtype`` and numpy-style slicing.
     colours
-        What the samples mean.
+        The meaning of the samples.
     axis
         The axis of samples in `source`; None where there is none.
     """
@@ -287,9 +287,9 @@ class ColourView:
 
 
 def is_grey(pixels: Any, axis: int) -> bool:
-    """Whether the three samples of every pixel are equal: grey that was saved as colour.
+    """Whether the three samples of every pixel are equal: grey saved as colour.
 
-    Looks at blocks until it finds a colour, so that pictures with colours cost one block.
+    Reads blocks until it finds a colour, so pictures with colours cost one block.
 
     Parameters
     ----------
@@ -303,7 +303,7 @@ def is_grey(pixels: Any, axis: int) -> bool:
     others = max(1, int(np.prod([length for number, length in enumerate(shape) if number != first], dtype=np.int64)))
     step = max(1, _GREY_BLOCK // others)
     starts = range(0, shape[first], step)
-    # From the middle outwards: the border of a picture is often blank.
+    # From the centre outwards: the border of a picture is often blank.
     for start in sorted(starts, key=lambda place: abs(place + step / 2 - shape[first] / 2)):
         region = [slice(None)] * len(shape)
         region[first] = slice(start, min(start + step, shape[first]))

@@ -10,8 +10,8 @@ from cytoray_analysis.errors import UnreadableImageError
 def name_scenes(reader: Any, label: str) -> None:
     """Let the reader of bioio-czi list every scene of a file.
 
-    It takes scenes from their names in the metadata, so that a file without such names, as pylibCZIrw writes it, seems
-    to hold the first scene alone.
+    It finds scenes by their names in the metadata, so a file without such names, as written by pylibCZIrw, appears to
+    contain only the first scene.
 
     Raises
     ------
@@ -28,6 +28,6 @@ def name_scenes(reader: Any, label: str) -> None:
         inner._scenes = tuple(f"Scene {number}" for number in range(count))
     if len(reader.scenes) != count:
         raise UnreadableImageError(
-            f"{label} declares {count} scenes, and its reader lists {listed}",
+            f"{label} declares {count} scenes, but its reader lists {listed}",
             hint="export each scene as OME-TIFF",
         )

@@ -1,4 +1,4 @@
-"""What decoders raise on damaged files, and how it becomes one of our errors.
+"""Errors of decoders on damaged files, and their translation.
 
 tifffile, imagecodecs, Pillow, zarr and the bioio readers share no base class for "this file is damaged"; a flipped
 byte may surface as almost any built-in error. The list was found by reading mutated files by the thousand.
@@ -35,20 +35,18 @@ DAMAGE: tuple[type[Exception], ...] = (
 
 
 @contextmanager
-def reading(source: str, *, known: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def reading(source: str) -> Iterator[None]:
     """Turn whatever a decoder raises about `source` into a :class:`CytorayError`.
 
     Parameters
     ----------
     source
         The file's name, for the message.
-    known
-        Exceptions of the library in use that have no built-in base class.
 
     Raises
     ------
     MissingFileError
-        The file went away while it was read.
+        The file was removed while it was read.
     ImageTooLargeError
         It did not fit into memory.
     UnreadableImageError
@@ -64,9 +62,9 @@ def reading(source: str, *, known: tuple[type[Exception], ...] = ()) -> Iterator
         raise ImageTooLargeError(
             f"{source} does not fit into memory", hint="read it region by region, or crop it"
         ) from error
-    except (*DAMAGE, *known) as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UnreadableImageError(
             f"{source} could not be decoded: {reason}",
-            hint="the file is damaged, truncated or of another format than it seems; save or copy it again",
+            hint="the file is damaged, truncated or of another format than its name; save or copy it again",
         ) from error

@@ -1,4 +1,4 @@
-"""An image: pixels that are decoded when asked for, and what their axes mean."""
+"""An image: pixels that are decoded on access, and the meaning of their axes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from cytoray_analysis.images.memory import require_memory
 
 @dataclass(frozen=True, eq=False)
 class AxisView:
-    """Another arrangement of the axes of a lazily read array; no pixel is touched until it is sliced.
+    """Another arrangement of the axes of a lazily read array; no pixel is read until it is sliced.
 
     Parameters
     ----------
     source
         Anything with ``shape``, ``dtype`` and numpy-style slicing: a numpy, dask or zarr array, or a view.
     keep
-        One entry per axis of `source`: an index where the axis is dropped, else the entries to keep, from the first.
+        One entry per axis of `source`: an index if the axis is dropped, else the number of entries to keep.
     order
         One entry per axis of the view: the source axis, or ``None`` for a new axis of length one.
     """
@@ -87,15 +87,15 @@ class Image:
     pixel_size
         Micrometres per pixel along each spatial axis, such as ``{"Y": 0.65, "X": 0.65}``; ``None`` when unknown.
     source
-        Where the pixels came from, for messages.
+        Source of the pixels, for messages.
     warnings
-        What was assumed or left out when it was read; goes with every answer about the image.
+        What was assumed or omitted when it was read; part of every answer about the image.
     guessed_axes
-        Whether the file only says that it holds planes, whose meaning was guessed.
+        Whether the file only states that it has planes, whose meaning was guessed.
     equal_samples
-        Whether its one channel was stored as red, green and blue that are equal everywhere; a colour model takes it.
+        Whether its single channel was stored as equal red, green and blue; a colour model accepts it.
     numbers
-        Of the channels, in the file, from 0, where some were chosen; empty where none were.
+        Numbers of the selected channels in the file, from 0; empty without a selection.
     """
 
     data: Any
@@ -152,7 +152,7 @@ class Image:
             raise AxesError(
                 f"{self.source}: expected an image with axes {axes}, got {self.axes} with {sizes}",
                 field="axes",
-                hint=f"choose with {how_to_choose(''.join(lost))}, or use a model that takes these axes",
+                hint=f"choose with {how_to_choose(''.join(lost))}, or use a model for these axes",
             )
         keep = tuple(slice(None) if axis in axes else 0 for axis in self.axes)
         order = tuple(self.axes.index(axis) if axis in self.axes else None for axis in axes)
@@ -190,7 +190,9 @@ class Image:
         """
         wanted = (slice(None),) * len(self.axes) if region is None else tuple(region)
         if len(wanted) != len(self.axes):
-            raise AxesError(f"a region of {self.source} needs one slice per axis of {self.axes}, got {len(wanted)}")
+            raise AxesError(
+                f"expected one slice per axis of {self.axes} for a region of {self.source}, got {len(wanted)}"
+            )
         if isinstance(self.data, np.ndarray):
             pixels = self.data[wanted]
         else:
@@ -211,32 +213,32 @@ def image_from_array(
     warnings: Iterable[AnswerWarning] = (),
     guessed_axes: bool = False,
 ) -> Image:
-    """Wrap an array as an :class:`Image`, checking that it can be one.
+    """Wrap an array as an :class:`Image`, after validation.
 
     Parameters
     ----------
     array
         Pixels: boolean, integer or real, with one axis per letter of `axes`, none of them empty. Anything with
-        ``shape``, ``dtype`` and numpy-style slicing will do.
+        ``shape``, ``dtype`` and numpy-style slicing is accepted.
     axes
         Letters of ``TCZYX`` in that order.
     channels
-        One name per entry of ``C`` (one name without ``C``); names are made up when left out.
+        One name per entry of ``C`` (one name without ``C``); default names are used if omitted.
     pixel_size
         Micrometres per pixel along the spatial axes, when known.
     source
         A name for messages.
     warnings
-        What a person should know of the image before using an answer about it.
+        What a user should know about the image before using an answer about it.
     guessed_axes
-        Whether the meaning of the axes beside ``Y`` and ``X`` is a guess.
+        Whether the meaning of the axes other than ``Y`` and ``X`` is a guess.
 
     Raises
     ------
     AxesError
         When axes and array, or channels and array, do not fit each other.
     ImageError
-        When the array is empty or holds no numbers.
+        When the array is empty or not numeric.
     """
     check_axes(axes)
     shape = tuple(int(length) for length in array.shape)
@@ -263,12 +265,12 @@ def check_pixels(axes: str, shape: Sequence[int], dtype: Any, source: str) -> No
     """Raise :class:`ImageError` unless an array of this shape and type can be an image."""
     if 0 in shape:
         raise ImageError(
-            f"{source}: an image needs at least one pixel along every axis, got {axes} = {tuple(shape)}",
+            f"{source}: expected at least one pixel along every axis, got {axes} = {tuple(shape)}",
             hint="the image is empty; check how it was exported or cropped",
         )
     if np.dtype(dtype).kind not in "buif":
         raise ImageError(
-            f"{source}: pixels must be boolean, integer or real numbers, got {dtype}",
+            f"{source}: expected boolean, integer or real pixels, got {dtype}",
             hint="convert the image, for example to uint16 or float32",
         )
 
@@ -279,7 +281,7 @@ def require_finite(array: np.ndarray, source: str) -> None:
     Parameters
     ----------
     array
-        Pixels of any type; integers pass without being looked at.
+        Pixels of any type; integers pass without a check.
     source
         The image's name, for the message.
     """
@@ -293,5 +295,5 @@ def require_finite(array: np.ndarray, source: str) -> None:
     if bad:
         raise ImageError(
             f"{source}: expected finite pixels, got {bad} that are NaN or infinite",
-            hint="replace them, for example by the image's median, or find out what wrote them",
+            hint="replace them, for example by the image's median, or correct the program that wrote them",
         )

@@ -1,10 +1,10 @@
-"""Intensity scaling: every image, bright or dim, 8 or 16 bit, in the same range for the network.
+"""Intensity scaling: every image, bright or dim, 8 or 16 bit, has the same range for the network.
 
-``scaled = (pixels - offset) * scale`` per channel. What the offset and the scale are measured on is the *scope*: the
-image itself, or the training set. Percentile scaling as in Weigert et al., Nat Methods 15, 1090 (2018).
+``scaled = (pixels - offset) * scale`` per channel. The *scope* defines what offset and scale are measured on: the image
+itself, or the training set. Percentile scaling as in Weigert et al., Nat Methods 15, 1090 (2018).
 
-Where the image sets the scale its unit does not matter: copies of one picture at 8 bits, at 16 and as real numbers are
-scaled alike. What is constant, or nothing but the noise of a camera, becomes 0.
+With the scope ``image`` the unit does not matter: copies of one picture at 8 bits, at 16 and as real numbers are scaled
+to the same values. Constant images and pure camera noise become 0.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cytoray_analysis.errors import AxesError, BundleError, DatasetError, ImageE
 from cytoray_analysis.images.image import require_finite
 from cytoray_analysis.images.noise import only_noise
 
-_LARGEST = 1e6  # scaled values beyond are clipped: one wrong pixel of real numbers must not become infinite
+_LARGEST = 1e6  # larger scaled values are clipped: one wrong floating-point pixel must not become infinite
 
 
 class IntensityScaling(BaseModel, frozen=True, extra="forbid"):
@@ -32,8 +32,8 @@ class IntensityScaling(BaseModel, frozen=True, extra="forbid"):
         ``percentile`` maps the `low` percentile to 0 and the `high` one to 1; ``zscore`` maps the mean to 0 and one
         standard deviation to 1.
     scope
-        ``image`` measures each image by itself; ``dataset`` uses the statistics of the training set, for stains whose
-        absolute brightness means something.
+        ``image`` measures each image separately; ``dataset`` uses the statistics of the training set, for stains with a
+        meaningful absolute brightness.
     low, high
         Percentiles, 0 to 100.
     """
@@ -46,12 +46,12 @@ class IntensityScaling(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.low >= self.high:
-            raise ValueError(f"low must be below high, got low={self.low} and high={self.high}")
+            raise ValueError(f"expected low below high, got low={self.low} and high={self.high}")
         return self
 
 
 class IntensityStatistics(BaseModel, frozen=True, extra="forbid"):
-    """What was measured on the training set, one entry per channel, in the images' own units.
+    """Statistics of the training set, one entry per channel, in the images' own units.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class IntensityStatistics(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def is_identity(self) -> bool:
-        """Whether they leave pixels as they are."""
+        """Whether they leave pixels unchanged."""
         return self == self.identity(len(self.low))
 
 
@@ -125,10 +125,10 @@ def fit_statistics(images: Iterable[np.ndarray], scaling: IntensityScaling) -> I
     Parameters
     ----------
     images
-        Training images ``(C, spatial…)``, all with the same C; one is held at a time. Never validation or test
+        Training images ``(C, spatial…)``, all with the same C; one is in memory at a time. Never validation or test
         images.
     scaling
-        What the statistics are for.
+        The scaling method.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def fit_statistics(images: Iterable[np.ndarray], scaling: IntensityScaling) -> I
 
 
 class ImageIntensities(BaseModel, frozen=True, extra="forbid"):
-    """What was measured on one image of a training set, one entry per channel.
+    """Statistics of one image of a training set, one entry per channel.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ class ImageIntensities(BaseModel, frozen=True, extra="forbid"):
     spread
         The image's own range, or its standard deviation.
     pixels
-        How many there are in a channel.
+        Number of pixels in a channel.
     """
 
     low: tuple[float, ...]
@@ -193,7 +193,7 @@ def measure_intensities(image: np.ndarray, scaling: IntensityScaling) -> ImageIn
 
 
 def combine_intensities(images: Sequence[ImageIntensities]) -> IntensityStatistics:
-    """Return the statistics of a training set whose images were measured one by one, maybe elsewhere.
+    """Return the statistics of a training set from the statistics of its images.
 
     Raises
     ------
@@ -202,13 +202,15 @@ def combine_intensities(images: Sequence[ImageIntensities]) -> IntensityStatisti
     """
     if not images:
         raise DatasetError(
-            "intensity statistics need at least one training image, got none",
+            "expected at least one training image for intensity statistics, found none",
             field="data",
             hint="check that the training split is not empty",
         )
     channels = {len(image.low) for image in images}
     if len(channels) > 1:
-        raise AxesError(f"training images must agree on their channels, got {' and '.join(map(str, sorted(channels)))}")
+        raise AxesError(
+            f"expected training images with the same channels, got {' and '.join(map(str, sorted(channels)))}"
+        )
     totals = []
     for image in images:
         mean, std = np.array(image.mean), np.array(image.std)
@@ -242,24 +244,23 @@ def intensity_map(
     *,
     measured: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what to subtract from an image and what to multiply it by.
+    """Return the offset and the scale of an image.
 
     Parameters
     ----------
     sample
-        The image or a sample of it, ``(C, …, Y, X)``, finite. Not looked at when the scope is ``dataset``.
+        The image or a sample of it, ``(C, …, Y, X)``, finite. Ignored if the scope is ``dataset``.
     scaling
         Method and scope.
     statistics
         Of the training set; may be ``None`` when the scope is ``image``, which does not use them.
     measured
-        What :func:`measure_range` said of the image; then `sample` only tells its channels.
+        The result of :func:`measure_range` for the image; `sample` then only defines its channels.
 
     Returns
     -------
     offset, scale : numpy.ndarray
-        float64 of shape (C,), for :func:`scale_intensities`. A constant image, and one of nothing but noise, scales to
-        zero.
+        float64 of shape (C,), for :func:`scale_intensities`. A constant image and one of pure noise scale to zero.
 
     Raises
     ------
@@ -281,7 +282,9 @@ def intensity_map(
 
 def _training_range(scaling: IntensityScaling, statistics: IntensityStatistics | None) -> tuple[np.ndarray, np.ndarray]:
     if statistics is None:
-        raise BundleError("intensity scaling of scope 'dataset' needs the statistics of the training set")
+        raise BundleError(
+            "expected the statistics of the training set for intensity scaling of scope 'dataset', found none"
+        )
     if scaling.method == "zscore":
         return np.array(statistics.mean), np.array(statistics.std)
     return np.array(statistics.low), np.array(statistics.high) - np.array(statistics.low)
@@ -294,9 +297,9 @@ def scale_intensities(pixels: np.ndarray, offset: ArrayLike, scale: ArrayLike) -
     ----------
     pixels
         ``(C, spatial…)`` of any type, finite. Integers of 32 and 64 bits and float64 are subtracted in float64: float32
-        does not tell neighbouring values near 2³² apart.
+        does not distinguish neighbouring values near 2³².
     offset, scale
-        What :func:`intensity_map` gave.
+        The result of :func:`intensity_map`.
     """
     column = (-1,) + (1,) * (pixels.ndim - 1)
     begin, factor = (np.asarray(values, np.float64).reshape(column) for values in (offset, scale))
@@ -311,7 +314,7 @@ def scale_intensities(pixels: np.ndarray, offset: ArrayLike, scale: ArrayLike) -
 
 
 def needs_float64(dtype: np.dtype[Any]) -> bool:
-    """Whether float32 does not hold all values of a type."""
+    """Whether float32 cannot represent all values of a type."""
     return dtype.itemsize > 4 or (dtype.itemsize == 4 and dtype.kind in "ui")
 
 
@@ -320,22 +323,22 @@ def _fits_float32(values: np.ndarray) -> bool:
 
 
 def measure_range(sample: np.ndarray, scaling: IntensityScaling) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the range of an image begins and how wide it is, float64 (C,).
+    """Return the start and the width of the range of an image, float64 (C,).
 
     Parameters
     ----------
     sample
-        ``(C, …, Y, X)``; ``(C, n)``, pixels without places, is never taken for noise.
+        ``(C, …, Y, X)``; ``(C, n)``, pixels without positions, is never treated as noise.
 
     Returns
     -------
     begin, spread
-        The spread is 0 where a channel is constant or nothing but noise.
+        The spread is 0 if a channel is constant or pure noise.
 
     Raises
     ------
     ImageError
-        Intensities are so far apart that their range is no number.
+        The range of the intensities overflows.
     """
     channels = sample.reshape(sample.shape[0], -1)
     with np.errstate(over="ignore"):
@@ -344,7 +347,7 @@ def measure_range(sample: np.ndarray, scaling: IntensityScaling) -> tuple[np.nda
         else:
             bounds = np.array([percentiles(channel, scaling.low, scaling.high) for channel in channels])
             begin, spread = bounds[:, 0], bounds[:, 1] - bounds[:, 0]
-    for index in np.flatnonzero(spread <= 0):  # so few bright pixels that both percentiles are background
+    for index in np.flatnonzero(spread <= 0):  # there are so few bright pixels that both percentiles are background
         spread[index] = float(channels[index].max()) - float(channels[index].min())
     if not (np.isfinite(begin) & np.isfinite(spread)).all():
         raise ImageError(
@@ -361,17 +364,17 @@ def measure_range(sample: np.ndarray, scaling: IntensityScaling) -> tuple[np.nda
 
 
 def range_ratio(spread: np.ndarray, scaling: IntensityScaling, statistics: IntensityStatistics) -> float:
-    """Return how many times wider an image's range is than that of the training images, or narrower (below 1).
+    """Return the ratio of an image's range to that of the training images; below 1 if narrower.
 
     Parameters
     ----------
     spread
-        Range of each channel, (C,); one channel stands for all where it is repeated.
+        Range of each channel, (C,); a repeated channel counts for all.
 
     Returns
     -------
     float
-        Of the channel that differs most; 0 where one has no range.
+        Of the channel that differs most; 0 if a channel has no range.
     """
     _, trained = _training_range(scaling, statistics)
     known = trained > 0

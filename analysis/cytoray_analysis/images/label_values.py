@@ -1,4 +1,4 @@
-"""What numbers a label image may hold, whatever the type of its pixels, and how it may be compressed."""
+"""Valid values of a label image, for any pixel type, and valid compression."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from cytoray_analysis.images.image import decode_region
 from cytoray_analysis.images.tiff_directories import TIFF_STARTS
 
 LARGEST_LABEL = 2**53
-"""Beyond it a real number does not tell whole numbers apart."""
+"""Larger whole numbers are not exact in float64."""
 MOST_OBJECTS = int(np.iinfo(np.uint16).max)
 """Objects of an image that 16 bits can number."""
 
 _JPEG = b"\xff\xd8"
-_LOSSLESS_FRAMES = (0xC3, 0xC7, 0xCB, 0xCF)  # JPEG's kinds of frames that lose nothing
+_LOSSLESS_FRAMES = (0xC3, 0xC7, 0xCB, 0xCF)  # lossless JPEG frame types
 _TIFF_JPEG = (6, 7, 33007, 34892)
 
 
 def as_labels(values: NDArray[Any], source: str) -> NDArray[np.integer[Any]]:
-    """Return the numbers of a label image as integers; real ones are taken where all are whole.
+    """Return the numbers of a label image as integers; real numbers are accepted if all are whole.
 
     Raises
     ------
@@ -35,34 +35,35 @@ def as_labels(values: NDArray[Any], source: str) -> NDArray[np.integer[Any]]:
     if values.dtype.kind == "b":
         return values.astype(np.uint16)
     if values.dtype.kind == "f":
-        # Beyond its mantissa every real number is whole, and stands for its neighbours, too.
+        # Beyond its mantissa every real number is whole, and also represents its neighbours.
         exact = min(2 ** (np.finfo(values.dtype).nmant + 1), LARGEST_LABEL)
         if not (np.isfinite(values).all() and (values == np.floor(values)).all()):
             odd = values[~(values == np.floor(values)) | ~np.isfinite(values)][0]
             raise ImageError(
-                f"{source}: a label image holds whole numbers, got {odd:g} ({values.dtype})",
+                f"{source}: expected whole numbers in a label image, got {odd:g} ({values.dtype})",
                 field="labels",
-                hint="a probability map is no label image: threshold it and number the objects",
+                hint="a probability map is not a label image: threshold it and number the objects",
             )
         if values.max(initial=0) > exact:
             raise ImageError(
-                f"{source}: {values.dtype} tells whole numbers up to {exact} apart, got {values.max():.0f}",
+                f"{source}: expected labels up to {exact} in {values.dtype}, which is exact only up to there, got "
+                f"{values.max():.0f}",
                 field="labels",
                 hint="store the labels as integers",
             )
         values = values.astype(np.int64 if values.max(initial=0) > np.iinfo(np.int32).max else np.int32)
     elif values.dtype.kind not in "iu":
-        raise ImageError(f"{source}: a label image holds whole numbers, got {values.dtype}", field="labels")
+        raise ImageError(f"{source}: expected whole numbers in a label image, got {values.dtype}", field="labels")
     lowest, highest = int(values.min(initial=0)), int(values.max(initial=0))
     if lowest < 0:
         raise ImageError(
-            f"{source}: labels must not be negative, got {lowest}",
+            f"{source}: expected labels of at least 0, got {lowest}",
             field="labels",
             hint="use 0 for background, and a separate mask for pixels to ignore",
         )
     if highest > LARGEST_LABEL:
         raise ImageError(
-            f"{source}: labels must be at most 2^53 = {LARGEST_LABEL}, got {highest}",
+            f"{source}: expected labels of at most 2^53 = {LARGEST_LABEL}, got {highest}",
             field="labels",
             hint="renumber the objects from 1",
         )
@@ -91,7 +92,7 @@ class WholeNumbers:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the numbers, wide enough for all."""
+        """Integer type of the labels, wide enough for all."""
         stored = np.dtype(self.source.dtype)
         return stored if stored.kind in "iu" else np.dtype(np.int64)
 
@@ -101,12 +102,12 @@ class WholeNumbers:
 
 
 def lossy_codec(start: Path | bytes) -> str | None:
-    """Return the name of the codec that has changed the pixels of a file; None where there is none that does so always.
+    """Return the name of the lossy codec of a file; None if its codec is not always lossy.
 
     Parameters
     ----------
     start
-        A file, or its bytes. JPEG files, and TIFF files with JPEG, WebP or JPEG 2000 inside are looked into.
+        A file, or its bytes. JPEG files, and TIFF files with JPEG, WebP or JPEG 2000 inside are examined.
     """
     if isinstance(start, Path):
         if not start.is_file():
@@ -125,17 +126,17 @@ def lossy_codec(start: Path | bytes) -> str | None:
 
 
 def refuse_lossy(start: Path | bytes, source: str) -> None:
-    """Raise for a label image whose codec has changed its numbers.
+    """Raise for a label image with a lossy codec.
 
     Raises
     ------
     ImageError
-        It is JPEG, or holds JPEG, lossy WebP or lossy JPEG 2000.
+        It is JPEG, or contains JPEG, lossy WebP or lossy JPEG 2000.
     """
     codec = lossy_codec(start)
     if codec is not None:
         raise ImageError(
-            f"{source}: a label image must be stored without loss, this one is {codec}, which changes its numbers",
+            f"{source}: expected a label image with lossless compression, got {codec}, which changes the labels",
             field="labels",
             hint="export it again as PNG, or as TIFF without JPEG compression",
         )
@@ -146,7 +147,7 @@ def _codec_of_tiff(start: Path | bytes) -> str | None:
 
     import tifffile
 
-    # What keeps the file from being read is said by the reader, which is asked as well.
+    # The reader, which is also called, reports why the file cannot be read.
     try:
         with tifffile.TiffFile(io.BytesIO(start) if isinstance(start, bytes) else start) as file:
             page = file.pages[0]
@@ -166,7 +167,7 @@ def _codec_of_tiff(start: Path | bytes) -> str | None:
 
 
 def _is_lossy(stream: bytes) -> bool:
-    """Whether a JPEG stream has a frame that loses something; one that cannot be followed is taken for one."""
+    """Whether a JPEG stream has a lossy frame; a stream that cannot be parsed counts as lossy."""
     at = 2
     while at + 4 <= len(stream):
         if stream[at] != 0xFF:
@@ -184,7 +185,7 @@ def _is_lossy(stream: bytes) -> bool:
 
 
 def _is_irreversible(stream: bytes) -> bool:
-    """Whether a JPEG 2000 stream uses the wavelet that loses something."""
+    """Whether a JPEG 2000 stream uses the lossy wavelet."""
     at = stream.find(b"\xff\x4f\xff\x51")  # start of codestream, then its size
     if at < 0:
         return False

@@ -1,4 +1,4 @@
-"""How large an image may be, checked by what its header declares."""
+"""Limits of the image size, checked against the header."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from cytoray_analysis.errors import ImageTooLargeError
 from cytoray_analysis.images.image import check_pixels
 
-_HINT = "crop it, or store it as OME-Zarr and use cytoray predict, which reads it piece by piece"
+_HINT = "crop it, or store it as OME-Zarr and use cytoray predict, which reads it in blocks"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest image to accept, by what its header declares.
+    """The largest image to accept, according to its header.
 
     Parameters
     ----------
@@ -29,17 +29,20 @@ class Limits:
         Planes: product of the lengths of all axes but ``Y``, ``X`` and samples; of a TIFF file also its directories.
     files
         Files in an archive.
+    chunk_bytes
+        Bytes of one chunk of an OME-Zarr, decoded; ``None``: limited only by the size of its image.
     """
 
     pixels: int = 2**36
     decoded_bytes: int | None = None
     frames: int = 2**20
     files: int = 2**16
+    chunk_bytes: int | None = None
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What the header of an image declares.
+    """The content of an image header.
 
     Parameters
     ----------
@@ -70,12 +73,12 @@ class Declared:
 
 
 def check_declared(axes: str, shape: Sequence[int], dtype: Any, limits: Limits, label: str) -> Declared:
-    """Return what a header declares, if it can be an image within the limits.
+    """Return the content of a header, if it is an image within the limits.
 
     Raises
     ------
     ImageError
-        It has no pixels, or they are no numbers.
+        It has no pixels, or they are not numeric.
     ImageTooLargeError
         It is larger than the limits allow.
     """

@@ -1,4 +1,4 @@
-"""Names of images and of their truth: which suffixes say only what a file is, and which names mean one image."""
+"""Names of images and of their truth: format suffixes, and names that refer to the same image."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ TRUTH_WORDS = (
     *("groundtruth", "ground_truth", "ground-truth", "truth", "annotation", "annotations", "instances", "instance"),
     *("target", "targets", "objects"),
 )
-"""What people write behind an image's name to name its truth; ``_``, ``-``, ``.`` or a blank stands before it."""
+"""Suffixes of an image's name that mark its truth, after ``_``, ``-``, ``.`` or a blank."""
 IMAGE_WORDS = ("img", "image", "images", "raw", "input", "inputs")
-"""What people write behind the name of an image that has a truth, as in ``003_img.png`` beside ``003_masks.png``."""
+"""Suffixes of images that have a truth, as in ``003_img.png`` next to ``003_masks.png``."""
 _JOINTS = "_-. "
 _OF_SYSTEMS = ("thumbs.db", "desktop.ini", "__macosx")
 
@@ -73,22 +73,22 @@ _OF_SYSTEMS = ("thumbs.db", "desktop.ini", "__macosx")
 def normal_name(name: str | Path) -> str:
     """Return the last part of a path in composed Unicode (NFC), as names are compared: é is one letter or two on disk.
 
-    Capitals count: ``a1`` and ``A1`` are two names.
+    Names are case-sensitive: ``a1`` and ``A1`` are two names.
     """
     return unicodedata.normalize("NFC", Path(name).name)
 
 
 def image_suffix(name: str | Path) -> str:
-    """Return the suffix that says in what format an image is, as it is written: ``.ome.tif``, ``.PNG``; empty for none.
+    """Return the suffix of an image's format, as written: ``.ome.tif``, ``.PNG``; empty for none.
 
-    What else stands behind a dot is part of the name: ``plate1.A0`` has no suffix.
+    Any other text after a dot is part of the name: ``plate1.A0`` has no suffix.
     """
     whole = normal_name(name)
     low = whole.lower()
     found = max((one for one in IMAGE_SUFFIXES if low.endswith(one)), key=len, default="")
     if found and low.removesuffix(found).endswith(".ome"):
         found = f".ome{found}"
-    # A file that is called .tif has that for its name.
+    # A file called .tif has this as its name.
     return whole[len(whole) - len(found) :] if len(found) < len(whole) else ""
 
 
@@ -105,7 +105,7 @@ def image_stem(name: str | Path) -> str:
 
 
 def truth_stem(name: str | Path) -> str:
-    """Return the stem of the image that a truth is of: without format, and without ``_mask``, ``_labels`` and the like.
+    """Return the stem of the image of a truth: without format, and without ``_mask``, ``_labels`` and the like.
 
     Examples
     --------
@@ -142,5 +142,5 @@ def _without(stem: str, words: tuple[str, ...]) -> str:
 
 
 def name_part(text: str) -> str:
-    """Return a text, such as the name of a series, as it can be part of a file's name."""
+    """Return a text, such as the name of a series, in a form that is valid in a file name."""
     return _UNFIT.sub("_", text)[:80].strip("._") or "unnamed"

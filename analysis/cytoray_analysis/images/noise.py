@@ -1,12 +1,12 @@
-"""Whether a picture shows anything but the noise of its camera, in any unit and at any bit depth.
+"""Whether a picture contains more than camera noise, in any unit and at any bit depth.
 
-An image that sets its own scale would blow up the noise of a dark frame until it looks like objects. How wide the range
-is says nothing, because copies of one picture differ in it; that neighbouring pixels agree does. In white noise they do
-not: the mean of a block of n pixels has an n-th of the variance of a pixel. In anything larger than a pixel it keeps
-more. Ranges, offsets, hot pixels, banding and slow glow of a camera do not enter.
+Scaling each image by its own range would amplify the noise of a dark frame until it looks like objects. The width of
+the range is not informative, because copies of one picture differ in it; the correlation of neighbouring pixels is.
+White noise has none: the mean of a block of n pixels has an n-th of the variance of a pixel. In structures larger than
+a pixel it has more. Ranges, offsets, hot pixels, banding and slow glow of a camera have no influence.
 
-Noise that was smoothed or resampled agrees with its nearest neighbours alone: of every second or third pixel it
-is white again, and its values follow a normal distribution, as those of small bright objects never do.
+Smoothed or resampled noise correlates only with its nearest neighbours: every second or third pixel is white noise
+again, and its values follow a normal distribution, unlike those of small bright objects.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ALONE = 0.25  # agreement in one window that shows an object there; noise stays
 _FEWEST = 8.0  # pixels that are no object; where few pixels are above a grey level, some touch by chance
 _TOGETHER = 0.07  # agreement over all windows; noise stays below 0.05, real images begin at 0.1
 _CLEAR = 15.0  # ranges of so many noises are never noise; that of white noise is 5
-_PROBE = 2**15  # pixels that tell how strong the noise is
+_PROBE = 2**15  # number of pixels for the estimate of the noise
 _STRIP = 2**17  # pixels that are looked at together
 _STEPS = (2, 3)  # pixels from one to the next in which smoothed noise is white
 _FAR = 6.5  # standard deviations that no value of noise is from the mean
@@ -35,12 +35,12 @@ _SKEWNESS, _KURTOSIS = (
 
 
 def only_noise(planes: NDArray[np.generic], spread: float) -> bool:
-    """Whether planes of one channel hold nothing but noise that differs from pixel to pixel, and hot pixels.
+    """Whether planes of one channel contain only noise that differs from pixel to pixel, and hot pixels.
 
     Parameters
     ----------
     planes
-        (N, Y, X) pixels of any type, finite. Those smaller than 32 x 32 are too small to tell, and count as a picture.
+        (N, Y, X) pixels of any type, finite. Planes below 32 x 32 are too small for a decision, and count as a picture.
     spread
         Range of the intensities.
 
@@ -58,7 +58,7 @@ def only_noise(planes: NDArray[np.generic], spread: float) -> bool:
 
 
 def _is_white(planes: NDArray[np.generic], spread: float) -> bool:
-    """Whether no pixel tells anything about another."""
+    """Whether pixels are uncorrelated."""
     pixels, blocks, uncentred, fourths, count = 0.0, 0.0, 0.0, 0.0, 0
     for windows in _windows(planes, spread):
         windows -= windows.mean(axis=(1, 2), keepdims=True)
@@ -123,7 +123,7 @@ def _is_clear(planes: NDArray[np.generic], spread: float) -> bool:
     rows = planes.reshape(-1, planes.shape[2])
     rows = rows[:: max(1, rows.size // _PROBE)].astype(np.float64) / spread
     steps = np.diff(rows, axis=1)
-    if np.count_nonzero(steps) * 2 < steps.size:  # mostly flat: a few grey levels tell no noise
+    if np.count_nonzero(steps) * 2 < steps.size:  # mostly flat: a few grey levels do not show noise
         return False
     noise, nearby = (np.sqrt(np.square(one).mean()) for one in (steps, rows[:, 16:] - rows[:, :-16]))
     return bool(noise * _CLEAR < np.sqrt(2.0) and nearby > 2.0 * noise)

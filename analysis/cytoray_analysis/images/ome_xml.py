@@ -1,4 +1,4 @@
-"""OME-XML as files in use have it: what can be read is read, whatever else is wrong in it.
+"""OME-XML of real files: valid parts are read even if others are wrong.
 
 Open Microscopy Environment, OME Data Model 2016-06; Goldberg et al., Genome Biol 6, R47 (2005).
 """
@@ -17,7 +17,7 @@ _MOST = 2**31
 
 @dataclass(frozen=True)
 class OmePlanes:
-    """Where some planes of an image lie: one TiffData element.
+    """The location of some planes of an image: one TiffData element.
 
     Attributes
     ----------
@@ -26,9 +26,9 @@ class OmePlanes:
     page
         The directory of the first plane in its file; None for the first.
     count
-        How many planes; None where it is not said.
+        Number of planes; None if not specified.
     file, uuid
-        Name and identifier of the file, where they are said.
+        Name and identifier of the file, if specified.
     """
 
     first: Mapping[str, int]
@@ -55,9 +55,9 @@ class OmeImage:
     pixel_size
         Micrometres per pixel by axis, None for unknown.
     planes
-        Where the planes lie; empty where it is not said.
+        Locations of the planes; empty if not specified.
     unsaid
-        Which of T, C and Z have no length that is a number; 1 stands for it.
+        Which of T, C and Z have no valid length; it is set to 1.
     """
 
     name: str
@@ -71,7 +71,7 @@ class OmeImage:
 
 @dataclass(frozen=True)
 class OmeDocument:
-    """What OME metadata say.
+    """The content of OME metadata.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class OmeDocument:
     uuid
         Identifier of the file that the metadata are in.
     metadata_file
-        The other file that has the metadata, where this one only says so.
+        The file with the metadata, if this one only refers to it.
     """
 
     images: tuple[OmeImage, ...]
@@ -89,9 +89,9 @@ class OmeDocument:
 
 
 def parse_ome(xml: str) -> OmeDocument | None:
-    """Read OME-XML; None where the text is no XML, or none of OME."""
+    """Read OME-XML; None if the text is not XML, or not OME."""
     try:
-        root = ElementTree.fromstring(xml)  # noqa: S314 - expat limits entity expansion; of strangers none is read
+        root = ElementTree.fromstring(xml)  # noqa: S314 - expat limits entity expansion; untrusted XML is not read
     except (ElementTree.ParseError, ValueError):
         return None
     if _name(root) != "OME":
@@ -108,7 +108,7 @@ def parse_ome(xml: str) -> OmeDocument | None:
 
 
 def _image(element: ElementTree.Element, pixels: ElementTree.Element) -> OmeImage:
-    # Fastest first, without X and Y; what the file leaves out follows.
+    # Fastest first, without X and Y; missing axes follow.
     said = [axis for axis in pixels.get("DimensionOrder", "").upper() if axis in _OUTER]
     order = "".join(dict.fromkeys([*said, *_OUTER]))
     channels = [child for child in pixels if _name(child) == "Channel"]
@@ -143,7 +143,7 @@ def _planes(data: ElementTree.Element) -> OmePlanes:
 
 
 def number(text: object) -> float | None:
-    """Return a number that a file wrote, with a comma or a point; None where it is none."""
+    """Parse a number with a decimal comma or point; None if invalid."""
     try:
         return float(str(text).strip().replace(",", "."))
     except ValueError:

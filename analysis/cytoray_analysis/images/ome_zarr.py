@@ -1,4 +1,4 @@
-"""OME-Zarr (NGFF 0.4 and 0.5): what the metadata say about the pixels, wherever the chunks lie."""
+"""OME-Zarr (NGFF 0.4 and 0.5): the description of the pixels, for any store of the chunks."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from cytoray_analysis.images.stored_chunks import StoredChunks, without_tail
 _OLD_AXES = "TCZYX"
 _LARGEST_CHUNK = 2**28
 _LARGER_THAN_IMAGE = 8
+_TINY, _MOST_TINY = 2**10, 2**16
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class ZarrPixels:
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """One image of a store: its place among the groups, its description, and what keeps it from being opened."""
+    """One image of a store: its path among the groups, its description, and the reason why it cannot be opened."""
 
     info: SeriesInfo
     group: Any
@@ -58,7 +59,15 @@ class _Found:
     fault: UnreadableImageError | None = None
 
 
-def open_zarr(store: Any, label: str, *, series: str | None = None, labels: bool = False) -> ZarrPixels:
+def open_zarr(
+    store: Any,
+    label: str,
+    *,
+    series: str | None = None,
+    labels: bool = False,
+    alone: bool = False,
+    chunk_bytes: int | None = None,
+) -> ZarrPixels:
     """Read the metadata of an OME-Zarr image.
 
     Parameters
@@ -68,14 +77,18 @@ def open_zarr(store: Any, label: str, *, series: str | None = None, labels: bool
     series
         Which image, in a store of several: a collection of bioformats2raw, or the fields of a plate.
     labels
-        Whether it is a label image, of which chunks without objects need not be stored.
+        Whether it is a label image, whose chunks without objects need not be stored.
+    alone
+        Whether it is untrusted: codecs without a size limit are refused.
+    chunk_bytes
+        Bytes that a chunk may have, decoded; ``None`` for a small multiple of its image.
 
     Raises
     ------
     UnreadableImageError
-        It is no OME-Zarr, a store of several images, or lacks what its metadata name.
+        It is not an OME-Zarr, has several images, or lacks parts that its metadata name.
     """
-    from cytoray_analysis.images.blosc_chunks import complete
+    from cytoray_analysis.images.chunk_codecs import bounded
 
     found = _images(store, label)
     faults = [one.fault for one in found if one.fault is not None]
@@ -89,10 +102,10 @@ def open_zarr(store: Any, label: str, *, series: str | None = None, labels: bool
     image, attributes = one.image, one.attributes
     axes = letters_of(image, array.ndim)
     units = [axis.get("unit") if isinstance(axis, dict) else None for axis in image.get("axes") or [None] * array.ndim]
-    _check_chunks(array, label)
+    _check_chunks(array, label, chunk_bytes, alone=alone)
     levels = zip(_scale(image["datasets"][0], array.ndim), _scale(image, array.ndim), strict=True)
     count = array.shape[axes.index("C")] if "C" in axes else 1
-    pixels, stopped = without_tail(StoredChunks(complete(array), axes, label, labels))
+    pixels, stopped = without_tail(StoredChunks(bounded(array, label, alone=alone), axes, label, labels))
     return ZarrPixels(
         array=pixels,
         axes=axes,
@@ -124,8 +137,8 @@ def _images(store: Any, label: str) -> list[_Found]:
         group = zarr.open_group(store, mode="r")
     except (zarr.errors.ContainsArrayError, zarr.errors.NodeTypeValidationError, FileNotFoundError, KeyError) as error:
         raise UnreadableImageError(
-            f"{label} has no OME metadata of an image: it is a single Zarr array, or no Zarr group at all",
-            hint="give the folder of the image, one above its levels, or write it as OME-Zarr",
+            f"expected OME metadata of an image in {label}, found a single Zarr array, or no Zarr group",
+            hint="use the folder of the image, one above its levels, or write it as OME-Zarr",
         ) from error
     attributes: dict[str, Any] = dict(group.attrs)
     inner = attributes.get("ome", attributes)
@@ -145,7 +158,7 @@ def _images(store: Any, label: str) -> list[_Found]:
             if own is None:
                 raise no_image(label, place)
             found.append(_found(member, image_of(own, f"{label}/{place}"), own, place, f"{label}/{place}"))
-        except UnreadableImageError as error:  # raised where it is asked for; the others can be chosen
+        except UnreadableImageError as error:  # raised on access; the others can be chosen
             found.append(_Found(SeriesInfo(place, "YX", (0, 0)), None, {}, {}, error))
     if not found:
         image_of(attributes, label)
@@ -162,14 +175,14 @@ def places_in(
 ) -> list[str]:
     """Return the paths of the images in a plate, a well or a collection of bioformats2raw; none of other groups.
 
-    A well that is not there stands for its images.
+    A missing well represents its images.
 
     Parameters
     ----------
     attributes
         Of the group.
     attributes_of
-        Gives those of a group below it, None where it is not there.
+        Returns the attributes of a subgroup, None if it is missing.
     groups
         Names of the groups directly below it.
     """
@@ -215,7 +228,7 @@ def _level(group: Any, image: Mapping[str, Any], label: str) -> Any:
 def no_level(label: str, path: str) -> UnreadableImageError:
     """Return the error for an image without its largest level."""
     return UnreadableImageError(
-        f"{label}: the array of its first level, {path!r}, is not there or is no array",
+        f"{label}: expected the array of its first level, {path!r}, found none",
         hint="copy the whole OME-Zarr folder again",
     )
 
@@ -223,7 +236,7 @@ def no_level(label: str, path: str) -> UnreadableImageError:
 def no_image(label: str, place: str) -> UnreadableImageError:
     """Return the error for a collection without an image that it lists."""
     return UnreadableImageError(
-        f"{label} lists the image {place}, and it is not there",
+        f"{label} lists the image {place}, which is missing",
         hint="copy the folder again as a whole, or name one of its images by its own path",
     )
 
@@ -263,18 +276,34 @@ def letters_of(image: Mapping[str, Any], dimensions: int) -> str:
     return "".join(names).upper()
 
 
-def _check_chunks(array: Any, label: str) -> None:
-    """Refuse chunks that are much larger than the image: each is decoded as a whole."""
+def _check_chunks(array: Any, label: str, chunk_bytes: int | None, *, alone: bool) -> None:
+    """Refuse chunks that are much larger than the image or the limit, and many tiny chunks of untrusted images.
+
+    Each is decoded completely, and takes a fraction of a millisecond however small it is.
+    """
+    count = math.prod(-(-length // side) for length, side in zip(array.shape, array.chunks, strict=True))
+    if alone and count > _MOST_TINY and math.prod(array.chunks) < _TINY:
+        raise UnreadableImageError(
+            f"{label} declares {count} chunks of {math.prod(array.chunks)} pixels",
+            hint=f"write it with chunks of {_TINY} pixels or more",
+        )
     itemsize = np.dtype(array.dtype).itemsize
     chunk = math.prod(array.shards or array.chunks) * itemsize
     if chunk > max(_LARGEST_CHUNK, _LARGER_THAN_IMAGE * math.prod(array.shape) * itemsize):
         raise UnreadableImageError(
             f"{label} declares chunks of {chunk} bytes, far larger than the image", hint="write it with smaller chunks"
         )
+    if array.shards and len(array.metadata.codecs) == 1:  # zarr decodes the chunks in a shard one by one
+        chunk = math.prod(array.chunks) * itemsize
+    if chunk_bytes is not None and chunk > chunk_bytes:
+        raise UnreadableImageError(
+            f"{label} declares chunks of {chunk} bytes, more than the {chunk_bytes} that are decoded at once",
+            hint="write it with smaller chunks",
+        )
 
 
 def _scale(level: Mapping[str, Any], dimensions: int) -> Sequence[float]:
-    """Return the size of a pixel along each axis; NaN, which is no size, where what is written is none."""
+    """Return the size of a pixel along each axis; NaN if the stored value is invalid."""
     transformations = level.get("coordinateTransformations") or []
     for transformation in transformations if isinstance(transformations, list) else [None]:
         if not isinstance(transformation, dict):
@@ -289,7 +318,7 @@ def _scale(level: Mapping[str, Any], dimensions: int) -> Sequence[float]:
 
 
 def _channels(omero: Any, count: int) -> tuple[str, ...] | None:
-    """Return channel names; where only some have one, the others are empty."""
+    """Return channel names; missing ones are empty."""
     channels = omero.get("channels") if isinstance(omero, dict) else None
     if not isinstance(channels, list):
         return None

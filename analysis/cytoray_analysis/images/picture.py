@@ -16,10 +16,10 @@ from cytoray_analysis.images.colours import Colours, table_colours
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8\xff"
-# Pillow warns or refuses beyond this many pixels; such images belong into TIFF or OME-Zarr.
+# Pillow warns or refuses beyond this many pixels; such images need TIFF or OME-Zarr.
 LARGEST_PICTURE = 89_478_485
 
-# Deflate reaches 1032. A progressive JPEG spends next to nothing on blank blocks of 64 pixels.
+# Deflate reaches 1032. A progressive JPEG needs almost no bytes for blank blocks of 64 pixels.
 _DENSEST_PNG = 1_040
 _DENSEST_JPEG = 50_000
 _PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
@@ -35,7 +35,7 @@ _JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 
 @dataclass(frozen=True)
 class PictureHeader:
-    """What a picture declares.
+    """The header of a picture.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class PictureHeader:
     alpha
         Whether the last sample is transparency.
     densest
-        How many bytes of pixels one byte of the file can stand for at most.
+        Maximum number of decoded bytes per byte of the file.
     palette
         Whether samples are places in a table of colours.
     """
@@ -58,7 +58,7 @@ class PictureHeader:
     palette: bool = False
 
     def fits(self, length: int) -> bool:
-        """Whether a file of so many bytes can hold the pixels declared."""
+        """Whether a file of this size can contain the declared pixels."""
         return math.prod(self.shape) * self.bits <= 8 * self.densest * length
 
 
@@ -125,8 +125,8 @@ def jpeg_header(file: BinaryIO) -> PictureHeader:
 def decode_picture(data: bytes, header: PictureHeader, *, labels: bool) -> tuple[np.ndarray, Colours]:
     """Decode the bytes of a picture.
 
-    PNG by libpng, which keeps 16-bit colour where Pillow reduces it to 8 bits; palettes and JPEG by Pillow, which keeps
-    the indices of a palette, and notices that a file is cut off where libjpeg makes up the rest.
+    PNG by libpng, which keeps 16-bit colour, while Pillow reduces it to 8 bits; palettes and JPEG by Pillow, which
+    keeps the indices of a palette, and detects truncated files, which libjpeg pads.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def decode_picture(data: bytes, header: PictureHeader, *, labels: bool) -> tuple
     Returns
     -------
     pixels, colours
-        (Y, X) or (Y, X, samples) as stored, and what the samples mean.
+        (Y, X) or (Y, X, samples) as stored, and the meaning of the samples.
     """
     if data.startswith(PNG_START):
         return _decode_png(_only_pixels(data), header, labels)
@@ -152,7 +152,7 @@ def decode_picture(data: bytes, header: PictureHeader, *, labels: bool) -> tuple
 
 
 def frames_left_out(data: bytes) -> int:
-    """Return how many pictures a file holds beside the one that is read: an animated PNG, or a JPEG of several (MPO).
+    """Return the number of further pictures in a file: an animated PNG, or a JPEG of several (MPO).
 
     Parameters
     ----------
@@ -197,12 +197,12 @@ def _decode_png(png: bytes, header: PictureHeader, labels: bool) -> tuple[np.nda
 
 
 def too_many_scans(jpeg: bytes) -> bool:
-    """Whether a JPEG picture has so many scans that decoding it is an attack: each goes over all pixels."""
+    """Whether a JPEG picture has so many scans that decoding it is an attack: each scan processes all pixels."""
     return jpeg.count(b"\xff\xda") > _MOST_SCANS
 
 
 def _only_pixels(png: bytes) -> bytes:
-    """Leave out colour profiles and texts, which may unfold to gigabytes, from a PNG file that has such."""
+    """Remove colour profiles and texts, which may decode to gigabytes, from a PNG file."""
     places = list(_png_chunks(png))
     if all(kind in _PIXEL_CHUNKS for kind, _, _ in places):
         return png

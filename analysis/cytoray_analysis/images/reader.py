@@ -1,14 +1,14 @@
 """Reading images: one reader for paths, bytes and stores; the header is checked before the pixels.
 
-Every way into the project comes through here, so that a file gives the same array, axes, channel names and pixel size
-wherever it comes from. The content decides the format:
+All image input uses this module, so a file results in the same array, axes, channel names and pixel size whatever its
+source. The content determines the format:
 
-- TIFF is decoded by tifffile (:mod:`cytoray_analysis.images.tiff_series` says which planes there are), PNG and JPEG by
+- TIFF is decoded by tifffile (:mod:`cytoray_analysis.images.tiff_listing` says which planes there are), PNG and JPEG by
   libpng and Pillow, OME-Zarr by zarr;
-- vendors' formats and other pictures by the bioio reader that knows them.
+- vendors' formats and other pictures by the bioio reader of the format.
 
-What a stranger sends differs in trust only: it may name no other file, and what cannot be bounded is decoded in a
-process of its own (:mod:`cytoray_analysis.images.uploads`).
+Untrusted files are read in the same way, but they may not refer to other files, and codecs without a size limit run in
+a separate process (:mod:`cytoray_analysis.images.uploads`).
 """
 
 from __future__ import annotations
@@ -59,24 +59,19 @@ from cytoray_analysis.images.tiff import (
     require_decodable_apart,
 )
 from cytoray_analysis.images.tiff_directories import TIFF_STARTS
+from cytoray_analysis.images.tiff_listing import list_tiff_series
 from cytoray_analysis.images.tiff_pixels import TiffPixels
-from cytoray_analysis.images.tiff_series import list_tiff_series
-from cytoray_analysis.images.uploads import (
-    declared_in_upload,
-    format_of,
-    needs_file,
-    read_upload,
-    reader_module,
-)
+from cytoray_analysis.images.uploads import declared_in_upload, needs_file, read_upload
+from cytoray_analysis.images.vendor_formats import format_of, reader_module
 from cytoray_analysis.selection import EVERYTHING, Selection
 
-# Formats told by their first bytes: a file of such a name that does not start like one is not worth a second try.
+# Formats with a signature: a file with such a name but another signature is not tried again.
 _KNOWN_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr", ".txt", ".csv"}
 _FORMATS = (
-    "known formats: TIFF, OME-TIFF, OME-Zarr (zipped, too), PNG, JPEG; "
+    "known formats: TIFF, OME-TIFF, OME-Zarr (also zipped), PNG, JPEG; "
     "CZI, ND2 and LIF with pip install 'cytoray[formats]'"
 )
-_MOST_APART = 2**32  # bytes of a stranger's file by its path that are decoded in a limited process
+_MOST_APART = 2**32  # size of an untrusted file that is decoded in a limited process
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
@@ -89,45 +84,45 @@ def read_image(
     selection: Selection = EVERYTHING,
     labels: bool = False,
 ) -> Image:
-    """Read an image; pixels are decoded when they are asked for.
+    """Read an image; pixels are decoded on access.
 
     Axes of length one other than ``Y`` and ``X`` are dropped, whatever the format stores, so that the same image has
     the same axes in every format; :meth:`Image.select` adds them back. Colours are read as every viewer shows them:
-    :mod:`cytoray_analysis.images.colours`. Transparency is dropped: it says what to show, not what was measured. Tags
+    :mod:`cytoray_analysis.images.colours`. Transparency is dropped: it affects the display, not the measurement. Tags
     of orientation are not applied.
 
     Parameters
     ----------
     source
         A file, an OME-Zarr folder, or the bytes of a file: TIFF, PNG, JPEG, zipped OME-Zarr, or a vendor's format whose
-        reader is installed. The content decides the format; the name only where the content does not tell.
+        reader is installed. The content determines the format; the name only if the content is ambiguous.
     limits
         The largest image to accept, checked by the header before pixels are read.
     name
         What to call the image in messages, such as the name of an uploaded file; the path, or ``"the image"`` for
         bytes.
     alone
-        Whether the file comes from a stranger: OME metadata in it may then not name other files to be opened.
+        Whether the file is untrusted: its OME metadata may then not refer to other files, and codecs without a size
+        limit are decoded in a limited process or refused.
     selection
-        What of it is asked about; ``each`` is left to the caller (:attr:`Selection.each`), but for ``series``, which
-        must name one.
+        The selected part; ``each`` is handled by the caller (:attr:`Selection.each`), except for ``series``, which must
+        name one.
     labels
-        Whether it is a label image: stored values count then, whatever colours they are displayed in, and a file whose
-        codec has changed them is refused.
+        Whether it is a label image: stored values are then used, whatever their display colours, and a file with a
+        lossy codec is refused.
 
     Returns
     -------
     Image
-        With axes, channel names and pixel size as far as the file gives them, and warnings of what was assumed or left
-        out.
+        With axes, channel names and pixel size from the file, and warnings about what was assumed or omitted.
 
     Raises
     ------
     MissingFileError
         When there is no such file.
     UnreadableImageError
-        When it is no image, is truncated or damaged, has a format that no installed reader knows, or holds several
-        images of which none is chosen.
+        When it is not an image, is truncated or damaged, has a format without an installed reader, or contains several
+        images and none is chosen.
     AxesError
         When it has axes beyond ``TCZYX``, or lacks what is selected.
     ImageTooLargeError
@@ -141,7 +136,7 @@ def read_image(
 
 
 def read_apart(path: Path, limits: Limits, name: str, selection: Selection, labels: bool) -> Image:
-    """Read a stranger's file in the limited process that this is; as :func:`read_image` otherwise."""
+    """Read an untrusted file in this limited process; otherwise as :func:`read_image`."""
     if labels:
         refuse_lossy(path, name)
     return _read(path, limits, name, True, selection, labels, apart=True)
@@ -167,7 +162,7 @@ def _read(
     label = name or str(path)
     start = _start_of(path, label)
     if start is None:
-        return _read_zarr(path, label, limits, selection, labels)
+        return _read_zarr(path, label, limits, selection, labels, alone=alone and not apart)
     if start.startswith(TIFF_STARTS):
         return _read_tiff(path, label, limits, selection, labels, alone=alone, apart=apart)
     if is_picture(start):
@@ -183,7 +178,7 @@ def _read(
 def _start_of(path: Path, label: str) -> bytes | None:
     """Return the first bytes of a file; None for a folder."""
     if not path.exists():
-        raise MissingFileError(f"{label} does not exist", hint="check the path")
+        raise MissingFileError(f"expected a file at {label}, found none", hint="check the path")
     if path.is_dir():
         return None
     with reading(label), path.open("rb") as file:
@@ -193,7 +188,7 @@ def _start_of(path: Path, label: str) -> bytes | None:
 def list_series(
     source: str | Path | bytes, *, limits: Limits | None = None, name: str | None = None, alone: bool = False
 ) -> tuple[SeriesInfo, ...]:
-    """List the images in a file, thumbnails and reduced copies among them.
+    """List the images in a file, including thumbnails and reduced copies.
 
     Parameters
     ----------
@@ -234,10 +229,10 @@ def list_series(
 
 
 def declared_size(source: str | Path | bytes, *, limits: Limits | None = None, name: str | None = None) -> Declared:
-    """Return what the header of an image declares; no pixel is decoded.
+    """Return the content of an image header; no pixel is decoded.
 
-    Of TIFF, PNG and JPEG this takes a fraction of a millisecond, of zipped OME-Zarr a little more, of the bytes of
-    vendors' formats, whose readers run in a process of their own, some seconds.
+    For TIFF, PNG and JPEG this takes a fraction of a millisecond, for zipped OME-Zarr a little more, and for the bytes
+    of vendors' formats, whose readers run in a separate process, some seconds.
 
     Parameters
     ----------
@@ -279,6 +274,7 @@ def read_zarr(
     *,
     limits: Limits | None = None,
     name: str,
+    alone: bool = False,
     selection: Selection = EVERYTHING,
     labels: bool = False,
 ) -> Image:
@@ -292,6 +288,8 @@ def read_zarr(
         The largest image to accept.
     name
         What to call the image in messages.
+    alone
+        Whether it is untrusted: codecs with unknown decoded size are then refused.
     selection, labels
         As for :func:`read_image`.
 
@@ -302,7 +300,8 @@ def read_zarr(
     """
     limits = limits or Limits()
     with reading(name):
-        pixels = open_zarr(store, name, series=selection.series, labels=labels)
+        most = limits.chunk_bytes
+        pixels = open_zarr(store, name, series=selection.series, labels=labels, alone=alone, chunk_bytes=most)
         axes = resolve_axes(pixels.axes, pixels.array.shape, name)
     check_declared(axes, pixels.array.shape, pixels.array.dtype, limits, name)
     image = arrange(pixels.array, pixels.axes, pixels.channels, pixels.pixel_size, name, warnings=pixels.warnings)
@@ -361,28 +360,28 @@ def _read_tiff(
 
 def _read_picture(data: bytes, label: str, limits: Limits, selection: Selection, labels: bool) -> Image:
     header = picture_header(io.BytesIO(data))
-    choose_series([SeriesInfo("", "YX", header.shape[:2])], selection.series, label)  # only the one can be chosen
+    choose_series([SeriesInfo("", "YX", header.shape[:2])], selection.series, label)  # there is only one to choose
     _check_picture(header, len(data), limits, label)
     pixels, colours = decode_picture(data, header, labels=labels)
     others = frames_left_out(data)
     warnings: Warnings = ()
     if others:
-        sentence = f"{label} holds {others + 1} pictures; the first is read, {others} left out"
+        sentence = f"{label} contains {others + 1} pictures; the first one was used, {others} omitted"
         warnings = (AnswerWarning("frames-left-out", sentence),)
     return arrange_samples(pixels, "YXS"[: pixels.ndim], colours, None, {}, label, warnings)
 
 
-def _read_zarr(path: Path, label: str, limits: Limits, selection: Selection, labels: bool) -> Image:
+def _read_zarr(path: Path, label: str, limits: Limits, selection: Selection, labels: bool, *, alone: bool) -> Image:
     if not any((path / file).exists() for file in _ZARR_FILES):
         raise UnreadableImageError(
-            f"{label} is a folder, and not one in OME-Zarr format",
-            hint="give a single image file, or an OME-Zarr folder (its name usually ends in .ome.zarr)",
+            f"expected an image file or an OME-Zarr folder, got the folder {label}",
+            hint="use a single image file, or an OME-Zarr folder (its name usually ends in .ome.zarr)",
         )
-    return read_zarr(path, limits=limits, name=label, selection=selection, labels=labels)
+    return read_zarr(path, limits=limits, name=label, alone=alone, selection=selection, labels=labels)
 
 
 def _vendor_reader(path: Path, label: str, *, alone: bool) -> Any:
-    """Open a vendor's format: with the reader of its own, or of files that are trusted with any that bioio finds."""
+    """Open a vendor's format: with its own reader, or for trusted files with any reader that bioio finds."""
     from bioio_base.exceptions import UnsupportedFileFormatError
 
     with path.open("rb") as file:
@@ -402,10 +401,10 @@ def _vendor_reader(path: Path, label: str, *, alone: bool) -> Any:
     except UnsupportedFileFormatError as error:
         if found is not None:
             raise UnreadableImageError(
-                f"{label} is no {found.name} file that its reader can read",
+                f"expected a valid {found.name} file, but its reader cannot read {label}",
                 hint="the file is damaged or truncated; copy or export it again",
             ) from error
-        raise UnreadableImageError(f"{label}: no installed reader knows this format", hint=_FORMATS) from error
+        raise UnreadableImageError(f"{label}: no installed reader supports this format", hint=_FORMATS) from error
 
 
 def _scenes(reader: Any) -> tuple[SeriesInfo, ...]:
@@ -438,7 +437,7 @@ def _check_picture(header: PictureHeader, length: int, limits: Limits, label: st
     if not header.fits(length):
         size = " × ".join(str(side) for side in header.shape)
         raise UnreadableImageError(
-            f"{label} declares {size} samples, far more than its {length} bytes can hold",
+            f"{label} declares {size} samples, far more than its {length} bytes can contain",
             field="bytes",
             hint="the file is truncated; copy or export it again",
         )
@@ -451,4 +450,4 @@ def _letters(dims: Iterable[Hashable]) -> str:
 
 def _unknown_format(label: str, start: bytes) -> UnreadableImageError:
     what = "is empty" if not start else f"starts with {start[:8]!r}"
-    return UnreadableImageError(f"{label} is not an image in a known format: it {what}", hint=_FORMATS)
+    return UnreadableImageError(f"expected an image in a known format, got {label}, which {what}", hint=_FORMATS)

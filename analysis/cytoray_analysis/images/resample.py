@@ -23,9 +23,9 @@ def resample_image(array: np.ndarray, zoom: float | Sequence[float]) -> np.ndarr
     Returns
     -------
     numpy.ndarray
-        float32 ``(C, round(spatial * zoom)…)``, at least one pixel along each axis; float64 where float32 would not
-        tell neighbouring values apart. Pixel edges, not centres, of the first and the last pixel coincide with those of
-        the input.
+        float32 ``(C, round(spatial * zoom)…)``, at least one pixel along each axis; float64 if float32 would not
+        distinguish neighbouring values. Pixel edges, not centres, of the first and the last pixel coincide with those
+        of the input.
     """
     spatial = array.shape[1:]
     factors = [float(zoom)] * len(spatial) if isinstance(zoom, int | float) else [float(factor) for factor in zoom]
@@ -53,7 +53,7 @@ def resample_image_to(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def resample_labels(labels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Resample an integer label image to `shape` by the nearest pixel centre; no label is made up.
+    """Resample an integer label image to `shape` by the nearest pixel centre; no new labels are created.
 
     Parameters
     ----------

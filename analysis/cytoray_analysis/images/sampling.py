@@ -14,11 +14,11 @@ from cytoray_analysis.images.intensity import IntensityScaling, measure_range
 
 _BLOCK = 256
 _PLANES = 8
-_PART = 2048  # pixels along Y and X that are looked at together where all of a large image is
+_PART = 2048  # pixels along Y and X of a block, if all of a large image is read
 
 
 def measure_image(image: Image, scaling: IntensityScaling) -> tuple[np.ndarray, np.ndarray]:
-    """Return what :func:`measure_range` says of an image, looking at all of a large one before it is called empty.
+    """Return :func:`measure_range` of an image; read all of a large one before it counts as empty.
 
     Raises
     ------
@@ -54,9 +54,9 @@ def sample_for_statistics(image: Image, *, at_most_pixels: int = 2**22) -> np.nd
     image
         Any image, possibly larger than memory.
     at_most_pixels
-        Images up to this many pixels per channel are read whole; of larger ones, blocks of 256 × 256 (at least one)
-        are read on a regular grid in up to eight planes, at a cost that does not grow with the image. No chance is
-        involved.
+        Images up to this many pixels per channel are read whole; of larger ones, blocks of 256 × 256 (at least one) are
+        read on a regular grid in up to eight planes, at a cost that does not grow with the image. The result is
+        deterministic.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def _one(index: Any) -> slice:
 
 
 def _blocks(length: int, count: int) -> list[slice]:
-    """Blocks in the middle of `count` equal parts of an axis."""
+    """Return blocks in the middle of `count` equal parts of an axis."""
     centres = [round((index + 0.5) * length / count) for index in range(count)]
     starts = sorted({min(max(centre - _BLOCK // 2, 0), max(length - _BLOCK, 0)) for centre in centres})
     return [slice(start, min(start + _BLOCK, length)) for start in starts]

@@ -10,7 +10,7 @@ from cytoray_analysis.answer_warnings import AnswerWarning, Warnings
 from cytoray_analysis.errors import RequestError, UnreadableImageError
 from cytoray_analysis.selection import EACH, Selection
 
-_DOMINANT = 4  # so many times larger than all others is an image among thumbnails
+_DOMINANT = 4  # an image this many times larger than all others is the image among thumbnails
 _LISTED = 12
 
 
@@ -21,7 +21,7 @@ class SeriesInfo:
     Attributes
     ----------
     name
-        As the file calls it; may be empty.
+        Its name in the file; may be empty.
     axes, shape
         As stored.
     reduced
@@ -41,21 +41,21 @@ class SeriesInfo:
 
 
 def choose_series(series: Sequence[SeriesInfo], wanted: str | None, label: str) -> tuple[int, Warnings]:
-    """Return the index of the image that is meant, and what a person should know of the choice.
+    """Return the index of the selected image, and warnings about the choice.
 
     Parameters
     ----------
     series
-        All images of the file, reduced copies among them.
+        All images of the file, including reduced copies.
     wanted
         Name or number; None for the one that is at least four times as large as every other.
 
     Raises
     ------
     RequestError
-        There is no such series.
+        The series does not exist.
     UnreadableImageError
-        Nothing is wanted, and none is so much larger.
+        Nothing is selected, and no image is much larger than the others.
     """
     if wanted is not None and wanted != EACH:
         return _find(series, wanted, label), ()
@@ -66,10 +66,10 @@ def choose_series(series: Sequence[SeriesInfo], wanted: str | None, label: str) 
     first, second, *_ = sorted(candidates, key=lambda index: -sizes[index])
     if wanted is None and sizes[first] >= _DOMINANT * sizes[second]:
         others = ", ".join(series[index].title for index in candidates if index != first)
-        sentence = f"{label}: the largest of {len(candidates)} images is taken, {series[first].title}; not {others}"
+        sentence = f"{label}: the largest of {len(candidates)} images was used, {series[first].title}; not {others}"
         return first, (AnswerWarning("series-chosen", sentence),)
     raise UnreadableImageError(
-        f"{label} holds {len(candidates)} images, and none is {_DOMINANT} times as large as the others: "
+        f"{label} contains {len(candidates)} images, and none is {_DOMINANT} times as large as the others: "
         f"{_listing(series)}",
         field="series",
         hint="choose one with --series NAME or --series N, or answer every one with --series each",
@@ -77,10 +77,10 @@ def choose_series(series: Sequence[SeriesInfo], wanted: str | None, label: str) 
 
 
 def frames_missing(label: str, announced: int, there: int) -> AnswerWarning:
-    """Return the warning that time points at the end of an acquisition that was stopped are left out."""
+    """Return the warning that missing time points at the end of a stopped acquisition are omitted."""
     sentence = (
-        f"{label}: its metadata announce {announced} time points, and it holds {there}; the missing ones at the end "
-        "are left out"
+        f"{label}: its metadata declare {announced} time points, but it contains {there}; the missing ones at the end "
+        "are omitted"
     )
     return AnswerWarning("frames-missing", sentence)
 
@@ -93,7 +93,7 @@ def _find(series: Sequence[SeriesInfo], wanted: str, label: str) -> int:
     if wanted.isdecimal() and int(wanted) < len(series):
         return int(wanted)
     raise RequestError(
-        f"{label} holds no single image {wanted!r}; it holds {_listing(series)}",
+        f"expected one image {wanted!r} in {label}, found {_listing(series)}",
         field="series",
         hint="name one of those with --series, by its name or its number from 0",
     )
@@ -105,9 +105,9 @@ def _listing(series: Sequence[SeriesInfo]) -> str:
 
 
 def each_series(found: Sequence[SeriesInfo], selection: Selection) -> list[tuple[str, Selection]]:
-    """Return the name of every series, and the choice of it; of a file of one image no name.
+    """Return name and selection of every series; no name for a file of one image.
 
-    Names that are empty, or those of several series, are numbers instead.
+    Empty or repeated names are replaced by numbers.
     """
     others = selection.without("series")
     if sum(not one.reduced for one in found) <= 1:
@@ -119,7 +119,7 @@ def each_series(found: Sequence[SeriesInfo], selection: Selection) -> list[tuple
         if found[number].reduced:
             continue
         clear = bool(name) and folded.count(name.casefold()) == 1
-        # By number, which is always clear but where a series is called like the number of another.
+        # By number, which is unambiguous unless another series has this number as its name.
         wanted = name if clear and str(number) in folded else str(number)
         chosen.append((name if clear else str(number), Selection(**others.given(), series=wanted)))
     return chosen

@@ -1,4 +1,4 @@
-"""The chunks of a Zarr array: which of them are stored, and whether one that is not can be blank."""
+"""The chunks of a Zarr array: which are stored, and whether a missing one can be blank."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cytoray_analysis.answer_warnings import Warnings
-from cytoray_analysis.errors import UnreadableImageError
+from cytoray_analysis.errors import CytorayError, UnreadableImageError
 from cytoray_analysis.images.choose import Entries
 from cytoray_analysis.images.damage import DAMAGE
 from cytoray_analysis.images.series import frames_missing
@@ -20,10 +20,10 @@ _MOST_LACKING = 2**14  # chunks without bytes that are looked at around one
 
 @dataclass(frozen=True, eq=False)
 class StoredChunks:
-    """A zarr array in which a chunk that is not stored is black only where it can be.
+    """A zarr array in which a missing chunk reads as blank only if that is plausible.
 
-    Writers leave out chunks in which every pixel has the fill value, and a copy that was broken off leaves out others.
-    A chunk is taken as blank when the pixels of its neighbours beside it are blank, too.
+    Writers omit chunks in which every pixel has the fill value; an incomplete copy lacks other chunks. A missing chunk
+    counts as blank if the adjacent pixels of its neighbours are also blank.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ class StoredChunks:
     label
         The image's name, for messages.
     labels
-        Whether it is a label image: chunks without objects may lack.
+        Whether it is a label image: chunks without objects may be missing.
     blank
-        Chunks that were found to be blank.
+        Chunks that are known to be blank.
     """
 
     array: Any
@@ -66,6 +66,8 @@ class StoredChunks:
         """
         try:
             pixels = np.asarray(self.array[region])
+        except CytorayError:  # errors of the store: no permission, or too large
+            raise
         except DAMAGE as error:
             damaged = self._damaged(region)
             if damaged is None:
@@ -77,20 +79,20 @@ class StoredChunks:
             if chunk in self.blank:
                 continue
             part = pixels[self._inside(chunk, region)]
-            # Only a chunk that reads as the fill value may be one that is not there.
+            # Only a chunk that reads as the fill value can be missing.
             if part.size and part.flat[0] == self._fill and (part == self._fill).all():
                 self._check_filled(chunk)
         return pixels
 
     def _check_filled(self, chunk: tuple[int, ...]) -> None:
-        """Raise where a chunk reads as the fill value because its pixels are not there."""
+        """Raise if a chunk reads as the fill value because its pixels are missing."""
         if self.array.shards and self._is_empty(chunk):  # zarr reads a shard without bytes as blank
             raise self._unreadable(chunk, "its file is empty")
         if not self.labels and not self.is_stored(chunk):
             self._require_blank(chunk)
 
     def _damaged(self, region: tuple[slice, ...]) -> UnreadableImageError | None:
-        """Return an error that names the first chunk of a region that cannot be decoded; None where each can."""
+        """Return an error for the first chunk of a region that cannot be decoded; None if all can."""
         for chunk in self._touched(region):
             try:
                 self.array[tuple(self._pixels_of(chunk))]
@@ -116,7 +118,7 @@ class StoredChunks:
         return product(*ranges)
 
     def _inside(self, chunk: tuple[int, ...], region: tuple[slice, ...]) -> tuple[slice, ...]:
-        """Return the part of a region's pixels that a chunk holds."""
+        """Return the part of a region's pixels in a chunk."""
         parts = []
         for number, part, side, length in zip(chunk, region, self.sides, self.shape, strict=True):
             covered = range(*part.indices(length))
@@ -125,7 +127,7 @@ class StoredChunks:
         return tuple(parts)
 
     def is_stored(self, chunk: tuple[int, ...]) -> bool:
-        """Whether the store holds a chunk."""
+        """Whether the store has a chunk."""
         from zarr.core.sync import sync
 
         return bool(sync(self.array.store.exists(self._path_of(chunk))))
@@ -146,7 +148,7 @@ class StoredChunks:
         ]
 
     def _require_blank(self, chunk: tuple[int, ...]) -> None:
-        """Raise unless the stored chunks around those that lack are blank where they touch them; remember those."""
+        """Raise unless the stored neighbours of missing chunks are blank at the border; remember the blank ones."""
         open_, lacking, stored = [chunk], {chunk}, False
         y, x = self.axes.index("Y"), self.axes.index("X")
         while open_:
@@ -170,7 +172,7 @@ class StoredChunks:
         self.blank.update(lacking)
 
     def _border(self, chunk: tuple[int, ...], axis: int, step: int) -> tuple[slice, ...] | None:
-        """Return the line of pixels beside a chunk; None at the end of the image."""
+        """Return the line of pixels next to a chunk; None at the border of the image."""
         parts = self._pixels_of(chunk)
         place = parts[axis].start - 1 if step < 0 else parts[axis].stop
         if not 0 <= place < self.shape[axis]:
@@ -185,9 +187,9 @@ class StoredChunks:
 
     def _not_copied(self, chunk: tuple[int, ...]) -> UnreadableImageError:
         return UnreadableImageError(
-            f"{self._name_of(chunk)} is not in the store, and the image is not blank around it",
+            f"{self._name_of(chunk)} is missing in the store, and the image is not blank around it",
             field="bytes",
-            hint="the OME-Zarr was not copied as a whole; copy it again, or choose what is there with --plane N, "
+            hint="the OME-Zarr was not copied completely; copy it again, or choose existing parts with --plane N, "
             "--frame N or --channel NAME",
         )
 
@@ -195,13 +197,13 @@ class StoredChunks:
         return UnreadableImageError(
             f"{self._name_of(chunk)} could not be decoded: {why}",
             field="bytes",
-            hint="its file is damaged; copy the OME-Zarr again, or choose what is whole with --plane N, --frame N or "
+            hint="its file is damaged; copy the OME-Zarr again, or choose intact parts with --plane N, --frame N or "
             "--channel NAME",
         )
 
 
 def without_tail(pixels: StoredChunks) -> tuple[Any, Warnings]:
-    """Leave out whole time points at the end of which nothing is stored, as after a stopped acquisition."""
+    """Omit complete time points without stored data at the end, as after a stopped acquisition."""
     shape, time = pixels.shape, pixels.axes.find("T")
     if pixels.labels or time < 0 or shape[time] < 2:
         return pixels, ()
@@ -218,4 +220,4 @@ def without_tail(pixels: StoredChunks) -> tuple[Any, Warnings]:
                 if kept == shape[time]:
                     return pixels, ()
                 return Entries(pixels, time, tuple(range(kept))), (frames_missing(pixels.label, shape[time], kept),)
-    return pixels, ()  # nothing is stored at all: reading says so
+    return pixels, ()  # nothing is stored: reading reports it

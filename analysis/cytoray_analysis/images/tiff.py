@@ -1,4 +1,4 @@
-"""TIFF files: opened, and what the header says checked against the bytes that are there before any pixel is decoded."""
+"""TIFF files: open a file, and check its header against the file size before any pixel is decoded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DENSEST_COMPRESSION = 50_000
 
 @contextmanager
 def opened_tiff(source: bytes | Path, limits: Limits, label: str, *, alone: bool) -> Iterator[tuple[Any, Warnings]]:
-    """Open a TIFF file, and say what lies behind its end; a stranger's directories and OME metadata are checked first.
+    """Open a TIFF file, with warnings about data beyond its end; check untrusted directories and OME metadata first.
 
     Raises
     ------
@@ -44,33 +44,33 @@ def opened_tiff(source: bytes | Path, limits: Limits, label: str, *, alone: bool
 
 
 def is_bounded(source: bytes | Path, series: TiffSeries) -> bool:
-    """Whether the codec of a stranger's image cannot decode to more than it is given room for.
+    """Whether the codec of an untrusted image has a limited output size.
 
-    JPEG 2000, of which slides may be too large for any other way, is trusted to its header in files, not in uploads.
+    The header of JPEG 2000 is trusted in files, because slides may be too large for another way, but not in uploads.
     """
     headed = JPEG_CODECS if isinstance(source, bytes) else JPEG_CODECS | JPEG_2000_CODECS
     return int(series.keyframe.compression) in BOUNDED_CODECS | headed
 
 
 def require_decodable_apart(source: Path, series: TiffSeries, most: int, label: str) -> None:
-    """Raise where a stranger's file of a codec without a bound is too large to be decoded in a limited process.
+    """Raise if an untrusted file with an unlimited codec is too large for a limited process.
 
     Raises
     ------
     ImageTooLargeError
-        It is decoded as a whole there, which is larger than `most` bytes.
+        It must be decoded completely there, which needs more than `most` bytes.
     """
     declared = math.prod(series.info.shape) * series.dtype.itemsize
     if max(declared, source.stat().st_size) > most:
         raise ImageTooLargeError(
-            f"{label} is compressed with {series.keyframe.compression!r}, whose decoded size cannot be bounded; such "
-            f"files are decoded as a whole, and it declares {declared} bytes, more than the {most} allowed",
+            f"{label} is compressed with {series.keyframe.compression!r}, whose decoded size cannot be limited; such "
+            f"files are decoded completely, and it declares {declared} bytes, more than the {most} allowed",
             hint="store it as OME-Zarr, or as TIFF with LZW, deflate, Zstandard, JPEG or JPEG 2000",
         )
 
 
 def check_segments(file: Any, series: TiffSeries, label: str) -> None:
-    """Check the strips or tiles of a stranger's image, which are decoded one by one.
+    """Check the strips or tiles of an untrusted image, which are decoded one by one.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def check_segments(file: Any, series: TiffSeries, label: str) -> None:
 
 
 def _check_jpeg_segments(file: Any, series: TiffSeries, samples: int, label: str) -> None:
-    """Compare the sizes in the headers of JPEG strips or tiles with what the file declares."""
+    """Compare the sizes in the headers of JPEG strips or tiles with those of the file."""
     for place in series.pages:
         if place is None:
             continue
@@ -104,7 +104,7 @@ def _check_jpeg_segments(file: Any, series: TiffSeries, samples: int, label: str
 
 
 def check_bytes_present(file: Any, series: TiffSeries, label: str) -> None:
-    """Compare what an image declares with the bytes that the file holds of its first and its last plane.
+    """Compare the declared size of an image with the bytes of its first and its last plane in the file.
 
     Raises
     ------
@@ -143,12 +143,12 @@ def _check_page(page: Any, label: str) -> None:
             f"{label}: the TIFF header declares {segments} strips or tiles, but lists {len(page.dataoffsets)}"
         )
     present = int(sum(page.databytecounts))
-    # Strips without bytes are an error of their own, when they are asked for.
+    # Strips without bytes raise another error on access.
     if present and all(page.databytecounts) and declared > present * factor and not page.is_subsampled:
         size = " × ".join(str(length) for length in page.shape)
         raise _truncated(
             f"{label}: the TIFF header declares {size} pixels ({declared} bytes), "
-            f"but the file holds {present} bytes of them"
+            f"but the file contains {present} bytes of them"
         )
 
 

@@ -1,4 +1,4 @@
-"""Pages of TIFF files that the metadata give to several planes, so that it is not known which of them they show."""
+"""Pages of TIFF files that the metadata assign to several planes, so their position is ambiguous."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from cytoray_analysis.images.tiff_series import PageAt
+from cytoray_analysis.images.tiff_series import PageAt
 
 _NAMED = 3
 
 Claimed = set[tuple[str, int]]
-"""Pages that an image took: the key of their file, and their offset."""
+"""Pages of an image: the key of their file, and their offset."""
 
 
 def doubted(
@@ -25,18 +23,18 @@ def doubted(
     claimed: Claimed,
     offsets: Mapping[str, Sequence[int]],
 ) -> list[PageAt | None]:
-    """Say of planes that share their page with another one that it is in doubt; reading them is an error.
+    """Mark planes that share their page with another one as ambiguous; reading them is an error.
 
     Parameters
     ----------
     planes
-        Where the planes of an image lie, in C order.
+        Locations of the planes of an image, in C order.
     outer
         Axes and their lengths.
     claimed
-        Pages of the images before it; those of this one are added.
+        Pages of the previous images; those of this one are added.
     offsets
-        Where the pages of each file lie, in their order.
+        Offsets of the pages of each file, in their order.
     """
     claims: dict[tuple[str, int], list[int]] = {}
     for number, place in enumerate(planes):
@@ -51,7 +49,7 @@ def doubted(
             more = ", \u2026" if len(sharing) > _NAMED else ""
             doubt = f"is one of {len(sharing)} for which the metadata name the same {page} ({named}{more})"
         elif (key, offset) in claimed:
-            doubt = f"is {page} by the metadata, which name it for another image, too"
+            doubt = f"is {page} according to the metadata, which also assign it to another image"
         else:
             continue
         for number in sharing:

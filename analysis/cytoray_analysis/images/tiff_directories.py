@@ -1,7 +1,7 @@
-"""TIFF files of strangers: their directories, walked and counted before a library trusts them.
+"""Untrusted TIFF files: their directories are walked and counted before a library reads them.
 
-A few kilobytes can make a reader spend gigabytes without a single pixel: directories that follow each other in a
-circle, thousands of tags that all point to the same megabytes, OME metadata that announce a billion planes.
+A few kilobytes can make a reader spend gigabytes without a single pixel: directories in a circle, thousands of tags
+that point to the same megabytes, OME metadata that declare a billion planes.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ _LONGEST_XML = 2**24
 # Directories inside directories: SubIFDs, EXIF, GPS, interoperability.
 _INNER = frozenset({330, 34665, 34853, 40965})
 _INNER_PER_FRAME = 16
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 # Lengths of pages, strips and tiles. A negative one makes tifffile count pages backwards without end.
 _LENGTHS = frozenset({256, 257, 258, 277, 278, 322, 323, 32997, 32998})
 _UNSIGNED = frozenset({1, 3, 4, 13, 16, 18})
 _BYTE_TYPES = frozenset({1, 2, 6, 7})
 # ImageJ writes a colour table into every directory of a movie; they are read as arrays, one at a time.
 _COLOUR_TABLE, _MOST_COLOURS = 320, 2**25
-# How ImageJ and tifffile say in the description that a file holds several pages.
+# Descriptions by ImageJ and tifffile of a file with several pages.
 _DESCRIPTION, _STACK_SAID = 270, 4096
 _SEVERAL = re.compile(rb"ImageJ=[^\0]*?\nimages=(?!1\D)\d|\{\"shape\": \[", re.DOTALL)
 
@@ -47,7 +46,7 @@ def check_directories(data: Any, limits: Limits, label: str) -> Warnings:
     Returns
     -------
     tuple of AnswerWarning
-        What lies behind the end of the file.
+        Warnings about data beyond the end of the file.
 
     Raises
     ------
@@ -64,7 +63,7 @@ def check_directories(data: Any, limits: Limits, label: str) -> Warnings:
         frames += 1
         if frames > limits.frames:
             raise ImageTooLargeError(
-                f"{label} holds more than the {limits.frames} planes allowed",
+                f"expected at most {limits.frames} planes, got {label} with more",
                 hint="send fewer frames per file, or store the image as OME-Zarr",
             )
         offset, inner = walk.read(offset, label)
@@ -106,7 +105,7 @@ def check_chain(data: Any, label: str) -> Warnings:
 
 
 class _Walk:
-    """Reads one directory after the other and counts what they claim."""
+    """Reads one directory after the other and counts their declared data."""
 
     def __init__(self, data: Any) -> None:
         self._data = data
@@ -128,21 +127,21 @@ class _Walk:
         if not start:
             return 0, []
         if count > _MOST_TAGS or end > len(self._data):
-            raise _claims(label, f"a directory claims {count} tags")
+            raise _claims(label, f"a directory declares {count} tags")
         inner: list[int] = []
         for code, kind, values, place in self._entries(start, end):
             if code in _LENGTHS and kind not in _UNSIGNED:
-                raise _claims(label, f"the length in tag {code} is no unsigned number")
+                raise _claims(label, f"the length in tag {code} is not an unsigned number")
             self._count(code, kind, values, label)
             if code in _INNER and values:
                 inner += self._inner_offsets(kind, values, place, label)
         return self._link(end), inner
 
     def lost(self, label: str) -> Warnings:
-        """Return warnings about what lies behind the end of the file.
+        """Return warnings about data beyond the end of the file.
 
-        Some writers put the description, and the directories of all other pages, behind the pixels. tifffile leaves out
-        what is not there, and the first plane would be taken for the whole image.
+        Some writers store the description, and the directories of all other pages, after the pixels. tifffile omits
+        missing parts, and the first plane would appear as the whole image.
 
         Raises
         ------
@@ -164,17 +163,13 @@ class _Walk:
                 raise UnreadableImageError(
                     f"{label}: the TIFF header places another page at byte {last}, but the file ends at {length}",
                     field="bytes",
-                    hint="the file was cut off; copy or export it again",
+                    hint="the file is truncated; copy or export it again",
                 )
             if gone:
-                sentence = (
-                    f"{label}: its description lies behind the end of the file; axes, channel names and pixel size"
-                )
+                sentence = f"{label}: its description is beyond the end of the file; axes, channel names and pixel size"
                 found.append(AnswerWarning("metadata-unreadable", f"{sentence} may be unknown"))
         if last > length:
-            sentence = (
-                f"{label} says that another page follows the last one, behind the end of the file; it may be cut off"
-            )
+            sentence = f"{label} refers to another page beyond the end of the file; it may be truncated"
             found.append(AnswerWarning("pages-missing", sentence))
         return tuple(found)
 
@@ -193,7 +188,7 @@ class _Walk:
 
     def _tags(self, offset: int) -> tuple[int, int, int]:
         """Return where the tags of a directory begin and end, and how many it claims; zeros where there is none."""
-        # Offsets behind the end are how some writers say that there is no other directory.
+        # Some writers use an offset beyond the end to mark the last directory.
         form, size = ("Q", 20) if self.big else ("H", 12)
         start = offset + struct.calcsize(form)
         if start > len(self._data):
@@ -224,7 +219,7 @@ class _Walk:
             or self._numbers > max(_MOST_NUMBERS, length // _BYTES_PER_NUMBER)
             or self._colours > _MOST_COLOURS
         ):
-            raise _claims(label, "its tags claim more than the file holds")
+            raise _claims(label, "its tags declare more than the file contains")
 
     def _inner_offsets(self, kind: int, values: int, place: int, label: str) -> list[int]:
         form = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}.get(kind)
@@ -235,7 +230,7 @@ class _Walk:
         if size > (8 if self.big else 4):
             place = self._offset(place)
         if place + size > len(self._data):
-            raise _claims(label, "its directories lie behind its end")
+            raise _claims(label, "its directories are beyond its end")
         return list(struct.unpack_from(f"{self._order}{values}{form}", self._data, place))
 
     def _offset(self, place: int) -> int:
@@ -251,12 +246,12 @@ def check_ome(xml: str, label: str) -> None:
         They are longer, or define entities.
     """
     if len(xml) > _LONGEST_XML or (("<!DOCTYPE" in xml or "<!ENTITY" in xml) and "OME" in xml):
-        raise _claims(label, "its OME metadata are no plain description of an image")
+        raise _claims(label, "its OME metadata are not a plain description of an image")
 
 
 def _claims(label: str, what: str) -> UnreadableImageError:
     return UnreadableImageError(
-        f"{label}: the TIFF file cannot be as it says: {what}",
+        f"{label}: the TIFF file is inconsistent: {what}",
         field="bytes",
         hint="the file is damaged; copy or export it again",
     )

@@ -50,7 +50,7 @@ def plain_metadata(file: Any, page: Any, axes: str, shape: Sequence[int]) -> Met
 def _imagej_sizes(metadata: Mapping[str, Any], page: Any) -> dict[str, float | None]:
     """ImageJ writes pixels per unit into the resolution tags, and the unit into its description.
 
-    Inches are what ImageJ takes from the dots per inch of a picture, not what anybody measured.
+    ImageJ takes inches from the dots per inch of a picture; they are not a measurement.
     """
     unit = _unit(metadata.get("unit"))
     units = {axis: _unit(metadata.get(f"{axis.lower()}unit")) or unit for axis in "ZYX"}

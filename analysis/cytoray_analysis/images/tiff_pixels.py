@@ -1,6 +1,6 @@
-"""The pixels of a TIFF image, decoded plane by plane as regions are asked for.
+"""The pixels of a TIFF image, decoded plane by plane on access.
 
-A plane that the file announces and does not hold is an error when it is asked for, never black.
+Reading a declared but missing plane is an error, and never returns black.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cytoray_analysis.errors import UnreadableImageError
 from cytoray_analysis.images.tiff_segments import JPEG_2000_CODECS, JPEG_CODECS, check_segment
 from cytoray_analysis.images.tiff_series import PageAt, TiffSeries, page_at
 
-# None, LZW, deflate (two numbers), PackBits, LZMA, Zstandard: tifffile tells them how many bytes to expect at most.
+# None, LZW, deflate (two numbers), PackBits, LZMA, Zstandard: tifffile passes them the maximum number of bytes.
 BOUNDED_CODECS = frozenset({1, 5, 8, 32946, 32773, 34925, 50000})
 _LARGEST_SEGMENT = 2**26
 _WHOLE_PLANE = 2**24  # planes up to so many bytes are decoded whole; of larger ones the tiles asked for
@@ -50,7 +50,7 @@ class TiffPixels:
     codec
         Compression of the first page that is there.
     alone
-        Whether the file is a stranger's.
+        Whether the file is untrusted.
     """
 
     source: Path | bytes
@@ -126,7 +126,7 @@ class TiffPixels:
         number = int(np.ravel_multi_index(indexes, self.shape[: len(indexes)])) if indexes else 0
         place = self.pages[number]
         if place is None:
-            raise self._absent(indexes, f"is not there: {self.missing}")
+            raise self._absent(indexes, f"is missing: {self.missing}")
         if place.doubt:
             raise self._absent(indexes, place.doubt)
         if self.corrected is not None:
@@ -157,12 +157,12 @@ class TiffPixels:
             return np.asarray(zarr.open_array(store, mode="r")[region])
 
     def _check_present(self, page: Any, indexes: tuple[int, ...], region: tuple[slice, ...]) -> None:
-        """Raise where a strip or a tile that the region touches is empty or lies behind the end of its file."""
+        """Raise if a strip or a tile in the region is empty or beyond the end of its file."""
         counts, offsets = page.databytecounts, page.dataoffsets
         kind = "tile" if page.is_tiled else "strip"
         expected = math.prod(page.chunked)
         if len(offsets) < expected or len(counts) < expected:
-            raise self._absent(indexes, f"declares {expected} {kind}s, and lists {min(len(offsets), len(counts))}")
+            raise self._absent(indexes, f"declares {expected} {kind}s, but lists {min(len(offsets), len(counts))}")
         if int(page.compression) == 1 and page.bitspersample % 8 == 0 and all(counts):
             declared = math.prod(page.shape) * np.dtype(page.dtype).itemsize
             if sum(counts) < declared and not page.is_subsampled:
@@ -174,19 +174,21 @@ class TiffPixels:
                 raise self._absent(indexes, f"lacks {kind} {segment} of {expected}: it has no bytes in the file")
             if offset + count > length:
                 end = offset + count
-                raise self._absent(indexes, f"lies up to byte {end}, but the file ends at {length}: it is truncated")
+                raise self._absent(indexes, f"extends to byte {end}, but the file ends at {length}: it is truncated")
 
     def _check_bounded(self, page: Any, indexes: tuple[int, ...]) -> None:
-        """Raise where a page of a stranger's could decode to more than the first one, which was checked."""
+        """Raise if a page of an untrusted file could decode to more than the first one, which was checked."""
         codec = int(page.compression)
         headed = frozenset() if isinstance(self.source, bytes) else JPEG_CODECS | JPEG_2000_CODECS
         if codec != self.codec and codec not in BOUNDED_CODECS | headed:
-            raise self._absent(indexes, "is compressed in another way than the first, whose size cannot be bounded")
+            raise self._absent(
+                indexes, "is compressed in another way than the first, with a size that cannot be limited"
+            )
         if has_large_segments(page):
             raise self._absent(indexes, "has strips or tiles larger than the image")
 
     def _check_headers(self, page: Any, region: tuple[slice, ...]) -> None:
-        """Look into the strips or tiles of a stranger's file that are decoded now; of bytes all are looked into."""
+        """Check the strips or tiles of an untrusted file that are decoded now; all of them if the file is in memory."""
         codec = int(page.compression)
         if codec not in JPEG_CODECS | JPEG_2000_CODECS:
             return
@@ -203,7 +205,7 @@ class TiffPixels:
         return UnreadableImageError(
             f"{self.label}: the plane {named or 'of the image'} {what}",
             field="bytes",
-            hint="copy or export the image again; or choose planes that are there with --plane N, --frame N or "
+            hint="copy or export the image again; or choose existing planes with --plane N, --frame N or "
             "--channel NAME",
         )
 
@@ -214,7 +216,7 @@ class TiffPixels:
         size = math.prod(self.shape) * dtype.itemsize
         length = len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
         if int(self.block or 0) + size > length:
-            raise self._absent((), f"lies up to byte {int(self.block or 0) + size}, but the file ends at {length}")
+            raise self._absent((), f"extends to byte {int(self.block or 0) + size}, but the file ends at {length}")
         if isinstance(self.source, bytes):
             flat = np.frombuffer(self.source, dtype, math.prod(self.shape), int(self.block or 0))
             return flat.reshape(self.shape)[region]
@@ -247,8 +249,8 @@ def has_large_segments(page: Any) -> bool:
 def open_tiff(source: bytes | Path, *, alone: bool = False) -> Any:
     """Open a TIFF file or its bytes with tifffile.
 
-    Axes of OME metadata are read by :mod:`cytoray_analysis.images.tiff_series`. Bytes come from strangers: nothing in
-    them may name other files to be opened, and the same holds for files that are opened `alone`.
+    Axes of OME metadata are read by :mod:`cytoray_analysis.images.tiff_listing`. Bytes are untrusted: nothing in them
+    may name other files to be opened, and the same holds for files that are opened `alone`.
     """
     from tifffile import TiffFile
 

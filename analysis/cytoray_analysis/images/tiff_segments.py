@@ -1,4 +1,4 @@
-"""Strips and tiles of strangers' TIFF files whose codec says in a header of its own how large they decode."""
+"""Strips and tiles of untrusted TIFF files whose codec declares the decoded size in its own header."""
 
 from __future__ import annotations
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from cytoray_analysis.images.tiff_series import TiffSeries
+from cytoray_analysis.images.tiff_series import TiffSeries
 
 
 def joined(found: list[TiffSeries | None], file: Any, offsets: list[int]) -> list[TiffSeries | None]:
-    """Join pages that tifffile tells apart by how they are stored: by compression, strips or the order of bits."""
+    """Join pages that tifffile separates by storage: compression, strips or bit order."""
     if len(found) < 2 or any(one is None or _storage_only(one, file) != _storage_only(found[0], file) for one in found):
         return found
     all_of = [one for one in found if one is not None]

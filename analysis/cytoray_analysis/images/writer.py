@@ -1,21 +1,20 @@
 """Writing images and label images so that axes, channel names and pixel size come back when they are read.
 
-Every file appears whole or not at all: it is written under another name beside its place and then moved there. An
-OME-Zarr folder that is filled region by region (:func:`create_zarr`) is the exception.
+Files are written atomically: under another name in the same folder, and then moved. An OME-Zarr folder that is filled
+region by region (:func:`create_zarr`) is the exception.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cytoray_analysis.errors import ImageError, RequestError
-from cytoray_analysis.files import draft_folder, write_whole
+from cytoray_analysis.files import whole_path, write_whole
 from cytoray_analysis.images.axes import AXES
 from cytoray_analysis.images.image import Image, image_from_array
 from cytoray_analysis.images.label_values import MOST_OBJECTS, as_labels
@@ -45,10 +44,9 @@ def write_labels(
         The suffix decides the format: ``.ome.tif``, ``.tif`` (deflate-compressed), ``.png`` (2D, 16 bit) or
         ``.ome.zarr``.
     labels
-        Integers ``(Y, X)`` or ``(Z, Y, X)``, 0 for background. Stored as uint16 where that holds the largest label.
-        Up to 65,535 objects with larger labels are renumbered from 1 in the same order, and what each number stands
-        for is written beside them as ``NAME.numbers.csv`` (columns ``number,label``). More objects are stored as
-        uint32.
+        Integers ``(Y, X)`` or ``(Z, Y, X)``, 0 for background. Stored as uint16 where that holds the largest label. Up
+        to 65,535 objects with larger labels are renumbered from 1 in the same order, and their original labels are
+        written next to them as ``NAME.numbers.csv`` (columns ``number,label``). More objects are stored as uint32.
     pixel_size
         Micrometres per pixel along each axis, when known.
     axes
@@ -63,9 +61,9 @@ def write_labels(
     """
     place = Path(path)
     if labels.dtype.kind not in "bui" or (axes is None and labels.ndim not in (2, 3)):
-        raise ImageError(f"labels must be integers (Y, X) or (Z, Y, X), got {labels.dtype} of shape {labels.shape}")
+        raise ImageError(f"expected integer labels (Y, X) or (Z, Y, X), got {labels.dtype} of shape {labels.shape}")
     if labels.size and int(labels.min()) < 0:
-        raise ImageError(f"labels must not be negative, got {int(labels.min())}")
+        raise ImageError(f"expected labels of at least 0, got {int(labels.min())}")
     labels, names = _fitting(labels)
     largest = int(labels.max()) if labels.size else 0
     stored = labels.astype(smallest_label_type(largest), copy=False)
@@ -73,12 +71,12 @@ def write_labels(
     if place.suffix.lower() == ".png":
         if labels.ndim != 2 or stored.dtype != np.uint16:
             raise ImageError(
-                f"{place}: PNG holds 2D labels up to 65535, got {labels.ndim} axes and labels up to {largest}",
+                f"{place}: expected 2D labels up to 65535 for PNG, got {labels.ndim} axes and labels up to {largest}",
                 hint="write .ome.tif instead",
             )
         import imageio.v3
 
-        with _replacing(place) as temporary:
+        with whole_path(place, durable=False) as temporary:
             imageio.v3.imwrite(temporary, stored, extension=".png", plugin="pillow")
     else:
         write_image(place, image)
@@ -93,7 +91,7 @@ def write_numbers(path: Path, names: np.ndarray) -> None:
 
 
 def _fitting(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Renumber labels that 16 bits do not hold although they would hold the objects; what each number stands for."""
+    """Renumber labels above 16 bits if their number fits into 16 bits; also return the original labels."""
     if not labels.size or int(labels.max()) <= MOST_OBJECTS:
         return labels, None
     import fastremap
@@ -124,19 +122,19 @@ def write_image(path: str | Path, image: Image) -> None:
     place = Path(path)
     name = place.name.lower()
     if name.endswith((".ome.tif", ".ome.tiff")):
-        with _replacing(place) as temporary:
+        with whole_path(place, durable=False) as temporary:
             _write_ome_tiff(temporary, image)
     elif name.endswith((".tif", ".tiff")):
-        with _replacing(place) as temporary:
+        with whole_path(place, durable=False) as temporary:
             _write_tiff(temporary, image)
     elif name.endswith(".zarr"):
-        with _replacing(place) as temporary:
+        with whole_path(place, durable=False) as temporary:
             array = _create_zarr(temporary, image)
             for region in _regions(image.shape, array.chunks):
                 array[region] = image.read(region)
     else:
         raise RequestError(
-            f"cannot tell a format to write from the name {place.name!r}",
+            f"expected a file name with a known format, got {place.name!r}",
             hint="use a name that ends in .ome.tif, .tif or .ome.zarr (labels: also .png)",
         )
 
@@ -208,10 +206,10 @@ def read_labels(path: str | Path) -> np.ndarray:
 
 
 def check_labels(image: Image) -> np.ndarray:
-    """Decode an image as labels, or say why it is none; see :func:`read_labels`."""
+    """Decode an image as labels, or raise; see :func:`read_labels`."""
     if image.axes not in ("YX", "ZYX"):
         raise ImageError(
-            f"{image.source}: a label image has axes YX or ZYX, got {image.axes} of shape {image.shape}",
+            f"{image.source}: expected a label image with axes YX or ZYX, got {image.axes} of shape {image.shape}",
             hint="store one integer per pixel: the number of the object, 0 for background",
         )
     return as_labels(image.read(), image.source)
@@ -271,7 +269,7 @@ def _create_zarr(path: Path, image: Image, chunks: tuple[int, ...] | None = None
     )
     import zarr
 
-    # A chunk that lacks could not be told from one that a broken copy lost.
+    # A missing chunk could not be distinguished from one lost by an incomplete copy.
     with zarr.config.set({"array.write_empty_chunks": True}):
         writer.initialize()
         return writer.datasets[0]
@@ -283,17 +281,3 @@ def _regions(shape: Sequence[int], chunks: Sequence[int]) -> Iterator[tuple[slic
             slice(place * chunk, min((place + 1) * chunk, length))
             for place, chunk, length in zip(corner, chunks, shape, strict=True)
         )
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a place beside `path` to write to, and move what is there to `path` when all went well."""
-    folder = draft_folder(path)
-    try:
-        temporary = folder / path.name
-        yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""An image larger than memory in blocks that any number of processes answer, each by itself.
+"""An image larger than memory in blocks, which any number of processes answer independently.
 
-A block's answer has object numbers of its own, and says what object of the whole image each is. When all blocks are
+A block's answer has its own object numbers, and the identity of each object in the whole image. When all blocks are
 answered, :func:`cytoray_analysis.numbering.all_objects` gives the objects of the image, and
 :func:`cytoray_analysis.numbering.image_numbers` the numbers that the image decoded whole would have given.
 """
@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cytoray_analysis.images import create_zarr
 from cytoray_analysis.model_input import NetworkImage
@@ -26,7 +25,7 @@ ZARR_PLANES = 16  # along Z
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """How an image is cut, and what its answer looks like.
+    """The blocks of an image, and the format of its answer.
 
     Attributes
     ----------
@@ -65,28 +64,6 @@ class Blocks:
     def create(self, path: Path) -> Any:
         """Create the OME-Zarr of the answer, all zero; see :func:`create_answer`."""
         return create_answer(path, self.axes, self.shape, self.channels, self.dtype, self.pixel_size)
-
-
-@dataclass(frozen=True, eq=False)
-class BlockAnswer:
-    """The answer for the core of one block.
-
-    Attributes
-    ----------
-    values
-        (channels…, spatial…): the block's own object numbers, 1 to n, or what the task predicts.
-    identities
-        (n + 1,) int64 what object of the whole image each number is, entry 0 being 0; None where values are no numbers.
-    confidence
-        (n + 1,) float32 how sure each object is, where the task says so; entry 0 means nothing.
-    seconds
-        Time per stage: ``read``, ``network``, ``decode``.
-    """
-
-    values: NDArray[Any]
-    identities: NDArray[np.int64] | None
-    confidence: NDArray[np.float32] | None
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def create_answer(

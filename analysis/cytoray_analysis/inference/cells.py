@@ -4,46 +4,34 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, Never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoray_analysis.bundle import BundleSpec
 from cytoray_analysis.cells import Cells, cells_from_labels, read_window, whole_image, window_around
-from cytoray_analysis.devices import Precision
-from cytoray_analysis.errors import CytorayError, ImageError, RequestError
+from cytoray_analysis.errors import ImageError, RequestError
 from cytoray_analysis.images import Image
-from cytoray_analysis.inference.protocol import Outcome, Seconds, Stored, one_by_one
-from cytoray_analysis.inference.runner import NetworkRunner
+from cytoray_analysis.inference.protocol import Inference, Prediction, Progress, Seconds
 from cytoray_analysis.model_input import NetworkImage, blank_image, prepare
-from cytoray_analysis.tasks import Classes, Task
 
 
-class CellInference:
-    """Class probabilities for each cell of an image, or for the image as one cell.
+class CellInference(Inference):
+    """An answer for each cell of an image, or for the image as one cell."""
 
-    Parameters are those of :class:`~cytoray_analysis.inference.protocol.Inference`.
-    """
+    @property
+    def window(self) -> tuple[int, ...]:
+        """What the network looks at around a cell, pixels along each spatial axis."""
+        return self.spec.input.window or ()
 
-    precision: ClassVar[Precision | None] = None
+    @cached_property
+    def together(self) -> int:
+        """How many cells go through the network at once."""
+        return max(1, min(256, self.memory_budget // (self.runner.bytes_per_pixel * math.prod(self.window))))
 
-    def __init__(
-        self,
-        spec: BundleSpec,
-        task: Task,
-        runner: NetworkRunner,
-        parameters: Mapping[str, float],
-        memory_budget: int,
-    ) -> None:
-        self.spec, self.task, self.runner, self.parameters = spec, task, runner, parameters
-        self.window = spec.input.window or ()
-        pixels = math.prod(self.window)
-        self.together = max(1, min(256, memory_budget // (runner.bytes_per_pixel * pixels)))
-
-    def answer(self, image: Image, objects: Any) -> Outcome:
+    def answer(self, image: Image, objects: Any) -> Prediction:
         """Answer for the cells of one image.
 
         Parameters
@@ -57,14 +45,9 @@ class CellInference:
         seconds = {"read": time.perf_counter() - start, "network": 0.0, "decode": 0.0}
         logits = self._outputs(source, cells, seconds)
         start = time.perf_counter()
-        probabilities = self.task.decode(logits, self.parameters).values
+        answer = self.task.output.of_cells(self.task.decode(logits, self.parameters).values, cells)
         seconds["decode"] = time.perf_counter() - start
-        names = tuple(self.spec.task.arguments["classes"])
-        return Outcome(Classes(names, probabilities, cells), len(cells), seconds, warnings=source.warnings)
-
-    def answer_batch(self, images: Sequence[Image], objects: Sequence[Any]) -> list[Outcome | CytorayError]:
-        """Answer for several images, one after the other: the cells of one fill a batch."""
-        return one_by_one(self.answer, images, objects)
+        return self._prediction(image, answer, len(cells), seconds, source.warnings, given=objects)
 
     def outputs(self, image: Image, objects: Any) -> NDArray[np.float32]:
         """Return (N, K) logits of the cells of an image."""
@@ -77,12 +60,12 @@ class CellInference:
         centres = _centres_in(source, cells)
         return np.stack([read_window(source, window_around(centre, self.window)) for centre in centres])
 
-    def store(self, image: Image, path: Path, progress: Any) -> Stored:
+    def store(self, image: Image, path: Path, progress: Progress | None) -> Never:
         """Refuse: classes are a table, whatever the size of the image."""
         raise RequestError(
-            "a model that answers for cells does not write OME-Zarr",
+            "expected a model of pixels for OME-Zarr, got one that answers for cells",
             field="format",
-            hint="ask for json or csv; the image is read cell by cell",
+            hint="request json or csv; the image is read cell by cell",
         )
 
     def warm_up(self) -> None:
@@ -90,7 +73,7 @@ class CellInference:
         self.answer(blank_image(self.spec.input, self.window), None)
 
     def _prepare(self, image: Image, objects: Any) -> tuple[NetworkImage, Cells]:
-        """Return the scaled image, and the cells as they lie in the image that was given."""
+        """Return the scaled image, and the cells in the coordinates of the given image."""
         if objects is None:
             source = prepare(image, self.spec.input, shape=self.window)
             return source, whole_image(source.original_shape)
@@ -133,6 +116,6 @@ def _check_labels(labels: Any, image: Image) -> NDArray[np.integer[Any]]:
         raise ImageError(
             f"{image.source}: expected a label image of the image's size {image.spatial_shape}, got {array.shape}",
             field="objects",
-            hint="give the masks of this very image",
+            hint="use the masks of the same image",
         )
     return array

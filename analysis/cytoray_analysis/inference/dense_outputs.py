@@ -52,7 +52,7 @@ def dense_outputs(shape: tuple[int, ...], *, in_memory: int, folder: Path | None
             raise PlatformError(
                 f"expected {size / 2**30:.1f} GiB of free disk at {Path(place).parent}, got {free / 2**30:.1f}",
                 field="TMPDIR" if folder is None else str(folder),
-                hint="dense outputs of large images are kept in a file while they are decoded: make room",
+                hint="dense outputs of large images are stored in a file during decoding: free some disk space",
             )
         path = Path(place) / "outputs"
         yield lambda: np.memmap(path, np.float32, "r+" if path.exists() else "w+", shape=shape)

@@ -3,46 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Never, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cytoray_analysis.answer_warnings import AnswerWarning, Warnings
-from cytoray_analysis.bundle import BundleSpec
 from cytoray_analysis.devices import Precision
-from cytoray_analysis.errors import CytorayError, RequestError
+from cytoray_analysis.errors import RequestError
 from cytoray_analysis.images import Image, image_from_array
-from cytoray_analysis.inference.protocol import Outcome, Seconds, Stored, one_by_one
-from cytoray_analysis.inference.runner import NetworkRunner
-from cytoray_analysis.tasks import Task
+from cytoray_analysis.inference.protocol import Inference, Prediction, Progress, Seconds
 from cytoray_analysis.tracking.frames import FrameStack, as_movie, frame_of
 from cytoray_analysis.tracking.judged import JudgedMovie
 from cytoray_analysis.tracking.lineage import Lineage
 from cytoray_analysis.tracking.linking import judge_movie
 
 
-class LinkInference:
-    """Links the objects of a movie; memory holds a few frames at a time.
-
-    Parameters are those of :class:`~cytoray_analysis.inference.protocol.Inference`.
-    """
+class LinkInference(Inference):
+    """Links the objects of a movie; memory holds a few frames at a time."""
 
     precision: ClassVar[Precision | None] = "fp32"
 
-    def __init__(
-        self,
-        spec: BundleSpec,
-        task: Task,
-        runner: NetworkRunner,
-        parameters: Mapping[str, float],
-        memory_budget: int,
-    ) -> None:
-        self.spec, self.task, self.runner, self.parameters = spec, task, runner, parameters
-
-    def answer(self, image: Image, objects: Any) -> Outcome:
+    def answer(self, image: Image, objects: Any) -> Prediction:
         """Answer for one movie.
 
         Parameters
@@ -59,22 +43,19 @@ class LinkInference:
         seconds["decode"] = time.perf_counter() - start - seconds["network"]
         about = objects.warnings if isinstance(objects, Image) else ()
         warnings = (*about, *_binary_masks(lineage, image.source))
-        return Outcome(lineage, len(lineage.track_id), seconds, lineage.confidence, warnings)
-
-    def answer_batch(self, images: Sequence[Image], objects: Sequence[Any]) -> list[Outcome | CytorayError]:
-        """Answer for several movies, one after the other."""
-        return one_by_one(self.answer, images, objects)
+        more = {"given": objects, "confidence": lineage.confidence}
+        return self._prediction(image, lineage, len(lineage.track_id), seconds, warnings, **more)
 
     def outputs(self, image: Image, objects: Any) -> JudgedMovie:
         """Return the judged candidates of a movie."""
         return self._judge(image, objects, {"network": 0.0}).held()
 
-    def store(self, image: Image, path: Path, progress: Any) -> Stored:
-        """Refuse: a lineage is a table beside masks."""
+    def store(self, image: Image, path: Path, progress: Progress | None) -> Never:
+        """Refuse: a lineage is a table in addition to masks."""
         raise RequestError(
-            "a tracking model does not write OME-Zarr",
+            "expected a model of pixels for OME-Zarr, got a tracking model",
             field="format",
-            hint="ask for zip, csv or geff; a movie is read frame by frame, however long it is",
+            hint="request zip, csv or geff; a movie is read frame by frame, whatever its length",
         )
 
     def warm_up(self) -> None:
@@ -85,9 +66,9 @@ class LinkInference:
     def _judge(self, image: Image, objects: Any, seconds: Seconds) -> JudgedMovie:
         if objects is None:
             raise RequestError(
-                f"{image.source}: expected masks of the movie's frames beside it, got none",
+                f"{image.source}: expected masks of the movie's frames, found none",
                 field="objects",
-                hint="give masks, or name a segmentation model that finds the objects",
+                hint="use masks, or name a segmentation model that finds the objects",
             )
         movie = as_movie(image)
         masks = objects if isinstance(objects, Image) else image_from_array(objects, movie.axes, source="masks")
@@ -114,7 +95,7 @@ def _binary_masks(lineage: Lineage, source: str) -> Warnings:
         return ()
     sentence = (
         f"{source}: the masks have one number, {int(lineage.label[0])}, for {pieces} pieces in frame {frame}; they "
-        "were linked as one cell. Give each object a number of its own"
+        "were linked as one cell. Use a unique number for each object"
     )
     return (AnswerWarning("binary-masks", sentence),)
 

@@ -53,8 +53,7 @@ class Found:
 def segment(image: Image, segmenter: Segmenter, *, progress: Callable[[int, int], None] | None = None) -> Found:
     """Find the label image of an image, or of every frame of a movie (T, spatial…).
 
-    The masks of a movie lie in a file that vanishes with them: they are gone through more than once, and need not fit
-    into memory.
+    The masks of a movie are in a temporary file: they are read more than once, and need not fit into memory.
 
     Parameters
     ----------

@@ -10,69 +10,68 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoray_analysis.bundle import BundleSpec
-from cytoray_analysis.devices import Precision, return_freed_memory
+from cytoray_analysis.devices import return_freed_memory
 from cytoray_analysis.errors import CytorayError, RequestError
 from cytoray_analysis.images import Image
 from cytoray_analysis.images.resample import resample_image_to, resample_labels
-from cytoray_analysis.inference.blocks import BlockAnswer, Blocks, block_core, create_answer
+from cytoray_analysis.inference.blocks import Blocks, block_core, create_answer
 from cytoray_analysis.inference.dense_outputs import dense_outputs
-from cytoray_analysis.inference.protocol import Outcome, Seconds, Stored
-from cytoray_analysis.inference.runner import NetworkRunner
+from cytoray_analysis.inference.protocol import Inference, Prediction, Progress, Seconds
 from cytoray_analysis.model_input import NetworkImage, blank_image, prepare
 from cytoray_analysis.numbering import Numbering, own_numbers
-from cytoray_analysis.tasks import Block, Decoded, Task
+from cytoray_analysis.tasks import Block, Decoded
 from cytoray_analysis.tiles import Region, Tile, core_for_budget, extent, per_axis, round_up, tile_region, whole, within
 
-Progress = Callable[[int, int], None]
 
+class PixelInference(Inference):
+    """Dense outputs for an image, decoded into labels or an image; the memory budget sets the tile size."""
 
-class PixelInference:
-    """Dense outputs for an image, decoded into labels or an image.
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """Pixels of a cell of the network along each axis."""
+        return self.runner.stride
 
-    Parameters
-    ----------
-    spec, task, runner
-        The model.
-    parameters
-        Of the task's decoding.
-    memory_budget
-        Bytes that one prediction may take beside the image and its answer; sets the tile size.
-    """
+    @property
+    def halo(self) -> tuple[int, ...]:
+        """How far the network sees along each axis."""
+        return self.runner.halo
 
-    precision: ClassVar[Precision | None] = None
+    @cached_property
+    def margin(self) -> tuple[int, ...]:
+        """How far decoding sees along each axis, in whole cells of the network."""
+        margin = per_axis(self.task.output.margin(self.parameters), self.runner.dimensions)
+        return tuple(round_up(width, cell) for width, cell in zip(margin, self.stride, strict=True))
 
-    def __init__(
-        self,
-        spec: BundleSpec,
-        task: Task,
-        runner: NetworkRunner,
-        parameters: Mapping[str, float],
-        memory_budget: int,
-    ) -> None:
-        self.spec, self.task, self.runner, self.parameters = spec, task, runner, parameters
-        self.memory_budget = memory_budget
-        self.stride, self.halo = runner.stride, runner.halo
-        margin = per_axis(task.output.margin(parameters), runner.dimensions)
-        self.margin = tuple(round_up(width, cell) for width, cell in zip(margin, self.stride, strict=True))
+    @cached_property
+    def blank(self) -> Decoded:
+        """The answer about nothing, which shows what answers look like: that is the task's to say."""
+        shape = (self.task.output.channels, *(8 * cell for cell in self.stride))
+        return self.task.decode(np.zeros(shape, np.float32), self.parameters, None)
 
-    def answer(self, image: Image, objects: Any) -> Outcome:
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The channels of an answer; () where it has none."""
+        values = self.blank.values
+        return tuple(values.shape[: values.ndim - self.runner.dimensions])
+
+    def answer(self, image: Image, objects: Any) -> Prediction:
         """Answer for one image that fits into memory."""
         _require_none(objects)
         start = time.perf_counter()
         source = prepare(image, self.spec.input)
-        return self._answer(source, {"read": time.perf_counter() - start, "network": 0.0, "decode": 0.0})
+        return self._answer(image, source, {"read": time.perf_counter() - start, "network": 0.0, "decode": 0.0})
 
-    def answer_batch(self, images: Sequence[Image], objects: Sequence[Any]) -> list[Outcome | CytorayError]:
+    def answer_batch(self, images: Sequence[Image], objects: Sequence[Any]) -> list[Prediction | CytorayError]:
         """Answer for several images; those of one shape go through the network together."""
-        results: list[Outcome | CytorayError | None] = [None] * len(images)
+        results: list[Prediction | CytorayError | None] = [None] * len(images)
         sources: dict[tuple[int, ...], list[tuple[int, NetworkImage, float]]] = {}
         for index, image in enumerate(images):
             start = time.perf_counter()
@@ -85,7 +84,7 @@ class PixelInference:
         for shape, members in sources.items():
             together = max(1, self.tile_pixels() // max(math.prod(shape), 1))
             for first in range(0, len(members), together):
-                self._answer_together(members[first : first + together], results)
+                self._answer_together(images, members[first : first + together], results)
         return [result for result in results if result is not None]
 
     def outputs(self, image: Image, objects: Any) -> NDArray[np.float32]:
@@ -94,7 +93,7 @@ class PixelInference:
         source = prepare(image, self.spec.input)
         return self._outputs(source, {"read": 0.0, "network": 0.0})
 
-    def store(self, image: Image, path: Path, progress: Progress | None) -> Stored:
+    def store(self, image: Image, path: Path, progress: Progress | None) -> Prediction:
         """Answer block by block into an OME-Zarr, which must not exist."""
         start = time.perf_counter()
         source = prepare(image, self.spec.input, in_memory=False)
@@ -104,37 +103,35 @@ class PixelInference:
         def create(channels: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
             return create_answer(path, axes, source.shape, channels, dtype, image.pixel_size)
 
-        numbering, _ = self._fill(source, create, seconds, progress, path.parent)
-        return Stored(source.shape, numbering.count, seconds, source.warnings)
+        numbering, answer = self._fill(source, create, seconds, progress, path.parent)
+        return self._prediction(image, answer, numbering.count, seconds, source.warnings)
 
     def blocks(self, image: Image, core: tuple[int, ...] | None) -> Blocks:
         """Cut an image into blocks that are answered one by one; by default as large as the budget allows."""
         source = prepare(image, self.spec.input, in_memory=False)
         core = core or block_core(source.shape, self.margin, self.stride, self.block_pixels())
-        # What the answer looks like is the task's to say: it is asked about nothing.
-        blank = tuple(8 * cell for cell in self.stride)
-        decoded = self.task.decode(np.zeros((self.task.output.channels, *blank), np.float32), self.parameters, None)
+        decoded = self.blank
         return Blocks(
             source,
             self.spec.input.axes.replace("C", ""),
             core,
             tuple(tile_region(whole(source.shape), source.shape, core, self.margin, stride=self.stride)),
-            decoded.values.shape[: decoded.values.ndim - len(source.shape)],
+            self.channels,
             decoded.values.dtype,
             decoded.identities is not None,
             image.pixel_size,
         )
 
-    def answer_block(self, blocks: Blocks, index: int) -> BlockAnswer:
-        """Answer for one block: the network over all that decoding sees, then the core."""
+    def answer_block(self, blocks: Blocks, index: int) -> Decoded:
+        """Answer for one block: the network over the margin of decoding, then the core with its own numbers."""
         seconds = {"read": 0.0, "network": 0.0, "decode": 0.0}
         block = blocks.tiles[index]
         outputs = self._outputs(blocks.source, seconds, block.outer)
-        return_freed_memory()  # arrays of decoding have other sizes, and would lie beside it
+        return_freed_memory()  # arrays of decoding have other sizes, and would need additional memory
         values, decoded = self._decode_block(outputs, block, blocks.shape, seconds)
         if decoded.identities is None:
-            return BlockAnswer(values, None, None, seconds)
-        return BlockAnswer(*own_numbers(values, decoded.identities, decoded.confidence), seconds)
+            return Decoded(values)
+        return Decoded(*own_numbers(values, decoded.identities, decoded.confidence))
 
     def warm_up(self) -> None:
         """Predict a blank image."""
@@ -152,32 +149,36 @@ class PixelInference:
         """Pixels whose dense outputs (float32) and decoding take at most three quarters of the budget."""
         return max(self.memory_budget * 3 // 4 // (self.task.output.channels * 4 + 24), 1)
 
-    def _answer(self, source: NetworkImage, seconds: Seconds) -> Outcome:
+    def _answer(self, image: Image, source: NetworkImage, seconds: Seconds) -> Prediction:
         if math.prod(source.shape) <= self.block_pixels():
             outputs = self._outputs(source, seconds)
-            return self._outcome(source, self._decode(outputs, seconds), seconds)
+            return self._predicted(image, source, self._decode(outputs, seconds), seconds)
 
         def create(channels: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
             return np.zeros((*channels, *source.shape), dtype)
 
         numbering, answer = self._fill(source, create, seconds, None, None)
-        return self._outcome(source, Decoded(answer, None, numbering.confidence()), seconds)
+        return self._predicted(image, source, Decoded(answer, None, numbering.confidence()), seconds)
 
-    def _outcome(self, source: NetworkImage, decoded: Decoded, seconds: Seconds) -> Outcome:
+    def _predicted(self, image: Image, source: NetworkImage, decoded: Decoded, seconds: Seconds) -> Prediction:
         answer = decoded.values
         counted = answer.dtype.kind == "i"
         if source.shape != source.original_shape:
             resample = resample_labels if counted else resample_image_to
             answer = resample(answer, source.original_shape)
         objects = int(answer.max(initial=0)) if counted else 0
-        return Outcome(answer, objects, seconds, decoded.confidence, source.warnings)
+        return self._prediction(image, answer, objects, seconds, source.warnings, confidence=decoded.confidence)
 
     def _answer_together(
-        self, members: Sequence[tuple[int, NetworkImage, float]], results: list[Outcome | CytorayError | None]
+        self,
+        images: Sequence[Image],
+        members: Sequence[tuple[int, NetworkImage, float]],
+        results: list[Prediction | CytorayError | None],
     ) -> None:
         if len(members) == 1 or math.prod(members[0][1].shape) > min(self.tile_pixels(), self.block_pixels()):
             for index, source, spent in members:
-                results[index] = self._answer(source, {"read": spent, "network": 0.0, "decode": 0.0})
+                seconds = {"read": spent, "network": 0.0, "decode": 0.0}
+                results[index] = self._answer(images[index], source, seconds)
             return
         start = time.perf_counter()
         pixels = np.stack([source.read(whole(source.shape)) for _, source, _ in members])
@@ -187,7 +188,7 @@ class PixelInference:
         network = (time.perf_counter() - start) / len(members)
         for (index, source, spent), output in zip(members, outputs, strict=True):
             seconds = {"read": spent + read, "network": network, "decode": 0.0}
-            results[index] = self._outcome(source, self._decode(output, seconds), seconds)
+            results[index] = self._predicted(images[index], source, self._decode(output, seconds), seconds)
 
     def _fill(
         self,
@@ -214,7 +215,7 @@ class PixelInference:
             for tile in tiles:
                 view()[(slice(None), *tile.core)] = self._tile_outputs(source, tile, seconds)
                 advance()
-            return_freed_memory()  # arrays of decoding have other sizes, and would lie beside it
+            return_freed_memory()  # arrays of decoding have other sizes, and would need additional memory
             for block in blocks:
                 start = time.perf_counter()
                 outputs = np.array(view()[(slice(None), *block.outer)])
@@ -278,7 +279,7 @@ class PixelInference:
 def _require_none(objects: Any) -> None:
     if objects is not None:
         raise RequestError(
-            "expected an image alone, got objects beside it",
+            "expected only an image, got additional objects",
             field="objects",
             hint="this model answers for every pixel and needs no masks or boxes",
         )

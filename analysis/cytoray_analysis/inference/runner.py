@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cytoray_analysis.bundle import Bundle
+from cytoray_analysis.bundle import Model
 from cytoray_analysis.devices import Precision, choose_device, choose_precision, keep_freed_memory
 from cytoray_analysis.networks import dense, fuse_batch_norm
 from cytoray_analysis.tiles import per_axis
@@ -35,7 +35,7 @@ class NetworkRunner:
         What tiling needs to know, in pixels along each spatial axis.
     """
 
-    def __init__(self, bundle: Bundle, device: str | None, precision: Precision | None) -> None:
+    def __init__(self, bundle: Model, device: str | None, precision: Precision | None) -> None:
         self.device = choose_device(device)
         if self.device.type == "cpu":
             keep_freed_memory()

@@ -53,7 +53,7 @@ def build_network(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         The name is not one of :data:`NETWORKS`, or the arguments do not fit.
     """
     if name not in NETWORKS:
-        raise BundleError(f"expected a network out of {sorted(NETWORKS)}, got {name!r}", field="network.name")
+        raise BundleError(f"expected one of the networks {sorted(NETWORKS)}, got {name!r}", field="network.name")
     try:
         return NETWORKS[name](**arguments)
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
@@ -63,7 +63,7 @@ def build_network(name: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 
 def dense(network: nn.Module) -> DenseNetwork:
-    """View a network as what tiling needs to know of it."""
+    """View a network as its properties for tiling."""
     return cast(DenseNetwork, network)
 
 

@@ -23,9 +23,11 @@ class Classifier(nn.Module, ABC):
     Attributes
     ----------
     trunk
-        Names of the children that make up the trunk; the rest is the head. Empty where there is no trunk.
+        Names of the children in the trunk; the rest is the head. Empty without a trunk.
     entrance
         Name of the weight that the image's channels meet first, whose inputs transfer adapts.
+    head
+        What maps the trunk's feature maps to logits.
     dimensions, inputs
         Spatial axes and channels of a window.
     mirrors
@@ -36,6 +38,7 @@ class Classifier(nn.Module, ABC):
     trunk: ClassVar[tuple[str, ...]] = ()
     entrance: str = ""
     mirrors: bool = False
+    head: nn.Module
     dimensions: int
     inputs: int
 
@@ -62,9 +65,10 @@ class Classifier(nn.Module, ABC):
     def features(self, window: Tensor) -> Tensor:
         """Map windows (B, inputs, spatial…) to the trunk's feature maps (B, K, coarser spatial…)."""
 
-    @abstractmethod
     def classify(self, features: Tensor) -> Tensor:
         """Map feature maps to logits (B, outputs)."""
+        logits: Tensor = self.head(features)
+        return logits
 
     def forward(self, window: Tensor) -> Tensor:
         """Map windows (B, inputs, spatial…) to logits (B, outputs)."""
@@ -74,7 +78,7 @@ class Classifier(nn.Module, ABC):
         return torch.stack([self.classify(self.features(view)) for view in views]).mean(dim=0)
 
     def train(self, mode: bool = True) -> Classifier:
-        """Switch to training, except for trunk parts without trainable parameters: their statistics stay, too."""
+        """Switch to training, except for trunk parts without trainable parameters: their statistics also stay fixed."""
         super().train(mode)
         for name in self.trunk:
             part = self.get_submodule(name)

@@ -80,7 +80,7 @@ class CNN(Classifier):
                 layers.append(_DROPOUT[dimensions](feature_dropout))
             stages.append(nn.Sequential(*layers))
         self.stages = nn.Sequential(*stages)
-        self.head = PooledHead(before, outputs, dropout)
+        self.head: PooledHead = PooledHead(before, outputs, dropout)
 
     def bytes_per_pixel(self, item: int) -> int:
         """Peak memory of inference per input pixel, in bytes, for features of `item` bytes."""
@@ -90,8 +90,3 @@ class CNN(Classifier):
         """Map windows (B, inputs, spatial…) to feature maps (B, widths[-1], spatial / 2^stages…)."""
         maps: Tensor = self.stages(window)
         return maps
-
-    def classify(self, features: Tensor) -> Tensor:
-        """Map feature maps to logits (B, outputs)."""
-        logits: Tensor = self.head(features)
-        return logits

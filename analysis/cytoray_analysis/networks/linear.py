@@ -36,14 +36,14 @@ class LinearClassifier(Classifier):
         values = inputs * (side**dimensions + 2)
         self.norm = nn.BatchNorm1d(values)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(values, outputs)
+        self.head: nn.Linear = nn.Linear(values, outputs)
 
     def bytes_per_pixel(self, item: int) -> int:
         """Peak memory of inference per input pixel, in bytes, for features of `item` bytes."""
         return 2 * self.inputs * (4 + item)
 
     def features(self, window: Tensor) -> Tensor:
-        """Return the window itself: there is no trunk."""
+        """Return the window itself: this network has no trunk."""
         return window
 
     def classify(self, features: Tensor) -> Tensor:

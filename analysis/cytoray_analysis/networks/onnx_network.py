@@ -1,8 +1,8 @@
 """A network that came from elsewhere as an ONNX graph, and is run by ONNX Runtime on the CPU.
 
 The graph is the network's one weight: its bytes, so that a bundle keeps it in safetensors like any other and loading
-one still runs nothing that it carries. A graph of standard operators is data; one that asks for operators of others,
-or keeps weights in files beside it, is refused.
+one still runs nothing that it carries. A graph of standard operators is data; one that asks for operators of others, or
+has weights in separate files, is refused.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class OnnxNetwork(nn.Module):
     stride
         What the sides of an input must be multiples of, in pixels along each spatial axis.
     halo
-        Distance along each axis, in pixels, beyond which the input cannot change an output; None where nobody knows,
-        and then no image is cut into tiles.
+        Distance along each axis, in pixels, beyond which the input cannot change an output; None if unknown; images are
+        then not divided into tiles.
     smallest
         The smallest input along each axis; smaller ones are padded with their border. The stride by default.
     activation
@@ -77,7 +77,7 @@ class OnnxNetwork(nn.Module):
         self._session: Any = None
 
     def bytes_per_pixel(self, item: int) -> int:
-        """Peak memory of inference per input pixel, in bytes: a guess, since a graph does not tell."""
+        """Peak memory of inference per input pixel, in bytes: an estimate, because a graph does not define it."""
         return 4 * (_FEATURES_PER_PIXEL + self.inputs + 2 * self.outputs)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ def open_graph(graph: bytes) -> Any:
     Raises
     ------
     BundleError
-        It is no ONNX graph, keeps weights in other files, or asks for operators that ONNX Runtime does not have.
+        It is not an ONNX graph, has weights in other files, or needs operators that ONNX Runtime does not have.
     PlatformError
         ONNX Runtime is not installed.
     """
@@ -184,7 +184,7 @@ def _refuse_files_beside(graph: bytes) -> None:
     try:
         model = onnx.load_model_from_string(graph)
     except DecodeError as error:
-        raise BundleError(f"the weights are no ONNX graph: {error}", field="weights") from error
+        raise BundleError(f"expected an ONNX graph as weights: {error}", field="weights") from error
     beside = [
         part.name
         for part in _messages_in(model)
@@ -193,7 +193,8 @@ def _refuse_files_beside(graph: bytes) -> None:
     ]
     if beside:
         raise BundleError(
-            f"the ONNX graph keeps {len(beside)} weights in other files, such as {beside[0][:200]!r}",
+            f"expected one ONNX file, got a graph with {len(beside)} weights in other files, such as "
+            f"{beside[0][:200]!r}",
             field="weights",
             hint="save it as one file: onnx.save_model(model, path, save_as_external_data=False)",
         )

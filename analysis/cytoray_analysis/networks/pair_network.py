@@ -1,4 +1,4 @@
-"""A small network that judges each candidate by itself."""
+"""A small network that scores each candidate separately."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class PairNetwork(nn.Module):
     """A multi-layer perceptron as 1-wide convolutions over a table of candidates.
 
-    The first layer, a batch norm without weights of its own, brings features of any unit to one scale.
+    The first layer, a batch norm without weights, brings features of any unit to one scale.
 
     Parameters
     ----------

@@ -107,11 +107,11 @@ class PretrainedTrunk(Classifier):
         self.largest = trace.largest
         self.register_buffer("mean", _column(mean, self.channels))
         self.register_buffer("std", _column(std, self.channels))
-        self.head = PooledHead(trace.features, outputs, dropout, norm=nn.LayerNorm(trace.features))
+        self.head: PooledHead = PooledHead(trace.features, outputs, dropout, norm=nn.LayerNorm(trace.features))
 
     @property
     def channels(self) -> int:
-        """Channels that the entrance takes: three for a grey window, too."""
+        """Input channels: three, also for a grey window."""
         return _RGB if self.inputs == 1 else self.inputs
 
     @staticmethod
@@ -137,7 +137,7 @@ class PretrainedTrunk(Classifier):
         except OSError as error:
             raise _missing(source, error) from error
         except ValueError as error:
-            raise BundleError(f"{source} is no model that can be used: {error}", field="model.start") from error
+            raise BundleError(f"expected a supported model, got {source}: {error}", field="model.start") from error
         size = getattr(config, "image_size", None)
         arguments: dict[str, Any] = {
             "config": json.loads(config.to_json_string(use_diff=True)),
@@ -163,11 +163,6 @@ class PretrainedTrunk(Classifier):
         if self.dimensions == 2:
             return maps
         return maps.reshape(len(window), -1, *maps.shape[1:]).transpose(1, 2)
-
-    def classify(self, features: Tensor) -> Tensor:
-        """Map feature maps to logits (B, outputs)."""
-        logits: Tensor = self.head(features)
-        return logits
 
     def _maps(self, backbone: nn.Module, planes: Tensor) -> Tensor:
         """Map planes (B, channels, Y, X) to feature maps (B, K, y, x); tokens are laid out as their patches are."""
@@ -253,7 +248,7 @@ def hub_weights(source: str | Path) -> dict[str, Tensor]:
     except OSError as error:
         raise _missing(source, error) from error
     except (ValueError, RuntimeError, SafetensorError) as error:
-        raise BundleError(f"{source} is no model that can be used: {error}", field="model.start") from error
+        raise BundleError(f"expected a supported model, got {source}: {error}", field="model.start") from error
     return {f"backbone.{name}": tensor for name, tensor in model.state_dict().items()}
 
 
@@ -261,12 +256,12 @@ def _missing(source: str | Path, error: Exception) -> MissingFileError:
     return MissingFileError(
         f"expected a model with safetensors weights, found none at {str(source)!r}: {str(error).splitlines()[0]}",
         field="model.start",
-        hint="give a folder that holds config.json and model.safetensors, or a hub name where the hub can be reached",
+        hint="use a folder with config.json and model.safetensors, or a hub name if the hub is reachable",
     )
 
 
 def _read_processor(source: str | Path) -> dict[str, Any]:
-    """Return how a model wants its images prepared; nothing where it does not say."""
+    """Return the image preprocessing of a model; nothing if unspecified."""
     from transformers.utils.hub import cached_file
 
     path = cached_file(

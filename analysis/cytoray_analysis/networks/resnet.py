@@ -1,7 +1,7 @@
 """Residual networks (He et al., CVPR 2016, arXiv:1512.03385), small enough for cells, in two and three dimensions.
 
 They are made of the U-Net's own blocks, so that one code serves images and volumes, batch norms fold into the
-convolutions at inference, and the U-Net's coarsening half is a classifier's trunk by itself.
+convolutions at inference, and the U-Net's encoder can be the trunk of a classifier.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cytoray_analysis.networks.classifier import Classifier, PooledHead, max_pool
-from cytoray_analysis.networks.unet import ConvolutionNorm, ResidualBlock, space_to_depth
+from cytoray_analysis.networks.unet import ConvolutionNorm, ResidualBlock, space_to_depth, strides_of
 
 
 class ResNet(Classifier):
@@ -60,7 +60,7 @@ class ResNet(Classifier):
             stages.append(nn.Sequential(*inner))
             before = width
         self.stages = nn.ModuleList(stages)
-        self.head = PooledHead(before, outputs, dropout)
+        self.head: PooledHead = PooledHead(before, outputs, dropout)
 
     def bytes_per_pixel(self, item: int) -> int:
         """Peak memory of inference per input pixel, in bytes, for features of `item` bytes."""
@@ -72,11 +72,6 @@ class ResNet(Classifier):
         for stage in self.stages:
             maps = stage(max_pool(maps, (2,) * self.dimensions))
         return maps
-
-    def classify(self, features: Tensor) -> Tensor:
-        """Map feature maps to logits (B, outputs)."""
-        logits: Tensor = self.head(features)
-        return logits
 
 
 class UNetEncoder(Classifier):
@@ -117,14 +112,12 @@ class UNetEncoder(Classifier):
     ) -> None:
         super().__init__()
         self.dimensions, self.inputs, self.widths, self.mirrors = dimensions, inputs, tuple(widths), mirrors
-        self.strides = tuple(tuple(step) for step in strides or [(2,) * dimensions] * len(widths))
-        if len(self.strides) != len(widths) or any(len(step) != dimensions or min(step) < 1 for step in self.strides):
-            raise ValueError(f"expected strides for {len(widths)} levels of {dimensions} axes, got {strides}")
+        self.strides = strides_of(strides, len(widths), dimensions)
         self.stem = ConvolutionNorm(dimensions, inputs * math.prod(self.strides[0]), widths[0])
         self.down = nn.ModuleList(
             ResidualBlock(dimensions, widths[max(level - 1, 0)], widths[level]) for level in range(len(widths))
         )
-        self.head = PooledHead(widths[-1], outputs, dropout)
+        self.head: PooledHead = PooledHead(widths[-1], outputs, dropout)
 
     def bytes_per_pixel(self, item: int) -> int:
         """Peak memory of inference per input pixel, in bytes, for features of `item` bytes."""
@@ -139,8 +132,3 @@ class UNetEncoder(Classifier):
         for level, block in enumerate(self.down):
             maps = block(maps if level == 0 else max_pool(maps, self.strides[level]))
         return maps
-
-    def classify(self, features: Tensor) -> Tensor:
-        """Map feature maps to logits (B, outputs)."""
-        logits: Tensor = self.head(features)
-        return logits

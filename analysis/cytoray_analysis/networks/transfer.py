@@ -38,7 +38,7 @@ class Transfer:
 
 
 def load_pretrained(source: str | Path | Mapping[str, Tensor], network: nn.Module) -> Transfer:
-    """Fill the trunk of a classifier with trained weights; its head stays fresh.
+    """Load trained weights into the trunk of a classifier; its head stays untrained.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def load_pretrained(source: str | Path | Mapping[str, Tensor], network: nn.Modul
             loaded.append(name)
     if not any(name in dict(network.named_parameters()) for name in loaded):
         raise BundleError(
-            f"nothing of {_name(source)} fits the trunk of a {type(network).__name__}",
+            f"expected weights that fit, found none in {_name(source)} for the trunk of a {type(network).__name__}",
             field="model.start",
             hint="network and widths must be those of the source; a U-Net's trunk fits unet_encoder",
         )
@@ -131,7 +131,7 @@ def _tensors(source: str | Path | Mapping[str, Tensor], network: nn.Module) -> M
             raise MissingFileError(
                 f"expected a bundle folder, found no {_WEIGHTS} in {str(source)!r}",
                 field="model.start",
-                hint="a model hub's weights go into the network 'pretrained'",
+                hint="weights of a model hub require the network 'pretrained'",
             )
         return hub_weights(source)
     try:

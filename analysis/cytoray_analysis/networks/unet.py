@@ -46,6 +46,14 @@ class ResidualBlock(nn.Module):
         return functional.relu(self.second(inner).add_(self.shortcut(features)), inplace=True)
 
 
+def strides_of(strides: Sequence[Sequence[int]] | None, levels: int, dimensions: int) -> tuple[tuple[int, ...], ...]:
+    """Return the strides of each level, by default 2 along every axis; ValueError where their number is another."""
+    steps = tuple(tuple(step) for step in strides or [(2,) * dimensions] * levels)
+    if len(steps) != levels or any(len(step) != dimensions or min(step) < 1 for step in steps):
+        raise ValueError(f"expected strides for {levels} levels of {dimensions} axes, got {strides}")
+    return steps
+
+
 class UNet(nn.Module):
     """A residual U-Net with a space-to-depth stem.
 
@@ -80,9 +88,7 @@ class UNet(nn.Module):
         self.dimensions = dimensions
         self.inputs, self.outputs, self.widths = inputs, outputs, tuple(widths)
         self.levels = len(widths)
-        self.strides = tuple(tuple(step) for step in strides or [(2,) * dimensions] * self.levels)
-        if len(self.strides) != self.levels or any(len(step) != dimensions or min(step) < 1 for step in self.strides):
-            raise ValueError(f"expected strides for {self.levels} levels of {dimensions} axes, got {strides}")
+        self.strides = strides_of(strides, self.levels, dimensions)
         patch = math.prod(self.strides[0])
         self.stem = ConvolutionNorm(dimensions, inputs * patch, widths[0])
         self.down = nn.ModuleList(

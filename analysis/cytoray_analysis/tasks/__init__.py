@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pkgutil import resolve_name
 from typing import Any
 
 from cytoray_analysis.errors import BundleError
+from cytoray_analysis.kinds import task_kind
 from cytoray_analysis.tasks.class_answers import Classes
 from cytoray_analysis.tasks.classification import Classification
 from cytoray_analysis.tasks.fitting import fit_decode
 from cytoray_analysis.tasks.label_free import LabelFree
-from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Task, TruthKind
+from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Task
 from cytoray_analysis.tasks.segmentation import InstanceSegmentation
 from cytoray_analysis.tasks.semantic import SemanticSegmentation
 from cytoray_analysis.tasks.tracking import Tracking
 
-TASKS: dict[str, Any] = {
-    "segmentation": InstanceSegmentation,
-    "semantic_segmentation": SemanticSegmentation,
-    "classification": Classification,
-    "label_free": LabelFree,
-    "tracking": Tracking,
-}
+
+def task_class(name: str) -> type[Task]:
+    """Return the class of the task of that name.
+
+    Raises
+    ------
+    BundleError
+        There is none: see :func:`~cytoray_analysis.kinds.task_kind`.
+    """
+    found: type[Task] = resolve_name(task_kind(name).task)
+    return found
 
 
 def get_task(name: str, arguments: Mapping[str, Any] | None = None) -> Task:
@@ -30,35 +36,16 @@ def get_task(name: str, arguments: Mapping[str, Any] | None = None) -> Task:
     Raises
     ------
     BundleError
-        The name is not one of :data:`TASKS`, or the arguments do not fit.
+        There is none, or the arguments do not fit.
     """
+    made = task_class(name)
     try:
-        task: Task = _known(name)(**(arguments or {}))
+        return made(**(arguments or {}))
     except TypeError as error:
         raise BundleError(f"task {name!r}: {error}", field="task.arguments") from error
-    return task
-
-
-def truth_of(name: str) -> TruthKind:
-    """Return what a data set must give for the task of that name, before the task is built.
-
-    Raises
-    ------
-    BundleError
-        The name is not one of :data:`TASKS`.
-    """
-    kind: TruthKind = _known(name).truth
-    return kind
-
-
-def _known(name: str) -> Any:
-    if name not in TASKS:
-        raise BundleError(f"expected a task out of {sorted(TASKS)}, got {name!r}", field="task.name")
-    return TASKS[name]
 
 
 __all__ = [
-    "TASKS",
     "Block",
     "Classes",
     "Classification",
@@ -69,8 +56,7 @@ __all__ = [
     "SemanticSegmentation",
     "Task",
     "Tracking",
-    "TruthKind",
     "fit_decode",
     "get_task",
-    "truth_of",
+    "task_class",
 ]

@@ -1,4 +1,4 @@
-"""How far stated probabilities are from what is true."""
+"""The deviation of predicted probabilities from observed frequencies."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class CalibratedError:
     mean
         Expected value.
     high
-        95 % quantile: an error above it tells of answers that are not calibrated.
+        95 % quantile: an error above it shows that answers are not calibrated.
     """
 
     mean: float
     high: float
 
     def beside(self, error: float) -> str:
-        """Return an error with what to compare it with, for people."""
+        """Describe an error with its reference values."""
         return f"{error:.3f} ({self.mean:.3f} is expected of calibrated answers at this n, {self.high:.3f} at most)"
 
 

@@ -32,6 +32,11 @@ class Classes:
         return len(self.probabilities)
 
     @property
+    def values(self) -> NDArray[np.float32]:
+        """The probabilities, as :class:`~cytoray_analysis.cells.CellValues` calls them."""
+        return self.probabilities
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The most probable class of each cell."""
         return tuple(self.names[index] for index in self.probabilities.argmax(axis=1))

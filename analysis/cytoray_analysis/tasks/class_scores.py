@@ -42,11 +42,11 @@ def score_classes(
     -------
     dict
         ``balanced_accuracy`` (mean recall), ``accuracy``; ``precision_macro``, ``recall_macro``, ``f1_macro``,
-        ``jaccard_macro``: means over the classes that occur in the truth, so that a class that nobody could have found
-        changes nothing but the precision of others; ``ece``: see :func:`calibration_error`; and ``precision/NAME``,
+        ``jaccard_macro``: means over the classes that occur in the truth, so that a class that does not occur changes
+        nothing but the precision of others; ``ece``: see :func:`calibration_error`; and ``precision/NAME``,
         ``recall/NAME``, ``f1/NAME``, ``jaccard/NAME`` of the classes. A score of a class that is a share of nothing is
-        absent: its precision where it is never predicted, its recall where it does not occur, all four where both
-        hold; in the means, a class that is never predicted has a precision of 0. Empty where there is no cell.
+        absent: its precision where it is never predicted, its recall where it does not occur, all four where both hold;
+        in the means, a class that is never predicted has a precision of 0. Empty where there is no cell.
     """
     if not len(truth):
         return {}

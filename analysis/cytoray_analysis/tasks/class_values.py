@@ -1,4 +1,4 @@
-"""Which number of a mask stands for which class, where it is not the class's own index."""
+"""The class of each number of a mask, if it is not the class index."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def class_of_value(values: Mapping[Any, str] | None, classes: Sequence[str]) -> 
             raise RecipeError(
                 f"expected one of the classes {', '.join(classes)} for the value {value}, got {name!r}",
                 field="model.task.arguments.values",
-                hint="name every class in model.task.arguments.classes, too",
+                hint="also list every class in model.task.arguments.classes",
             )
         try:
             number = int(str(value))
@@ -69,7 +69,7 @@ def class_indices(labels: NDArray[Any], arguments: Mapping[str, Any], source: st
     Raises
     ------
     DatasetError
-        A number is not among the values. 255 stands for pixels of which nothing is known unless it is.
+        A number is not among the values. 255 marks unknown pixels unless it is among them.
     """
     table = class_of_value(arguments.get("values"), arguments.get("classes", DEFAULT_CLASSES))
     if table is None:
@@ -82,7 +82,7 @@ def class_indices(labels: NDArray[Any], arguments: Mapping[str, Any], source: st
             f"{source}: expected the values {', '.join(map(str, sorted(table)))} (and {UNKNOWN} for unknown pixels), "
             f"got {', '.join(map(str, foreign[:5]))}",
             field="model.task.arguments.values",
-            hint="say in model.task.arguments.values which class each number of the masks stands for",
+            hint="define in model.task.arguments.values the class of each number in the masks",
         )
     index = np.full(len(names), UNKNOWN, np.uint8)
     for place in present:

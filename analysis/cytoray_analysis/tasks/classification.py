@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from cytoray_analysis.errors import BundleError
+from cytoray_analysis.kinds import TASK_KINDS, TaskKind
+from cytoray_analysis.tasks.class_answers import Classes
 from cytoray_analysis.tasks.class_scores import metric_names, score_classes
 from cytoray_analysis.tasks.loss import Loss
-from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Parameters, TruthKind
+from cytoray_analysis.tasks.protocol import Block, Decoded, NetworkAlone, Output, Parameters
 
 # Four percent apart: the likelihood is flat around its best temperature.
 _TEMPERATURES = (1.0, *(float(value) for value in np.round(np.geomspace(0.1, 10.0, 117), 4) if value != 1.0))
@@ -51,7 +53,7 @@ class Classification:
         that give no cell any weight.
     """
 
-    truth: ClassVar[TruthKind] = "class"
+    kind: ClassVar[TaskKind] = TASK_KINDS["classification"]
 
     def __init__(
         self,
@@ -78,17 +80,18 @@ class Classification:
         self.focal_gamma = focal_gamma if loss == "focal" else 0.0
         self.label_smoothing = label_smoothing
         self.output = Output(
-            per="cell",
-            truth=self.truth,
+            self.kind,
             channels=len(self.classes),
             metrics=metric_names(self.classes),
             candidates={"temperature": _TEMPERATURES},
             objective=log_likelihood,
+            alone=NetworkAlone(self.classes, note=_note),
+            of_cells=lambda probabilities, cells: Classes(self.classes, probabilities, cells),
         )
 
     def encode(self, truth: Tensor) -> Tensor:
-        """Return the classes (B,) int64 as they are; −1 where unknown."""
-        return truth
+        """Return classes (B,) as int64; −1 where unknown."""
+        return truth.long()
 
     @property
     def loss(self) -> Loss:
@@ -119,6 +122,14 @@ class Classification:
         See :func:`~cytoray_analysis.tasks.class_scores.score_classes`.
         """
         return score_classes(*pooled(answers, truths, len(self.classes)), self.classes)
+
+
+def _note(decode: Parameters, window: tuple[int, ...]) -> str:
+    return (
+        f"The input is a window of {' × '.join(map(str, window))} pixels around one cell, cut "
+        "from the scaled image: the intensities are those of the whole image, which the step above, seeing "
+        f"one window, cannot measure. Outputs are logits; the temperature is {decode or 'one'}."
+    )
 
 
 def pooled(

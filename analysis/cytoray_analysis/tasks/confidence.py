@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logit
 
-from cytoray_analysis.tasks.calibration import binned_calibration_error
 from cytoray_analysis.tasks.instance_scores import overlap
 
 _SLOPES, _OFFSETS = (0.05, 50.0), (-50.0, 50.0)
@@ -62,7 +61,7 @@ def fit_confidence(
     confidences
         Per image (n + 1,) as decoded with slope 1 and offset 0, entry 0 meaning nothing.
     matched
-        Per image (n + 1,) as :func:`matched_objects` tells.
+        Per image (n + 1,) as returned by :func:`matched_objects`.
 
     Returns
     -------
@@ -74,7 +73,7 @@ def fit_confidence(
     if not len(raw):
         return {"confidence_slope": 1.0, "confidence_offset": 0.0}
     scores = logit(np.clip(raw, _CERTAIN, 1 - _CERTAIN))
-    # Platt's targets, short of 0 and 1, keep the slope finite where the objects can be told apart.
+    # Platt's targets, short of 0 and 1, keep the slope finite if the objects are separable.
     hits = right.sum()
     target = np.where(right > 0, (hits + 1) / (hits + 2), 1 / (len(raw) - hits + 2))
 
@@ -89,17 +88,6 @@ def fit_confidence(
 
     fitted = minimize(cost, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[_SLOPES, _OFFSETS])
     return {"confidence_slope": float(fitted.x[0]), "confidence_offset": float(fitted.x[1])}
-
-
-def expected_calibration_error(
-    confidences: Sequence[NDArray[np.floating[Any]]], matched: Sequence[NDArray[np.bool_]], *, bins: int = 10
-) -> float:
-    """Return how far confidence lies from the share of objects that match, over equal bins of confidence.
-
-    Parameters are those of :func:`fit_confidence`; see
-    :func:`~cytoray_analysis.tasks.calibration.binned_calibration_error`.
-    """
-    return binned_calibration_error(_pooled(confidences), _pooled(matched), bins)
 
 
 def _pooled(items: Sequence[NDArray[Any]]) -> NDArray[np.float64]:

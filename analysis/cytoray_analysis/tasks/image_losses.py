@@ -1,4 +1,4 @@
-"""How far a predicted image is from the true one, as a training sees it: differences of pixels and of structure.
+"""Losses between a predicted image and the true one: differences of pixels and of structure.
 
 Each takes predicted and true images, (B, K, spatial…) float32, and which pixels of the true one are known; where they
 are not, the two agree. It is a sum, over known pixels or over crops, and 0 for a perfect prediction.

@@ -1,4 +1,4 @@
-"""How well predicted images match true ones: each image by itself, then the mean over images.
+"""Agreement of predicted and true images: per image, then the mean over images.
 
 Per image and channel, over the pixels whose truth is known (not NaN):
 
@@ -69,7 +69,7 @@ def score_images(
     -------
     dict
         ``pearson``, ``ssim``, ``psnr`` and ``nrmse`` as the module says, the mean over channels and images. With more
-        than one channel also each by itself, such as ``pearson/yfp``. With `uncertainty`, ``coverage68``: the share of
+        than one channel also each separately, such as ``pearson/yfp``. With `uncertainty`, ``coverage68``: the share of
         pixels whose truth lies within one standard deviation of the prediction, 0.68 where errors are normal and their
         size is right. A score that no image has, such as that of constant truths, is absent.
 

@@ -1,4 +1,4 @@
-"""Label-free prediction: what a stain would have shown, per pixel, from transmitted light.
+"""Label-free prediction: prediction of a stain, per pixel, from transmitted light.
 
 After Christiansen et al., Cell 173, 792 (2018) and Ounkomol et al., Nat Methods 15, 917 (2018). In two dimensions, in
 three, and from a stack to a plane, where the planes are channels of a network in two dimensions.
@@ -16,14 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cytoray_analysis.errors import RecipeError
+from cytoray_analysis.kinds import TASK_KINDS, TaskKind
 from cytoray_analysis.tasks.image_losses import LOSSES, sum_of_known
 from cytoray_analysis.tasks.image_scores import metric_names, score_images
 from cytoray_analysis.tasks.loss import Loss, counted
-from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Parameters, TruthKind
+from cytoray_analysis.tasks.protocol import Block, Decoded, NetworkAlone, Output, Parameters
 
 # log σ of a scaled target lies within these, so that neither a lucky pixel nor a hot one decides a step.
 _LOG_DEVIATION = (-6.0, 4.0)
 _LIKELIHOOD_WEIGHT = 0.1
+_DEVIATIONS_NOTE = (
+    "Outputs are in units of the training set's deviation; the second half are logarithms of how far "
+    "off the prediction is likely to be. offset and scale are in the attached bundle."
+)
 
 
 class LabelFree:
@@ -40,10 +45,10 @@ class LabelFree:
     loss
         Weight of each loss: ``mse``, ``l1`` and ``ms_ssim`` (one minus the multi-scale structural similarity).
     uncertainty
-        Whether the network also tells, per pixel and channel, the size of its error: the noise in the data, not what
-        the model has never seen (Kendall and Gal, NeurIPS 2017, arXiv:1703.04977). It is learned from the likelihood of
-        the errors made, which does not reach the prediction itself: errors that the likelihood may explain away would
-        be learned less (Seitzer et al., ICLR 2022, arXiv:2203.09168).
+        Whether the network also predicts, per pixel and channel, the size of its error: the noise in the data, not the
+        unfamiliarity of an image (Kendall and Gal, NeurIPS 2017, arXiv:1703.04977). It is learned from the likelihood
+        of the errors made, which does not reach the prediction itself: errors that the likelihood may explain away
+        would be learned less (Seitzer et al., ICLR 2022, arXiv:2203.09168).
 
     Raises
     ------
@@ -51,7 +56,7 @@ class LabelFree:
         A loss is unknown, a weight not positive, or the channels, offsets and scales are not of one number.
     """
 
-    truth: ClassVar[TruthKind] = "image"
+    kind: ClassVar[TaskKind] = TASK_KINDS["label_free"]
 
     def __init__(
         self,
@@ -81,12 +86,18 @@ class LabelFree:
             )
         self._offset = np.array(offset, np.float32)
         self._scale = np.array(scale, np.float32)
+        alone = NetworkAlone(
+            self.channels, linear=(tuple(1.0 / float(one) for one in scale), tuple(map(float, offset)))
+        )
+        if uncertainty:
+            names = (*self.channels, *(f"log deviation of {name}" for name in self.channels))
+            alone = NetworkAlone(names, note=lambda decode, window: _DEVIATIONS_NOTE)
         self.output = Output(
-            per="pixel",
-            truth=self.truth,
+            self.kind,
             channels=len(self.channels) * (2 if uncertainty else 1),
             metrics=metric_names(self.channels, uncertainty=uncertainty),
             candidates={},
+            alone=alone,
         )
 
     def encode(self, truth: Tensor) -> Tensor:

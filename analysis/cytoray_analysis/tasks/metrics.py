@@ -2,51 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from functools import cache
 
-Better = Literal["higher", "lower", "nearer"]
+from cytoray_analysis.kinds import Better, Metric, installed
 
-
-@dataclass(frozen=True)
-class Metric:
-    """A score.
-
-    Attributes
-    ----------
-    name
-        As it is printed.
-    better
-        Which direction is better; ``nearer`` to `target`.
-    unit
-        What it is measured in, for people.
-    target
-        The best value where that lies in the middle.
-    faultless
-        Whether it is absent only where there is neither truth nor answer, so that a model without it did nothing wrong.
-    """
-
-    name: str
-    better: Better
-    unit: str
-    target: float = 0.0
-    faultless: bool = False
-
-    @property
-    def bounded(self) -> bool:
-        """Whether the best or worst value is 1, so that a difference of 0.1 is as much in one such score as another."""
-        return self.unit.endswith("to 1")
-
-    def goodness(self, value: float) -> float:
-        """Return the value, turned so that more is better."""
-        if self.better == "nearer":
-            return -abs(value - self.target)
-        return value if self.better == "higher" else -value
-
-    def gain(self, new: float, old: float) -> float:
-        """Return by how much `new` is better than `old`, in the metric's unit; negative where it is worse."""
-        return self.goodness(new) - self.goodness(old)
-
+__all__ = ["Better", "Metric", "metric_named"]
 
 _SHARE, _CELLS, _PIXELS = "share, 0 to 1", "share of cells, 0 to 1", "share of pixels, 0 to 1"
 _OBJECTS = "share of objects, 0 to 1"
@@ -77,8 +37,9 @@ _METRICS = {
 }
 
 
+@cache
 def metric_named(name: str) -> Metric:
-    """Return what a score means, such as ``ap50``, ``recall/neutrophil`` or ``iou_nuclei``.
+    """Return the meaning of a score, such as ``ap50``, ``recall/neutrophil`` or ``iou_nuclei``.
 
     Raises
     ------
@@ -91,4 +52,9 @@ def metric_named(name: str) -> Metric:
         base = name.partition(mark)[0]
         if base != name and base in _METRICS:
             return _METRICS[base]
-    raise KeyError(f"{name!r} is no score of any task")
+    further: dict[str, Metric] = {
+        metric.name: metric for kind in installed("cytoray.tasks").values() for metric in kind.metrics
+    }
+    if name in further:
+        return further[name]
+    raise KeyError(f"expected a score of a task, got {name!r}")

@@ -1,25 +1,50 @@
-"""What a task is: how truth becomes a training target, and outputs of a network become answers."""
+"""The definition of a task: from truth to training target, and from outputs of a network to answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cytoray_analysis.cells import Cells, CellValues
+from cytoray_analysis.kinds import Per, TaskKind, TruthKind
 from cytoray_analysis.tasks.loss import Loss
 
 Parameters = Mapping[str, float]
-Per = Literal["pixel", "cell", "link"]
-TruthKind = Literal["labels", "image", "class", "lineage"]
 
 
 def no_margin(parameters: Parameters) -> tuple[int, ...] | int:
-    """Decode every pixel by itself."""
+    """Decode every pixel separately."""
     return 0
+
+
+@dataclass(frozen=True)
+class NetworkAlone:
+    """What a user of the network without Cytoray must know of its outputs, as in a package of the BioImage Model Zoo.
+
+    Attributes
+    ----------
+    names
+        Of the channels of the outputs; empty where they have none.
+    softmax
+        Whether a softmax over the channels gives what the outputs mean.
+    linear
+        Gain and offset of each channel that give what the outputs mean; None for none.
+    note
+        Given decode parameters and the size of the window around a cell, what else must be done.
+    tag
+        What the task is called there; None where its own name will do.
+    """
+
+    names: tuple[str, ...] = ()
+    softmax: bool = False
+    linear: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    note: Callable[[Parameters, tuple[int, ...]], str] | None = None
+    tag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -28,11 +53,8 @@ class Output:
 
     Attributes
     ----------
-    per
-        What one answer is about: a pixel of an image, a cell cut from it, or a link between two frames of a movie.
-    truth
-        What a data set must give, and what answers are: instance (or class) labels per pixel, an image, a class per
-        cell, or a lineage.
+    kind
+        Of the task.
     channels
         Channels that the network must give.
     metrics
@@ -50,10 +72,14 @@ class Output:
         probabilities; None where there is nothing to fit.
     numbered
         Whether the numbers of a label image count objects; False where they are classes.
+    of_cells
+        Per cell only: given what was decoded of N cells, and where they are, their answer; it has ``values`` and
+        ``cells``.
+    alone
+        What the outputs are to those who have the network only.
     """
 
-    per: Per
-    truth: TruthKind
+    kind: TaskKind
     channels: int
     metrics: tuple[str, ...]
     candidates: Mapping[str, tuple[float, ...]]
@@ -61,6 +87,18 @@ class Output:
     objective: Callable[[Sequence[Any], Sequence[Any]], float] | None = None
     calibration: Callable[[Sequence[Decoded], Sequence[Any]], dict[str, float]] | None = None
     numbered: bool = True
+    of_cells: Callable[[NDArray[Any], Cells], Any] = CellValues
+    alone: NetworkAlone = NetworkAlone()
+
+    @property
+    def per(self) -> Per:
+        """What one answer is about."""
+        return self.kind.per
+
+    @property
+    def truth(self) -> TruthKind:
+        """What a data set must give, and what answers are."""
+        return self.kind.truth
 
     @property
     def metric(self) -> str:
@@ -102,16 +140,16 @@ class Decoded:
 
 
 class Task(Protocol):
-    """Five members, and the kind of truth that the class as such stands for; nothing else asks which task it has."""
+    """Five members, and the kind that the class as such is of; nothing else asks which task it has."""
 
-    truth: ClassVar[TruthKind]
+    kind: ClassVar[TaskKind]
     output: Output
 
     def encode(self, truth: Tensor) -> Tensor:
         """Turn a batch of truths into the target of the loss.
 
         Per pixel: (B, spatial…) integer labels, −1 unknown, or (B, K, spatial…) float32 images, NaN unknown.
-        Per cell: (B,) int64 classes, −1 unknown. Per link: (B, M, N) int64, −1 unknown.
+        Per cell: (B,) float32, classes among them, −1 unknown. Per link: (B, M, N) int64, −1 unknown.
         """
         ...
 

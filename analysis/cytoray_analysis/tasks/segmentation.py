@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from cytoray_analysis.errors import RecipeError
+from cytoray_analysis.kinds import TASK_KINDS, TaskKind
 from cytoray_analysis.tasks.centre_votes import VotingParameters, decode_votes, reach_of_decoding
 from cytoray_analysis.tasks.confidence import calibrate, fit_confidence, matched_objects
 from cytoray_analysis.tasks.instance_scores import METRICS, Overlap, overlap, score_instances
 from cytoray_analysis.tasks.loss import Loss, counted
 from cytoray_analysis.tasks.object_errors import ERRORS, count_errors
-from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Parameters, TruthKind
+from cytoray_analysis.tasks.protocol import Block, Decoded, NetworkAlone, Output, Parameters
 
 SMALL = 64.0  # pixels of an object that weighs as a small one
 
@@ -52,7 +53,7 @@ class InstanceSegmentation:
         `dimensions` or `anisotropy` is out of range.
     """
 
-    truth: ClassVar[TruthKind] = "labels"
+    kind: ClassVar[TaskKind] = TASK_KINDS["segmentation"]
 
     def __init__(
         self,
@@ -77,8 +78,7 @@ class InstanceSegmentation:
         # Pixels along Y and X that a pixel along each axis stands for.
         self._lengths = (anisotropy, 1.0, 1.0)[-dimensions:]
         self.output = Output(
-            per="pixel",
-            truth=self.truth,
+            self.kind,
             channels=1 + dimensions,
             metrics=(*METRICS, *ERRORS),
             candidates={
@@ -94,6 +94,7 @@ class InstanceSegmentation:
             margin=lambda parameters: reach_of_decoding(self._voting(parameters), dimensions),
             objective=_mean_score,
             calibration=_fit_confidence,
+            alone=NetworkAlone(note=_note, tag="instance-segmentation"),
         )
 
     def encode(self, truth: Tensor) -> Tensor:
@@ -209,6 +210,13 @@ def _fit_confidence(decoded: Sequence[Decoded], truths: Sequence[NDArray[Any]]) 
     confidences = [one.confidence for one in decoded if one.confidence is not None]
     return fit_confidence(
         confidences, [matched_objects(one.values, truth) for one, truth in zip(decoded, truths, strict=True)]
+    )
+
+
+def _note(decode: Parameters, window: tuple[int, ...]) -> str:
+    return (
+        "The outputs are not labels. Cytoray decodes them (votes for object centres) with the attached "
+        f"bundle's parameters {decode or 'by default'}; the format has no step for that."
     )
 
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from cytoray_analysis.errors import DatasetError, RecipeError
+from cytoray_analysis.kinds import TASK_KINDS, TaskKind
 from cytoray_analysis.tasks.class_values import DEFAULT_CLASSES, UNKNOWN, class_of_value
 from cytoray_analysis.tasks.loss import Loss, counted
-from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Parameters, TruthKind
+from cytoray_analysis.tasks.protocol import Block, Decoded, NetworkAlone, Output, Parameters
 
 _OVERALL = ("iou", "dice", "accuracy")
 
@@ -41,7 +42,7 @@ class SemanticSegmentation:
         There are fewer than two classes or more than 255, two of one name, or `values` names another.
     """
 
-    truth: ClassVar[TruthKind] = "labels"
+    kind: ClassVar[TaskKind] = TASK_KINDS["semantic_segmentation"]
 
     def __init__(
         self,
@@ -59,12 +60,17 @@ class SemanticSegmentation:
         self.classes = tuple(classes)
         class_of_value(values, self.classes)
         self.output = Output(
-            per="pixel",
-            truth=self.truth,
+            self.kind,
             channels=len(classes),
             metrics=(*_OVERALL, *(f"{metric}_{name}" for metric in ("iou", "dice") for name in classes)),
             candidates={},
             numbered=False,
+            alone=NetworkAlone(
+                self.classes,
+                softmax=True,
+                note=lambda decode, window: "A pixel's class is the one with the highest probability.",
+                tag="semantic-segmentation",
+            ),
         )
 
     def encode(self, truth: Tensor) -> Tensor:
@@ -149,8 +155,8 @@ class SemanticSegmentation:
             raise DatasetError(
                 f"expected classes 0 to {len(self.classes) - 1} ({', '.join(self.classes)}), got class {highest}",
                 field="model.task.arguments.classes",
-                hint="name every class of the masks, or say in model.task.arguments.values which class each number "
-                "stands for; 255 marks pixels of which nothing is known",
+                hint="list every class of the masks, or define in model.task.arguments.values the class of each "
+                "number; 255 marks unknown pixels",
             )
 
 

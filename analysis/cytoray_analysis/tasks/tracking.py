@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cytoray_analysis.kinds import TASK_KINDS, TaskKind
 from cytoray_analysis.tasks.loss import Loss
-from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Parameters, TruthKind
+from cytoray_analysis.tasks.protocol import Block, Decoded, Output, Parameters
 from cytoray_analysis.tracking.judged import JudgedMovie
 from cytoray_analysis.tracking.lineage import Lineage
 from cytoray_analysis.tracking.linker import PARAMETERS, link
@@ -26,11 +27,11 @@ class Tracking:
         How much the loss of divisions weighs against that of links.
     """
 
-    truth: ClassVar[TruthKind] = "lineage"
+    kind: ClassVar[TaskKind] = TASK_KINDS["tracking"]
 
     def __init__(self, *, division_weight: float = 1.0) -> None:
         self.division_weight = division_weight
-        self.output = Output(per="link", truth=self.truth, channels=2, metrics=METRICS, candidates=PARAMETERS)
+        self.output = Output(self.kind, channels=2, metrics=METRICS, candidates=PARAMETERS)
 
     def encode(self, truth: Tensor) -> Tensor:
         """Turn (B, 2, N) int64 truths, 1 yes, 0 no, −1 unknown or not asked, into a float32 target."""

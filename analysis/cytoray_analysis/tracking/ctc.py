@@ -3,8 +3,8 @@
 ``NN/tTTT.tif`` holds the frames, ``NN_GT/TRA/man_trackTTT.tif`` a marker or a mask of each cell with ``man_track.txt``,
 ``NN_GT/SEG/man_segTTT.tif`` outlines in some frames (of volumes: ``man_seg_TTT_ZZZ.tif``, one plane each),
 ``NN_ST/SEG`` outlines made by machines in all, ``NN_RES/maskTTT.tif`` with ``res_track.txt`` a result. Frames are
-numbered from 0, with three digits or four by the rules, and read with any number of them. Folders of frames that are
-called otherwise are read, too.
+numbered from 0, with three digits or four by the rules, and read with any number of them. Folders of frames with other
+names are also read.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def read_movie(folder: str | Path, selection: Selection = EVERYTHING, *, alone: 
     selection
         What of them is asked about: a frame is one of the files, all else is chosen in each of them.
     alone
-        Whether the files come from a stranger, and may name no others; see :func:`cytoray_analysis.images.read_image`.
+        Whether the files are untrusted and may not refer to others; see :func:`cytoray_analysis.images.read_image`.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def read_movie(folder: str | Path, selection: Selection = EVERYTHING, *, alone: 
     MissingFileError
         There is no such folder, or no frame in it.
     DatasetError
-        A frame is missing in the numbering, a file is no frame, or frames differ in shape (found when they are read).
+        A frame is missing in the numbering, a file is not a frame, or frames differ in shape (detected on reading).
     """
     in_file = selection.without("frame")
     movie = _open(Path(folder), FRAMES, lambda path: read_image(path, selection=in_file, alone=alone), "frames")
@@ -86,7 +86,7 @@ def read_truth(folder: str | Path) -> Lineage:
     Parameters
     ----------
     folder
-        ``NN_GT`` with ``TRA``. Outlines come from its ``SEG``, or else from ``NN_ST/SEG`` beside it.
+        ``NN_GT`` with ``TRA``. Outlines come from its ``SEG``, or else from ``NN_ST/SEG`` next to it.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def read_truth(folder: str | Path) -> Lineage:
 
 
 def read_lineage(folder: str | Path, tracks: str = "res_track.txt") -> Lineage:
-    """Read masks that carry track numbers, and the text file of tracks beside them."""
+    """Read masks with track numbers, and their text file of tracks."""
     root = Path(folder)
     masks = read_masks(root)
     table = read_tracks(root / tracks)
@@ -154,7 +154,9 @@ def read_tracks(path: str | Path) -> Integers:
     """
     place = Path(path)
     if not place.is_file():
-        raise MissingFileError(f"{place} does not exist", hint="the text file of tracks lies beside the masks")
+        raise MissingFileError(
+            f"expected the file {place}, found none", hint="the text file of tracks must be in the folder of the masks"
+        )
     rows = []
     for number, line in enumerate(place.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         words = line.split()
@@ -175,8 +177,8 @@ def read_tracks(path: str | Path) -> Integers:
 def write_results(folder: str | Path, lineage: Lineage) -> None:
     """Write ``maskTTT.tif`` (uint16, every pixel its track) and ``res_track.txt``.
 
-    Tracks whose numbers do not fit 16 bits are renumbered from 1 in the same order; what each number stands for is
-    written as ``res_track.numbers.csv``.
+    Tracks whose numbers do not fit 16 bits are renumbered from 1 in the same order; their original numbers are written
+    as ``res_track.numbers.csv``.
 
     Raises
     ------
@@ -188,7 +190,7 @@ def write_results(folder: str | Path, lineage: Lineage) -> None:
     root = Path(folder)
     if len(lineage.track_id) > LARGEST_TRACK:
         raise ImageError(
-            f"the layout stores {LARGEST_TRACK} tracks, got {len(lineage.track_id)}",
+            f"expected at most {LARGEST_TRACK} tracks for this layout, got {len(lineage.track_id)}",
             field="track_id",
             hint="write the lineage as GEFF instead, or link the movie in parts",
         )
@@ -217,7 +219,7 @@ def _open(folder: Path, kinds: Sequence[str], read: Callable[[Path], Image], wha
     first = read(paths[0])
     if first.axes not in ("YX", "ZYX"):
         raise DatasetError(
-            f"{paths[0]}: a frame has axes YX or ZYX, got {first.axes} of shape {first.shape}",
+            f"{paths[0]}: expected a frame with axes YX or ZYX, got {first.axes} of shape {first.shape}",
             field="axes",
             hint=f"store one grey image per frame, or choose with {how_to_choose(first.axes) or '--input-axes'}",
         )
@@ -228,7 +230,7 @@ def _open(folder: Path, kinds: Sequence[str], read: Callable[[Path], Image], wha
             raise DatasetError(
                 f"{paths[index]}: expected a frame of shape {first.shape} as {paths[0].name} has, got {image.shape}",
                 field="shape",
-                hint="all frames of a movie have one shape; crop or pad them",
+                hint="all frames of a movie must have the same shape; crop or pad them",
             )
         return image.read()
 
@@ -247,11 +249,11 @@ def movie_files(folder: str | Path, *, masks: bool = False) -> list[Path]:
 def _numbered(folder: Path, kinds: Sequence[str], what: str) -> list[Path]:
     """Return the files of a folder that are numbered frames, in order."""
     if not folder.is_dir():
-        raise MissingFileError(f"{folder} does not exist or is no folder", hint=f"expected a folder of {what}")
+        raise MissingFileError(f"expected a folder at {folder}, found none", hint=f"use a folder of {what}")
     found = order_frames(_file_names(folder), source=str(folder), what=what, kinds=kinds)
     if not found.names:
         names = " or ".join(f"{kind}000.tif" for kind in kinds)
-        raise MissingFileError(f"{folder} holds no {what}: expected files such as {names}", hint="check the path")
+        raise MissingFileError(f"expected {what} in {folder}, such as {names}, found none", hint="check the path")
     return [folder / name for name in found.names]
 
 
@@ -294,10 +296,16 @@ def _holds(folder: Path, kinds: Sequence[str], spatial_axes: str) -> bool:
     return len(images) > 1 and is_one_frame(folder / images[0], spatial_axes)
 
 
-def is_one_frame(path: str | Path, spatial_axes: str = "YX") -> bool:
-    """Whether a file holds one frame, so that a folder of such files is a movie; False where it cannot be read."""
+def is_one_frame(path: str | Path, spatial_axes: str = "YX", *, alone: bool = False) -> bool:
+    """Whether a file holds one frame, so that a folder of such files is a movie; False where it cannot be read.
+
+    Parameters
+    ----------
+    alone
+        Whether the file is untrusted; see :func:`cytoray_analysis.images.read_image`.
+    """
     try:
-        image = read_image(path)
+        image = read_image(path, alone=alone)
     except CytorayError:  # the error is raised when it is read
         return False
     if image.guessed_axes and "C" in image.axes:  # four axes that the file does not name: a movie of stacks
@@ -323,7 +331,7 @@ def _outlines(folder: Path, shape: tuple[int, ...]) -> dict[int, Callable[[], ND
             raise DatasetError(
                 f"{folder}: expected outlines such as man_seg000.tif or man_seg_000_000.tif, got {name}",
                 field="frames",
-                hint="rename it, or move what are no outlines elsewhere",
+                hint="rename it, or move files without outlines elsewhere",
             )
 
     def volume(paths: dict[int, Path]) -> NDArray[np.int64]:

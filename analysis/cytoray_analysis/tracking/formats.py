@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoray_analysis.errors import DatasetError, MissingFileError
-from cytoray_analysis.files import write_whole
+from cytoray_analysis.files import whole_path, write_whole
 from cytoray_analysis.tracking.lineage import Integers, Lineage, check_lineage
 
 _AXES = "zyx"
@@ -48,12 +47,9 @@ def write_geff(path: str | Path, lineage: Lineage, *, pixel_size: Mapping[str, f
         axes.append(Axis(name=name, type="space", unit="pixel", **scaled))
     columns: dict[str, NDArray[Any]] = {"t": lineage.frame, "track_id": lineage.track, "label": lineage.label}
     columns |= {name: lineage.centroid[:, index] for index, name in enumerate(names)}
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f".{place.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    with whole_path(place, durable=False) as draft:
         write_arrays(
-            temporary,
+            draft,
             np.arange(len(lineage.frame), dtype=np.uint64),
             {name: {"values": values, "missing": None} for name, values in columns.items()},
             edges(lineage).astype(np.uint64),
@@ -67,11 +63,6 @@ def write_geff(path: str | Path, lineage: Lineage, *, pixel_size: Mapping[str, f
             ),
             zarr_format=3,
         )
-        if place.exists():
-            shutil.rmtree(place)
-        temporary.replace(place)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_geff(path: str | Path, shape: tuple[int, ...], frames: int | None = None) -> Lineage:
@@ -100,11 +91,11 @@ def read_geff(path: str | Path, shape: tuple[int, ...], frames: int | None = Non
 
     place = Path(path)
     if not place.is_dir():
-        raise MissingFileError(f"{place} does not exist or is no folder", hint="a GEFF is a folder")
+        raise MissingFileError(f"expected a GEFF folder at {place}, found none", hint="a GEFF is a folder")
     try:
         graph = read_to_memory(place)
     except (ValueError, KeyError, FileNotFoundError) as error:
-        raise DatasetError(f"{place} is no GEFF: {error}", field=str(place), hint="write it again") from error
+        raise DatasetError(f"expected a GEFF in {place}: {error}", field=str(place), hint="write it again") from error
     names = ["t", *_AXES[-len(shape) :], "track_id"]
     lacking = [name for name in names if name not in graph["node_props"]]
     if lacking:

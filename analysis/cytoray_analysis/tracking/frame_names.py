@@ -46,7 +46,7 @@ def order_frames(names: Iterable[str], *, source: str, what: str, kinds: Sequenc
     """Return the frames among the files of a folder, in the order of their numbers.
 
     All images among the files must be frames: names of one form that differ in one number. Files that are no images
-    (tables, notes) are passed over; so are masks beside frames, and frames beside masks, of the known names.
+    (tables, notes) are passed over; as are masks among frames, and frames among masks, with known names.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def order_frames(names: Iterable[str], *, source: str, what: str, kinds: Sequenc
     Raises
     ------
     DatasetError
-        An image is no frame, a number is missing or there twice, or names differ in no number that orders them.
+        An image is not a frame, a number is missing or repeated, or names have no number for their order.
     """
     images = sorted(name for name in names if is_image_name(name))
     known = known_frames(images, kinds)
@@ -79,7 +79,7 @@ def order_frames(names: Iterable[str], *, source: str, what: str, kinds: Sequenc
     twice = [number for number, count in Counter(number_of.values()).items() if count > 1]
     if twice:
         same = " and ".join(name for name in images if number_of[name] == twice[0])
-        _refuse(f"{source}: frame {twice[0]} is there twice, as {same}", "keep one of them")
+        _refuse(f"{source}: expected every frame once, found frame {twice[0]} twice, as {same}", "keep one of them")
     ordered = sorted(images, key=number_of.__getitem__)
     numbers = [number_of[name] for name in ordered]
     missing = _missing(numbers, from_zero=bool(known))
@@ -103,8 +103,8 @@ def _numbers(names: Sequence[str], source: str, what: str) -> Mapping[str, int]:
         like = next(name for name in names if name not in strange)
         _refuse(
             f"{source}: expected {what} of one name and a number each, such as {like}, got {_some(strange)} "
-            f"beside {count} of that form",
-            "a folder of frames is one movie: move what is no frame elsewhere, or rename it",
+            f"in addition to {count} of that form",
+            "a folder of frames is one movie: move other files elsewhere, or rename them",
         )
     numbers = {name: [int(piece) for piece in pieces[1::2]] for name, pieces in parts.items()}
     if not numbers[names[0]]:
@@ -124,14 +124,14 @@ def _numbers(names: Sequence[str], source: str, what: str) -> Mapping[str, int]:
         _refuse(
             f"{source}: expected {what} whose names differ in one number, got names that differ in {len(varying)}, "
             f"such as {_some(names, 3)}",
-            "give each movie a folder of its own, with one file per frame",
+            "use a separate folder for each movie, with one file per frame",
         )
-    # Times can stand beside the number: the place without gaps counts.
+    # Names can also contain times: the number without gaps counts.
     place = min(orders, key=lambda at: len(_missing(sorted(columns[at]), from_zero=False)))
     return {name: values[place] for name, values in numbers.items()}
 
 
-_RENAME = "number them, such as t000.tif, t001.tif, or give each movie as one file"
+_RENAME = "number them, such as t000.tif, t001.tif, or use one file per movie"
 
 
 def _missing(numbers: Sequence[int], *, from_zero: bool) -> list[int]:

@@ -49,7 +49,7 @@ class FrameStack:
 
 
 def held_frames(frames: NDArray[Any]) -> FrameStack:
-    """Return frames that lie in memory, (T, spatial…), as a stack."""
+    """Return frames in memory, (T, spatial…), as a stack."""
     return FrameStack(frames.__getitem__, frames.shape, frames.dtype)
 
 
@@ -65,7 +65,7 @@ def as_movie(image: Image) -> Image:
         raise AxesError(
             f"{image.source}: linking expects one channel, got {image.size('C')} ({', '.join(image.channels)})",
             field="channels",
-            hint=f"choose the channel in which the cells are seen: {how_to_choose('C')}, or its number from 0",
+            hint=f"choose the channel that shows the cells: {how_to_choose('C')}, or its number from 0",
         )
     return image.select("TZYX" if "Z" in image.axes else "TYX")
 

@@ -20,9 +20,8 @@ Integers = NDArray[np.int64]
 class Lineage:
     """Tracks, their parents, and the objects that they go through.
 
-    A track is one cell from its first frame to its last without a break. A parent with two daughters divided. A
-    parent with one daughter is the same cell after frames in which nothing was seen of it, as in the Cell Tracking
-    Challenge.
+    A track is one cell from its first frame to its last without a break. A parent with two daughters divided. A parent
+    with one daughter is the same cell after frames in which it was not visible, as in the Cell Tracking Challenge.
 
     Parameters
     ----------
@@ -76,6 +75,23 @@ class Lineage:
         return np.asarray(parents[daughters > 1])
 
     @property
+    def labelled(self) -> FrameStack:
+        """The masks.
+
+        Raises
+        ------
+        DatasetError
+            The lineage has none.
+        """
+        if self.masks is None:
+            raise DatasetError(
+                "expected a lineage with masks, got one without",
+                field="masks",
+                hint="link a movie of masks to get some",
+            )
+        return self.masks
+
+    @property
     def tracked(self) -> FrameStack:
         """The masks with every pixel carrying the number of its track, (T, spatial…), frame by frame.
 
@@ -86,9 +102,7 @@ class Lineage:
         DatasetError
             The lineage has no masks.
         """
-        if self.masks is None:
-            raise DatasetError("this lineage has no masks", field="masks", hint="link a movie of masks to get some")
-        masks, starts = self.masks, np.searchsorted(self.frame, np.arange(self.frames + 1))
+        masks, starts = self.labelled, np.searchsorted(self.frame, np.arange(self.frames + 1))
 
         small = int(self.track_id.max(initial=0)) <= np.iinfo(np.int32).max
         dtype: np.dtype[Any] = np.dtype(np.int32 if small else np.int64)
@@ -142,9 +156,9 @@ def check_tracks(
     twice = number[order][1:][np.diff(number[order]) == 0]
     if twice.size:
         raise error(
-            f"{source}: expected every track once, got track {twice[0]} again",
+            f"{source}: expected every track once, found track {twice[0]} again",
             field="track_id",
-            hint="give each track a number of its own",
+            hint="use a unique number for each track",
         )
     _forbid(number < 1, table, error, source, "a track's number must be at least 1", "number the tracks from 1")
     _forbid(begin < 0, table, error, source, "a track cannot begin before frame 0", "count frames from 0")
@@ -172,8 +186,8 @@ def check_tracks(
     if gap is not None and (late > gap + 1).any():
         row, before = child[late > gap + 1][0], mother[late > gap + 1][0]
         raise error(
-            f"{source}: at most {gap} frames may lie between a parent and its daughter, but track {number[row]} begins "
-            f"in frame {begin[row]} and its parent {number[before]} ends in frame {end[before]}",
+            f"{source}: expected at most {gap} frames between a parent and its daughter, but track {number[row]} "
+            f"begins in frame {begin[row]} and its parent {number[before]} ends in frame {end[before]}",
             field="parent",
             hint="allow longer gaps, or write 0 as the parent",
         )
@@ -181,7 +195,7 @@ def check_tracks(
     if (counts > daughters).any():
         worst = int(np.argmax(counts))
         raise error(
-            f"{source}: a cell may have at most {daughters} daughters, track {parents[worst]} has {counts[worst]}",
+            f"{source}: expected at most {daughters} daughters, but track {parents[worst]} has {counts[worst]}",
             field="parent",
             hint="correct the parents, or allow more daughters",
         )
@@ -215,7 +229,7 @@ def check_lineage(
         raise error(
             f"{source}: track {track} has {counts.max()} objects in frame {frame}; expected one",
             field="track",
-            hint="a track goes through one object per frame; give the others tracks of their own",
+            hint="a track has one object per frame; assign the others to separate tracks",
         )
     if not np.array_equal(wanted, found):
         in_table = {tuple(row) for row in wanted.tolist()}
@@ -226,8 +240,8 @@ def check_lineage(
         raise error(
             f"{source}: track {track} {said} in frame {frame}",
             field="track",
-            hint="list every track with the first and the last frame in which the masks show it; where a cell is out "
-            "of sight for some frames, end its track and begin a daughter",
+            hint="list every track with its first and last frame in the masks; if a cell is not "
+            "visible for some frames, end its track and begin a daughter",
         )
 
 

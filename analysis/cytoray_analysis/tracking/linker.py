@@ -133,7 +133,7 @@ def _key(gap: Integers, source: Integers, target: Integers, targets: int) -> Int
 
 
 def _without_idle_gaps(choices: Choices, starts: list[int], index: int, certain: Integers) -> tuple[Choices, Integers]:
-    """Drop links over a gap that leave or reach an object which surely goes on, or comes, from frame to frame.
+    """Drop links over a gap from or to an object that certainly has a link to the adjacent frame.
 
     A candidate between neighbouring frames that is the best for its source and for its targets is sure: no set of
     links between these frames is better without it.

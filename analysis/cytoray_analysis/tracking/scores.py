@@ -1,23 +1,26 @@
 """Scores of lineages, pooled over movies.
 
-``det``, ``tra`` and ``lnk`` compare graphs (Matula et al., PLoS ONE 10, e0144959, 2015), ``seg`` is the mean Jaccard
-index of cells, ``chota`` the Cell-specific Higher Order Tracking Accuracy (Kaiser et al., arXiv:2408.11571), all
-computed by py-ctcmetrics; ``division_f1`` is traccuracy's: a division counts when the mother in her last frame and
-both daughters in their first are those of the truth. A cell of the truth is found by the object that covers more than
-half of its marker.
+``det``, ``tra`` and ``lnk`` compare graphs (Matula et al., PLoS ONE 10, e0144959, 2015), whose differences
+py-ctcmetrics counts; ``seg`` is the mean Jaccard index of cells, ``chota`` the Cell-specific Higher Order Tracking
+Accuracy (Kaiser et al., arXiv:2408.11571); ``division_f1`` is traccuracy's: a division counts when the mother in her
+last frame and both daughters in their first are those of the truth. A cell of the truth is found by the object that
+covers more than half of its marker.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cytoray_analysis.errors import DatasetError
 from cytoray_analysis.numbering import dense_numbers
+from cytoray_analysis.tracking.chota import chota
+from cytoray_analysis.tracking.frames import FrameStack
 from cytoray_analysis.tracking.lineage import Integers, Lineage
 
 METRICS = ("division_f1", "tra", "det", "lnk", "chota", "seg")
@@ -64,8 +67,8 @@ def score_lineages(answers: Sequence[Lineage], truths: Sequence[Lineage]) -> dic
     DatasetError
         A lineage has no masks, or answer and truth differ in their frames.
     """
-    from ctc_metrics.metrics import chota, det, lnk, tra
-    from ctc_metrics.utils.representations import count_acyclic_graph_correction_operations, merge_tracks
+    from ctc_metrics.metrics import det, lnk, tra
+    from ctc_metrics.utils.representations import count_acyclic_graph_correction_operations
 
     both = compare(answers, truths)
     divisions = division_f1(both)[0]
@@ -73,15 +76,13 @@ def score_lineages(answers: Sequence[Lineage], truths: Sequence[Lineage]) -> dic
         return _scores_of_one_side(both, divisions)
     matches = (both.matched_truth, both.matched_answer)
     counted = count_acyclic_graph_correction_operations(both.truth, both.answer, both.true, both.answered, *matches)
-    true_tracks, true_labels, true_matches = merge_tracks(both.truth, both.true, both.matched_truth)
-    tracks, labels, own_matches = merge_tracks(both.answer, both.answered, both.matched_answer)
     return _present(
         {
             "division_f1": divisions,
             "tra": tra(**counted)[0],
             "det": det(**counted),
             "lnk": lnk(**counted) if counted["num_edges"] else None,
-            "chota": float(chota(true_tracks, tracks, true_labels, labels, true_matches, own_matches)["CHOTA"]),
+            "chota": chota(both.truth, both.answer, both.true, both.answered, *matches),
             "seg": float(np.mean(both.overlaps)) if both.overlaps else None,
         }
     )
@@ -135,47 +136,84 @@ def division_f1(both: Comparison, tolerance: int = 0) -> tuple[float | None, ...
 
 def compare(answers: Sequence[Lineage], truths: Sequence[Lineage]) -> Comparison:
     """Match the objects of answers to the cells of truths, frame by frame."""
-    both = Comparison(np.zeros((0, 4), np.int64), np.zeros((0, 4), np.int64), [], [], [], [], [])
+    nothing = np.zeros((0, 4), np.int64)
+    both = Comparison(nothing, nothing, [], [], [], [], [])
+    own_tables, true_tables = [nothing], [nothing]
+    shift = true_shift = 0  # tracks before those of a movie
     for answer, truth in zip(answers, truths, strict=True):
-        both = _append(both, answer, truth)
-    return both
+        if (answer.frames, *answer.shape) != (truth.frames, *truth.shape):
+            raise DatasetError(
+                f"expected an answer of {truth.frames} frames of {truth.shape}, got {answer.frames} of {answer.shape}",
+                field="answer",
+                hint="score a lineage against the truth of the same movie",
+            )
+        own_tables.append(_shifted(answer, shift, len(both.true)))
+        true_tables.append(_shifted(truth, true_shift, len(both.true)))
+        starts = np.searchsorted(answer.frame, np.arange(answer.frames + 1))
+        for frame, known in enumerate(_coverings(answer, truth)):
+            here = slice(starts[frame], starts[frame + 1])
+            tracks = _tracks_of(known.objects, answer.label[here], answer.track[here])
+            outlined = _tracks_of(known.outlined, answer.label[here], answer.track[here])
+            both.answered.append((np.sort(_rank(answer, answer.track[here])) + shift).tolist())
+            both.true.append((np.sort(_rank(truth, truth.track[truth.frame == frame])) + true_shift).tolist())
+            both.matched_answer.append((_rank(answer, tracks[tracks > 0]) + shift).tolist())
+            both.matched_truth.append((_rank(truth, known.cells[tracks > 0]) + true_shift).tolist())
+            both.overlaps.extend(np.where(outlined > 0, known.jaccard, 0.0).tolist())
+        shift, true_shift = shift + len(answer.track_id), true_shift + len(truth.track_id)
+    return replace(both, answer=np.concatenate(own_tables), truth=np.concatenate(true_tables))
 
 
-def _append(both: Comparison, answer: Lineage, truth: Lineage) -> Comparison:
-    if (answer.frames, *answer.shape) != (truth.frames, *truth.shape):
-        raise DatasetError(
-            f"expected an answer of {truth.frames} frames of {truth.shape}, got {answer.frames} of {answer.shape}",
-            field="answer",
-            hint="score a lineage against the truth of the same movie",
-        )
-    first = len(both.true)
-    # Tracks are numbered by their rank: what compares them has tables by number, and theirs may be large.
-    shifts = [len(table) for table in (both.answer, both.truth)]
-    answered, true, matched_answer, matched_truth, overlaps = [], [], [], [], []
-    own_masks, true_masks = answer.tracked, truth.tracked
-    for frame in range(truth.frames):
-        own, wanted = own_masks.read(frame), true_masks.read(frame)
-        pairs = _overlap(own, wanted)
-        a, b, shared, _, area = pairs
-        covered = 2 * shared > area
-        answered.append((np.sort(_rank(answer, answer.track[answer.frame == frame])) + shifts[0]).tolist())
-        true.append((np.sort(_rank(truth, truth.track[truth.frame == frame])) + shifts[1]).tolist())
-        matched_answer.append((_rank(answer, a[covered]) + shifts[0]).tolist())
-        matched_truth.append((_rank(truth, b[covered]) + shifts[1]).tolist())
-        if frame in truth.outlines:
-            outlines = truth.outlines[frame]()
-            overlaps += _jaccard(np.where(outlines < 0, 0, own), np.maximum(outlines, 0))
-        elif not truth.outlines:
-            overlaps += _jaccard(own, wanted)
-    return Comparison(
-        np.concatenate((both.answer, _shifted(answer, shifts[0], first))),
-        np.concatenate((both.truth, _shifted(truth, shifts[1], first))),
-        both.answered + answered,
-        both.true + true,
-        both.matched_answer + matched_answer,
-        both.matched_truth + matched_truth,
-        both.overlaps + overlaps,
-    )
+@dataclass(frozen=True, eq=False)
+class _Covering:
+    """Which objects of a frame cover cells of the truth, by their numbers in the masks, whatever tracks they are on.
+
+    Parameters
+    ----------
+    objects, cells
+        Pairs: an object, and the track of a cell more than half of whose marker it covers.
+    outlined, jaccard
+        Of each outlined cell the object that covers more than half of it, 0 for none, and their Jaccard index.
+    """
+
+    objects: Integers
+    cells: Integers
+    outlined: Integers
+    jaccard: NDArray[np.float64]
+
+
+# Decoding and overlaying masks takes most of the time, and fitting and intervals score the same ones again and again.
+_KNOWN: WeakKeyDictionary[FrameStack, WeakKeyDictionary[Lineage, list[_Covering]]] = WeakKeyDictionary()
+
+
+def _coverings(answer: Lineage, truth: Lineage) -> list[_Covering]:
+    """Lay the masks of an answer over a truth, frame by frame; done once as long as both are there."""
+    masks = answer.labelled
+    known = _KNOWN.setdefault(masks, WeakKeyDictionary())
+    if truth not in known:
+        known[truth] = [_covering(masks.read(frame), truth, frame) for frame in range(truth.frames)]
+    return known[truth]
+
+
+def _covering(own: NDArray[Any], truth: Lineage, frame: int) -> _Covering:
+    wanted = truth.tracked.read(frame)
+    a, b, shared, _, area = _overlap(own, wanted)
+    covered = 2 * shared > area
+    outlined, jaccard = np.zeros(0, np.int64), np.zeros(0)
+    if frame in truth.outlines:
+        outlines = truth.outlines[frame]()
+        outlined, jaccard = _jaccard(np.where(outlines < 0, 0, own), np.maximum(outlines, 0))
+    elif not truth.outlines:
+        outlined, jaccard = _jaccard(own, wanted)
+    return _Covering(a[covered], b[covered], outlined, jaccard)
+
+
+def _tracks_of(objects: Integers, label: Integers, track: Integers) -> Integers:
+    """Return the tracks of objects, given those of all that are on one; 0 for an object on none."""
+    if not len(label):
+        return np.zeros(len(objects), np.int64)
+    order = np.argsort(label)
+    place = np.searchsorted(label[order], objects).clip(max=len(label) - 1)
+    return np.where(label[order][place] == objects, track[order][place], 0)
 
 
 def _overlap(
@@ -191,15 +229,17 @@ def _overlap(
     return names[a], true_names[b], shared, area[a], true_area[b]
 
 
-def _jaccard(own: NDArray[Any], true: NDArray[Any]) -> list[float]:
-    """Return the Jaccard index of each cell of `true` with the object that covers more than half of it, else 0."""
-    _, b, shared, area, true_area = _overlap(own, true)
+def _jaccard(own: NDArray[Any], true: NDArray[Any]) -> tuple[Integers, NDArray[np.float64]]:
+    """Return for each cell of `true` the object that covers more than half of it, else 0, and their Jaccard index."""
+    a, b, shared, area, true_area = _overlap(own, true)
     covered = 2 * shared > true_area
     cells = np.unique(true)
     cells = cells[cells > 0]
-    index = np.zeros(len(cells))
-    index[np.searchsorted(cells, b[covered])] = shared[covered] / (area + true_area - shared)[covered]
-    return [float(value) for value in index]
+    objects, index = np.zeros(len(cells), np.int64), np.zeros(len(cells))
+    place = np.searchsorted(cells, b[covered])
+    objects[place] = a[covered]
+    index[place] = shared[covered] / (area + true_area - shared)[covered]
+    return objects, index
 
 
 def _rank(lineage: Lineage, tracks: Integers) -> Integers:
@@ -208,7 +248,10 @@ def _rank(lineage: Lineage, tracks: Integers) -> Integers:
 
 
 def _shifted(lineage: Lineage, number: int, frame: int) -> Integers:
-    """Return tracks numbered by rank after those before them, later."""
+    """Return tracks numbered by rank after those before them, later.
+
+    By rank, since what compares them has tables by number, and their own may be large.
+    """
     table = lineage.table
     moved: Integers = table + np.array([0, frame, frame, 0])
     moved[:, 0] = _rank(lineage, table[:, 0]) + number

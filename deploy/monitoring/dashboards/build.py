@@ -1,6 +1,6 @@
 """Write the dashboards as Grafana reads them: ``python deploy/monitoring/dashboards/build.py [FOLDER]``.
 
-The folder is the chart's by default. What lies there is generated: change the sources beside this file.
+The default folder is in the chart. The files there are generated: change the sources next to this file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
     for name, described in (("service", service()), ("training", training()), ("cluster", cluster())):
         board = described.build()
         for number, panel in enumerate(board.panels or [], start=1):
-            panel.id_val = number  # addresses of single panels have it
+            panel.id_val = number  # part of the address of a single panel
         text = json.dumps(board, cls=JSONEncoder, indent=2, sort_keys=True)
         write_whole(folder / f"{name}.json", text + "\n")
 

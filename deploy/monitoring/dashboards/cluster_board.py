@@ -1,4 +1,4 @@
-"""The cluster: how much of each resource is in use, what is full, and what is broken."""
+"""The cluster: resource use, full nodes and failures."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _MEMORY = f"max by (ip) (ray_node_mem_used{{{_PLACE}}} / ray_node_mem_total{{{_P
 
 
 def cluster() -> Dashboard:
-    """Describe the dashboard of the cluster: Ray's nodes, then what Kubernetes says of their pods."""
+    """Describe the dashboard of the cluster: Ray's nodes, then their pods in Kubernetes."""
     board = dashboard(
         "cluster",
         "Cytoray: cluster",
-        "How much of the cluster is in use, what is full, and what is broken: Ray's nodes and Kubernetes' pods.",
+        "Resource use, full nodes and failures: the nodes of Ray and the pods of Kubernetes.",
         variables=(("namespace", "ray_node_cpu_count"),),
     )
     return _kubernetes(_use(_now(board)))
@@ -26,7 +26,7 @@ def _now(board: Dashboard) -> Dashboard:
         .with_panel(
             number(
                 "Ray nodes",
-                "Nodes of all Ray clusters, heads among them.",
+                "Nodes of all Ray clusters, including heads.",
                 f"count(count by (ip) (ray_node_cpu_count{{{_PLACE}}}))",
                 unit="short",
             )
@@ -34,23 +34,23 @@ def _now(board: Dashboard) -> Dashboard:
         .with_panel(
             number(
                 "Cores in use",
-                "Share of Ray's cores that replicas, trainings and jobs hold.",
+                "Share of Ray's cores that replicas, training runs and jobs use.",
                 _held("CPU"),
                 unit="percentunit",
             )
         )
         .with_panel(
             number(
-                "Cards in use",
-                "Share of Ray's graphics cards that are held.",
+                "GPUs in use",
+                "Share of Ray's GPUs that are in use.",
                 _held("GPU"),
                 unit="percentunit",
             )
         )
         .with_panel(
             number(
-                "Waiting for a place",
-                "Actors (replicas, workers) that wait for a node with room. Right: 0, but while nodes start.",
+                "Pending actors",
+                "Actors (replicas, workers) that wait for free resources. Healthy: 0, except while nodes start.",
                 f'sum(ray_actors{{{_PLACE}, Source="gcs", State=~"DEPENDENCIES_UNREADY|PENDING_CREATION"}})',
                 unit="short",
                 steps=[(1, "orange")],
@@ -58,8 +58,8 @@ def _now(board: Dashboard) -> Dashboard:
         )
         .with_panel(
             number(
-                "Fullest memory",
-                "Of the node whose memory is fullest. From 95 % on Ray ends processes.",
+                "Highest memory use",
+                "Of the node with the highest memory use. From 95 % on Ray kills processes.",
                 f"max({_MEMORY})",
                 unit="percentunit",
                 steps=[(0.8, "orange"), (0.9, "red")],
@@ -68,8 +68,8 @@ def _now(board: Dashboard) -> Dashboard:
         )
         .with_panel(
             number(
-                "Fullest disk",
-                "Of the node whose disk is fullest. From 95 % on Ray keeps no more objects there.",
+                "Highest disk use",
+                "Of the node with the highest disk use. From 95 % on Ray stores no more objects there.",
                 f"max(ray_node_disk_utilization_percentage{{{_PLACE}}})",
                 unit="percent",
                 steps=[(75, "orange"), (85, "red")],
@@ -81,11 +81,11 @@ def _now(board: Dashboard) -> Dashboard:
 
 def _use(board: Dashboard) -> Dashboard:
     return (
-        board.with_row(Row("Ray's nodes"))
+        board.with_row(Row("Ray nodes"))
         .with_panel(
             graph(
-                "Processors",
-                "How busy the cores of each node are.",
+                "CPU use",
+                "Utilization of the cores of each node.",
                 (f"max by (ip) (ray_node_cpu_utilization{{{_PLACE}}})", "{{ip}}"),
                 unit="percent",
                 most=100,
@@ -94,7 +94,7 @@ def _use(board: Dashboard) -> Dashboard:
         .with_panel(
             graph(
                 "Memory",
-                "Share of each node's memory (of its pod's limit) that is in use. Right: below 90 %.",
+                "Share of each node's memory (of its pod's limit) that is in use. Healthy: below 90 %.",
                 (_MEMORY, "{{ip}}"),
                 unit="percentunit",
                 most=1,
@@ -104,8 +104,8 @@ def _use(board: Dashboard) -> Dashboard:
         )
         .with_panel(
             graph(
-                "Cards",
-                "How busy each graphics card is.",
+                "GPU use",
+                "Utilization of each GPU.",
                 (f"max by (ip, GpuIndex) (ray_node_gpus_utilization{{{_PLACE}}})", "{{ip}} {{GpuIndex}}"),
                 unit="percent",
                 most=100,
@@ -113,8 +113,8 @@ def _use(board: Dashboard) -> Dashboard:
         )
         .with_panel(
             graph(
-                "Disks",
-                "Share of each node's disk that is in use. Right: below 85 %.",
+                "Disk use",
+                "Share of each node's disk that is in use. Healthy: below 85 %.",
                 (f"max by (ip) (ray_node_disk_utilization_percentage{{{_PLACE}}})", "{{ip}}"),
                 unit="percent",
                 most=100,
@@ -125,7 +125,7 @@ def _use(board: Dashboard) -> Dashboard:
         .with_panel(
             graph(
                 "Spilled objects",
-                "Objects that did not fit into shared memory and lie on disk. Right: 0; else work waits for the disk.",
+                "Objects on disk that did not fit into shared memory. Healthy: 0; otherwise work waits for the disk.",
                 (
                     f'sum by (NodeAddress) (ray_object_store_memory{{{_PLACE}, Location=~"SPILLED|MMAP_DISK"}})',
                     "{{NodeAddress}}",
@@ -136,7 +136,7 @@ def _use(board: Dashboard) -> Dashboard:
         .with_panel(
             graph(
                 "Network",
-                "Bytes that each node receives and sends in a second.",
+                "Bytes that each node receives and sends per second.",
                 (f"max by (ip) (ray_node_network_receive_speed{{{_PLACE}}})", "{{ip}} in"),
                 (f"max by (ip) (ray_node_network_send_speed{{{_PLACE}}})", "{{ip}} out"),
                 unit="Bps",
@@ -147,11 +147,11 @@ def _use(board: Dashboard) -> Dashboard:
 
 def _kubernetes(board: Dashboard) -> Dashboard:
     return (
-        board.with_row(Row("Kubernetes' pods"))
+        board.with_row(Row("Kubernetes pods"))
         .with_panel(
             graph(
                 "Pods",
-                "Pods by phase. Pending for minutes: no node has room, or an image cannot be pulled.",
+                "Pods by phase. Pending for minutes: no node has free resources, or an image cannot be pulled.",
                 (f"sum by (phase) (kube_pod_status_phase{{{_PLACE}}})", "{{phase}}"),
                 unit="short",
                 stacked=True,
@@ -160,7 +160,7 @@ def _kubernetes(board: Dashboard) -> Dashboard:
         .with_panel(
             graph(
                 "Restarts",
-                "Containers that were started again within ten minutes. Right: none.",
+                "Containers that restarted within ten minutes. Healthy: none.",
                 (
                     "sum by (pod, container) "
                     f"(increase(kube_pod_container_status_restarts_total{{{_PLACE}}}[10m])) > 0",
@@ -172,7 +172,7 @@ def _kubernetes(board: Dashboard) -> Dashboard:
         .with_panel(
             graph(
                 "Waiting containers",
-                "Why containers do not start, such as ImagePullBackOff. Right: none for longer than minutes.",
+                "Why containers do not start, such as ImagePullBackOff. Healthy: none, except for a few minutes.",
                 (
                     f"sum by (pod, reason) (kube_pod_container_status_waiting_reason{{{_PLACE}}}) > 0",
                     "{{pod}} {{reason}}",

@@ -1,7 +1,7 @@
 """What the dashboards have in common: how a graph, a number and a dashboard look here.
 
-Every panel says in one sentence what it shows and what is right; those that an alert watches link to its runbook. The
-links begin with ``docs/runbooks/``; the chart puts the address of the documentation in front.
+The description of every panel states what it shows and which values are healthy. Panels with an alert link to its
+runbook. The links begin with ``docs/runbooks/``; the chart adds the address of the documentation as prefix.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ Steps = Sequence[tuple[float, Literal["orange", "red"]]]
 def number(
     title: str, about: str, query: str, *, unit: str, steps: Steps = (), runbook: str | None = None
 ) -> stat.Panel:
-    """Describe one number, with how it went behind it.
+    """Describe one number, with its history in the background.
 
     Parameters
     ----------
     title, about
-        What it is, and what is right.
+        What it shows, and which values are healthy.
     query
         In PromQL.
     unit
-        As Grafana names it.
+        Grafana's name of the unit.
     steps
-        From which value on it is orange or red; green below.
+        The values from which on it is orange or red; green below.
     runbook
-        The alert that watches it.
+        The alert that uses the same query.
     """
     panel = (
         stat.Panel()
@@ -91,19 +91,19 @@ def graph(
     Parameters
     ----------
     title, about
-        What it is, and what is right.
+        What it shows, and which values are healthy.
     queries
-        PromQL, and what a line is called.
+        PromQL, and the legend of the line.
     unit
-        As Grafana names it.
+        Grafana's name of the unit.
     steps
-        From which value on it is orange or red, drawn as dashed lines.
+        The values from which on it is orange or red, drawn as dashed lines.
     most
         The end of the axis; it fits the data by default.
     stacked
-        Whether lines are put on each other, as parts of a whole.
+        Whether lines are stacked, as parts of a whole.
     runbook
-        The alert that watches it.
+        The alert that uses the same query.
     """
     panel = (
         timeseries.Panel()
@@ -138,16 +138,16 @@ def graph(
 
 
 def dashboard(name: str, title: str, about: str, *, variables: Sequence[tuple[str, str]]) -> Dashboard:
-    """Begin a dashboard.
+    """Create a dashboard without panels.
 
     Parameters
     ----------
     name
-        Of its file; the others link to it by this.
+        Name of its file, and part of its uid.
     title, about
-        What it is, and whom it is for.
+        What it shows.
     variables
-        What its lines can be chosen by: the label, and a metric that has it.
+        Variables to filter by: the label, and a metric that has it.
     """
     begun = (
         Dashboard(title)
@@ -179,7 +179,7 @@ def dashboard(name: str, title: str, about: str, *, variables: Sequence[tuple[st
             .sort(VariableSort.ALPHABETICAL_ASC)
             .multi(True)
             .include_all(True)
-            .all_value(".*")  # also what has no such label, as on one machine
+            .all_value(".*")  # also series without this label, as on one machine
         )
     return begun
 

@@ -1,4 +1,4 @@
-"""The service: what callers see of it (traffic, errors, latency), and what it is full of."""
+"""The service: traffic, errors and latency for callers, and the load that causes them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from panels import dashboard, graph, number
 
 _WHERE = 'namespace=~"$namespace", model=~"$model"'
 _PLACE = 'namespace=~"$namespace"'
-# Callers who went away (499) and callers' own mistakes are no failures of the service.
+# Disconnected callers (499) and client errors are not failures of the service.
 _FAILED = f'{_WHERE}, status=~"5.."'
 
 
 def service() -> Dashboard:
-    """Describe the dashboard of the service, from what callers notice to what causes it."""
+    """Describe the dashboard of the service, from symptoms to causes."""
     board = dashboard(
         "service",
         "Cytoray: service",
-        "Whether callers get their answers, how fast, and what the service is full of.",
+        "Whether callers get answers, how fast, and the load of the service.",
         variables=(("namespace", "cytoray_model_info"), ("model", "cytoray_model_info")),
     )
     return _causes(_signals(_now(board)))
@@ -28,7 +28,7 @@ def _now(board: Dashboard) -> Dashboard:
         .with_panel(
             number(
                 "Models without a replica",
-                "Models that should keep a replica and have none that answers. Right: 0.",
+                "Models with a minimum of one replica or more of which none answers. Healthy: 0.",
                 f"sum(1 - max by (namespace, model) (cytoray_model_ready{{{_WHERE}}}))",
                 unit="short",
                 steps=[(1, "red")],
@@ -38,7 +38,7 @@ def _now(board: Dashboard) -> Dashboard:
         .with_panel(
             number(
                 "Failed",
-                "Share of requests that the service failed to answer (5xx). Right: below 0.5 %.",
+                "Share of requests that the service failed to answer (5xx). Healthy: below 0.5 %.",
                 f"sum(rate(cytoray_requests_total{{{_FAILED}}}[5m]) or vector(0))"
                 f" / sum(rate(cytoray_requests_total{{{_WHERE}}}[5m]))",
                 unit="percentunit",
@@ -49,7 +49,7 @@ def _now(board: Dashboard) -> Dashboard:
         .with_panel(
             number(
                 "Latency, p99",
-                "99 of 100 answers took no longer than this. Right: below 10 s; large images take longer.",
+                "99 of 100 answers took no longer than this. Healthy: below 10 s; large images take longer.",
                 f"histogram_quantile(0.99, sum by (le) (rate(cytoray_request_seconds_bucket{{{_WHERE}}}[5m])))",
                 unit="s",
                 steps=[(10, "red")],
@@ -59,7 +59,7 @@ def _now(board: Dashboard) -> Dashboard:
         .with_panel(
             number(
                 "Queue",
-                "How long what waits now will take at the speed of the last five minutes. Right: below 30 s.",
+                "Seconds that the current queue will take at the speed of the last five minutes. Healthy: below 30 s.",
                 f"sum(cytoray_waiting_megapixels{{{_WHERE}}}) / sum(rate(cytoray_megapixels_total{{{_WHERE}}}[5m]))",
                 unit="s",
                 steps=[(30, "red")],
@@ -69,7 +69,7 @@ def _now(board: Dashboard) -> Dashboard:
         .with_panel(
             number(
                 "Requests",
-                "Requests that are answered in a second, refusals and failures among them.",
+                "Answered requests per second, including refusals and failures.",
                 f"sum(rate(cytoray_requests_total{{{_WHERE}}}[5m]))",
                 unit="reqps",
             )
@@ -88,11 +88,11 @@ def _now(board: Dashboard) -> Dashboard:
 
 def _signals(board: Dashboard) -> Dashboard:
     return (
-        board.with_row(Row("What callers see"))
+        board.with_row(Row("Requests"))
         .with_panel(
             graph(
                 "Requests by status",
-                "2xx: answered. 4xx: the caller's mistake; 429: too much waited already. 5xx: the service failed.",
+                "2xx: answered. 4xx: error of the caller; 429: the queue was full. 5xx: the service failed.",
                 (
                     f"sum by (status) (rate(cytoray_requests_total{{{_WHERE}}}[$__rate_interval]))",
                     "{{status}}",
@@ -105,7 +105,7 @@ def _signals(board: Dashboard) -> Dashboard:
         .with_panel(
             graph(
                 "Failed requests",
-                "Share of a model's requests that ended with 5xx. Right: below 0.5 %.",
+                "Share of a model's requests that ended with 5xx. Healthy: below 0.5 %.",
                 (
                     f"sum by (model) (rate(cytoray_requests_total{{{_FAILED}}}[$__rate_interval]))"
                     f" / sum by (model) (rate(cytoray_requests_total{{{_WHERE}}}[$__rate_interval]))"
@@ -120,7 +120,7 @@ def _signals(board: Dashboard) -> Dashboard:
         .with_panel(
             graph(
                 "Latency",
-                "From the last byte of a request to its answer, of requests that were answered.",
+                "Time from the last byte of a request to its answer, for answered requests.",
                 *(
                     (
                         f"histogram_quantile({quantile}, sum by (le) "
@@ -136,8 +136,8 @@ def _signals(board: Dashboard) -> Dashboard:
         )
         .with_panel(
             graph(
-                "Where the time goes",
-                "Mean seconds per stage of an answer. A long queue wants more replicas, a long network a better card.",
+                "Time per stage",
+                "Mean seconds per stage of an answer. A long queue needs more replicas, a slow network a faster GPU.",
                 (
                     f"sum by (stage) (rate(cytoray_stage_seconds_sum{{{_WHERE}}}[$__rate_interval]))"
                     f" / sum by (stage) (rate(cytoray_stage_seconds_count{{{_WHERE}}}[$__rate_interval]))",
@@ -150,7 +150,7 @@ def _signals(board: Dashboard) -> Dashboard:
         .with_panel(
             graph(
                 "Megapixels answered",
-                "The work that is done, by model: requests differ in size, pixels do not.",
+                "Completed work by model, in megapixels because requests differ in size.",
                 (f"sum by (model) (rate(cytoray_megapixels_total{{{_WHERE}}}[$__rate_interval]))", "{{model}}"),
                 unit="Mpx/s",
                 stacked=True,
@@ -158,8 +158,8 @@ def _signals(board: Dashboard) -> Dashboard:
         )
         .with_panel(
             graph(
-                "Versions that answer",
-                "Which version of each model is loaded; two for one model while a canary runs or gateways disagree.",
+                "Loaded versions",
+                "Loaded version of each model; two for one model while a canary runs or gateways switch.",
                 (
                     f"max by (model, version) (cytoray_model_info{{{_WHERE}}})",
                     "{{model}}/{{version}}",
@@ -173,11 +173,11 @@ def _signals(board: Dashboard) -> Dashboard:
 
 def _causes(board: Dashboard) -> Dashboard:
     return (
-        board.with_row(Row("What it is full of"))
+        board.with_row(Row("Load"))
         .with_panel(
             graph(
-                "Waiting megapixels",
-                "Being answered or waiting, in all gateways. Right: falls again; replicas are added by it.",
+                "Queued megapixels",
+                "Running or queued, in all gateways. Replicas scale with it. Healthy: falls again after a peak.",
                 (f"sum by (model) (cytoray_waiting_megapixels{{{_WHERE}}})", "{{model}}"),
                 unit="Mpx",
                 runbook="CytorayQueueNotFalling",
@@ -186,14 +186,14 @@ def _causes(board: Dashboard) -> Dashboard:
         .with_panel(
             graph(
                 "Replicas",
-                "Replicas that are healthy, and how many are wanted. Right: the same, but while replicas start.",
+                "Healthy replicas, and the target number. Healthy: equal, except while replicas start.",
                 (
                     f'sum by (deployment) (ray_serve_deployment_replica_healthy{{{_PLACE}, application="cytoray"}})',
                     "{{deployment}}",
                 ),
                 (
                     f'max by (deployment) (ray_serve_autoscaling_target_replicas{{{_PLACE}, application="cytoray"}})',
-                    "{{deployment}}: wanted",
+                    "{{deployment}}: target",
                 ),
                 unit="short",
                 runbook="CytorayModelNotReady",
@@ -201,8 +201,8 @@ def _causes(board: Dashboard) -> Dashboard:
         )
         .with_panel(
             graph(
-                "Images in a batch",
-                "Mean images that go through the network together. At 1 under load, requests come one after the other.",
+                "Images per batch",
+                "Mean number of images per batch. If it is 1 under load, requests arrive one after the other.",
                 (
                     f"sum by (model) (rate(cytoray_batch_images_sum{{{_WHERE}}}[$__rate_interval]))"
                     f" / sum by (model) (rate(cytoray_batch_images_count{{{_WHERE}}}[$__rate_interval]))",
@@ -214,7 +214,7 @@ def _causes(board: Dashboard) -> Dashboard:
         .with_panel(
             graph(
                 "Memory of gateways",
-                "Resident memory of each gateway; bodies of requests are held here.",
+                "Resident memory of each gateway, which includes request bodies.",
                 (
                     f"process_resident_memory_bytes{{{_PLACE}}} and on (instance) cytoray_model_info",
                     "{{instance}}",
@@ -225,7 +225,7 @@ def _causes(board: Dashboard) -> Dashboard:
         .with_panel(
             graph(
                 "Bulk jobs",
-                "Jobs that wait and that are worked on; every gateway tells the same.",
+                "Queued and running jobs; every gateway reports the same numbers.",
                 (
                     f'max by (state) (cytoray_jobs{{{_PLACE}, kind="bulk", state=~"queued|running"}})',
                     "{{state}}",
@@ -236,7 +236,7 @@ def _causes(board: Dashboard) -> Dashboard:
         .with_panel(
             graph(
                 "Bulk jobs without progress",
-                "Seconds since a running job last finished an image or a block. Right: below 15 minutes.",
+                "Seconds since a running job last finished an image or a block. Healthy: below 15 minutes.",
                 (f'max by (id) (cytoray_job_idle_seconds{{{_PLACE}, kind="bulk"}})', "{{id}}"),
                 unit="s",
                 steps=[(900, "red")],

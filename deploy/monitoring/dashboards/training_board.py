@@ -1,4 +1,4 @@
-"""Trainings: whether they learn, how fast, and what holds them up."""
+"""Training runs: whether they learn, how fast, and what slows them down."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _TRAININGS = f'{_PLACE}, kind="training"'
 
 
 def training() -> Dashboard:
-    """Describe the dashboard of trainings."""
+    """Describe the dashboard of training runs."""
     board = dashboard(
         "training",
         "Cytoray: training",
-        "Whether trainings learn, how fast they are, and what holds them up. Their whole history is in MLflow.",
+        "Whether training runs learn, how fast, and what slows them down. MLflow has their full history.",
         variables=(("namespace", "ray_cytoray_training_epoch"), ("model", "ray_cytoray_training_epoch")),
     )
     return _speed(_learning(_now(board)))
@@ -27,8 +27,8 @@ def _now(board: Dashboard) -> Dashboard:
         board.with_row(Row("Now"))
         .with_panel(
             number(
-                "Trainings that move",
-                "Trainings that have moved forward within the last five minutes.",
+                "Active training runs",
+                "Training runs with progress within the last five minutes.",
                 f"count(time() - max by (run) (ray_cytoray_training_moved_timestamp_seconds{{{_WHERE}}}) < 300)",
                 unit="short",
             )
@@ -36,7 +36,7 @@ def _now(board: Dashboard) -> Dashboard:
         .with_panel(
             number(
                 "Longest without progress",
-                "Seconds since the training that stands longest last moved forward. Right: below 30 minutes.",
+                "Longest time since the last progress of a training run. Healthy: below 30 minutes.",
                 f"max(time() - ray_cytoray_training_moved_timestamp_seconds{{{_WHERE}}})",
                 unit="s",
                 steps=[(600, "orange"), (1800, "red")],
@@ -46,7 +46,7 @@ def _now(board: Dashboard) -> Dashboard:
         .with_panel(
             number(
                 "Crops per second",
-                "What all trainings together train on.",
+                "Crops per second of all training runs together.",
                 f"sum(ray_cytoray_training_crops_per_second{{{_WHERE}}})",
                 unit="cps",
             )
@@ -54,7 +54,7 @@ def _now(board: Dashboard) -> Dashboard:
         .with_panel(
             number(
                 "Queued jobs",
-                "Trainings that wait for nodes or for their turn, as the jobs service knows them.",
+                "Queued training runs, as reported by the jobs service.",
                 f'max(cytoray_jobs{{{_TRAININGS}, state="queued"}})',
                 unit="short",
             )
@@ -62,15 +62,15 @@ def _now(board: Dashboard) -> Dashboard:
         .with_panel(
             number(
                 "Running jobs",
-                "Trainings that run, as the jobs service knows them.",
+                "Running training runs, as reported by the jobs service.",
                 f'max(cytoray_jobs{{{_TRAININGS}, state="running"}})',
                 unit="short",
             )
         )
         .with_panel(
             number(
-                "Failed in a day",
-                "Trainings that failed within the last 24 hours. Right: 0.",
+                "Failed in 24 hours",
+                "Training runs that failed within the last 24 hours. Healthy: 0.",
                 f'sum(increase(cytoray_jobs_ended_total{{{_TRAININGS}, state="failed"}}[1d]))',
                 unit="short",
                 steps=[(1, "red")],
@@ -82,11 +82,11 @@ def _now(board: Dashboard) -> Dashboard:
 
 def _learning(board: Dashboard) -> Dashboard:
     return (
-        board.with_row(Row("Do they learn?"))
+        board.with_row(Row("Learning"))
         .with_panel(
             graph(
                 "Loss",
-                "Loss of each training. Right: falls, ever more slowly.",
+                "Loss of each training run. Healthy: falls, more and more slowly.",
                 (f"max by (run) (ray_cytoray_training_loss{{{_WHERE}}})", _RUN),
                 unit="short",
             )
@@ -94,7 +94,7 @@ def _learning(board: Dashboard) -> Dashboard:
         .with_panel(
             graph(
                 "Score",
-                "The metric that decides which weights are kept, at the last validation. Right: rises.",
+                "The metric that chooses the weights, at the last validation. Healthy: rises.",
                 (f"max by (run) (ray_cytoray_training_score{{{_WHERE}}})", _RUN),
                 unit="short",
             )
@@ -102,7 +102,7 @@ def _learning(board: Dashboard) -> Dashboard:
         .with_panel(
             graph(
                 "Progress",
-                "Share of the planned epochs that has begun; an early stop ends a training before 100 %.",
+                "Share of the planned epochs that have started; early stopping ends a training run before 100 %.",
                 (
                     f"max by (run) (ray_cytoray_training_epoch{{{_WHERE}}} / ray_cytoray_training_epochs{{{_WHERE}}})",
                     _RUN,
@@ -116,7 +116,7 @@ def _learning(board: Dashboard) -> Dashboard:
 
 def _speed(board: Dashboard) -> Dashboard:
     return (
-        board.with_row(Row("What holds them up?"))
+        board.with_row(Row("Speed"))
         .with_panel(
             graph(
                 "Workers",
@@ -128,7 +128,7 @@ def _speed(board: Dashboard) -> Dashboard:
         .with_panel(
             graph(
                 "Crops per second",
-                "How fast each training is, all its workers together.",
+                "Speed of each training run, all its workers together.",
                 (f"max by (run) (ray_cytoray_training_crops_per_second{{{_WHERE}}})", _RUN),
                 unit="cps",
             )
@@ -136,7 +136,7 @@ def _speed(board: Dashboard) -> Dashboard:
         .with_panel(
             graph(
                 "Waiting for crops",
-                "Share of the last epoch that the network waited for images. Above 20 %, give workers more cores.",
+                "Share of the last epoch in which the network waited for images. Above 20 %, give workers more cores.",
                 (f"max by (run) (ray_cytoray_training_waiting_share{{{_WHERE}}})", _RUN),
                 unit="percentunit",
                 steps=[(0.2, "orange")],
@@ -145,8 +145,8 @@ def _speed(board: Dashboard) -> Dashboard:
         )
         .with_panel(
             graph(
-                "Since the last progress",
-                "Seconds since each training last moved forward. Right: below 30 minutes; validation shows as a peak.",
+                "Time since last progress",
+                "Seconds since the last progress of each run. Healthy: below 30 minutes; validation shows as a peak.",
                 (f"time() - max by (run) (ray_cytoray_training_moved_timestamp_seconds{{{_WHERE}}})", _RUN),
                 unit="s",
                 steps=[(1800, "red")],
@@ -155,8 +155,8 @@ def _speed(board: Dashboard) -> Dashboard:
         )
         .with_panel(
             graph(
-                "Processors of nodes",
-                "How busy the cores of each Ray node are.",
+                "CPU use of nodes",
+                "Utilization of the cores of each Ray node.",
                 (f"avg by (ip) (ray_node_cpu_utilization{{{_PLACE}}})", "{{ip}}"),
                 unit="percent",
                 most=100,
@@ -164,8 +164,8 @@ def _speed(board: Dashboard) -> Dashboard:
         )
         .with_panel(
             graph(
-                "Cards of nodes",
-                "How busy the graphics cards of each Ray node are. Right: above 80 % while training.",
+                "GPU use of nodes",
+                "Utilization of the GPUs of each Ray node. Healthy: above 80 % during training.",
                 (f"avg by (ip, GpuIndex) (ray_node_gpus_utilization{{{_PLACE}}})", "{{ip}} {{GpuIndex}}"),
                 unit="percent",
                 most=100,

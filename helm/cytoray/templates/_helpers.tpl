@@ -1,4 +1,4 @@
-{{/* Names begin with cytoray, not with the release's name: a namespace holds one release, and jobs look for
+{{/* Names begin with cytoray, not with the name of the release: a namespace holds one release, and jobs find
 cytoray-platform and cytoray-home by name. */}}
 
 {{/* Labels of every object. Argument: dict "root" $ "component" NAME. */}}
@@ -9,7 +9,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{ include "cytoray.selector" . }}
 {{- end -}}
 
-{{/* Labels that pods are selected by. */}}
+{{/* Labels that select pods. */}}
 {{- define "cytoray.selector" -}}
 app.kubernetes.io/name: cytoray
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -17,7 +17,7 @@ app.kubernetes.io/part-of: cytoray
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
-{{/* Security of pods: Cytoray's own user; the stores' images have users of their own. Argument: the user's number. */}}
+{{/* Security of pods: the user of Cytoray's image; the images of the stores have other users. Argument: the user id. */}}
 {{- define "cytoray.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: {{ . }}
@@ -41,28 +41,7 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
-{{- define "cytoray.pullSecrets" -}}
-{{- with .Values.image.pullSecrets }}
-imagePullSecrets:
-  {{- range . }}
-  - name: {{ . }}
-  {{- end }}
-{{- end }}
-{{- end -}}
-
-{{/* Where a pod may run. Argument: values with nodeSelector and tolerations. */}}
-{{- define "cytoray.placement" -}}
-{{- with .nodeSelector }}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .tolerations }}
-tolerations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- end -}}
-
-{{/* Names of the secrets, the operator's or the chart's own. */}}
+{{/* Names of the secrets, from the values or created by the chart. */}}
 {{- define "cytoray.redis.secret" -}}{{ .Values.redis.secret | default "cytoray-redis" }}{{- end -}}
 {{- define "cytoray.postgresql.secret" -}}{{ .Values.postgresql.secret | default "cytoray-postgresql" }}{{- end -}}
 {{- define "cytoray.s3.secret" -}}
@@ -71,17 +50,21 @@ tolerations:
 {{- end -}}
 {{- end -}}
 
+{{- define "cytoray.front.secret" -}}{{ .Values.serving.frontSecret | default "cytoray-front" }}{{- end -}}
+
 {{- define "cytoray.redis.host" -}}{{ .Values.redis.host | default "cytoray-redis" }}{{- end -}}
 {{- define "cytoray.home.claim" -}}{{ .Values.home.existingClaim | default "cytoray-home" }}{{- end -}}
+{{- define "cytoray.audit.claim" -}}{{ .Values.jobs.audit.existingClaim | default "cytoray-audit" }}{{- end -}}
 {{- define "cytoray.mlflow.url" -}}{{ .Values.mlflow.url | default "http://cytoray-mlflow:5000" }}{{- end -}}
 {{- define "cytoray.s3.endpoint" -}}
 {{- if .Values.objectStore.external }}{{ .Values.objectStore.endpoint }}{{ else }}http://cytoray-s3:7070{{ end -}}
 {{- end -}}
 
-{{/* Where the registry and the bucket are: variables of all containers that use them, as a map. */}}
+{{/* Addresses of the registry and the bucket: environment variables of all containers that use them, as a map. */}}
 {{- define "cytoray.environment" -}}
 MLFLOW_TRACKING_URI: {{ include "cytoray.mlflow.url" . | quote }}
 {{ include "cytoray.s3.environment" . }}
+{{- include "cytoray.ca.environment" . }}
 {{- end -}}
 
 {{- define "cytoray.s3.environment" -}}
@@ -92,7 +75,7 @@ MLFLOW_S3_ENDPOINT_URL: {{ . | quote }}
 AWS_DEFAULT_REGION: {{ .Values.objectStore.region | quote }}
 {{- end -}}
 
-{{/* A map as a container's list of variables, in the order of their names. */}}
+{{/* A map as a list of environment variables of a container, sorted by name. */}}
 {{- define "cytoray.variables" -}}
 {{- range $name, $value := . }}
 - name: {{ $name }}
@@ -100,7 +83,7 @@ AWS_DEFAULT_REGION: {{ .Values.objectStore.region | quote }}
 {{- end }}
 {{- end -}}
 
-{{/* The keys of the bucket's secret as variables; nothing where service accounts have the rights. */}}
+{{/* The keys of the bucket's secret as environment variables; empty if service accounts have the permissions. */}}
 {{- define "cytoray.s3.envFrom" -}}
 {{- with include "cytoray.s3.secret" . }}
 envFrom:
@@ -109,14 +92,18 @@ envFrom:
 {{- end }}
 {{- end -}}
 
-{{/* A password that stays the same from upgrade to upgrade. Argument: dict "root" $ "name" SECRET "key" KEY. */}}
+{{/* A password that does not change with an upgrade. Argument: dict "root" $ "name" SECRET "key" KEY. */}}
 {{- define "cytoray.password" -}}
+{{- /* Stored, because each call would create a new one. */ -}}
+{{- $made := get .root.Values "made" | default dict -}}
+{{- $place := printf "%s.%s" .name .key -}}
+{{- if not (hasKey $made $place) -}}
 {{- $existing := lookup "v1" "Secret" .root.Release.Namespace .name -}}
-{{- if and $existing (hasKey ($existing.data | default dict) .key) -}}
-{{ index $existing.data .key | b64dec }}
-{{- else -}}
-{{ randAlphaNum 32 }}
+{{- $encoded := dig "data" .key "" ($existing | default dict) -}}
+{{- $_ := set $made $place (ternary (b64dec $encoded) (randAlphaNum 32) (not (empty $encoded))) -}}
+{{- $_ := set .root.Values "made" $made -}}
 {{- end -}}
+{{ get $made $place }}
 {{- end -}}
 
 {{- define "cytoray.priorityClass" -}}
@@ -125,7 +112,7 @@ priorityClassName: {{ .root.Release.Namespace }}-{{ .class }}
 {{- end }}
 {{- end -}}
 
-{{/* Labels of monitors and rules, those that Prometheus selects them by among them. */}}
+{{/* Labels of monitors and rules, including those by which Prometheus selects them. */}}
 {{- define "cytoray.monitorLabels" -}}
 {{ include "cytoray.labels" . }}
 {{- with .root.Values.monitoring.labels }}

@@ -1,5 +1,5 @@
 {{/* A container of MLflow's server, or one that prepares it.
-Argument: dict "root" $ "name" NAME "command" LIST "scripts" BOOLEAN. */}}
+Argument: dict "root" $ "name" NAME "command" LIST. */}}
 {{- define "cytoray.mlflow.container" -}}
 {{- $postgresql := .root.Values.postgresql -}}
 - name: {{ .name }}
@@ -12,10 +12,11 @@ Argument: dict "root" $ "name" NAME "command" LIST "scripts" BOOLEAN. */}}
   env:
     - name: HOME
       value: /tmp
-    # MLflow's own jobs judge language models; they would need a disk.
+    # MLflow's own jobs evaluate language models; they would need a disk.
     - name: MLFLOW_SERVER_ENABLE_JOB_EXECUTION
       value: "false"
-    {{- include "cytoray.variables" (include "cytoray.s3.environment" .root | fromYaml) | nindent 4 }}
+    {{- include "cytoray.variables" (merge (include "cytoray.s3.environment" .root | fromYaml) (include "cytoray.ca.environment" .root | fromYaml)) | nindent 4 }}
+    {{- include "cytoray.pod.variables" (dict "root" .root "kind" "mlflow") | nindent 4 }}
     - name: DATABASE_PASSWORD
       valueFrom:
         secretKeyRef:
@@ -32,9 +33,6 @@ Argument: dict "root" $ "name" NAME "command" LIST "scripts" BOOLEAN. */}}
   volumeMounts:
     - name: tmp
       mountPath: /tmp
-    {{- if .scripts }}
-    - name: scripts
-      mountPath: /etc/cytoray
-      readOnly: true
-    {{- end }}
+    {{- include "cytoray.ca.volumeMounts" .root | nindent 4 }}
+    {{- include "cytoray.pod.volumeMounts" (dict "root" .root "kind" "mlflow") | nindent 4 }}
 {{- end -}}

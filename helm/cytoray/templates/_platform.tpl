@@ -14,12 +14,16 @@ gpus:
 spot:
   node_selector: {{ toJson $platform.spot.nodeSelector }}
   tolerations: {{ toJson $platform.spot.tolerations }}
+namespace: {{ .Values.training.namespace | default nil | toJson }}
 service_account: cytoray-training
 environment:
-  {{- merge (dict) $platform.environment (include "cytoray.environment" . | fromYaml) | toYaml | nindent 2 }}
-secrets: {{ concat (include "cytoray.s3.secret" . | list | compact) $platform.secrets | toJson }}
-home_claim: {{ include "cytoray.home.claim" . }}
-data_claims: {{ toJson .Values.dataClaims }}
+  {{- merge (dict) $platform.environment (include "cytoray.training.environment" . | fromYaml) | toYaml | nindent 2 }}
+secrets: {{ include "cytoray.training.secrets" . }}
+home_claim: {{ include "cytoray.training.home" . }}
+data_claims: {{ include "cytoray.training.dataClaims" . }}
+{{- with .Values.privateCA }}
+private_ca: {{ ternary (dict "config_map" .configMap "key" .key) nil (not (empty .configMap)) | toJson }}
+{{- end }}
 queue: {{ $platform.queue | default nil | toJson }}
 priority: {{ include "cytoray.training.priority" . | default nil | toJson }}
 submitter: {{ $platform.submitter }}

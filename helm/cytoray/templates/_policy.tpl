@@ -1,4 +1,4 @@
-{{/* The beginning of a policy; what may pass follows. Trainings are no pods of the release: they are known by these labels.
+{{/* The start of a policy; the allowed connections follow. Training runs are not pods of the release: these labels select them.
 Argument: dict "root" $ "name" NAME "component" NAME or nothing "labels" (dict FURTHER) "types" LIST. */}}
 {{- define "cytoray.policy" -}}
 apiVersion: networking.k8s.io/v1
@@ -28,17 +28,23 @@ spec:
 {{- end }}
 {{- end -}}
 
-{{/* Pods of other parts. Argument: a list of their names. */}}
+{{/* Pods of other parts. Argument: a list of their names, NAME@NAMESPACE for those of another namespace. */}}
 {{- define "cytoray.policyPeers" -}}
 {{- range . }}
+{{- $part := splitList "@" . }}
 - podSelector:
     matchLabels:
       app.kubernetes.io/part-of: cytoray
-      app.kubernetes.io/component: {{ . }}
+      app.kubernetes.io/component: {{ first $part }}
+  {{- with rest $part }}
+  namespaceSelector:
+    matchLabels:
+      kubernetes.io/metadata.name: {{ first . }}
+  {{- end }}
 {{- end }}
 {{- end -}}
 
-{{/* Ways to other parts. Argument: a map from their names to their ports. */}}
+{{/* Connections to other parts. Argument: a map from their names to their ports. */}}
 {{- define "cytoray.policyTo" -}}
 {{- range $component, $port := . }}
 - to:
@@ -53,4 +59,30 @@ spec:
     - ipBlock: {cidr: {{ .apiServer.cidr }}}
   ports:
     {{- include "cytoray.policyPorts" .apiServer.ports | nindent 4 }}
+{{- end -}}
+
+{{/* Connections to DNS and to external addresses. */}}
+{{- define "cytoray.policyOutside" -}}
+- ports:
+    {{- range .dnsPorts }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+{{- range .outside }}
+- to:
+    - ipBlock: {cidr: {{ .cidr }}}
+  ports:
+    {{- include "cytoray.policyPorts" .ports | nindent 4 }}
+{{- end }}
+{{- end -}}
+
+{{/* KubeRay's operator, which connects to heads. */}}
+{{- define "cytoray.policyOperator" -}}
+- from:
+    - namespaceSelector: {}
+      podSelector:
+        matchLabels:
+          app.kubernetes.io/name: kuberay-operator
+  ports:
+    {{- include "cytoray.policyPorts" (list 8265) | nindent 4 }}
 {{- end -}}

@@ -1,6 +1,6 @@
-{{/* Parts of the Ray cluster that serves. */}}
+{{/* Parts of the serving Ray cluster. */}}
 
-{{/* The service's configuration, cytoray_serving.service_config.ServiceConfig. */}}
+{{/* The service's configuration, cytoray_serving.service.config.ServiceConfig. */}}
 {{- define "cytoray.serving.config" -}}
 {{- $config := deepCopy .Values.serving.config }}
 {{- $allowed := deepCopy ($config.allowed | default dict) }}
@@ -13,7 +13,7 @@
 {{- mergeOverwrite $config $fixed | toYaml }}
 {{- end -}}
 
-{{/* What Ray Serve runs: ray.serve.schema.ServeDeploySchema. */}}
+{{/* The configuration of Ray Serve: ray.serve.schema.ServeDeploySchema. */}}
 {{- define "cytoray.serving.applications" -}}
 proxy_location: EveryNode
 http_options:
@@ -45,18 +45,31 @@ applications:
   secret:
     secretName: {{ .root.Values.serving.tokensSecret }}
 - name: tmp
-  emptyDir: {}
+  emptyDir: {sizeLimit: {{ .root.Values.serving.disk.tmp }}}
 - name: scratch
-  emptyDir: {}
+  emptyDir: {sizeLimit: {{ .root.Values.serving.disk.scratch }}}
+# It counts towards the limit of the container; Ray uses a third of that for objects.
 - name: shared-memory
   emptyDir:
     medium: Memory
-    sizeLimit: {{ .memory }}
+    sizeLimit: {{ include "cytoray.half" .memory }}
 {{- range .root.Values.dataClaims }}
 - name: data-{{ . }}
   persistentVolumeClaim:
     claimName: {{ . }}
 {{- end }}
+{{- include "cytoray.ca.volumes" .root }}
+{{ include "cytoray.pod.volumes" . }}
+{{- end -}}
+
+{{/* Half of a quantity: 3Gi gives 1536Mi. */}}
+{{- define "cytoray.half" -}}
+{{- $unit := regexFind "[KMGTkmi]*$" . -}}
+{{- $smaller := dict "Ti" "Gi" "Gi" "Mi" "Mi" "Ki" "Ki" "" "T" "G" "G" "M" "M" "k" "k" "" -}}
+{{- $amount := float64 (trimSuffix $unit .) -}}
+{{- if not $unit -}}{{ divf $amount 2 | int64 }}
+{{- else -}}{{ mulf $amount (ternary 512 500 (hasSuffix "i" $unit)) | int64 }}{{ get $smaller $unit }}
+{{- end -}}
 {{- end -}}
 
 {{- define "cytoray.ray.volumeMounts" -}}
@@ -75,10 +88,12 @@ applications:
   mountPath: /scratch
 - name: shared-memory
   mountPath: /dev/shm
-{{- range .Values.dataClaims }}
+{{- range .root.Values.dataClaims }}
 - name: data-{{ . }}
   mountPath: /data/{{ . }}
 {{- end }}
+{{- include "cytoray.ca.volumeMounts" .root }}
+{{ include "cytoray.pod.volumeMounts" . }}
 {{- end -}}
 
 {{- define "cytoray.ray.environment" -}}
@@ -94,14 +109,20 @@ CYTORAY_FRONT_LIMITS: {{ toJson . | quote }}
 {{- end }}
 {{- end -}}
 
-{{/* A Ray container. KubeRay adds the command `ray start …`, its variables and the probes.
-Argument: dict "root" $ "name" NAME "image" IMAGE "resources" RESOURCES "ports" (dict NAME NUMBER). */}}
+{{/* A Ray container. KubeRay adds the command `ray start …`, its environment variables and the probes.
+Argument: dict "root" $ "kind" KIND "name" NAME "image" IMAGE "resources" RESOURCES "ports" (dict NAME NUMBER). */}}
 {{- define "cytoray.ray.container" -}}
 - name: {{ .name }}
   image: {{ .image }}
   imagePullPolicy: {{ .root.Values.image.pullPolicy }}
   env:
     {{- include "cytoray.variables" (include "cytoray.ray.environment" .root | fromYaml) | nindent 4 }}
+    - name: CYTORAY_FRONT_SECRET
+      valueFrom:
+        secretKeyRef:
+          name: {{ include "cytoray.front.secret" .root }}
+          key: secret
+    {{- include "cytoray.pod.variables" . | nindent 4 }}
   {{- include "cytoray.s3.envFrom" .root | nindent 2 }}
   ports:
     {{- range $name, $port := .ports }}
@@ -113,16 +134,16 @@ Argument: dict "root" $ "name" NAME "image" IMAGE "resources" RESOURCES "ports" 
   securityContext:
     {{- include "cytoray.containerSecurity" . | nindent 4 }}
   volumeMounts:
-    {{- include "cytoray.ray.volumeMounts" .root | nindent 4 }}
+    {{- include "cytoray.ray.volumeMounts" . | nindent 4 }}
 {{- end -}}
 
-{{/* A group of workers. Argument: dict "root" $ "name" NAME "image" IMAGE "least" N "most" N "idle" SECONDS or nil
+{{/* A group of workers. Argument: dict "root" $ "name" NAME "image" IMAGE "min" N "max" N "idle" SECONDS or nil
 "offers" (Ray's resources) "ports" "resources" "placement" "runtimeClass". */}}
 {{- define "cytoray.ray.workers" -}}
 - groupName: {{ .name }}
-  replicas: {{ .least }}
-  minReplicas: {{ .least }}
-  maxReplicas: {{ .most }}
+  replicas: {{ .min }}
+  minReplicas: {{ .min }}
+  maxReplicas: {{ .max }}
   {{- with .idle }}
   idleTimeoutSeconds: {{ . }}
   {{- end }}
@@ -134,34 +155,30 @@ Argument: dict "root" $ "name" NAME "image" IMAGE "resources" RESOURCES "ports" 
     metadata:
       labels:
         {{- include "cytoray.selector" (dict "root" .root "component" "serving") | nindent 8 }}
+      {{- with include "cytoray.pod.annotations" (dict "root" .root "kind" .name) }}
+      annotations:
+        {{- . | nindent 8 }}
+      {{- end }}
     spec:
       serviceAccountName: cytoray-serving
       automountServiceAccountToken: false
-      # Ray drains a node for up to half a minute.
+      # Ray needs up to half a minute to drain a node.
       terminationGracePeriodSeconds: 60
-      {{- include "cytoray.pullSecrets" .root | nindent 6 }}
       {{- include "cytoray.priorityClass" (dict "root" .root "class" "serving") | nindent 6 }}
       {{- with .runtimeClass }}
       runtimeClassName: {{ . }}
       {{- end }}
       securityContext:
         {{- include "cytoray.podSecurity" (include "cytoray.user" .) | nindent 8 }}
-      {{- include "cytoray.placement" .placement | nindent 6 }}
-      {{- with .spread }}
-      topologySpreadConstraints:
-        {{- range . }}
-        - topologyKey: {{ . }}
-          maxSkew: 1
-          whenUnsatisfiable: ScheduleAnyway
-          labelSelector:
-            matchLabels:
-              ray.io/group: {{ $.name }}
-          # Old and new cluster are spread each for itself.
-          matchLabelKeys: [ray.io/cluster]
-        {{- end }}
+      {{- /* The old and the new cluster are spread separately. */}}
+      {{- $spread := list }}
+      {{- range .spread }}
+      {{- $spread = append $spread (dict "topologyKey" . "maxSkew" 1 "whenUnsatisfiable" "ScheduleAnyway"
+        "labelSelector" (dict "matchLabels" (dict "ray.io/group" $.name)) "matchLabelKeys" (list "ray.io/cluster")) }}
       {{- end }}
+      {{- include "cytoray.pod.fields" (dict "root" .root "kind" .name "placement" .placement "spread" $spread) | nindent 6 }}
       containers:
-        {{- include "cytoray.ray.container" (dict "root" .root "name" "ray-worker" "image" .image "resources" .resources "ports" .ports) | nindent 8 }}
+        {{- include "cytoray.ray.container" (dict "root" .root "kind" .name "name" "ray-worker" "image" .image "resources" .resources "ports" .ports) | nindent 8 }}
       volumes:
-        {{- include "cytoray.ray.volumes" (dict "root" .root "memory" .resources.limits.memory) | nindent 8 }}
+        {{- include "cytoray.ray.volumes" (dict "root" .root "kind" .name "memory" .resources.limits.memory) | nindent 8 }}
 {{- end -}}

@@ -17,9 +17,14 @@ spec:
     metadata:
       labels:
         {{- include "cytoray.selector" (dict "root" .root "component" .name) | nindent 8 }}
+      {{- $kind := ternary "objectStore" .name (eq .name "s3") }}
+      {{- with include "cytoray.pod.annotations" (dict "root" .root "kind" $kind "secrets" (list .name)) }}
+      annotations:
+        {{- . | nindent 8 }}
+      {{- end }}
     spec:
       automountServiceAccountToken: false
-      {{- include "cytoray.pullSecrets" .root | nindent 6 }}
+      {{- include "cytoray.pod.fields" (dict "root" .root "kind" $kind) | nindent 6 }}
       securityContext:
         {{- include "cytoray.podSecurity" .user | nindent 8 }}
       {{- with .init }}
@@ -31,6 +36,7 @@ spec:
           image: {{ .values.image }}
           imagePullPolicy: {{ .root.Values.image.pullPolicy }}
           {{- .container | nindent 10 }}
+            {{- include "cytoray.pod.volumeMounts" (dict "root" .root "kind" $kind) | nindent 12 }}
           ports:
             - name: {{ .name }}
               containerPort: {{ .port }}
@@ -40,7 +46,8 @@ spec:
             {{- include "cytoray.containerSecurity" . | nindent 12 }}
       volumes:
         - name: tmp
-          emptyDir: {}
+          emptyDir: {sizeLimit: 1Gi}
+        {{- include "cytoray.pod.volumes" (dict "root" .root "kind" $kind) | nindent 8 }}
   volumeClaimTemplates:
     - metadata:
         name: data
@@ -69,7 +76,7 @@ spec:
       protocol: TCP
 {{- end -}}
 
-{{/* A secret that the chart makes once and then leaves alone; kept with the volumes that know it.
+{{/* A secret that the chart creates once and then does not change; kept together with the volumes that depend on it.
 Argument: dict "root" $ "component" NAME "name" SECRET "data" (dict KEY VALUE). */}}
 {{- define "cytoray.generatedSecret" -}}
 apiVersion: v1

@@ -1,1 +1,1 @@
-"""The command line: its root, and the commands that concern no other layer."""
+"""The command line: its root, and the commands of this layer."""

@@ -10,12 +10,12 @@ from cytoray_analysis.errors import RequestError
 
 ColumnOption = Annotated[
     list[str] | None,
-    typer.Option("--column", metavar="ROLE=NAME", help="Map a column of the manifest, such as mask=labels."),
+    typer.Option("--column", metavar="ROLE=NAME", help="Map a manifest column, such as mask=labels; repeatable."),
 ]
 
 
 def parse_columns(pairs: list[str] | None) -> dict[str, str]:
-    """Return the mapping that ``--column`` options give, role to name.
+    """Return the mapping of ``--column`` options, role to name.
 
     Raises
     ------
@@ -29,7 +29,9 @@ def parse_columns(pairs: list[str] | None) -> dict[str, str]:
             raise RequestError(f"expected --column ROLE=NAME, such as mask=labels, got {pair!r}", field="column")
         if role in columns:
             raise RequestError(
-                f"expected one column for {role}, got {columns[role]!r} and {name!r}", field="column", hint="name one"
+                f"expected one column for {role}, got {columns[role]!r} and {name!r}",
+                field="column",
+                hint="map each role once",
             )
         columns[role] = name
     return columns

@@ -1,4 +1,4 @@
-"""``cytoray doctor``: what this machine offers, what is missing, and what to do about it."""
+"""``cytoray doctor``: check the installation and this machine, with a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Literal
 import typer
 from packaging.requirements import Requirement
 
+from cytoray_analysis.uris import without_secrets
+from cytoray_services.address_space import LEAST_ADDRESS_SPACE, REMEDY, address_space
 from cytoray_services.commands.output import JsonOption, print_json
 from cytoray_services.commands.requirements import installed_version, requirements_of
 from cytoray_services.settings import Settings, load_settings
@@ -27,18 +29,18 @@ SECONDS_FOR_SERVER = 5.0
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at.
+    """The result of one check.
 
     Parameters
     ----------
     name
-        What was looked at.
+        What was checked.
     status
-        ``ok``, ``absent`` (an extra, not installed), ``warning`` (works, but less well) or ``broken``.
+        ``ok``, ``absent`` (an extra that is not installed), ``warning`` (works, but less well) or ``broken``.
     found
-        What was found there.
+        What was found.
     remedy
-        What to do, for anything but ``ok``.
+        What to do, except for ``ok``.
     """
 
     name: str
@@ -48,7 +50,10 @@ class Check:
 
 
 def doctor(json: JsonOption = False) -> None:
-    """Look at this installation and this machine; exit status 1 when something essential is broken."""
+    """Check this installation and this machine. The exit status is 1 if something essential is broken.
+
+    Example: cytoray doctor
+    """
     checks = examine(load_settings())
     healthy = all(check.status != "broken" for check in checks)
     if json:
@@ -60,12 +65,12 @@ def doctor(json: JsonOption = False) -> None:
 
 
 def examine(settings: Settings) -> list[Check]:
-    """Look at everything that Cytoray needs.
+    """Check everything that Cytoray needs.
 
     Parameters
     ----------
     settings
-        Whose home folder and registry are looked at.
+        Settings with the home folder and the registry to check.
 
     Returns
     -------
@@ -79,6 +84,7 @@ def examine(settings: Settings) -> list[Check]:
         check_precision(),
         check_cores(),
         check_memory(),
+        check_address_space(),
         check_shared_memory(),
         check_disk(settings.home),
         check_compiler(),
@@ -88,7 +94,7 @@ def examine(settings: Settings) -> list[Check]:
 
 
 def check_packages() -> list[Check]:
-    """Compare what is installed with what the distribution asks for, extras included."""
+    """Compare the installed packages with the requirements of the distribution and its extras."""
     checks: dict[str, Check] = {}
     for extra in ("", *USER_EXTRAS):
         for requirement in requirements_of(DISTRIBUTION, extra):
@@ -124,18 +130,18 @@ def check_device() -> Check:
         return Check(
             "device",
             "warning",
-            f"{device.type}, though there is an NVIDIA driver",
-            f"PyTorch was built for CUDA {torch.version.cuda}; see which one nvidia-smi reports",
+            f"{device.type}, although an NVIDIA driver is installed",
+            f"PyTorch was built for CUDA {torch.version.cuda}; compare with what nvidia-smi reports",
         )
     return Check("device", "ok", device.type)
 
 
 def check_precision() -> Check:
-    """Say whether the device multiplies bfloat16 itself, which about doubles the speed."""
+    """Check whether the device supports bfloat16, which about doubles the speed."""
     from cytoray_analysis.devices import choose_device, choose_precision
 
     native = choose_precision(choose_device()) == "bf16"
-    return Check("precision", "ok", "bf16" if native else "fp32; this device has no bf16 of its own")
+    return Check("precision", "ok", "bf16" if native else "fp32; this device does not support bf16")
 
 
 def check_cores() -> Check:
@@ -145,21 +151,32 @@ def check_cores() -> Check:
 
 
 def check_memory() -> Check:
-    """Compare the free memory with what a small training needs."""
+    """Compare the free memory with what a small training run needs."""
     import psutil
 
     memory = psutil.virtual_memory()
     found = f"{_gib(memory.available)} free of {_gib(memory.total)}"
     if memory.available < LEAST_MEMORY:
-        return Check("memory", "warning", found, f"training wants {_gib(LEAST_MEMORY)} free; close other programs")
+        return Check("memory", "warning", found, f"training needs {_gib(LEAST_MEMORY)} free; close other programs")
     return Check("memory", "ok", found)
 
 
+def check_address_space() -> Check:
+    """Compare the limit of virtual memory of a process with what Ray's processes reserve."""
+    limit = address_space()
+    if limit is None:
+        return Check("address space", "ok", "no limit")
+    enough = limit >= LEAST_ADDRESS_SPACE
+    return Check(
+        "address space", "ok" if enough else "broken", f"{_gib(limit)} (ulimit -v)", None if enough else REMEDY
+    )
+
+
 def check_shared_memory() -> Check:
-    """Compare the shared memory, in which Ray keeps its objects, with what Ray wants."""
+    """Compare the shared memory, where Ray stores its objects, with what Ray needs."""
     import psutil
 
-    folder = Path("/dev/shm")  # noqa: S108 (asked about, not written to)
+    folder = Path("/dev/shm")  # noqa: S108 (checked, not written to)
     if not folder.is_dir():
         return Check("shared memory", "ok", "none on this system; Ray uses files")
     total = psutil.disk_usage(str(folder)).total
@@ -168,23 +185,23 @@ def check_shared_memory() -> Check:
             "shared memory",
             "warning",
             _gib(total),
-            "Ray falls back to slower files; in a container, start it with --shm-size=4g",
+            "Ray falls back to slower files; start a container with --shm-size=4g",
         )
     return Check("shared memory", "ok", _gib(total))
 
 
 def check_disk(home: Path) -> Check:
-    """Compare the free disk under the home folder with what a small training writes."""
+    """Compare the free disk space of the home folder with what a small training run writes."""
     import psutil
 
     free = psutil.disk_usage(str(_nearest_existing(home))).free
     if free < LEAST_DISK:
-        return Check("disk", "warning", f"{_gib(free)} free", f"free {_gib(LEAST_DISK)} or set CYTORAY_HOME elsewhere")
+        return Check("disk", "warning", f"{_gib(free)} free", f"free {_gib(LEAST_DISK)}, or move CYTORAY_HOME")
     return Check("disk", "ok", f"{_gib(free)} free")
 
 
 def check_compiler() -> Check:
-    """Find a C compiler, with which DeepSpeed builds its faster optimizers on first use."""
+    """Find a C compiler, which DeepSpeed uses to build its faster optimizers at first use."""
     names = [name for name in (os.environ.get("CC"), "cc", "gcc", "clang") if name]
     found = next((path for path in map(shutil.which, names) if path), None)
     if found is None:
@@ -193,27 +210,29 @@ def check_compiler() -> Check:
 
 
 def check_home(home: Path) -> Check:
-    """Write a file to the home folder and remove it; if there is no such folder yet, to where it would be."""
+    """Write a file to the home folder, or to its parent if it does not exist yet, and remove it."""
     folder = _nearest_existing(home)
     try:
         with tempfile.TemporaryFile(dir=folder):
-            return Check("home", "ok", str(home) if folder == home else f"{home} (made when first needed)")
+            return Check("home", "ok", str(home) if folder == home else f"{home} (created at first use)")
     except OSError as error:
-        return Check("home", "broken", f"{folder}: {error.strerror}", "set CYTORAY_HOME to a folder of your own")
+        return Check("home", "broken", f"{folder}: {error.strerror}", "set CYTORAY_HOME to a writable folder")
 
 
 def check_tracking(settings: Settings) -> Check:
-    """Ask the MLflow server whether it is there; the SQLite registry needs none."""
+    """Check that the MLflow server answers; the SQLite registry needs none."""
     uri = settings.tracking_uri
+    shown = without_secrets(uri)  # reports of the doctor are often sent to other people
     if not uri.startswith(("http://", "https://")):
-        return Check("registry", "ok", uri)
+        return Check("registry", "ok", shown)
     import httpx
 
     try:
         httpx.get(f"{uri.rstrip('/')}/health", timeout=SECONDS_FOR_SERVER).raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Check("registry", "broken", f"{uri}: {error}", "start the MLflow server or correct MLFLOW_TRACKING_URI")
-    return Check("registry", "ok", uri)
+        found = f"{shown}: {without_secrets(str(error))}"
+        return Check("registry", "broken", found, "start the MLflow server or correct MLFLOW_TRACKING_URI")
+    return Check("registry", "ok", shown)
 
 
 def _nearest_existing(path: Path) -> Path:
@@ -231,7 +250,7 @@ def _print_table(checks: list[Check]) -> None:
 
     colours = {"ok": "green", "absent": "dim", "warning": "yellow", "broken": "red"}
     table = Table(box=None, pad_edge=False)
-    for heading in ("", "looked at", "found", "what to do"):
+    for heading in ("", "check", "found", "what to do"):
         table.add_column(heading, overflow="fold")
     for check in checks:
         words = (check.name, check.found, check.remedy or "")

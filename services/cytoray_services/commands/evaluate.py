@@ -1,4 +1,4 @@
-"""``cytoray evaluate``: the scores of a model on a data set."""
+"""``cytoray evaluate``: score a model on a data set."""
 
 from __future__ import annotations
 
@@ -29,31 +29,32 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cytoray_services.datasets import Dataset, DataSource
-    from cytoray_services.evaluation import Evaluation
+    from cytoray_services.kinds.evaluated import Evaluation
     from cytoray_services.registry import ModelVersion
     from cytoray_services.settings import Settings
 
-# Columns of text that a table may have in a file or a pipe, where nothing says how wide a line is.
+# Width of a table in a file or a pipe, where the terminal sets no width.
 WIDTH_OF_FILES = 200
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="NAME, NAME@ALIAS, NAME/VERSION or a bundle folder.")],
-    dataset: Annotated[str, typer.Argument(help="A data set: a folder, s3://bucket/prefix.")],
-    split: Annotated[str, typer.Option(help="Which part of the data set; all for every part.")] = "val",
+    dataset: Annotated[str, typer.Argument(help="A data set: a folder or s3://bucket/prefix.")],
+    split: Annotated[str, typer.Option(help="Split of the data set to score, or all.")] = "val",
     where: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN=GLOB", help="Only images whose column matches; may be repeated."),
+        typer.Option(metavar="COLUMN=GLOB", help="Only images with a matching value in this column; repeatable."),
     ] = None,
-    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="Also score each value of a column.")] = None,
+    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="Also score each value of this column.")] = None,
     segmentation: Annotated[
         str | None,
         typer.Option(
-            metavar="MODEL", help="Track what this model finds, not the given masks; or segment the predicted stains."
+            metavar="MODEL",
+            help="Track the objects that this model finds instead of the given masks, or segment predicted stains.",
         ),
     ] = None,
-    baseline: Annotated[bool, typer.Option("--baseline", help="Also score what needs no learning.")] = False,
-    pictures: Annotated[Path | None, typer.Option(metavar="DIR", help="Write pictures of the answers there.")] = None,
+    baseline: Annotated[bool, typer.Option("--baseline", help="Also score a method without learning.")] = False,
+    pictures: Annotated[Path | None, typer.Option(metavar="DIR", help="Write pictures of the answers here.")] = None,
     column: ColumnOption = None,
     channel: ChannelOption = None,
     plane: PlaneOption = None,
@@ -61,26 +62,28 @@ def evaluate(
     series: SeriesOption = None,
     input_axes: InputAxesOption = None,
     pixel_size: PixelSizeOption = None,
-    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0; chosen by default.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device, such as cpu or cuda:0.", show_default="automatic")] = None,
     precision: Annotated[
-        Literal["fp32", "bf16"] | None, typer.Option(help="Of the network; chosen by default.")
+        Literal["fp32", "bf16"] | None, typer.Option(help="Precision of the network.", show_default="automatic")
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Score a model on a data set."""
+    """Score a model on a data set.
+
+    Example: cytoray evaluate nuclei@champion cells --split test --by plate
+    """
     conditions = [_condition(text) for text in where or ()]
     selection = chosen(channel, plane, frame, series, input_axes, pixel_size)
 
     from cytoray_analysis.inference.objects import require_labels
-    from cytoray_analysis.predictor import Predictor
     from cytoray_services.datasets import open_dataset
-    from cytoray_services.evaluation import evaluate as evaluate_model
-    from cytoray_services.registry import load_bundle
+    from cytoray_services.evaluation.evaluation import evaluate as evaluate_model
+    from cytoray_services.registry import load_bundle, load_predictor, predictor_of
     from cytoray_services.statistics.intervals import described, few_units
 
     settings = load_settings()
     bundle, version = load_bundle(model, settings)
-    predictor = Predictor(bundle, device=device, precision=precision, version=version.version if version else None)
+    predictor = predictor_of(bundle, version, device=device, precision=precision)
     whole = open_dataset(dataset, columns=parse_columns(column) or None, truth=predictor.task.output.truth)
     whole = whole.choosing(selection)
     part = whole.split(split)
@@ -88,7 +91,7 @@ def evaluate(
         part = part.where(name, glob)
     segment = None
     if segmentation is not None:
-        segment = Predictor(load_bundle(segmentation, settings)[0], device=device)
+        segment = load_predictor(segmentation, settings, device=device)
         require_labels(segment, segmentation)
     with _progress_bar() as progress:
         evaluation = evaluate_model(predictor, part, by=by, segment=segment, progress=progress)
@@ -121,7 +124,7 @@ def evaluate(
     if evaluation.downstream:
         answer["downstream"] = evaluation.downstream
     if baseline:
-        from cytoray_services.baselines import baseline_scores
+        from cytoray_services.evaluation.baselines import baseline_scores
 
         answer["baseline"] = baseline_scores(whole, part, bundle.spec)
     notes = [few_units(answer["units"], evaluation.unit), *_seen(version, part, settings)]
@@ -135,7 +138,7 @@ def evaluate(
 
 
 def _seen(version: ModelVersion | None, part: Dataset, settings: Settings) -> Iterator[str]:
-    """Say which of the images the model knows: its scores on them are too good."""
+    """Report the images that the model was trained on: its scores on them are too high."""
     from cytoray_services.promotion.seen_data import image_digests, read_seen_data
     from cytoray_services.registry import Registry
 
@@ -145,30 +148,33 @@ def _seen(version: ModelVersion | None, part: Dataset, settings: Settings) -> It
     if seen is None:
         return
     here = image_digests(part)
-    for split, did in (("train", "trained the model"), ("val", "chose the model's epoch, decoding and calibration")):
+    for split, did in (
+        ("train", "were used for training"),
+        ("val", "were used to choose epoch, decoding and calibration"),
+    ):
         known = len(here.keys() & seen.images.get(split, frozenset()))
         if known:
-            yield f"{known} of {len(here)} images {did}, so that the scores are too good: {_others(part, seen.source)}"
+            yield f"{known} of {len(here)} images {did}, so the scores are too high: {_others(part, seen.source)}"
 
 
 def _others(part: Dataset, trained_on: DataSource) -> str:
-    """Say by which images to judge instead."""
+    """Return a hint which images to use instead."""
     if part.splits != ("test",):
-        return "judge it by others, such as --split test"
+        return "score it on other images, such as --split test"
     columns = [name for name in trained_on.groups if name in part.items[0].row]
     if part.derived_test and columns and part.group_column not in columns:
-        return f"the training drew another split test, by the column {columns[0]}: add --column group={columns[0]}"
-    return "judge it by others"
+        return f"training drew another test split, by the column {columns[0]}: add --column group={columns[0]}"
+    return "score it on other images"
 
 
 def _channels(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Return the channels that were chosen, as the first image names them."""
+    """Return the selected channels, with the names in the first image."""
     image = next(iter(evaluation.items)).labelled.image
     return [{"name": name, "number": number} for name, number in zip(image.channels, image.numbers, strict=False)]
 
 
 def _write_pictures(evaluation: Evaluation, folder: Path) -> list[str]:
-    from cytoray_services.evaluation_pictures import evaluation_pictures
+    from cytoray_services.evaluation.pictures import evaluation_pictures
 
     pictures = evaluation_pictures(evaluation).items()
     return [str(write_whole(folder / f"{name}.png", picture)) for name, picture in pictures]
@@ -183,7 +189,7 @@ def _condition(text: str) -> tuple[str, str]:
 
 @contextmanager
 def _progress_bar() -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on standard error while the block runs; nothing when that is no terminal."""
+    """Show a progress bar on standard error, if that is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -230,12 +236,12 @@ def _print_scores(answer: dict[str, Any], evaluation: Evaluation) -> None:
     _print_parts(console, evaluation)
     if evaluation.intervals:
         over = counted(answer["units"], evaluation.unit)
-        console.print(Text(f"in brackets: {CONFIDENCE:.0%} intervals over {over}; ?: below six"))
+        console.print(Text(f"in brackets: {CONFIDENCE:.0%} intervals over {over}; ?: fewer than six"))
     for name, value in evaluation.downstream.items():
         console.print(Text(f"{name} {value:.3f}"))
     absent = [name for name in evaluation.absent if "/" not in name]
     if absent:
-        console.print(Text(f"nothing to count for {', '.join(absent)}"))
+        console.print(Text(f"no values for {', '.join(absent)}"))
     console.print(Text(f"{evaluation.seconds:.1f} s"))
     if answer.get("channels"):
         named = ", ".join(f"{one['number']} {one['name']}" for one in answer["channels"])
@@ -245,7 +251,7 @@ def _print_scores(answer: dict[str, Any], evaluation: Evaluation) -> None:
 
 
 def _calibrated(evaluation: Evaluation) -> Iterator[str]:
-    """Yield for each column of scores the ece that calibrated answers would have: mean and 95 % quantile."""
+    """Yield the ECE that calibrated answers would have, for each column of scores: mean and 95 % quantile."""
     parts = [[item for item in evaluation.items if item.group == name] for name in evaluation.groups]
     for items in (evaluation.items, *parts):
         expected = evaluation.calibrated_error(items)
@@ -253,7 +259,7 @@ def _calibrated(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _print_parts(console: Console, evaluation: Evaluation) -> None:
-    """Print the scores of single classes or channels, ``score/part``, a row each."""
+    """Print the scores of each class or channel, ``score/part``, in a row each."""
     from rich.table import Table
 
     from cytoray_services.statistics.intervals import shown

@@ -1,4 +1,4 @@
-"""``cytoray models export`` and ``import``: models that leave the registry, and such that come from outside."""
+"""``cytoray models export`` and ``import``: write a model for other programs, and register a model from a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """What a model is exported as."""
+    """The format of an exported model."""
 
     BIOIMAGEIO = "bioimageio"
     ONNX = "onnx"
@@ -33,23 +33,32 @@ _LIBRARIES = {Format.BIOIMAGEIO: ("onnx", "onnxruntime", "ruyaml"), Format.ONNX:
 
 
 def export_model(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME, NAME@ALIAS, NAME/VERSION, or a bundle folder.")],
-    to: Annotated[Path, typer.Option("--to", metavar="FOLDER|FILE", help="Where to; FILE.zip packs a package.")],
-    form: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.BIOIMAGEIO,
-    author: Annotated[list[str] | None, typer.Option("--author", help="A name; may be repeated.")] = None,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME, NAME@ALIAS, NAME/VERSION or a bundle folder.")],
+    to: Annotated[
+        Path, typer.Option("--to", metavar="FOLDER|FILE", help="Target folder, or FILE.zip for a packed package.")
+    ],
+    form: Annotated[Format, typer.Option("--format", help="Format to write.")] = Format.BIOIMAGEIO,
+    author: Annotated[list[str] | None, typer.Option("--author", help="Name of an author; repeatable.")] = None,
     licence: Annotated[
-        str | None, typer.Option("--licence", help="Such as CC-BY-4.0: https://spdx.org/licenses")
+        str | None, typer.Option("--licence", help="Licence, such as CC-BY-4.0: https://spdx.org/licenses")
     ] = None,
-    cite: Annotated[list[str] | None, typer.Option("--cite", metavar="DOI", help="May be repeated.")] = None,
+    cite: Annotated[
+        list[str] | None, typer.Option("--cite", metavar="DOI", help="Publication to cite; repeatable.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Write a model for other programs (Model Zoo package, ONNX) or for another registry (bundle)."""
+    """Write a model for other programs (Model Zoo package, ONNX) or for another registry (bundle).
+
+    Example: cytoray models export nuclei@champion --to nuclei.zip --author "Ada Lovelace"
+    """
     _require(form)
     from cytoray_services.registry import load_bundle
 
     bundle, version = load_bundle(model, load_settings())
     if form is not Format.BIOIMAGEIO and (author or licence or cite):
-        raise RequestError(f"--author, --licence and --cite are of no use to {form.value}", field="--format")
+        raise RequestError(
+            f"--author, --licence and --cite have no effect with --format {form.value}", field="--format"
+        )
     facts: dict[str, Any] = {
         "model": bundle.spec.name if version is None else version.reference,
         "digest": bundle.digest,
@@ -72,26 +81,31 @@ def import_model(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="A bundle folder, a ZIP of one, or a Model Zoo package.")
     ],
-    name: Annotated[str | None, typer.Option("--name", help="The model to register it as; else its own name.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name to register it under.", show_default="the name in the file")
+    ] = None,
     allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Let code of the package run, once; recorded with who and when.")
+        bool, typer.Option("--allow-code", help="Run the code of the package once; user and time are recorded.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Register a model that comes from a file or folder; it becomes a candidate."""
+    """Register a model from a file or folder as candidate.
+
+    Example: cytoray models import nuclei.zip --name nuclei
+    """
     from cytoray_services.exchange import Consent, opened, record_of_bundle
     from cytoray_services.registry import Registry, whoami
-    from cytoray_services.registry.kept_run import KEPT, deliver, has_kept
+    from cytoray_services.registry.offline_run import KEPT, deliver, has_kept
 
     with opened(path, Consent(whoami()) if allow_code else None) as imported:
         record = record_of_bundle(imported.bundle)
         tags = {"import.origin": imported.origin, "import.file": path.name, **imported.tags}
         tags |= {"import.reference": record.reference} if record.reference else {}
         bundle, registry, kept = imported.bundle, Registry.open(load_settings()), path.absolute().parent / KEPT
-        # Of a training whose registry did not answer: its run comes first, so that the version knows its history.
-        run_id, told = deliver(registry, kept) if path.is_dir() and has_kept(kept) else (None, {})
-        chosen = name or told.get("name") or bundle.spec.name
-        metrics = told.get("metrics") or record.metrics
+        # Of a training run whose registry was unreachable: its run comes first, so that the version refers to it.
+        run_id, facts = deliver(registry.start_run, kept) if path.is_dir() and has_kept(kept) else (None, {})
+        chosen = name or facts.get("name") or bundle.spec.name
+        metrics = facts.get("metrics") or record.metrics
         version = registry.register(
             bundle.folder, chosen, run_id=run_id, tags={**record.carried, **tags}, metrics=metrics
         )
@@ -119,14 +133,14 @@ def import_model(
 
 @contextmanager
 def _as_known(bundle: Bundle, version: ModelVersion | None, form: Format) -> Iterator[Bundle]:
-    """Give a bundle together with what the registry knows of it; a folder says itself what it knows."""
+    """Yield a bundle with its record in the registry; a folder contains its own record."""
     if version is None:
         yield bundle
         return
     from cytoray_services.exchange import leaving, record_of_version
     from cytoray_services.registry import Registry
 
-    # Packages and graphs are for everyone; the folders that a recipe names are not.
+    # Packages and graphs may be published; the folder names in a recipe stay private.
     record = record_of_version(version, Registry.open(load_settings()), recipe=form is Format.BUNDLE)
     with leaving(bundle, record) as known:
         yield known
@@ -162,6 +176,6 @@ def _require(form: Format) -> None:
     missing = [name for name in _LIBRARIES.get(form, ()) if importlib.util.find_spec(name) is None]
     if missing:
         raise PlatformError(
-            f"--format {form.value} needs {', '.join(missing)}, which are not installed",
+            f"--format {form.value} needs {', '.join(missing)}, not installed here",
             hint="pip install 'cytoray[exchange]'",
         )

@@ -1,4 +1,4 @@
-"""Options that would be of no effect beside others are refused: who gave them expects something of them."""
+"""Refuse options that have no effect together with the other options."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from cytoray_analysis.errors import RequestError
 
 
 def refuse_idle(context: typer.Context, names: Sequence[str], where: str, *, hint: str = "leave them out") -> None:
-    """Refuse options that were given on the command line, not by variables, and would be of no effect.
+    """Refuse options on the command line that have no effect; environment variables are not checked.
 
     Parameters
     ----------
     context
-        Of the command.
+        The context of the command.
     names
-        Its parameters that are of no use here.
+        Parameters without effect here.
     where
-        Beside or without what, such as ``"with a recipe"``.
+        The reason, such as ``"with a recipe"``.
     hint
         What to do.
 
     Raises
     ------
     RequestError
-        At least one was given; all are named.
+        At least one was given; the message names all.
     """
     flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
     idle = []
@@ -36,5 +36,5 @@ def refuse_idle(context: typer.Context, names: Sequence[str], where: str, *, hin
             idle.append(flags[name])
     if idle:
         raise RequestError(
-            f"{', '.join(idle)} {'is' if len(idle) == 1 else 'are'} of no use {where}", field=idle[0], hint=hint
+            f"{', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect {where}", field=idle[0], hint=hint
         )

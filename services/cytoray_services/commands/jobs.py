@@ -1,15 +1,13 @@
-"""What ``cytoray jobs`` does with jobs of a cluster, and how jobs of all kinds are printed."""
+"""What ``cytoray jobs`` does with jobs of every kind on every backend, and how it prints them."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import sys
-import time
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -17,97 +15,72 @@ from rich.table import Table
 
 from cytoray_analysis.errors import MissingFileError, RecipeError
 from cytoray_services.commands.output import print_json
-from cytoray_services.settings import load_settings
 
 if TYPE_CHECKING:
+    from cytoray_services.jobs.backend import JobBackend
     from cytoray_services.jobs.job import Command, Job
-    from cytoray_services.jobs.place import Place
-
-_POLL_SECONDS = 1.0
-
-
-class Row(NamedTuple):
-    """A job in a list, of whatever kind: ``train``, ``tune`` or ``predict``."""
-
-    id: str
-    state: str
-    command: str
-    model: str
-    owner: str
-    progress: str
-    created: datetime | None
-
-
-def print_rows(rows: Iterable[Row]) -> None:
-    """Print jobs as a table."""
-    table = Table("id", "state", "command", "model", "owner", "progress", "created", box=None)
-    for row in rows:
-        table.add_row(*row[:-1], "" if row.created is None else f"{row.created:%F %T}")
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def submit_recipe(
+    backend: JobBackend,
     recipe: Path,
     overrides: Sequence[str],
     *,
-    on: str,
     command: Command,
     team: str | None,
-    code: bool,
     dry_run: bool,
     follow: bool,
     json: bool,
 ) -> None:
-    """Check a recipe whole and have it trained or tuned somewhere; see ``cytoray jobs submit``."""
-    from cytoray_services.jobs.place import open_place
+    """Check a recipe and submit it; see ``cytoray jobs train``."""
     from cytoray_services.jobs.submission import read_submission
 
     submission = read_submission(_text(recipe), overrides, command=command)
-    place = open_place(on, load_settings(), code=code)
     if dry_run:
-        _print_manifest(place.manifest(submission, owner=_user(), team=team), json=json)
+        _print_manifest(backend.manifest(submission, owner=user(), team=team), json=json)
         return
-    job = place.submit(submission, owner=_user(), team=team)
+    job = backend.submit(submission, owner=user(), team=team)
     if follow:
-        print(f"{job.id} is taken", file=sys.stderr, flush=True)
-        for piece in place.logs(job.id, follow=True):
+        print(f"{job.id} is submitted", file=sys.stderr, flush=True)
+        for piece in backend.logs(job.id, follow=True):
             print(piece, end="", file=sys.stderr, flush=True)
-        job = _ended(place, job)
-    _print(job, json=json)
+        job = until_ended(backend, job, say=False)
+    print_job(job, json=json)
     if follow and job.state != "done":
         raise typer.Exit(1)
 
 
-def list_jobs(on: str, *, json: bool) -> None:
-    """List the jobs of a place, the newest first."""
-    jobs = _open(on).list()
+def list_jobs(backend: JobBackend, *, json: bool) -> None:
+    """Print all jobs, newest first."""
+    from cytoray_services.jobs.progress import with_progress
+
+    found = [with_progress(backend, job) for job in backend.list()]
+    damaged = [job for job in found if job.state == "damaged"]
     if json:
-        print_json({"jobs": jobs})
+        errors = [{"error": "PlatformError", "message": job.reason, "hint": job.hint} for job in damaged]
+        shown = [{"id": job.id, "error": error} for job, error in zip(damaged, errors, strict=True)]
+        print_json({"jobs": [job for job in found if job.state != "damaged"], "damaged": shown})
         return
-    print_rows(
-        Row(
-            job.id,
-            job.state,
-            job.command,
-            job.name,
-            job.owner,
-            _progress(job),
-            job.created,
-        )
-        for job in jobs
-    )
+    table = Table("id", "state", "command", "model", "owner", "progress", "created", box=None)
+    for job in found:
+        created = "" if job.created is None else f"{job.created:%F %T}"
+        table.add_row(job.id, job.state, job.command, job.name, job.owner, job.known_progress, created)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    for job in damaged:
+        print(f"{job.id} is damaged: {job.reason}", file=sys.stderr)
 
 
-def show_job(job_id: str, on: str, *, follow: bool, json: bool) -> None:
-    """Show where a job stands; with `follow` when it has ended."""
-    place = _open(on)
-    job = place.show(job_id)
-    _print(_ended(place, job, say=True) if follow else job, json=json)
+def print_job(job: Job, *, json: bool) -> None:
+    """Print the state of a job."""
+    if json:
+        print_json(job)
+    else:
+        print("\n".join(job.lines()))
 
 
-def print_log(job_id: str, on: str, *, follow: bool, json: bool) -> None:
-    """Print what a job has said."""
-    pieces = _open(on).logs(job_id, follow=follow)
+def print_log(backend: JobBackend, job_id: str, *, follow: bool, json: bool) -> None:
+    """Print the log of a job."""
+    pieces = backend.logs(job_id, follow=follow)
     if json:
         print_json({"id": job_id, "log": "".join(pieces)})
         return
@@ -115,9 +88,14 @@ def print_log(job_id: str, on: str, *, follow: bool, json: bool) -> None:
         print(piece, end="", flush=True)
 
 
-def stop_job(job_id: str, on: str, *, json: bool) -> None:
-    """Cancel a job."""
-    _print(_open(on).stop(job_id), json=json)
+def until_ended(backend: JobBackend, job: Job, *, say: bool = True) -> Job:
+    """Wait until a job has ended; print each change of its state on standard error."""
+    last, known = job, ""
+    for last in backend.follow(job.id):
+        if say and last.state != known and not last.has_ended:
+            known = last.state
+            print(f"{job.id} is {known}", file=sys.stderr, flush=True)
+    return last
 
 
 def verify_audit(path: Path, *, json: bool) -> None:
@@ -129,43 +107,28 @@ def verify_audit(path: Path, *, json: bool) -> None:
         print_json({"file": path, "whole": True, "last": acts[-1].digest if acts else None, "acts": acts})
         return
     for act in acts:
-        asked = f"{act.who} ({act.team})" if act.team else act.who or "somebody"
+        asked = f"{act.who} ({act.team})" if act.team else act.who or "unknown user"
         told = "" if act.reason is None else f": {act.reason}"
         print(f"{act.when:%F %T}  {asked}  {act.what}  {act.job or '-'}  {act.outcome}{told}")
-    print(f"whole: {len(acts)} lines, the last is {acts[-1].digest if acts else 'none'}", file=sys.stderr)
+    lines = "1 line" if len(acts) == 1 else f"{len(acts)} lines"
+    print(f"intact: {lines}, the last is {acts[-1].digest if acts else 'none'}", file=sys.stderr)
 
 
-def _open(on: str) -> Place:
-    from cytoray_services.jobs.place import open_place
-
-    return open_place(on, load_settings())
+def user() -> str:
+    """Return the name of the user of this machine."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container, the user ID may have no name
+        return str(os.getuid())
 
 
 def _text(recipe: Path) -> str:
     if not recipe.is_file():
-        raise MissingFileError(f"there is no recipe at {recipe}", field="recipe", hint="check the path")
+        raise MissingFileError(f"expected a recipe, there is no file {recipe}", field="recipe", hint="check the path")
     try:
         return recipe.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise RecipeError(f"expected a YAML file, got {recipe}, which is no text", field="recipe") from error
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number that has no name
-        return str(os.getuid())
-
-
-def _ended(place: Place, job: Job, *, say: bool = False) -> Job:
-    told = None
-    while not job.has_ended:
-        if say and job.state != told:
-            told = job.state
-            print(f"{job.id} is {told}", file=sys.stderr, flush=True)
-        time.sleep(_POLL_SECONDS)
-        job = place.show(job.id)
-    return job
+        raise RecipeError(f"expected a YAML file, got {recipe}, which is not text", field="recipe") from error
 
 
 def _print_manifest(manifest: str, *, json: bool) -> None:
@@ -176,25 +139,3 @@ def _print_manifest(manifest: str, *, json: bool) -> None:
         print_json(documents[0] if len(documents) == 1 else {"items": documents})
     else:
         print(manifest, end="" if manifest.endswith("\n") else "\n")
-
-
-def _print(job: Job, *, json: bool) -> None:
-    if json:
-        print_json(job)
-        return
-    team = f", team {job.team}" if job.team else ""
-    lines = [f"{job.id}  {job.state}  {job.command} {job.name}", f"  on {job.place}, by {job.owner}{team}"]
-    if progress := _progress(job):
-        lines.append(f"  {progress}")
-    if job.reason:
-        lines.append(f"  {job.state}: {job.reason}")
-    if job.hint:
-        lines.append(f"   hint: {job.hint}")
-    if job.dashboard and not job.has_ended:
-        lines.append(f"  {job.dashboard}")
-    print("\n".join(lines))
-
-
-def _progress(job: Job) -> str:
-    workers = [] if job.workers is None else [f"{job.workers} workers"]
-    return ", ".join(workers + ([f"{job.seconds:.1f} s"] if job.seconds else []))

@@ -1,4 +1,4 @@
-"""What ``cytoray models show --lineage`` prints and draws."""
+"""``cytoray models show --lineage``: print and draw the origin of a version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_lineage(registry: Registry, version: ModelVersion, picture: Path | None, json: bool) -> None:
-    """Print the lineage of a version, and write its picture where one is wanted."""
+    """Print the lineage of a version, and write its picture if a path is given."""
     from cytoray_services.promotion.lineage import lineage_of
     from cytoray_services.promotion.lineage_picture import draw_lineage
 
@@ -34,4 +34,4 @@ def show_lineage(registry: Registry, version: ModelVersion, picture: Path | None
         if node.detail:
             typer.echo(f"{node.kind:8} {node.detail}")
     if picture is not None:
-        typer.echo(f"drawn: {picture}")
+        typer.echo(f"picture: {picture}")

@@ -1,7 +1,7 @@
-"""What the machine refuses, such as room on a disk, as a sentence that names the path and what to do.
+"""Faults of the machine, such as a full disk, as one message that names the path and the remedy.
 
-Libraries say it in many ways: an ``OSError`` with a path or without, a text of their own, an error of SQLite. What is
-none of these stays what it is, so that our own faults keep their traceback.
+Libraries report them as an ``OSError`` with or without a path, as text of their own, or as an error of SQLite. All
+other errors are left alone, so that our own faults keep their traceback.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from cytoray_analysis.errors import CytorayError, PlatformError
 from cytoray_services.registry.database_faults import database_fault, is_of_database
 
 _LITTLE_ROOM = 2**20
-_ROOM = "free some room there, or name another folder"
-_RIGHTS = "name a folder that you may write to; CYTORAY_HOME names the one for models and training runs"
-# What each error of the system is called here, and what to do.
+_ROOM = "free space there, or use another folder"
+_RIGHTS = "use a folder that you can write to; CYTORAY_HOME sets the one for models and training runs"
+# The message and the remedy for each error number.
 _SAID: dict[int, tuple[str, str]] = {
     errno.ENOSPC: ("the disk is full", _ROOM),
-    errno.EDQUOT: ("your share of the disk is used up", _ROOM),
+    errno.EDQUOT: ("the disk quota is exceeded", _ROOM),
     errno.EROFS: ("the file system is read-only", _RIGHTS),
     errno.EACCES: ("permission denied", _RIGHTS),
-    errno.EPERM: ("it is not permitted", _RIGHTS),
-    errno.EIO: ("the disk or the network to it fails", "see the system's log, or use another disk"),
+    errno.EPERM: ("the operation is not permitted", _RIGHTS),
+    errno.EIO: ("the disk, or its network connection, fails", "see the system log, or use another disk"),
     errno.ENAMETOOLONG: ("the name is too long", "use shorter names for folders and files"),
     errno.EMFILE: ("too many files are open", "raise the limit with: ulimit -n 65536"),
-    errno.ENFILE: ("too many files are open on this machine", "end other programs, then run the command again"),
-    errno.ENOTDIR: ("a part of the path is a file and no folder", "name a folder"),
-    errno.EISDIR: ("it is a folder and no file", "name a file"),
-    errno.EEXIST: ("something of that name is there already", "name another path, or move what is there away"),
-    errno.ENOTEMPTY: ("the folder is not empty", "name another folder, or move what is there away"),
-    errno.ELOOP: ("its links lead in a circle", "correct the links"),
-    errno.ENOENT: ("there is no such file or folder", "see whether the path is right and still there"),
-    errno.ESTALE: ("the network's file system lost it", "see whether the folder is still mounted"),
-    errno.EBUSY: ("something else uses it", "wait for it, then run the command again"),
-    errno.EFBIG: ("the file would be larger than is allowed here", "use another disk, or raise: ulimit -f"),
+    errno.ENFILE: ("too many files are open on this machine", "close other programs, then run the command again"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "use a folder"),
+    errno.EISDIR: ("it is a folder, not a file", "use a file"),
+    errno.EEXIST: ("a file of this name exists already", "use another path, or move the file away"),
+    errno.ENOTEMPTY: ("the folder is not empty", "use another folder, or move its content away"),
+    errno.ELOOP: ("its symbolic links form a loop", "correct the links"),
+    errno.ENOENT: ("there is no such file or folder", "check that the path is correct and still exists"),
+    errno.ESTALE: ("the network file system lost it", "check that the folder is still mounted"),
+    errno.EBUSY: ("it is in use", "wait, then run the command again"),
+    errno.EFBIG: ("the file would exceed the maximum file size", "use another disk, or raise the limit: ulimit -f"),
 }
-# The same, as libraries that have no error numbers say it.
+# The same, in the words of libraries without error numbers.
 _WORDS: tuple[tuple[str, int], ...] = (
     (r"no space left on device|disk is full|os error 28\b", errno.ENOSPC),
     (r"disk quota exceeded|os error 122\b", errno.EDQUOT),
@@ -51,16 +51,16 @@ _WORDS: tuple[tuple[str, int], ...] = (
     (r"input/output error|disk i/o error|os error 5\b", errno.EIO),
 )
 _MEMORY = "not enough memory"
-_LESS_MEMORY = "use smaller images or a smaller batch, end other programs, or use a machine with more memory"
+_LESS_MEMORY = "use smaller images or a smaller batch, close other programs, or use a machine with more memory"
 
 
 def machine_fault(error: BaseException) -> CytorayError | None:
-    """Return the sentence for an error that the machine has caused; None for any other.
+    """Return the message for an error that the machine caused; None for any other error.
 
     Parameters
     ----------
     error
-        Its traceback is searched for the path, where it does not name one.
+        If it names no path, its traceback is searched for one.
     """
     for one in _chain(error):
         if isinstance(one, CytorayError):
@@ -79,13 +79,13 @@ def machine_fault(error: BaseException) -> CytorayError | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and those that it was raised for, the first one last."""
+    """Yield an error and its causes, the original one last."""
     seen: set[int] = set()
     one: BaseException | None = error
     while one is not None and id(one) not in seen:
         seen.add(id(one))
         yield one
-        original = getattr(one, "orig", None)  # as SQLAlchemy keeps the error of the driver
+        original = getattr(one, "orig", None)  # where SQLAlchemy stores the error of the driver
         one = original if isinstance(original, BaseException) else one.__cause__
 
 
@@ -94,7 +94,7 @@ def _system_fault(error: OSError) -> CytorayError | None:
     if number == errno.ENOMEM:
         return PlatformError(_MEMORY, hint=_LESS_MEMORY)
     if number is None:
-        # Writers in C say how much they wrote and not why they stopped.
+        # Writers in C report how much they wrote, not why they stopped.
         full = _path_of(error, errno.ENOSPC)
         return None if full is None or not _is_full(full) else _sentence(errno.ENOSPC, full, str(error))
     named = error.filename2 or error.filename
@@ -117,7 +117,7 @@ def _number_in(text: str) -> int | None:
 
 
 def _path_of(error: BaseException, number: int) -> Path | None:
-    """Return the path that the error is about: of a full disk the first on it, else the innermost that was at work."""
+    """Return the path of the error: the first path on a full disk, otherwise the innermost one in the traceback."""
     paths = list(_paths_at_work(error.__traceback__))
     if number in (errno.ENOSPC, errno.EDQUOT):
         home = os.environ.get("CYTORAY_HOME") or ".cytoray"
@@ -129,7 +129,7 @@ def _path_of(error: BaseException, number: int) -> Path | None:
 
 
 def _paths_at_work(trace: TracebackType | None) -> Iterator[Path]:
-    """Yield paths and names of open files among the variables of the functions that were at work, innermost first."""
+    """Yield paths and names of open files in the local variables of the traceback, innermost first."""
     frames = []
     while trace is not None:
         frames.append(trace.tb_frame)
@@ -154,5 +154,5 @@ def _is_full(path: Path) -> bool:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file that is missing belongs to the installation, which is a fault of ours."""
+    """Whether a missing file belongs to the installation, which is our own fault."""
     return any(path.is_relative_to(place) for place in {sys.prefix, str(Path(__file__).parents[2])})

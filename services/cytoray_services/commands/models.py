@@ -1,4 +1,4 @@
-"""``cytoray models``: what the registry holds, and which version is served."""
+"""``cytoray models``: the versions in the registry, and which of them is served."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from cytoray_analysis.errors import RequestError
 from cytoray_services.commands.exchange import export_model, import_model
 from cytoray_services.commands.lineage import show_lineage
 from cytoray_services.commands.output import JsonOption, print_json
-from cytoray_services.commands.promote import promote
+from cytoray_services.commands.promote import promote, rollback
 from cytoray_services.commands.rollout import canary, print_rollouts, rollout_facts, shadow
 from cytoray_services.settings import load_settings
 
 if TYPE_CHECKING:
     from cytoray_services.registry import AliasMove, ModelVersion, RegisteredModel, Registry
 
-app = typer.Typer(no_args_is_help=True, help="List, show, promote and roll back models; canaries and shadows.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="List, show, promote and roll back models; run canaries and shadows.",
+)
 
 MODEL = typer.Argument(metavar="MODEL", help="NAME, NAME@ALIAS or NAME/VERSION.")
-NAME = typer.Argument(metavar="NAME", help="The model's name.")
-ALIAS = typer.Option("--alias", help="The alias to move; endpoints serve the champion by default.")
-REASON = typer.Option("--reason", help="Why; kept in the history.")
 
 
 app.command("promote")(promote)
+app.command("rollback")(rollback)
 app.command("canary")(canary)
 app.command("shadow")(shadow)
 app.command("export")(export_model)
@@ -36,11 +38,14 @@ app.command("import")(import_model)
 @app.command("list")
 def list_models(
     data: Annotated[
-        str | None, typer.Option(metavar="FOLDER|HASH", help="Only versions that saw this data set, or a part of it.")
+        str | None, typer.Option(metavar="FOLDER|HASH", help="Only versions that used this data set, or a part of it.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """List all models, newest version first."""
+    """List all models, newest version first.
+
+    Example: cytoray models list --data cells
+    """
     if data is not None:
         _list_by_data(data, json)
         return
@@ -51,24 +56,27 @@ def list_models(
     elif models:
         _print_models(models)
     else:
-        typer.echo(f"There are no models yet in {registry.address}. Train one: cytoray train RECIPE")
+        typer.echo(f"No models in {registry.address} yet. Train one: cytoray train RECIPE")
 
 
 @app.command("show")
 def show(
     model: Annotated[str | None, MODEL] = None,
     digest: Annotated[
-        str | None, typer.Option(metavar="DIGEST", help="Instead of MODEL: the version whose answers carry this.")
+        str | None, typer.Option(metavar="DIGEST", help="Instead of MODEL: the digest in an answer.")
     ] = None,
     lineage: Annotated[
-        bool, typer.Option("--lineage", help="Data, recipe, code and weights that it comes from.")
+        bool, typer.Option("--lineage", help="Show the data, recipe, code and weights that it was made from.")
     ] = False,
-    picture: Annotated[Path | None, typer.Option(metavar="FILE.png", help="With --lineage: draw it, too.")] = None,
+    picture: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the lineage to this file.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show one version: aliases, scores, run, digest, where it comes from, history and rollouts of its model."""
+    """Show one version: aliases, scores, run, digest, source, and the history and rollouts of its model.
+
+    Example: cytoray models show nuclei@champion
+    """
     if (model is None) == (digest is None):
-        raise RequestError("expected MODEL or --digest, one of them", field="model", hint="see: cytoray models list")
+        raise RequestError("expected either MODEL or --digest", field="model", hint="see: cytoray models list")
     from cytoray_services.rollouts.rollout import read_routing
 
     registry = _registry()
@@ -84,21 +92,10 @@ def show(
     history = registry.history(version.name)
     routing = read_routing(registry, version.name)
     if json:
-        print_json({**version_facts(version), "history": history, **rollout_facts(routing)})
+        print_json({**version.describe(), "history": history, **rollout_facts(routing)})
     else:
         _print_version(version, history)
         print_rollouts(routing)
-
-
-@app.command("rollback")
-def rollback(
-    name: Annotated[str, NAME],
-    alias: Annotated[str, ALIAS] = "champion",
-    reason: Annotated[str, REASON] = "",
-    json: JsonOption = False,
-) -> None:
-    """Move an alias back to the version that it had before."""
-    _answer_move(_registry().rollback(name, alias, reason=reason), alias, json)
 
 
 def _registry() -> Registry:
@@ -117,44 +114,24 @@ def _list_by_data(data: str, json: bool) -> None:
         print_json(
             {
                 "data": data,
-                "versions": [{**version_facts(one.version), "whole": one.whole, "images": one.images} for one in found],
+                "versions": [{**one.version.describe(), "whole": one.whole, "images": one.images} for one in found],
             }
         )
         return
     for one in found:
-        images = ", ".join(f"{count} images for {split}" for split, count in one.images.items())
-        typer.echo(f"{one.version.reference}  {'the whole' if one.whole else 'a part'}{images and ': '}{images}")
+        images = ", ".join(
+            f"{count} image{'' if count == 1 else 's'} for {split}" for split, count in one.images.items()
+        )
+        typer.echo(f"{one.version.reference}  {'all of it' if one.whole else 'a part'}{images and ': '}{images}")
     if not found:
-        typer.echo("No registered version is known to have seen it.")
-
-
-def _answer_move(version: ModelVersion, alias: str, json: bool) -> None:
-    if json:
-        print_json({**version_facts(version), "alias": alias})
-    else:
-        typer.echo(f"{version.name}@{alias} is now {version.reference} ({version.digest[:12]})")
-
-
-def version_facts(version: ModelVersion) -> dict[str, Any]:
-    """Return what ``--json`` says about a version."""
-    return {
-        "model": version.name,
-        "version": version.version,
-        "aliases": version.aliases,
-        "created": version.created,
-        "run_id": version.run_id,
-        "digest": version.digest,
-        "metrics": version.metrics,
-        "tags": version.tags,
-        "source": version.source,
-    }
+        typer.echo("No registered version used it, as far as recorded.")
 
 
 def _model_facts(model: RegisteredModel) -> dict[str, Any]:
     return {
         "model": model.name,
         "aliases": model.aliases,
-        "versions": [version_facts(version) for version in model.versions],
+        "versions": [version.describe() for version in model.versions],
     }
 
 

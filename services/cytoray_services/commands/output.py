@@ -1,7 +1,7 @@
-"""How a command answers: one JSON object or a few lines, and where each goes.
+"""The output of a command: one JSON object or a few lines of text.
 
-With ``--json`` anywhere on the line, standard output carries one JSON object and nothing else: whatever
-libraries and worker processes print there goes to standard error instead.
+With ``--json`` anywhere on the command line, standard output contains one JSON object only. Everything that libraries
+and worker processes print goes to standard error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pydantic_core import to_json
 from cytoray_analysis.errors import CytorayError
 
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on standard output, all else on standard error.")
+    bool,
+    typer.Option("--json", help="Print one JSON object on standard output, and everything else on standard error."),
 ]
 
 _answers: ContextVar[TextIO | None] = ContextVar("answers", default=None)
@@ -33,7 +34,7 @@ def print_json(value: object) -> None:
     ----------
     value
         Mappings, sequences, dataclasses, pydantic models, paths, dates, numpy numbers and arrays. NaN and
-        infinities, which JSON cannot say, become null.
+        infinities become null, because JSON has none.
     """
     text = to_json(value, inf_nan_mode="null", fallback=_plain_number).decode()
     stream = _answers.get() or sys.stdout
@@ -42,7 +43,7 @@ def print_json(value: object) -> None:
 
 
 def print_error(error: CytorayError, *, as_json: bool) -> None:
-    """Print an error for people on standard error and, when asked, for programs on standard output."""
+    """Print an error as text on standard error and, with ``as_json``, as JSON on standard output."""
     if as_json:
         print_json(error.describe())
     lines = [f"error: {error.message}"]
@@ -55,10 +56,10 @@ def print_error(error: CytorayError, *, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def standard_output_for_answers() -> Iterator[None]:
-    """Keep standard output for `print_json`; all else that writes there lands on standard error.
+    """Reserve standard output for `print_json`; redirect all other output to standard error.
 
-    Both the Python stream and, where there is one, the file descriptor are moved, since worker processes and
-    native libraries write to the descriptor.
+    Both the Python stream and its file descriptor, if it has one, are redirected, because worker processes and native
+    libraries write to the descriptor.
     """
     stream = sys.stdout
     stream.flush()
@@ -82,4 +83,4 @@ def standard_output_for_answers() -> Iterator[None]:
 def _plain_number(value: Any) -> object:
     if callable(getattr(value, "tolist", None)):  # numpy scalars and arrays
         return value.tolist()
-    raise TypeError(f"expected something that JSON can say, got {type(value).__name__}")
+    raise TypeError(f"expected a value that JSON can represent, got {type(value).__name__}")

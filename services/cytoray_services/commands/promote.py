@@ -1,4 +1,4 @@
-"""``cytoray models promote``: through the gate, and what it found."""
+"""``cytoray models promote``: run the gate, print its checks and move the alias."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cytoray_services.settings import load_settings
 
 if TYPE_CHECKING:
     from cytoray_services.promotion.checks import Check
-    from cytoray_services.promotion.frozen_set import FrozenSet
+    from cytoray_services.promotion.evaluation_set import EvaluationSet
     from cytoray_services.registry import ModelVersion, Registry
 
 CHAMPION = "champion"
@@ -25,48 +25,55 @@ def promote(
     context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME (its candidate), NAME@ALIAS or NAME/VERSION.")],
     on: Annotated[
-        str | None, typer.Option(metavar="DATASET", help="Freeze this data set to judge by; recorded at first use.")
+        str | None, typer.Option(metavar="DATASET", help="Evaluation set; its content is recorded at first use.")
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="With --on: which part of it, or all; default test, and all where no split is given."),
+        typer.Option(help="With --on: split to use, or all.", show_default="test, or all without splits"),
     ] = None,
-    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="With --on: subgroups that must not lose.")] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="With --on: subgroups that must not get worse.")
+    ] = None,
     group: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="With --on: images that belong together, such as patient.")
+        str | None, typer.Option(metavar="COLUMN", help="With --on: images that belong together, such as of a patient.")
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(metavar="SCORE", help="With --on: the score that must be better, such as pq; recorded with it."),
+        typer.Option(metavar="SCORE", help="With --on: score that must improve, such as pq; stored with it."),
     ] = None,
     guard: Annotated[
         list[str] | None,
-        typer.Option(metavar="SCORE=TOLERANCE", help="With --on: a score of which no more may be lost, ap90=0.01."),
+        typer.Option(
+            metavar="SCORE=TOLERANCE", help="With --on: score and its largest loss, such as ap90=0.01; repeatable."
+        ),
     ] = None,
     column: ColumnOption = None,
     replace_set: Annotated[
-        bool, typer.Option("--replace-set", help="With --on: judge by another set from now on; needs --reason.")
+        bool, typer.Option("--replace-set", help="With --on: replace the evaluation set; requires --reason.")
     ] = False,
     tolerance: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="With --on: how much a subgroup may lose, 0.02 by default; recorded with it."),
+        typer.Option(min=0, max=1, help="With --on: largest loss of a subgroup; stored with it.", show_default="0.02"),
     ] = None,
     alias: Annotated[
-        str, typer.Option("--alias", help="The alias to move; only the champion has to pass the gate.")
+        str, typer.Option("--alias", help="Alias to move; only the champion must pass the gate.")
     ] = CHAMPION,
-    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the history.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Reason, stored in the history.")] = "",
     force: Annotated[
-        bool, typer.Option("--force", help="Promote in spite of failed checks; recorded, and needs --reason.")
+        bool, typer.Option("--force", help="Promote despite failed checks; recorded; requires --reason.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Make a version the champion, if it is better and nothing speaks against it."""
+    """Make a version the champion, if it passes the gate.
+
+    Example: cytoray models promote nuclei --on cells --split test --by plate
+    """
     from cytoray_services.promotion.policy import parse_guards
     from cytoray_services.registry import CANDIDATE, Registry, parse_reference
 
     if alias != CHAMPION:
         of_the_gate = ("on", "split", "by", "group", "metric", "guard", "column", "replace_set", "tolerance", "force")
-        refuse_idle(context, of_the_gate, f"with --alias {alias}", hint="only the champion has to pass the gate")
+        refuse_idle(context, of_the_gate, f"with --alias {alias}", hint="only the champion must pass the gate")
     if on is None:
         refuse_idle(
             context,
@@ -105,25 +112,44 @@ def promote(
     )
 
 
+def rollback(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")],
+    alias: Annotated[
+        str, typer.Option("--alias", help="Alias to move; a service serves the champion by default.")
+    ] = CHAMPION,
+    reason: Annotated[str, typer.Option("--reason", help="Reason, stored in the history.")] = "",
+    json: JsonOption = False,
+) -> None:
+    """Move an alias back to its previous version.
+
+    Example: cytoray models rollback nuclei --reason "too many false alarms"
+    """
+    from cytoray_services.registry import Registry
+
+    _answer(Registry.open(load_settings()).rollback(name, alias, reason=reason), alias, (), None, json)
+
+
 def _freeze(
     registry: Registry, version: ModelVersion, on: str, columns: dict[str, str], *, split: str | None, **policy: Any
-) -> FrozenSet:
-    from cytoray_analysis.tasks import truth_of
-    from cytoray_services.datasets import DataSource, absolute_place
-    from cytoray_services.promotion.frozen_set import choice_of, freeze
+) -> EvaluationSet:
+    from cytoray_analysis.kinds import task_kind
+    from cytoray_services.datasets import DataSource, absolute_or_uri
+    from cytoray_services.promotion.evaluation_set import choice_of, freeze
 
     chosen = choice_of(registry, version)
-    source = DataSource((absolute_place(on),), truth_of(version.tags["task"]), columns=columns, selection=chosen)
+    source = DataSource(
+        (absolute_or_uri(on),), task_kind(version.tags["task"]).truth, columns=columns, selection=chosen
+    )
     return freeze(source, split, **policy)
 
 
-def _through_the_gate(registry: Registry, version: ModelVersion, *, json: bool, **wish: Any) -> None:
-    from cytoray_services.promotion.gate import PromotionRefusedError, Wish
+def _through_the_gate(registry: Registry, version: ModelVersion, *, json: bool, **request: Any) -> None:
+    from cytoray_services.promotion.gate import PromotionRefusedError, PromotionRequest
     from cytoray_services.promotion.gate import promote as promote_version
 
     with _progress() as progress:
         try:
-            done = promote_version(registry, version, Wish(alias=CHAMPION, **wish), progress=progress)
+            done = promote_version(registry, version, PromotionRequest(alias=CHAMPION, **request), progress=progress)
         except PromotionRefusedError as refusal:
             if not json:
                 _print_checks(refusal.checks)
@@ -135,14 +161,12 @@ def _through_the_gate(registry: Registry, version: ModelVersion, *, json: bool, 
 def _answer(
     version: ModelVersion, alias: str, checks: tuple[Check, ...], facts: dict[str, Any] | None, json: bool
 ) -> None:
-    from cytoray_services.commands.models import version_facts
-
     if json:
         more = {} if facts is None else {**facts, "checks": checks}
-        print_json({**version_facts(version), "alias": alias, **more})
+        print_json({**version.describe(), "alias": alias, **more})
         return
     _print_checks(checks)
-    forced = ", by force" if facts and facts["forced"] else ""
+    forced = ", forced" if facts and facts["forced"] else ""
     typer.echo(f"{version.name}@{alias} is now {version.reference} ({version.digest[:12]}){forced}")
 
 
@@ -165,7 +189,7 @@ def _print_checks(checks: tuple[Check, ...]) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """Say on standard error what is done, while it is done; nothing when that is no terminal."""
+    """Show the current stage on standard error, if that is a terminal."""
     from rich.console import Console
 
     console = Console(stderr=True)

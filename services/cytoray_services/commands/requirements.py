@@ -1,4 +1,4 @@
-"""What the installed distributions ask for, by extra."""
+"""The requirements of installed distributions and their extras."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from packaging.requirements import Requirement
 
 
 def requirements_of(distribution: str, extra: str = "") -> Iterator[Requirement]:
-    """Yield what a distribution, or one of its extras, asks for on this Python and this system.
+    """Yield the requirements of a distribution, or of one of its extras, on this Python and this system.
 
     Parameters
     ----------
     distribution
         An installed distribution, such as ``cytoray``.
     extra
-        One of its extras; nothing for what the distribution always needs.
+        One of its extras; empty for the requirements of the distribution itself.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def requirements_of(distribution: str, extra: str = "") -> Iterator[Requirement]
 
 
 def installed_version(requirement: Requirement) -> str | None:
-    """Return the version that is installed of a required distribution; None without any."""
+    """Return the installed version of a required distribution; None if it is not installed."""
     try:
         return version(requirement.name)
     except PackageNotFoundError:

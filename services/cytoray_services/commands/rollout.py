@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +13,7 @@ from cytoray_services.settings import load_settings
 
 if TYPE_CHECKING:
     from cytoray_services.registry import Registry
-    from cytoray_services.rollouts.rollout import Canary, Routing, Shadow, Traffic
+    from cytoray_services.rollouts.rollout import Kind, Rollout, Routing, Traffic
 
 NAME = typer.Argument(metavar="NAME", help="The model's name.")
 VERSION = typer.Argument(metavar="VERSION", help="The version that is to stand beside; not with --stop.")
@@ -44,20 +43,20 @@ def canary(
     json: JsonOption = False,
 ) -> None:
     """Let a version answer a growing share of the requests; if nothing speaks against it, the alias moves to it."""
-    from cytoray_services.rollouts.changes import start_canary, stop_canary
-    from cytoray_services.rollouts.rollout import Limits, read_routing
+    from cytoray_services.rollouts.changes import start_rollout
+    from cytoray_services.rollouts.rollout import Limits, facts_of, read_routing
 
-    registry = _registry()
     if _stopping(version, stop):
         refuse_idle(context, _OF_A_CANARY, "with --stop")
-        _answer(stop_canary(registry, name, alias=alias, reason=reason), json)
+        _stop("canary", name, alias, reason, json)
         return
+    registry = _registry()
     limits = Limits(seconds_per_step, least_requests, failures, slower, slowest, drift)
     shares = _shares(steps)
-    started = start_canary(registry, name, version or "", alias=alias, steps=shares, limits=limits, reason=reason)
+    started = start_rollout(registry, name, version or "", alias=alias, steps=shares, limits=limits, reason=reason)
     traffic = read_routing(registry, name).traffic.get(alias)
     if json:
-        print_json({**asdict(started), **_expected(started, traffic)})
+        print_json({**facts_of(started), **_expected(started, traffic)})
         return
     _answer(started, json)
     typer.echo(_duration(started, traffic))
@@ -68,29 +67,35 @@ def shadow(
     name: Annotated[str, NAME],
     version: Annotated[str | None, VERSION] = None,
     alias: Annotated[str, ALIAS] = "champion",
-    share: Annotated[float, typer.Option(min=0, max=1, help="Share of the requests that it is asked, too.")] = 0.1,
+    share: Annotated[float, typer.Option(min=0, max=1, help="Share of the requests that it gets as well.")] = 0.1,
     stop: Annotated[bool, STOP] = False,
     reason: Annotated[str, REASON] = "",
     json: JsonOption = False,
 ) -> None:
-    """Ask a version, too, without anybody seeing its answers, and measure how they differ."""
-    from cytoray_services.rollouts.changes import start_shadow, stop_shadow
+    """Send a share of requests to a version as well, discard its answers, and measure how they differ."""
+    from cytoray_services.rollouts.changes import start_rollout
 
     if _stopping(version, stop):
         refuse_idle(context, ("share",), "with --stop")
-        _answer(stop_shadow(_registry(), name, alias=alias, reason=reason), json)
-    else:
-        _answer(start_shadow(_registry(), name, version or "", alias=alias, share=share, reason=reason), json)
+        _stop("shadow", name, alias, reason, json)
+        return
+    registry = _registry()
+    started = start_rollout(registry, name, version or "", answers=False, alias=alias, steps=(share,), reason=reason)
+    _answer(started, json)
 
 
 def rollout_facts(routing: Routing) -> dict[str, Any]:
     """Return what ``--json`` says about the rollouts of a model."""
+    from cytoray_services.rollouts.rollout import facts_of
+
     return {
         "canaries": [
-            {**asdict(one), **_expected(one, routing.traffic.get(one.alias))} for one in routing.canaries.values()
+            {**facts_of(one), **_expected(one, routing.traffic.get(one.alias))}
+            for one in routing.running
+            if one.answers
         ],
-        "shadows": [asdict(one) for one in routing.shadows.values()],
-        "past_rollouts": [asdict(one) for one in routing.past],
+        "shadows": [facts_of(one) for one in routing.running if not one.answers],
+        "past_rollouts": [facts_of(one) for one in routing.past],
     }
 
 
@@ -100,9 +105,7 @@ def print_rollouts(routing: Routing) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from cytoray_services.rollouts.rollout import Canary
-
-    rollouts = [*routing.past, *routing.canaries.values(), *routing.shadows.values()]
+    rollouts = [*routing.past, *sorted(routing.running, key=lambda one: not one.answers)]
     if not rollouts:
         return
     table = Table("since", "rollout", "state", "why", box=None, pad_edge=False)
@@ -112,7 +115,7 @@ def print_rollouts(routing: Routing) -> None:
         if one.measured:
             seen = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in one.measured.items())
             table.add_row("", "", "", Text(seen, "dim"))
-        if isinstance(one, Canary) and one.state == "running" and "hours_left" not in one.measured:
+        if one.answers and one.state == "running" and "hours_left" not in one.measured:
             table.add_row("", "", "", Text(_duration(one, routing.traffic.get(one.alias)), "dim"))
     for column in table.columns[:3]:
         column.no_wrap = True
@@ -121,18 +124,17 @@ def print_rollouts(routing: Routing) -> None:
     console.print(table)
 
 
-def _named(one: Canary | Shadow) -> str:
-    return f"{type(one).__name__.lower()} {one.version} beside @{one.alias}"
+def _named(one: Rollout) -> str:
+    return f"{one.kind} {one.version} beside @{one.alias}"
 
 
-def _state(one: Canary | Shadow) -> str:
-    from cytoray_services.rollouts.rollout import Shadow, shares
+def _state(one: Rollout) -> str:
+    from cytoray_services.rollouts.rollout import share
 
-    share = one.share if isinstance(one, Shadow) else shares(one)[one.step]
-    return f"{share:.0%}" if one.state == "running" else f"{one.state} at {share:.0%}"
+    return f"{share(one):.0%}" if one.state == "running" else f"{one.state} at {share(one):.0%}"
 
 
-def _expected(canary: Canary, traffic: Traffic | None) -> dict[str, float | None]:
+def _expected(canary: Rollout, traffic: Traffic | None) -> dict[str, float | None]:
     """Return what a decision takes from here: requests, and hours where it is known how many requests come."""
     from cytoray_services.rollouts.duration import hours_left, requests_of_steps
 
@@ -142,7 +144,7 @@ def _expected(canary: Canary, traffic: Traffic | None) -> dict[str, float | None
     return {"requests_expected": sum(requests_of_steps(canary)[canary.step :]), "hours_expected": measured}
 
 
-def _duration(canary: Canary, traffic: Traffic | None) -> str:
+def _duration(canary: Rollout, traffic: Traffic | None) -> str:
     """Say how long a decision takes, and what is quicker where that is long."""
     expected = _expected(canary, traffic)
     requests, hours = expected["requests_expected"], expected["hours_expected"]
@@ -167,9 +169,17 @@ def _hours(hours: float) -> str:
     return f"{60 * hours:.0f} minutes" if hours < 1 else f"{hours:.{0 if hours >= 10 else 1}f} hours"
 
 
-def _answer(one: Canary | Shadow, json: bool) -> None:
+def _stop(kind: Kind, name: str, alias: str, reason: str, json: bool) -> None:
+    from cytoray_services.rollouts.changes import stop_rollout
+
+    _answer(stop_rollout(_registry(), kind, name, alias=alias, reason=reason), json)
+
+
+def _answer(one: Rollout, json: bool) -> None:
+    from cytoray_services.rollouts.rollout import facts_of
+
     if json:
-        print_json(asdict(one))
+        print_json(facts_of(one))
         return
     typer.echo(f"{one.model}: {_named(one)}, {_state(one)}")
 

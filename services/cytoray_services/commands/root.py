@@ -1,19 +1,19 @@
-"""The root of the command line: finds the commands, prints their errors, sets the exit status.
+"""The root of the command line: it finds the commands, prints their errors and sets the exit status.
 
 Every layer registers its commands under the entry point group ``cytoray.commands``, so that no layer imports
-upward. A command is a plain function or a Typer application; its module is imported only when it is needed. One that
-needs an extra of its distribution says so in the entry point: ``train = "package.module:function [train]"``.
+upward. A command is a plain function or a Typer application; its module is imported only when it is needed. The entry
+point names the extra that a command needs: ``train = "package.module:function [train]"``.
 
-A command returns nothing, raises :class:`~cytoray_analysis.errors.CytorayError` and knows no exit statuses:
+A command returns nothing and raises :class:`~cytoray_analysis.errors.CytorayError`. The root sets the exit status:
 
 ====== =================================================================================================
 status meaning
 ====== =================================================================================================
 0      done
-2      the caller's mistake (``InputError``, a wrong option, a value that pydantic refused)
+2      invalid input (``InputError``, a wrong option, a value that pydantic rejects)
 130    stopped by SIGINT, which Ctrl-C sends
 143    stopped by SIGTERM, which SLURM and Kubernetes send
-1      anything else, and without a word where standard output was closed by its reader, such as ``head``
+1      any other error; silent if the reader of standard output, such as ``head``, has closed it
 ====== =================================================================================================
 """
 
@@ -41,9 +41,26 @@ from cytoray_services.stopping import StoppedError, stopped_by_signals
 __all__ = ["JsonOption", "app", "main", "print_json"]
 
 GROUP = "cytoray.commands"
+# The order of use, from data to a service; commands of other packages follow.
+ORDER = (
+    "doctor",
+    "data",
+    "train",
+    "diagnose",
+    "tune",
+    "learning-curve",
+    "evaluate",
+    "models",
+    "predict",
+    "serve",
+    "tokens",
+    "jobs",
+    "cache",
+)
 
-INTERRUPTED = 130  # what Typer makes of Ctrl-C
-UNREAD = 1  # what Typer makes of a closed standard output
+_HELP = ["-h", "--help"]
+INTERRUPTED = 130  # as Typer reports Ctrl-C
+UNREAD = 1  # as Typer reports a closed standard output
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -52,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Parameters
     ----------
     arguments
-        The words after ``cytoray``; default those of the process.
+        The arguments after ``cytoray``; by default those of the process.
 
     Raises
     ------
@@ -73,24 +90,24 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 class CommandGroup(TyperGroup):
-    """The commands of all installed layers, each imported when it is asked for.
+    """The commands of all installed layers, each imported at first use.
 
-    A command whose extra is not installed is listed as such, and says what to install when it is called.
+    The list marks a command whose extra is not installed; calling it prints what to install.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names of all registered commands, sorted."""
-        return sorted(_registered())
+        """Return the names of all registered commands: those of a workflow in its order, then the others."""
+        return sorted(_registered(), key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import and return one command, or None when there is none of that name."""
+        """Import and return one command, or None if there is no such command."""
         registered = _registered()
         if cmd_name not in self.commands and cmd_name in registered:
             self.commands[cmd_name] = _load(registered[cmd_name])
         return self.commands.get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command that the line names; a misspelled one gets its likeliest neighbours."""
+        """Find the command of the command line; suggest similar names for an unknown one."""
         name, registered = args[0], _registered()
         if name in registered:
             return super().resolve_command(ctx, args)
@@ -104,8 +121,7 @@ class CommandGroup(TyperGroup):
 
 app = typer.Typer(
     cls=CommandGroup,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": _HELP},
     pretty_exceptions_enable=False,
 )
 
@@ -122,12 +138,17 @@ def root(
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
     ] = False,
 ) -> None:
-    """Cytoray: from labelled microscopy images to models, and from models to answers."""
+    """Cytoray: train models on labelled microscopy images, and serve them.
+
+    Example: cytoray predict nuclei@champion cells.tif --out answers
+    """
 
 
 def _run(words: list[str], as_json: bool) -> int:
     try:
-        status = typer.main.get_command(app).main(args=words, prog_name="cytoray", standalone_mode=False)
+        command = typer.main.get_command(app)
+        _hide_types_of_flags(command)
+        status = command.main(args=words, prog_name="cytoray", standalone_mode=False)
     except CytorayError as error:
         return _refuse(error, as_json)
     except ValidationError as error:
@@ -147,7 +168,7 @@ def _run(words: list[str], as_json: bool) -> int:
         fault = machine_fault(error)
         if fault is not None:
             return _refuse(fault, as_json)
-        # A fault of ours: the traceback follows on standard error, but a program still gets its object.
+        # Our own fault: the traceback goes to standard error, and a program still gets its JSON object.
         if as_json:
             print_json({"error": type(error).__name__, "message": str(error)})
         raise
@@ -167,10 +188,10 @@ def _stop(stopped: StoppedError, as_json: bool) -> int:
 
 
 def _unread() -> int:
-    """End quietly where the reader of standard output has left, as ``head`` does after ten lines."""
+    """End without a message after the reader of standard output, such as ``head``, has closed it."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
-    # What is left in the buffer cannot be written either; Python would say so once more at its end.
+    # The rest of the buffer cannot be written either; Python would report that again at exit.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     with contextlib.suppress(OSError, ValueError):
         os.dup2(nowhere, sys.stdout.fileno())
@@ -196,15 +217,26 @@ def _load(entry_point: EntryPoint) -> Any:
         target.command(entry_point.name)(function)
     command = typer.main.get_command(target)
     command.name = entry_point.name
-    # The sections of a numpy docstring are for readers of the code; options describe themselves.
+    # The help omits the sections of a numpy docstring, because options have help texts of their own.
     command.help = (command.help or "").partition("\nParameters\n---")[0].rstrip()
+    _hide_types_of_flags(command)
     return command
+
+
+def _hide_types_of_flags(command: Any) -> None:
+    """Omit ``<bool>`` after flags, which take no value, in the help of a command and its subcommands."""
+    context = typer.Context(command, help_option_names=_HELP)
+    for parameter in command.get_params(context):
+        if getattr(parameter, "is_bool_flag", False):
+            parameter.metavar = ""
+    for inner in getattr(command, "commands", {}).values():
+        _hide_types_of_flags(inner)
 
 
 def _unavailable(name: str, missing: PlatformError) -> typer.Typer:
     command = typer.Typer(add_completion=False)
 
-    @command.command(name, help=f"Not there: {missing.message}.", context_settings={"ignore_unknown_options": True})
+    @command.command(name, help=f"Not available: {missing.message}.", context_settings={"ignore_unknown_options": True})
     def unavailable(words: Annotated[list[str] | None, typer.Argument(hidden=True)] = None) -> None:
         raise missing
 
@@ -224,13 +256,13 @@ def _missing_extra(entry_point: EntryPoint) -> PlatformError | None:
 
 
 def _missing_module(error: ModuleNotFoundError, command: str) -> PlatformError | None:
-    """Say what to install; None when the missing module is our own, which is a fault and no choice."""
+    """Return what to install; None for a missing module of our own, which is a bug."""
     module = (error.name or "").partition(".")[0]
     if not module or module.startswith("cytoray_"):
         return None
     return PlatformError(
         f"the command {command!r} needs the module {module!r}, which is not installed",
-        hint="see what else is missing with: cytoray doctor",
+        hint="list what is missing with: cytoray doctor",
     )
 
 
@@ -250,5 +282,5 @@ def _refused_value(error: ValidationError) -> RequestError:
     return RequestError(
         f"{first['msg']}, got {first['input']!r}" + (f"; {others} more" if others else ""),
         field=".".join(str(part) for part in first["loc"]) or None,
-        hint="correct that value; --help says what the command takes",
+        hint="correct the value; see --help",
     )

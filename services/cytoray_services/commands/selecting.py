@@ -1,4 +1,4 @@
-"""The options that say what of a file is asked about, the same for every command."""
+"""The options that select a part of a file, the same for every command."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ import typer
 
 from cytoray_analysis.selection import Selection, selection_of
 
-_PANEL = "What of each file"
+_PANEL = "Part of each file"
 ChannelOption = Annotated[
     list[str] | None,
     typer.Option(
         "--channel",
         metavar="NAME|N",
-        help="Channel by name or number from 0; once for each that the model takes, in its order.",
+        help="Channel, by name or number from 0; repeat it for each input channel of the model, in order.",
         rich_help_panel=_PANEL,
     ),
 ]
 PlaneOption = Annotated[
     str | None,
     typer.Option(
-        "--plane", metavar="N|max|each", help="Plane along Z, their maximum, or each alone.", rich_help_panel=_PANEL
+        "--plane", metavar="N|max|each", help="Plane along Z, the maximum, or each separately.", rich_help_panel=_PANEL
     ),
 ]
 FrameOption = Annotated[
     str | None,
-    typer.Option("--frame", metavar="N|each", help="Time point from 0, or each alone.", rich_help_panel=_PANEL),
+    typer.Option("--frame", metavar="N|each", help="Time point from 0, or each separately.", rich_help_panel=_PANEL),
 ]
 SeriesOption = Annotated[
     str | None,
     typer.Option(
-        "--series", metavar="NAME|N|each", help="Image of a file of several, or each.", rich_help_panel=_PANEL
+        "--series", metavar="NAME|N|each", help="Image of a file with several, or each.", rich_help_panel=_PANEL
     ),
 ]
 InputAxesOption = Annotated[
     str | None,
-    typer.Option("--input-axes", metavar="TYX", help="What the axes of the file mean.", rich_help_panel=_PANEL),
+    typer.Option("--input-axes", metavar="TYX", help="Meaning of the axes of the file.", rich_help_panel=_PANEL),
 ]
 PixelSizeOption = Annotated[
     str | None,
     typer.Option(
         "--pixel-size",
         metavar="Y|YxX|ZxYxX|none",
-        help="Micrometres per pixel, instead of what the file says.",
+        help="Micrometres per pixel, instead of the value in the file.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -57,12 +57,12 @@ def chosen(
     input_axes: str | None,
     pixel_size: str | None,
 ) -> Selection:
-    """Return what the options choose.
+    """Return the selection of the options.
 
     Raises
     ------
     RequestError
-        One has a value that it does not take.
+        An option has an invalid value.
     """
     return selection_of(
         {

@@ -1,4 +1,4 @@
-"""``cytoray tokens``: who may ask the service for what."""
+"""``cytoray tokens``: tokens and their scopes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from cytoray_services.commands.output import JsonOption, print_json
 from cytoray_services.settings import load_settings
 
 if TYPE_CHECKING:
-    from cytoray_services.tokens import Token
+    from cytoray_services.tokens.tokens import Token
 
-app = typer.Typer(no_args_is_help=True, help="Make, list, replace and revoke the tokens that callers show.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Create, list, rotate and revoke tokens.")
 
-NAME = typer.Argument(metavar="NAME", help="Who has the token.")
+NAME = typer.Argument(metavar="NAME", help="Owner of the token.")
 FileOption = Annotated[
     Path | None,
-    typer.Option("--file", metavar="FILE", envvar="CYTORAY_TOKENS", help="Default: tokens.json in the home folder."),
+    typer.Option(
+        "--file",
+        metavar="FILE",
+        envvar="CYTORAY_TOKENS",
+        help="File of the tokens.",
+        show_default="tokens.json in CYTORAY_HOME",
+    ),
 ]
 
 
@@ -28,24 +34,34 @@ def create(
     name: Annotated[str, NAME],
     scope: Annotated[
         list[str],
-        typer.Option("--scope", help="What it allows: predict, submit (jobs) or administer (all); may be repeated."),
+        typer.Option(
+            "--scope",
+            help="Permission: predict, submit (jobs) or administer (everything); predict:MODEL or submit:TEAM for one "
+            "model or team; repeatable.",
+        ),
     ],
-    team: Annotated[str | None, typer.Option(help="Whose jobs it may see, and whose quota it uses up.")] = None,
-    days: Annotated[int, typer.Option(min=1, max=3650, help="How long it is valid.")] = 90,
+    team: Annotated[str | None, typer.Option(help="Team whose jobs, quota and storage locations it uses.")] = None,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="Days until it expires.")] = 90,
     file: FileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Make a token and print it, this once."""
-    from cytoray_services.tokens import create_token
+    """Create a token and print it once.
 
-    text, token = create_token(_path(file), name, tuple(scope), days=days, team=team)  # type: ignore[arg-type]
+    Example: cytoray tokens create lab-a --scope predict --scope submit --days 90
+    """
+    from cytoray_services.tokens.tokens import create_token
+
+    text, token = create_token(_path(file), name, tuple(scope), days=days, team=team)
     _print_new(text, token, json)
 
 
 @app.command("list")
 def list_tokens(file: FileOption = None, json: JsonOption = False) -> None:
-    """List the tokens, without their secrets."""
-    from cytoray_services.tokens import read_tokens
+    """List the tokens, without their secrets.
+
+    Example: cytoray tokens list
+    """
+    from cytoray_services.tokens.tokens import read_tokens
 
     path = _path(file)
     tokens = read_tokens(path) if path.exists() else ()
@@ -64,15 +80,19 @@ def list_tokens(file: FileOption = None, json: JsonOption = False) -> None:
 @app.command()
 def rotate(
     name: Annotated[str, NAME],
-    grace_hours: Annotated[float, typer.Option(min=0, help="How long the old token stays valid.")] = 24.0,
+    grace_hours: Annotated[float, typer.Option(min=0, help="Hours for which the old token stays valid.")] = 24.0,
     days: Annotated[
-        int | None, typer.Option(min=1, max=3650, help="How long the new one is valid; default as the old one was.")
+        int | None,
+        typer.Option(min=1, max=3650, help="Days until the new token expires.", show_default="as the old token"),
     ] = None,
     file: FileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Replace a token by a new one and print that, this once."""
-    from cytoray_services.tokens import rotate_token
+    """Replace a token by a new one and print it once.
+
+    Example: cytoray tokens rotate lab-a --grace-hours 24
+    """
+    from cytoray_services.tokens.tokens import rotate_token
 
     text, token = rotate_token(_path(file), name, grace=timedelta(hours=grace_hours), days=days)
     _print_new(text, token, json)
@@ -80,18 +100,21 @@ def rotate(
 
 @app.command()
 def revoke(name: Annotated[str, NAME], file: FileOption = None, json: JsonOption = False) -> None:
-    """Remove a token; running services notice within a second."""
-    from cytoray_services.tokens import revoke_token
+    """Remove a token; running services reject it within a second.
+
+    Example: cytoray tokens revoke lab-a
+    """
+    from cytoray_services.tokens.tokens import revoke_token
 
     revoke_token(_path(file), name)
     if json:
         print_json({"revoked": name})
     else:
-        typer.echo(f"{name} has no token any more", err=True)
+        typer.echo(f"the tokens of {name} are revoked", err=True)
 
 
 def _path(file: Path | None) -> Path:
-    from cytoray_services.tokens import tokens_path
+    from cytoray_services.tokens.tokens import tokens_path
 
     return file or tokens_path(load_settings())
 
@@ -101,7 +124,7 @@ def _print_new(text: str, token: Token, json: bool) -> None:
         print_json({"token": text, **_facts(token)})
         return
     typer.echo(text)
-    typer.echo(f"This is shown once. It is valid until {token.expires:%Y-%m-%d %H:%M} UTC.", err=True)
+    typer.echo(f"This token is printed only once. It is valid until {token.expires:%Y-%m-%d %H:%M} UTC.", err=True)
 
 
 def _facts(token: Token) -> dict[str, Any]:

@@ -1,14 +1,14 @@
-"""Data sets: opened, checked, hashed, made."""
+"""Data sets: open, check, hash and make them."""
 
-from cytoray_services.datasets.check import Finding, check_dataset, check_folder
+from cytoray_services.datasets.check import Finding, check_dataset
 from cytoray_services.datasets.content import file_digest, hash_dataset
-from cytoray_services.datasets.dataset import ALL, Box, Dataset, Item, join_datasets
-from cytoray_services.datasets.fetching import kept, passing, remove_abandoned
-from cytoray_services.datasets.labelled import Labelled, arguments_read, read_labelled, read_parts, task_arguments
+from cytoray_services.datasets.dataset import ALL, Box, Dataset, Item, Labelled, join_datasets
+from cytoray_services.datasets.labelled import arguments_read, read_labelled, read_parts, task_arguments
 from cytoray_services.datasets.manifest import open_dataset
-from cytoray_services.datasets.places import absolute_place, read_place
+from cytoray_services.datasets.remote.data_uris import absolute_or_uri, path_or_uri
+from cytoray_services.datasets.remote.fetching import kept, passing, remove_abandoned
 from cytoray_services.datasets.source import DataSource
-from cytoray_services.datasets.synthetic import make_segmentation
+from cytoray_services.datasets.synthetic.segmentation import make_segmentation
 
 __all__ = [
     "ALL",
@@ -18,10 +18,9 @@ __all__ = [
     "Finding",
     "Item",
     "Labelled",
-    "absolute_place",
+    "absolute_or_uri",
     "arguments_read",
     "check_dataset",
-    "check_folder",
     "file_digest",
     "hash_dataset",
     "join_datasets",
@@ -29,9 +28,9 @@ __all__ = [
     "make_segmentation",
     "open_dataset",
     "passing",
+    "path_or_uri",
     "read_labelled",
     "read_parts",
-    "read_place",
     "remove_abandoned",
     "task_arguments",
 ]

@@ -1,4 +1,4 @@
-"""What of the images of a data set is asked about, and what of their truth belongs to it."""
+"""The selected part of the images of a data set, and the part of their truth that belongs to it."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from cytoray_analysis.selection import LARGEST, Selection
 
 
 def chosen_target(path: Path, selection: Selection, axes: str) -> Image:
-    """Open what of a target image belongs to what is chosen of its image; a projection of both where that is chosen.
+    """Open the part of a target image for the selection of its image; a projection if one is selected.
 
     Parameters
     ----------
     axes
-        Of its image, after the choice.
+        Axes of its image, after the selection.
     """
     target = follow(read_image(path), selection, axes)
     return projected(target) if selection.plane == LARGEST else target
 
 
 def chosen_labels(path: Path, selection: Selection, axes: str) -> np.ndarray:
-    """Read what of a label image belongs to what is chosen of its image.
+    """Read the part of a label image for the selection of its image.
 
     Parameters
     ----------
     axes
-        Of its image, after the choice.
+        Axes of its image, after the selection.
 
     Returns
     -------
     numpy.ndarray
-        (spatial…) integers; where every frame or plane is asked about, with their axes in front.
+        (spatial…) integers; if each frame or plane is selected, with these axes first.
 
     Raises
     ------
     ImageError
-        It holds no labels.
+        It contains no labels.
     DatasetError
-        A projection is asked about, in which objects of the masks lie over each other.
+        A projection is selected, but objects of the masks overlap in it.
     """
     masks = follow(read_image(path, labels=True), selection, axes)
     if "T" in masks.axes and "T" in selection.each:
@@ -57,7 +57,7 @@ def chosen_labels(path: Path, selection: Selection, axes: str) -> np.ndarray:
 
 
 def chosen_masks(masks: Image, selection: Selection, axes: str) -> Image:
-    """Return what of masks belongs to what is chosen of their image of those axes, for the check of a data set."""
+    """Return the part of masks for the selection of their image with these axes, for the check of a data set."""
     masks = follow(masks, selection, axes)
     if selection.plane != LARGEST or masks.axes != "ZYX":
         return masks
@@ -65,7 +65,7 @@ def chosen_masks(masks: Image, selection: Selection, axes: str) -> Image:
 
 
 def one_stack(image: Image, selection: Selection) -> Image:
-    """Return an image whose frames that are answered one by one are planes, so that it is checked as a stack is."""
+    """Return an image with separate frames as planes, so that it is checked as a stack."""
     if "T" not in image.axes or "T" not in selection.each:
         return image
     wanted = "".join(axis for axis in AXES if axis in image.axes or axis == "Z")
@@ -83,9 +83,9 @@ def parts_of(
     Parameters
     ----------
     each
-        Axes along which every entry is an image of its own.
+        Axes along which every entry is a separate image.
     take
-        Gives the truth of one, by its place.
+        Returns the truth of one, by its position.
 
     Raises
     ------
@@ -101,28 +101,27 @@ def parts_of(
             f"expected the truth {path} to have the planes and frames of its image ({lengths}), got the shape "
             f"{truth.shape}",
             field=str(path),
-            hint="give a mask for each plane and frame, or choose one by its number",
+            hint="add a mask for each plane and frame, or select one by its number",
         )
     for place, part in entries_along(image, axes):
         yield part, take(truth, place)
 
 
 def _seen(labels: np.ndarray, path: Path) -> np.ndarray:
-    """Return the labels that a projection along Z shows.
+    """Return the labels in a projection along Z.
 
     Raises
     ------
     DatasetError
-        Two objects lie over each other, so that a projection has no one truth.
+        Two objects overlap, so the projection has no unique truth.
     """
     highest: np.ndarray = labels.max(axis=0)
     lowest = np.where(labels > 0, labels, highest[np.newaxis]).min(axis=0)
     hidden = np.count_nonzero(highest != lowest)
     if hidden:
         raise DatasetError(
-            f"{path}: expected masks for the maximum along Z, got a stack in which objects lie over each other in "
-            f"{hidden} pixels",
+            f"{path}: expected masks for the maximum along Z, got a stack with overlapping objects in {hidden} pixels",
             field=str(path),
-            hint="draw masks on the projection, or choose a plane by its number",
+            hint="draw masks on the projection, or select a plane by its number",
         )
     return highest

@@ -1,4 +1,4 @@
-"""The content hash of a data set: the same images, truth and split, the same hash, wherever the folder is."""
+"""The content hash of a data set: it depends on images, truth and split, not on the path of the folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cytoray_analysis.errors import MissingFileError
 from cytoray_services.datasets.dataset import Dataset
-from cytoray_services.datasets.remote import RemoteFolder
+from cytoray_services.datasets.remote.folder import RemoteFolder
 from cytoray_services.settings import load_settings
 
 
@@ -19,7 +19,7 @@ def file_digest(path: Path) -> str:
     Raises
     ------
     MissingFileError
-        When there is nothing at `path`.
+        `path` does not exist.
     """
     if path.is_dir():
         parts = sorted((part.relative_to(path).as_posix(), part) for part in path.rglob("*") if part.is_file())
@@ -34,8 +34,8 @@ def file_digest(path: Path) -> str:
 def hash_dataset(dataset: Dataset) -> str:
     """Return the content hash of a data set, which the registry records with every model trained on it.
 
-    It covers, for each item, the image's path inside the folder, the bytes of image and truth, and the split; where the
-    truth is no file, all columns of the item's row. Neither the order of the items nor the place of the folder counts.
+    It includes, for each item, the path of the image in the folder, the bytes of image and truth, and the split; if the
+    truth is not a file, all columns of the row. It is independent of the order of the items and the path of the folder.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def hash_dataset(dataset: Dataset) -> str:
     Raises
     ------
     MissingFileError
-        When a file is missing.
+        A file is missing.
     """
     files = (path for item in dataset.items for path in (item.image, item.truth) if path is not None)
     digests = content_digests(dataset, files)
@@ -54,7 +54,7 @@ def hash_dataset(dataset: Dataset) -> str:
             [
                 dataset.name_of(item.image),
                 digests[item.image],
-                # Where the truth is no file it is in the row, as a class or a box.
+                # A truth without a file is in the row, as a class or a box.
                 digests[item.truth] if item.truth else sorted(item.row.items()),
                 item.split,
             ]
@@ -65,12 +65,12 @@ def hash_dataset(dataset: Dataset) -> str:
 
 
 def content_digests(dataset: Dataset, paths: Iterable[Path]) -> dict[Path, str]:
-    """Return the digest of files of a data set; those in stores are read without being kept, and once.
+    """Return the digest of files of a data set; those in stores are read once, without a copy.
 
     Raises
     ------
     MissingFileError
-        When a file is missing.
+        A file is missing.
     """
     digests: dict[Path, str] = {}
     remote: dict[RemoteFolder, list[Path]] = {}

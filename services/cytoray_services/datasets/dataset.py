@@ -1,4 +1,4 @@
-"""Data sets: images with their truth and split; nothing is read until it is asked for."""
+"""Data sets: images with their truth and split, read lazily."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cytoray_analysis.errors import DatasetError, RequestError
 from cytoray_analysis.selection import EACH, EVERYTHING, Selection
-from cytoray_services.datasets.remote import RemoteFolder
+from cytoray_services.datasets.remote.folder import RemoteFolder
 
 if TYPE_CHECKING:
-    from cytoray_analysis.tasks import TruthKind
+    from cytoray_analysis.images import Image
+    from cytoray_analysis.kinds import TruthKind
 
-ALL = "all"  # names every split at once
+ALL = "all"  # means all splits
 Box = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -30,19 +31,19 @@ class Item:
     image
         The image file, or the folder of a movie's frames.
     truth
-        Its label image (segmentation), target image (label-free) or folder of tracks (tracking); ``None`` where the
+        Its label image (segmentation), target image (label-free) or folder of tracks (tracking); ``None`` if the
         truth is a class.
     split
         ``train``, ``val``, …
     row
         All columns of the manifest by name; empty for a plain folder.
     label
-        Its class; ``None`` where the truth is a file.
+        Its class; ``None`` if the truth is a file.
     box
-        Where the cell is: starts and stops along the spatial axes, in pixels; ``None`` for the whole image.
+        The box of the cell: starts and stops along the spatial axes, in pixels; ``None`` for the whole image.
     group
-        What it belongs to, such as a recording, a slide or a patient: items of one group stay in one split where splits
-        are drawn. Empty where the manifest says nothing: the image stands alone.
+        Its group, such as a recording, a slide or a patient: a drawn split keeps a group together. Empty for an
+        independent image.
     """
 
     image: Path
@@ -56,7 +57,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A list of images with truth and split; nothing is read until it is asked for.
+    """A list of images with truth and split, read lazily.
 
     Parameters
     ----------
@@ -65,22 +66,22 @@ class Dataset:
     items
         In the order of the manifest.
     truth_kind
-        What the truth is: label images, images, classes, or lineages.
+        The kind of truth: label images, images, classes, or lineages.
     derived_split
-        Whether the split was drawn, because none was given: see :mod:`cytoray_services.datasets.drawn_split`.
+        Whether the split was drawn because none was given: see :mod:`cytoray_services.datasets.drawn_split`.
     derived_test
         Whether the split ``test`` was drawn.
     remotes
-        The folders in stores that files lie in. Their paths are names then; :func:`read_labelled` fetches what they
-        name.
+        The folders in stores, if the files are there. Their paths are names then, and :func:`read_labelled` downloads
+        them.
     group_column
-        The manifest's column that says which images belong together; empty without one.
+        The column of groups in the manifest; empty without one.
     lent
-        Images that are in ``val`` although their hash says ``train``, because a drawn ``val`` would be empty.
+        Images in ``val`` whose hash is in ``train``, because a drawn ``val`` would be empty.
     unused
         Images and truths of a plain folder that no item uses.
     selection
-        What of each image is asked about; planes and frames of its truth follow.
+        The selected part of each image and its truth.
     """
 
     root: Path
@@ -96,7 +97,7 @@ class Dataset:
 
     @property
     def place(self) -> str:
-        """Where it lies, for people."""
+        """Its location, for display."""
         return next((remote.uri for remote in self.remotes if remote.root == self.root), str(self.root))
 
     def __len__(self) -> int:
@@ -104,7 +105,7 @@ class Dataset:
 
     @property
     def images(self) -> list[tuple[Item, ...]]:
-        """The items of each image, in the order of the first: its cells, or itself alone."""
+        """The items of each image, in order: its cells, or itself."""
         groups: dict[tuple[Path, Path | None], list[Item]] = {}
         for item in self.items:
             groups.setdefault((item.image, item.truth), []).append(item)
@@ -116,12 +117,12 @@ class Dataset:
         return tuple(sorted({item.split for item in self.items}))
 
     def split(self, name: str) -> Dataset:
-        """Return the items of one split, or of all when it is called ``all``.
+        """Return the items of one split, or of all splits for ``all``.
 
         Raises
         ------
         DatasetError
-            When there is no such split.
+            The split does not exist.
         """
         if name == ALL:
             return self
@@ -130,35 +131,35 @@ class Dataset:
             raise DatasetError(
                 f"{self.place} has no split {name!r}; it has {', '.join(self.splits) or 'no items'}",
                 field="split",
-                hint="name one of those, or map the manifest's split column",
+                hint="use one of those, or map the split column of the manifest",
             )
         return replace(self, items=chosen)
 
     def as_split(self, name: str, *, keeping: str | None = None) -> Dataset:
-        """Return the same items, all in one split, but for those of the split `keeping`."""
+        """Return the same items in one split, except those of the split `keeping`."""
         items = tuple(item if item.split == keeping else replace(item, split=name) for item in self.items)
         return replace(self, items=items, derived_split=False, lent=())
 
     def choosing(self, selection: Selection) -> Dataset:
-        """Return the data set of which only a part of each image is asked about.
+        """Return the data set with a selection of each image.
 
         Raises
         ------
         RequestError
-            Every series is to be answered: an image has one truth.
+            Each series is selected, but an image has one truth.
         """
         if selection.series == EACH:
             raise RequestError(
-                "expected one series of each image, got each: there is one truth for it",
+                "expected one series of each image, got each: an image has one truth",
                 field="series",
-                hint="name a series",
+                hint="select a series",
             )
         return replace(self, selection=selection)
 
     def share(self, share: float, *, seed: int = 0) -> Dataset:
-        """Return the data set with a share of its training items, of each class alike, and all others.
+        """Return the data set with a share of its training items, equal for each class, and all others.
 
-        A smaller share of one seed is part of a larger one, so that a learning curve adds labels to those it had.
+        With the same seed, a smaller share is part of a larger one, so that a learning curve only adds labels.
         """
         if share >= 1:
             return self
@@ -174,7 +175,7 @@ class Dataset:
         return replace(self, items=tuple(item for item in self.items if item.split != "train" or item in chosen))
 
     def name_of(self, path: Path) -> str:
-        """Return the path of a file inside the data set; of one that lies elsewhere its name."""
+        """Return the path of a file in the data set, or the name of a file elsewhere."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name
 
     def where(self, column: str, glob: str) -> Dataset:
@@ -183,7 +184,7 @@ class Dataset:
         Raises
         ------
         DatasetError
-            When no item has that column, or none matches.
+            No item has this column, or none matches.
         """
         values = {item.row[column] for item in self.items if column in item.row}
         chosen = tuple(item for item in self.items if fnmatch.fnmatchcase(item.row.get(column, ""), glob))
@@ -200,13 +201,52 @@ class Dataset:
         return replace(self, items=chosen)
 
 
-def join_datasets(datasets: Sequence[Dataset]) -> Dataset:
-    """Put data sets of one kind together, each item keeping its split; its row tells the folder as ``dataset``.
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """One image or movie with its truth.
+
+    Attributes
+    ----------
+    items
+        Its items in the data set: its cells, or itself.
+    image
+        Read lazily.
+    truth
+        Labels (spatial…); an image (K, spatial…) float32; the class of each item (n,) int64; or a lineage.
+    objects
+        Additional input of a predictor: boxes of the cells, masks of the frames; None without any.
+    """
+
+    items: tuple[Item, ...]
+    image: Image
+    truth: Any
+    objects: Any = None
+
+
+def truth_file(item: Item) -> Path:
+    """Return the file or folder of an item's truth.
 
     Raises
     ------
     DatasetError
-        Their truths are of different kinds.
+        It has no truth.
+    """
+    if item.truth is None:
+        raise DatasetError(
+            f"expected every image to have a truth, got none for {item.image}",
+            field=str(item.image),
+            hint="see: cytoray data check",
+        )
+    return item.truth
+
+
+def join_datasets(datasets: Sequence[Dataset]) -> Dataset:
+    """Join data sets of one kind; each item keeps its split, and its row has the folder as ``dataset``.
+
+    Raises
+    ------
+    DatasetError
+        Their truths have different kinds.
     """
     first = datasets[0]
     if len(datasets) == 1:
@@ -236,6 +276,6 @@ def join_datasets(datasets: Sequence[Dataset]) -> Dataset:
 
 def _common_root(datasets: Sequence[Dataset]) -> Path:
     roots = [dataset.root for dataset in datasets]
-    # A folder of this machine and one in a bucket have nothing in common.
+    # A local folder and one in a bucket have no common root.
     alike = len({root.is_absolute() for root in roots}) == 1
     return Path(os.path.commonpath(roots)) if alike else roots[0]

@@ -1,17 +1,16 @@
-"""The split of a data set that gives none, or no ``test``: one rule, by a hash of each group.
+"""The drawn split of a data set without one, or without ``test``: one rule, by a hash of each group.
 
-A group is what the manifest's column ``group`` says (or the column that plays that role), and else the image itself by
-the bytes of its file. The hash of a group alone decides, so that an image keeps its split when others are added, and
-what belongs together (frames or planes of one recording, tiles of one slide) stays together. No image is moved to give
-each class to each split.
+A group is a value of the column ``group`` of the manifest (or of the column in that role), otherwise the image itself
+by the bytes of its file. Only the hash of a group decides, so that an image keeps its split when others are added, and
+groups (frames or planes of one recording, tiles of one slide) stay together. Classes are not balanced.
 
-``test`` is what judges a model that is trained: it chose nothing. Where no split is given, half of what ``val`` would
-be is ``test``; where ``train`` and ``val`` are given, a tenth of the groups of ``train`` is. There is none where it
-would be too small to tell two models apart: see :data:`FEWEST`.
+``test`` is for the evaluation of a trained model; it is not used to choose anything. Without a split, half of ``val``
+becomes ``test``; with ``train`` and ``val``, a tenth of the groups of ``train``. There is no ``test`` if it would be
+too small to distinguish two models: see :data:`FEWEST`.
 
-A hash can leave all groups of a small set in ``train``. Then the group nearest to the border is lent to ``val``; it
-goes back when there are more. So an image may come to train later, but one that trained never validates. A single group
-can only be judged by: it is ``val``.
+A hash can put all groups of a small set into ``train``. Then the group nearest to the border is lent to ``val``, and
+returns when there are more. So an image may move to ``train`` later, but never from ``train`` to ``val``. A single
+group is ``val``.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ from cytoray_services.datasets.dataset import Dataset, Item
 from cytoray_services.statistics import FEW
 
 TRAINING_SHARE = 0.8
-"""The expected share of the groups that train."""
+"""The expected share of the groups in ``train``."""
 TEST_BEGINS = 0.9
-"""From here on a hash draws ``test``, where there is one."""
+"""Above this a hash draws ``test``, if there is one."""
 FEWEST = FEW + 1
-"""Groups that a drawn ``test`` must have: the answers of fewer can be exchanged in less than 100 ways, so that no model
-could show with an error of 1 % that it is better than another."""
+"""Minimum number of groups of a drawn ``test``: with fewer there are less than 100 exchanges of answers, so no model
+could be significantly better than another at a level of 1 %."""
 
 
 def draw_split(dataset: Dataset, *, with_test: bool = True) -> Dataset:
-    """Return the data set with the split of each item drawn, and with what was lent: see :attr:`Dataset.lent`."""
+    """Return the data set with a drawn split, and the lent images: see :attr:`Dataset.lent`."""
     digests = group_digests(dataset, dataset.items)
     splits = drawn_splits(digests, with_test=with_test)
     items = tuple(replace(item, split=splits[digest]) for item, digest in zip(dataset.items, digests, strict=True))
@@ -64,9 +63,9 @@ def drawn_splits(digests: Sequence[str], *, with_test: bool = True) -> Mapping[s
 
 
 def draw_test(dataset: Dataset) -> Dataset:
-    """Return a data set whose splits are given with a split ``test`` drawn from ``train``, where there is none.
+    """Return a data set with given splits and a ``test`` drawn from ``train``, if there is none.
 
-    What shares its group or its truth with an image of another split stays where it is.
+    Images that share a group or a truth with another split stay in ``train``.
     """
     training = [item for item in dataset.items if item.split == "train"]
     if "test" in dataset.splits or "val" not in dataset.splits or not _may_have_test(training):
@@ -82,7 +81,7 @@ def draw_test(dataset: Dataset) -> Dataset:
 
 
 def _apart(training: Sequence[Item], digests: Sequence[str], others: Sequence[Item]) -> set[str]:
-    """Return the digests of groups that the hash draws, without those that are tied to what is not drawn."""
+    """Return the digests of drawn groups, without those that share images or truths with others."""
     ties = {(item.group, None) for item in others if item.group} | {("", item.truth) for item in others if item.truth}
     test = {digest for digest in digests if _place(digest) >= TEST_BEGINS}
     while True:
@@ -96,24 +95,24 @@ def _apart(training: Sequence[Item], digests: Sequence[str], others: Sequence[It
 
 
 def _may_have_test(training: Sequence[Item]) -> bool:
-    """Whether there can be groups enough, before any file is read for its hash."""
+    """Whether there may be enough groups, before files are read for their hashes."""
     return len({item.group or str(item.image) for item in training}) >= FEWEST * 2
 
 
 def _place(digest: str) -> float:
-    """Return where a digest (hexadecimal) lies between 0 and 1, whatever else is in the set."""
+    """Return the position of a hexadecimal digest between 0 and 1, independent of the set."""
     return int(digest[:8], 16) / 2**32
 
 
 def group_digests(dataset: Dataset, items: Sequence[Item]) -> list[str]:
-    """Return the digest of each item's group: of the group's name where there is one, else of its image."""
+    """Return the digest of the group of each item: of its name, or of its image without one."""
     alone = [item for item in items if not item.group]
     images = _contents_or_names(dataset, alone)
     return [_digest(f"group {item.group}") if item.group else images[item.image] for item in items]
 
 
 def _contents_or_names(dataset: Dataset, items: Sequence[Item]) -> dict[Path, str]:
-    """Hash images, and the names of those that are missing, which the check reports later."""
+    """Hash images, or the names of missing ones, which the check reports later."""
     images = dict.fromkeys(item.image for item in items)
     there = [path for path in images if is_there(dataset, path)]
     names = {path: _digest(path.name) for path in images}

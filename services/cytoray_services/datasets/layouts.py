@@ -1,7 +1,7 @@
-r"""Plain folders that are data sets without a manifest.
+r"""Plain folders as data sets without a manifest.
 
 =================================== ========================= =================================
-layout                              what it is for            split
+layout                              task                      split
 =================================== ========================= =================================
 ``images/x`` and ``masks/x``        segmentation              drawn
 ``inputs/x`` and ``targets/x``      label-free prediction     drawn
@@ -30,11 +30,11 @@ from cytoray_analysis.images.names import image_stem, is_image_name, is_of_syste
 from cytoray_services.datasets.dataset import Dataset, Item
 from cytoray_services.datasets.pairing import pair_by_name
 from cytoray_services.datasets.split_names import SPLITS, check_split, nearest_split
+from cytoray_services.kinds import data_kinds
 
 if TYPE_CHECKING:
-    from cytoray_analysis.tasks import TruthKind
+    from cytoray_analysis.kinds import TruthKind
 
-_PAIRS: tuple[tuple[str, str, TruthKind], ...] = (("images", "masks", "labels"), ("inputs", "targets", "image"))
 _IMAGE_FOLDERS = {"image", "images", "img", "imgs", "input", "inputs", "raw"}
 _TRUTH_FOLDERS = {"mask", "masks", "label", "labels", "gt", "target", "targets", "truth", "annotations", "segmentation"}
 _BESIDE_MOVIES = ("_GT", "_ST", "_RES")
@@ -43,7 +43,7 @@ _ZARR_FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 
 @dataclass(frozen=True)
 class _Part:
-    """What one folder holds."""
+    """The content of one folder."""
 
     kind: TruthKind
     items: tuple[Item, ...]
@@ -52,13 +52,12 @@ class _Part:
 
 
 def read_layout(folder: Path) -> Dataset:
-    """List the items of a plain folder; splits that are not given are empty and marked as to be drawn.
+    """List the items of a plain folder; without splits they are empty and marked as derived.
 
     Raises
     ------
     DatasetError
-        It is laid out in none of these ways, a folder's name looks like that of a split by mistake, or two files claim
-        one name.
+        The layout is unknown, the name of a folder looks like a misspelled split, or two files claim one name.
     """
     folders = _folders(folder)
     part = _pairs_or_movies(folder, folders) or _splits(folder, folders)
@@ -77,9 +76,9 @@ def read_layout(folder: Path) -> Dataset:
 
 def _pairs_or_movies(folder: Path, folders: Sequence[Path]) -> _Part | None:
     names = {path.name for path in folders}
-    for images, truths, kind in _PAIRS:
-        if images in names:
-            return _pairs(folder, images, truths, kind)
+    for kind, data in data_kinds().items():
+        if data.folders is not None and data.folders[0] in names:
+            return _pairs(folder, *data.folders, kind)
     movies = [path for path in folders if f"{path.name}_GT" in names]
     if not movies:
         return None
@@ -89,12 +88,12 @@ def _pairs_or_movies(folder: Path, folders: Sequence[Path]) -> _Part | None:
 
 
 def _splits(folder: Path, folders: Sequence[Path]) -> _Part | None:
-    """Read a folder per split, each with a layout of its own."""
+    """Read a folder per split, each with a layout."""
     named = [path for path in folders if path.name in SPLITS or nearest_split(path.name)]
     if not any(_folders(path) for path in named):
         if named and all(path.name in SPLITS for path in folders):
             raise DatasetError(
-                f"{folder} has {_list(named)}, but they hold neither images/ and masks/ nor a folder per class",
+                f"{folder} has {_list(named)}, but they contain neither images/ and masks/ nor a folder per class",
                 field="root",
                 hint="put images and their truth into train/images and train/masks, or images into train/CLASS",
             )
@@ -103,7 +102,7 @@ def _splits(folder: Path, folders: Sequence[Path]) -> _Part | None:
     unused = _stray_images(folder)
     for path in folders:
         inside = _folders(path)
-        if not inside:  # a folder of images beside folders of splits
+        if not inside:  # a folder of images next to folders of splits
             unused += (path,)
             continue
         split = check_split(path.name, f"{folder}, folder {path.name}/")
@@ -112,7 +111,7 @@ def _splits(folder: Path, folders: Sequence[Path]) -> _Part | None:
             _refuse_roles_as_classes(path, inside)
             part = _classes(path, inside)
         if part.given:
-            raise DatasetError(f"{path} has folders of splits inside a split", field="split", hint="keep one level")
+            raise DatasetError(f"{path} has folders of splits inside a split", field="split", hint="use one level")
         parts[split] = part
     kinds = {part.kind for part in parts.values()}
     if len(kinds) > 1:
@@ -156,10 +155,10 @@ def _classes(folder: Path, folders: Sequence[Path]) -> _Part:
 
 
 def _refuse_roles_as_classes(folder: Path, folders: Sequence[Path]) -> None:
-    """Refuse ``Images/`` and ``Masks/``, or results of a tracking, which would be read as classes of these names."""
+    """Raise an error for ``Images/`` and ``Masks/``, or tracking results, which would be read as classes."""
     names = {path.name.casefold(): path.name for path in folders}
     images, truths = sorted(_IMAGE_FOLDERS & names.keys()), sorted(_TRUTH_FOLDERS & names.keys())
-    if not (images and truths):  # names that only hold such words, where the files in them fit together, too
+    if not (images and truths):  # names that contain such words, if their files fit together
         spoken = {name: _words(written) for name, written in names.items()}
         images = sorted(name for name, words in spoken.items() if words & _IMAGE_FOLDERS)
         truths = sorted(name for name, words in spoken.items() if words & _TRUTH_FOLDERS and name not in images)
@@ -170,15 +169,15 @@ def _refuse_roles_as_classes(folder: Path, folders: Sequence[Path]) -> None:
         raise DatasetError(
             f"{folder} has {names[images[0]]}/ and {names[truths[0]]}/, which look like images and their truth",
             field="root",
-            hint="call them images/ and masks/ (segmentation) or inputs/ and targets/ (label-free), in small letters",
+            hint="rename them to images/ and masks/ (segmentation) or inputs/ and targets/ (label-free), in lower case",
         )
     inside = next((path for path in folders if _roles_in(path)), None)
     if inside is not None:
         raise DatasetError(
-            f"{folder} has {inside.name}/, which holds {_list(_roles_in(inside))}: images and their truth",
+            f"{folder} has {inside.name}/, which contains {_list(_roles_in(inside))}: images and their truth",
             field="root",
-            hint=f"name {inside} if that is the data set; else put all images into images/ and one label image for "
-            "each into masks/, of the same name",
+            hint=f"use {inside} if that is the data set; otherwise put all images into images/ and one label image "
+            "of the same name for each into masks/",
         )
     if beside:
         raise DatasetError(
@@ -189,12 +188,12 @@ def _refuse_roles_as_classes(folder: Path, folders: Sequence[Path]) -> None:
 
 
 def _words(name: str) -> set[str]:
-    """Return the words of a folder's name, such as those of ``imagesTr`` and ``ground_truth``, in small letters."""
+    """Return the words in the name of a folder, such as ``imagesTr`` or ``ground_truth``, in lower case."""
     return {word.casefold() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
 
 
 def _fit_together(images: Path, truths: Path) -> bool:
-    """Whether most of some images have a truth by their names, as nnU-Net writes them, too (``x_0000.tif``)."""
+    """Whether most images have a truth by name, including the names of nnU-Net (``x_0000.tif``)."""
     known = {truth_stem(path.name) for path in _files(truths)}
     stems = [image_stem(path.name) for path in _files(images) if is_image_name(path)]
     fitting = sum(not known.isdisjoint((stem, stem.removesuffix("_0000"))) for stem in stems)
@@ -202,7 +201,7 @@ def _fit_together(images: Path, truths: Path) -> bool:
 
 
 def _roles_in(folder: Path) -> list[Path]:
-    """Return the folders of images and of truth in a folder, where it has both."""
+    """Return the folders of images and of truth in a folder, if it has both."""
     inside = {path.name.casefold(): path for path in _folders(folder)}
     images, truths = sorted(_IMAGE_FOLDERS & inside.keys()), sorted(_TRUTH_FOLDERS & inside.keys())
     return [inside[images[0]], inside[truths[0]]] if images and truths else []
@@ -210,20 +209,20 @@ def _roles_in(folder: Path) -> list[Path]:
 
 def _called_otherwise(folder: Path, truths: str) -> str:
     other = next((path for path in _folders(folder) if path.name.casefold() in _TRUTH_FOLDERS), None)
-    return "" if other is None else f"; if {other.name}/ holds it, call that {truths}/"
+    return "" if other is None else f"; if {other.name}/ contains it, rename that to {truths}/"
 
 
 def _way_out(folder: Path) -> str:
     names = [path.name for path in _files(folder)]
     if any(name.endswith("_seg.npy") for name in names):
         return (
-            "_seg.npy of Cellpose is not read: save its masks as TIFF or PNG, and put the images into images/ and the "
-            "masks into masks/"
+            "_seg.npy of Cellpose is not supported: save its masks as TIFF or PNG, and put the images into images/ and "
+            "the masks into masks/"
         )
     if _stray_images(folder):
         return (
-            "put the images into images/ and their truth into masks/, of the same names (x_mask.tif, x_cp_masks.png … "
-            "are known, too)"
+            "put the images into images/ and their truth into masks/, with the same names (also x_mask.tif, "
+            "x_cp_masks.png …)"
         )
     return "see the guides for the layouts, or make a data set with: cytoray data make TASK DIR"
 
@@ -233,7 +232,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether a path is a folder, and no OME-Zarr, which is an image."""
+    """Whether a path is a folder, but not an OME-Zarr, which is an image."""
     return path.is_dir() and path.suffix.lower() != ".zarr" and not any((path / name).exists() for name in _ZARR_FILES)
 
 
@@ -242,7 +241,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _stray_images(folder: Path) -> tuple[Path, ...]:
-    """Return the images that lie beside folders, where no layout looks for them."""
+    """Return the images next to the folders, which no layout reads."""
     return tuple(path for path in _files(folder) if is_image_name(path) and not _is_folder(path))
 
 

@@ -1,4 +1,4 @@
-"""A data set folder, listed by a ``manifest.csv`` or laid out plainly."""
+"""A data set folder with a ``manifest.csv`` or a plain layout."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from cytoray_services.datasets.dataset import Box, Dataset, Item
 from cytoray_services.datasets.drawn_split import draw_split, draw_test
 from cytoray_services.datasets.layouts import read_layout
 from cytoray_services.datasets.manifest_rows import Row, read_rows
-from cytoray_services.datasets.places import folder_of_claim, read_place
-from cytoray_services.datasets.remote import RemoteFolder, list_folder
+from cytoray_services.datasets.remote.data_uris import folder_of_claim, path_or_uri
+from cytoray_services.datasets.remote.folder import RemoteFolder, list_folder
+from cytoray_services.datasets.remote.within import require_folder_within, require_within
 from cytoray_services.datasets.spelling import Spelling, remote_spelling, spelled_remotely
 from cytoray_services.datasets.split_names import check_split
+from cytoray_services.kinds import data_kind, data_kinds
 
 if TYPE_CHECKING:
-    from cytoray_analysis.tasks import TruthKind
+    from cytoray_analysis.kinds import TruthKind
 
 MANIFEST = "manifest.csv"
 IMAGE_ROLES = ("image", "path", "input", "movie")
-# The column that holds the truth of each kind.
-TRUTH_ROLES: dict[TruthKind, str] = {"labels": "mask", "image": "target", "class": "label", "lineage": "tracks"}
 _DEEPEST = 3  # split/class/image: no layout has more levels
 _AXES = ("z", "y", "x")
-_LONGEST_NAME = 255  # bytes, on every usual file system
+_LONGEST_NAME = 255  # bytes, on all common file systems
 
 
 def open_dataset(
@@ -38,6 +38,7 @@ def open_dataset(
     truth: TruthKind | None = None,
     groups: Sequence[str] = (),
     drawing_test: bool = True,
+    within: Sequence[Path | str] | None = None,
 ) -> Dataset:
     """Open a data set folder.
 
@@ -45,61 +46,72 @@ def open_dataset(
     ----------
     root
         A folder with a ``manifest.csv``, or a plain one: see :mod:`cytoray_services.datasets.layouts`. Its path or URI:
-        see :mod:`cytoray_services.datasets.places`.
+        see :mod:`cytoray_services.datasets.remote.data_uris`.
     columns
         The manifest's own column names by role: ``image`` (or ``path``, ``input``, ``movie``), ``mask``, ``target``,
-        ``label`` or ``tracks``, ``split``, ``group`` (what stays together when a split is drawn: a recording, a
-        slide), and the boxes' ``xmin ymin xmax ymax`` (``zmin zmax``). A column named like its role needs no entry.
+        ``label`` or ``tracks``, ``split``, ``group`` (images that a drawn split keeps together: a recording, a
+        slide), and the boxes' ``xmin ymin xmax ymax`` (``zmin zmax``). A column named as its role needs no entry.
     truth
-        What the truth must be; when left out, what the folder has.
+        The required kind of truth; by default the kind of the folder.
     groups
-        Columns that may say what stays together: the first that the manifest has plays the role ``group``.
+        Columns for the role ``group``; the first one in the manifest is used.
     drawing_test
-        Whether a split ``test`` is drawn where none is given and there are images enough.
+        Whether to draw a split ``test`` if none is given and there are enough images.
+    within
+        Folders that must contain all files, including targets of manifests and links; None for any.
 
     Returns
     -------
     Dataset
-        Without a split about a fifth of the groups, or else of the images, are ``val`` or ``test``: see
+        Without a split, about a fifth of the groups, or of the images, are ``val`` or ``test``: see
         :mod:`cytoray_services.datasets.drawn_split`.
 
     Raises
     ------
     MissingFileError
-        When there is no such folder.
+        The folder does not exist.
     ForbiddenError, PlatformError
-        When a store does not give it; see :func:`cytoray_services.datasets.remote.list_folder`.
+        When a store does not give it; see :func:`~.remote.folder.list_folder`. Or some of it lies
+        outside of `within`.
     DatasetError
-        When it is laid out in none of these ways, its truth is of another kind, the manifest lacks a column, the name
-        of a split looks like a mistake, two files claim one name, or `columns` names no role.
+        The layout is unknown, the truth has another kind, the manifest lacks a column, the name of a split looks
+        misspelled, two files claim one name, or `columns` contains an unknown role.
     """
     _check_roles(columns or {})
-    place = read_place(root)
-    if isinstance(place, str) and place.startswith("s3://"):
-        dataset = _open_remote(list_folder(place), columns or {}, truth, groups)
+    where = path_or_uri(root)
+    if isinstance(where, str) and where.startswith("s3://"):
+        dataset = _open_remote(list_folder(where), columns or {}, truth, groups)
     else:
-        folder = folder_of_claim(place) if isinstance(place, str) else place
+        folder = folder_of_claim(where) if isinstance(where, str) else where
         if not folder.is_dir():
-            raise MissingFileError(f"there is no data set folder {root}", field="root", hint="check the path")
+            raise MissingFileError(
+                f"expected a data set folder, {root} does not exist", field="root", hint="check the path"
+            )
+        if within is not None:  # before anything is read, because the manifest may be a link
+            require_folder_within(folder, within)
         dataset = _open_folder(folder, columns or {}, truth, groups)
+    if within is not None:
+        require_within(dataset, within)
     if truth is not None and dataset.truth_kind != truth:
         raise DatasetError(
-            f"expected {root} to hold truth of the kind {truth!r}, got {dataset.truth_kind!r}",
+            f"expected {root} to contain truth of the kind {truth!r}, got {dataset.truth_kind!r}",
             field="data.root",
-            hint="use a recipe or a model of the task that the data are for",
+            hint="use a recipe or a model for the task of the data",
         )
     if not dataset.items:
-        raise DatasetError(f"{root} holds no images", field="items", hint=f"fill {MANIFEST} or images/ and masks/")
+        raise DatasetError(
+            f"expected images in {root}, there are none", field="items", hint=f"fill {MANIFEST} or images/ and masks/"
+        )
     if dataset.derived_split:
         return draw_split(dataset, with_test=drawing_test)
     return draw_test(dataset) if drawing_test else dataset
 
 
 def _check_roles(columns: Mapping[str, str]) -> None:
-    """Refuse a column that is mapped to a role which nothing asks for: it would be of no effect."""
+    """Raise an error for a column with an unknown role, which would have no effect."""
     roles = (
         *IMAGE_ROLES,
-        *TRUTH_ROLES.values(),
+        *(kind.role for kind in data_kinds().values()),
         "split",
         "group",
         *(f"{axis}{end}" for axis in _AXES for end in ("min", "max")),
@@ -108,9 +120,9 @@ def _check_roles(columns: Mapping[str, str]) -> None:
         if role not in roles:
             close = get_close_matches(role, roles, n=1)
             raise DatasetError(
-                f"a column has one of the roles {', '.join(roles)}, got {role!r}",
+                f"expected one of the roles {', '.join(roles)}, got {role!r}",
                 field=f"columns.{role}",
-                hint=f"did you mean {close[0]!r}?" if close else f"other columns keep their names: leave {role!r} out",
+                hint=f"did you mean {close[0]!r}?" if close else f"other columns need no role: omit {role!r}",
             )
 
 
@@ -121,9 +133,9 @@ def _open_folder(folder: Path, columns: Mapping[str, str], truth: TruthKind | No
     other = next((path.name for path in folder.iterdir() if path.name.casefold() == MANIFEST), None)
     if other is not None:
         raise DatasetError(
-            f"{folder} has {other}, which is not read: a manifest is a file called {MANIFEST}",
+            f"expected a manifest with the name {MANIFEST}, {folder} has {other}",
             field=MANIFEST,
-            hint=f"rename it to {MANIFEST}, or move it away where it is none",
+            hint=f"rename it to {MANIFEST}, or move it away if it is not a manifest",
         )
     return read_layout(folder)
 
@@ -131,7 +143,7 @@ def _open_folder(folder: Path, columns: Mapping[str, str], truth: TruthKind | No
 def _open_remote(
     remote: RemoteFolder, columns: Mapping[str, str], truth: TruthKind | None, groups: Sequence[str]
 ) -> Dataset:
-    """Open a folder of empty files with the same names: no layout looks into an image."""
+    """Open a folder of empty files with the same names, because layouts do not read images."""
     with tempfile.TemporaryDirectory(prefix="cytoray-names-") as scratch:
         folder = Path(scratch)
         if MANIFEST in remote.files:
@@ -171,17 +183,18 @@ def _read_manifest(
     split = _find_column(("split",), columns, names)
     named = None if "group" in columns else next((column for column in groups if column in names), None)
     group = named or _find_column(("group",), columns, names)
-    kinds = [wanted] if wanted else list(TRUTH_ROLES)
-    found = [(kind, column) for kind in kinds if (column := _find_column((TRUTH_ROLES[kind],), columns, names))]
+    kinds = {wanted: data_kind(wanted)} if wanted else data_kinds()
+    found = [(name, column) for name, kind in kinds.items() if (column := _find_column((kind.role,), columns, names))]
     if image is None or not found:
-        role = "image" if image is None else TRUTH_ROLES[wanted or "labels"]
+        role = "image" if image is None else next(iter(kinds.values())).role
         raise DatasetError(
-            f"{manifest} has no column for the {role}; it has {', '.join(names) or 'no header'}",
+            f"expected a column for the {role} in {manifest}; it has {', '.join(names) or 'no header'}",
             field=f"columns.{role}",
             hint=f"map one of them, for example columns: {{{role}: {names[0] if names else 'name'}}}",
         )
     kind, truth = found[0]
-    sides = _box_columns(columns, names) if kind == "class" else None
+    in_row = kinds[kind].in_row
+    sides = _box_columns(columns, names) if in_row else None
     spelling = Spelling(folder)
 
     def item(row: Row) -> Item:
@@ -190,20 +203,20 @@ def _read_manifest(
             raise DatasetError(
                 f"{where}: expected an image in the column {image!r}, got an empty one",
                 field=MANIFEST,
-                hint="name it, or remove the row",
+                hint="add it, or remove the row",
             )
         if group and not split and not values[group]:
             raise DatasetError(
                 f"{where}: expected a group in the column {group!r}, got an empty one",
                 field=MANIFEST,
-                hint="say what the image belongs to, so that the split can be drawn, or give a split",
+                hint="add the group of the image, so that a split can be drawn, or add a split",
             )
         return Item(
             image=spelling.path_of(_path(values[image], where)),
-            truth=spelling.path_of(_path(values[truth], where)) if kind != "class" and values[truth] else None,
+            truth=spelling.path_of(_path(values[truth], where)) if not in_row and values[truth] else None,
             split=check_split(values[split], where) if split else "",
             row=values,
-            label=values[truth] if kind == "class" else None,
+            label=values[truth] if in_row else None,
             box=_box(values, sides, row.line, manifest) if sides else None,
             group=values[group] if group else "",
         )
@@ -216,27 +229,27 @@ def _path(text: str, where: str) -> str:
         raise DatasetError(
             f"{where}: expected the path of a file, got {text[:60]!r}",
             field=MANIFEST,
-            hint="look for a quotation mark that is not closed on that line or above",
+            hint="check for an unclosed quotation mark on this line or above",
         )
     return text
 
 
 def _find_column(roles: Sequence[str], columns: Mapping[str, str], names: Sequence[str]) -> str | None:
-    """Return the name of the column that plays the first of `roles` that is there."""
+    """Return the name of the column for the first existing one of `roles`."""
     for role in roles:
         if role in columns:
             if columns[role] not in names:
                 raise DatasetError(
                     f"column {columns[role]!r} is mapped to {role}, but {MANIFEST} has {', '.join(names)}",
                     field=f"columns.{role}",
-                    hint="name a column that is there",
+                    hint="use an existing column",
                 )
             return columns[role]
     return next((role for role in roles if role in names), None)
 
 
 def _box_columns(columns: Mapping[str, str], names: Sequence[str]) -> tuple[list[str], list[str]] | None:
-    """Return the columns of starts and stops in the order of the spatial axes; None where there are no boxes."""
+    """Return the columns of starts and stops in the order of the spatial axes; None without boxes."""
     starts = [_find_column((f"{axis}min",), columns, names) for axis in _AXES]
     stops = [_find_column((f"{axis}max",), columns, names) for axis in _AXES]
     pairs = [(low, high) for low, high in zip(starts, stops, strict=True) if low and high]

@@ -1,4 +1,4 @@
-"""The rows of a ``manifest.csv`` as spreadsheets and people write them."""
+"""The rows of a ``manifest.csv``, as written by spreadsheets and by hand."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _SEPARATORS = ",;\t|"
 
 @dataclass(frozen=True)
 class Row:
-    """One row: the values by column, without blanks around them, and the line of the file on which it ends."""
+    """One row: the stripped values by column, and its last line in the file."""
 
     line: int
     values: dict[str, str]
 
 
 def read_rows(manifest: Path) -> tuple[tuple[str, ...], list[Row]]:
-    """Return the names of the columns, and the rows; rows without any value are left out.
+    """Return the names of the columns, and the rows; empty rows are omitted.
 
-    The header decides which of comma, semicolon, tabulator and ``|`` separates values; a first line ``sep=;`` is
-    understood. Blanks around names and values do not count.
+    The header determines the separator: comma, semicolon, tabulator or ``|``; a first line ``sep=;`` is supported.
+    Names and values are stripped.
 
     Raises
     ------
     DatasetError
-        It is no CSV file in UTF-8, a column is there twice, or a row has more values than there are columns.
+        It is not a CSV file in UTF-8, a column exists twice, or a row has more values than columns.
     """
     try:
         text = manifest.read_text(encoding="utf-8-sig")
@@ -38,9 +38,9 @@ def read_rows(manifest: Path) -> tuple[tuple[str, ...], list[Row]]:
         reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True, skipinitialspace=True)
     except UnicodeDecodeError as error:
         raise DatasetError(
-            f"{manifest} is not a CSV file in UTF-8: {error}",
+            f"expected a CSV file in UTF-8, got {manifest}: {error}",
             field=manifest.name,
-            hint="save it as CSV in UTF-8, as spreadsheets offer",
+            hint="save it as CSV in UTF-8",
         ) from error
     lines: list[tuple[int, list[str]]] = []
     try:
@@ -48,9 +48,9 @@ def read_rows(manifest: Path) -> tuple[tuple[str, ...], list[Row]]:
             lines.append((reader.line_num, [value.strip() for value in values]))
     except csv.Error as error:
         raise DatasetError(
-            f"{manifest}, line {reader.line_num}: it is not a CSV file: {error}",
+            f"{manifest}, line {reader.line_num}: expected CSV: {error}",
             field=manifest.name,
-            hint="close each quotation mark, and separate values by commas",
+            hint="close all quotation marks, and separate values by commas",
         ) from error
     filled = [(line, values) for line, values in lines if any(values)][skipped:]
     if not filled:
@@ -71,22 +71,22 @@ def _row(manifest: Path, line: int, names: list[str], values: list[str]) -> Row:
     spare = [value for value in values[len(names) :] if value]
     if spare:
         raise DatasetError(
-            f"{manifest}, line {line}: expected {len(names)} values as the header has, got {len(values)}, "
+            f"{manifest}, line {line}: expected {len(names)} values as in the header, got {len(values)}, "
             f"the last of them {spare[-1]!r}",
             field=manifest.name,
-            hint="put a value that holds the separator into quotation marks",
+            hint="put values with the separator into quotation marks",
         )
     padded = [*values, *[""] * (len(names) - len(values))]
     return Row(line, {name: value for name, value in zip(names, padded, strict=False) if name})
 
 
 def _separator(text: str) -> tuple[str, int]:
-    """Return what separates values, and how many lines stand before the header."""
+    """Return the separator, and the number of lines before the header."""
     lines = [line for line in text.splitlines() if line.strip()] or [""]
     first = lines[0].strip().lower()
     if first.startswith("sep=") and len(first) == 5:
         return first[-1], 1
-    # Of equally many the comma, which stands first.
+    # The comma wins a tie, because it comes first.
     return max(_SEPARATORS, key=lines[0].count), 0
 
 

@@ -1,4 +1,4 @@
-"""Which truth belongs to which image of a plain folder, by their names."""
+"""Pairing of images and truths in a plain folder by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cytoray_analysis.errors import DatasetError
 from cytoray_analysis.images.names import image_stem, is_image_name, normal_name, pictured_stem, truth_stem
 
 Key = Callable[[Path], str]
-# From the surest rule to the weakest; what one rule has paired no later one sees.
+# From the strictest rule to the weakest; later rules skip paired files.
 _RULES: tuple[tuple[Key, Key], ...] = (
     (normal_name, normal_name),
     (image_stem, image_stem),
@@ -22,14 +22,14 @@ _RULES: tuple[tuple[Key, Key], ...] = (
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images with their truths, and the truths that no image has.
+    """Images with their truths, and truths without an image.
 
     Attributes
     ----------
     truth_of
-        By image; images without a truth are not in it.
+        Truth by image; images without a truth are absent.
     unused
-        Truths that look like images; other files beside them belong to no image.
+        Truths that look like images, without an image.
     """
 
     truth_of: Mapping[Path, Path]
@@ -39,7 +39,7 @@ class Pairs:
 def pair_by_name(images: Sequence[Path], truths: Sequence[Path]) -> Pairs:
     """Pair images with truths: by full name, by name without format, and without ``_mask``, ``_labels`` … .
 
-    Names are compared in composed Unicode, and never cut at a dot that begins no format: see
+    Names are compared in composed Unicode, and only known formats are removed: see
     :mod:`cytoray_analysis.images.names`.
 
     Raises
@@ -73,7 +73,7 @@ def _keys(path: Path) -> set[str]:
 
 
 def _refuse_claims(partner_of: Mapping[Path, Path], paths: Sequence[Path]) -> None:
-    """Refuse a file without a partner that has the stem of one that has a partner."""
+    """Raise an error for an unpaired file with the same stem as a paired one."""
     paired: dict[str, Path] = {image_stem(path): path for path in partner_of} | {
         image_stem(partner): path for path, partner in partner_of.items()
     }
@@ -95,7 +95,7 @@ def _require_one(images: Sequence[Path], truths: Sequence[Path]) -> None:
 def _refuse(rivals: Sequence[Path], partner: Path) -> None:
     names = " and ".join(f"{path.parent.name}/{path.name}" for path in rivals[:3])
     raise DatasetError(
-        f"{names} have one name and claim the same {partner.parent.name}/{partner.name}",
+        f"{names} have the same name and claim the same {partner.parent.name}/{partner.name}",
         field="name",
-        hint="give each image one truth of its own name, or write a manifest.csv",
+        hint="give each image a truth with its name, or write a manifest.csv",
     )

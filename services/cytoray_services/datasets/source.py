@@ -1,4 +1,4 @@
-"""Which folders a data set was opened from, and how, so that it can be opened again."""
+"""The folders and options of a data set, to open it again."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from cytoray_analysis.errors import DatasetError
 from cytoray_analysis.selection import EVERYTHING, Selection
 from cytoray_services.datasets.dataset import Dataset, join_datasets
 from cytoray_services.datasets.manifest import open_dataset
-from cytoray_services.datasets.places import read_place
+from cytoray_services.datasets.remote.data_uris import path_or_uri
 
 if TYPE_CHECKING:
-    from cytoray_analysis.tasks import TruthKind
+    from cytoray_analysis.kinds import TruthKind
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """Folders and how they are read, as a recipe names them.
+    """Folders and their options, as in a recipe.
 
     Attributes
     ----------
     roots
-        Folders, or URIs of :mod:`cytoray_services.datasets.places`; their own splits count unless there is a folder
+        Folders, or URIs (:mod:`~.remote.data_uris`); their splits are used unless there is a folder
         for validation.
     truth
-        What the truth must be.
+        The required kind of truth.
     validation
-        Folders that are for validation only.
+        Folders for validation only.
     columns, where
-        The manifest's own column names by role, and the rows to keep by column.
+        Column names of the manifest by role, and the rows to keep by column.
     selection
-        What of each image is asked about.
+        The selected part of each image.
     groups
-        Columns that may say what stays together where splits are drawn; each manifest takes the first that it has.
+        Columns of groups for drawn splits; each manifest uses its first one.
     drawing_test
-        Whether a split ``test`` is drawn where none is given.
+        Whether to draw a split ``test`` if none is given.
+    within
+        Folders that must contain all files; None for any.
     """
 
     roots: tuple[Path | str, ...]
@@ -48,6 +50,7 @@ class DataSource:
     selection: Selection = EVERYTHING
     groups: tuple[str, ...] = ()
     drawing_test: bool = True
+    within: tuple[Path | str, ...] | None = None
 
     def open(self) -> Dataset:
         """Open all folders as one data set.
@@ -64,7 +67,7 @@ class DataSource:
                 f"expected the column {' or '.join(self.groups)} in {opened[0].place}, got "
                 f"{', '.join(known) or 'none'}",
                 field="data.group",
-                hint="name a column of the manifest",
+                hint="use a column of the manifest",
             )
         if not self.validation:
             return join_datasets(opened)
@@ -78,13 +81,14 @@ class DataSource:
             truth=self.truth,
             groups=self.groups,
             drawing_test=self.drawing_test,
+            within=self.within,
         )
         for column, pattern in self.where.items():
             dataset = dataset.where(column, pattern)
         return dataset.choosing(self.selection)
 
     def to_record(self) -> dict[str, Any]:
-        """Return what JSON can say."""
+        """Return a JSON object."""
         return {
             "roots": [str(root) for root in self.roots],
             "truth": self.truth,
@@ -94,12 +98,15 @@ class DataSource:
             **({"select": self.selection.given()} if self.selection.given() else {}),
             **({"groups": list(self.groups)} if self.groups else {}),
             **({} if self.drawing_test else {"drawing_test": False}),
+            **({} if self.within is None else {"within": [str(one) for one in self.within]}),
         }
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> DataSource:
-        """Read what :meth:`to_record` returned."""
-        roots, validation = (tuple(map(read_place, record[name])) for name in ("roots", "validation"))
+        """Read the result of :meth:`to_record`."""
+        roots, validation = (tuple(map(path_or_uri, record[name])) for name in ("roots", "validation"))
         selection = Selection(**record.get("select", {}))
         groups, drawing = tuple(record.get("groups", ())), record.get("drawing_test", True)
-        return cls(roots, record["truth"], validation, record["columns"], record["where"], selection, groups, drawing)
+        within = tuple(map(path_or_uri, record["within"])) if "within" in record else None
+        columns, where = record["columns"], record["where"]
+        return cls(roots, record["truth"], validation, columns, where, selection, groups, drawing, within)

@@ -1,4 +1,4 @@
-"""Finding what a manifest names, whichever way letters and folders are written in it and on the disk."""
+"""Lookup of the paths of a manifest, independent of Unicode forms and path separators."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from cytoray_services.datasets.remote import RemoteFolder
+from cytoray_services.datasets.remote.folder import RemoteFolder
 
 
 class Spelling:
-    r"""Looks paths up in a folder; what is not there keeps the path that the manifest gives.
+    r"""Looks up paths in a folder; a missing path stays as in the manifest.
 
-    A letter with an accent can be one character or two (macOS writes two), and tables made on Windows separate folders
-    by ``\``.
+    A letter with an accent can be one character or two (macOS writes two), and tables from Windows separate folders
+    with ``\``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -22,7 +22,7 @@ class Spelling:
         self._names = lru_cache(maxsize=None)(_names_in)
 
     def path_of(self, text: str) -> Path:
-        """Return the path of a file or folder that a manifest names."""
+        """Return the path of a file or folder of a manifest."""
         path = self._folder / text
         if path.exists() or "\x00" in text:
             return path
@@ -50,12 +50,12 @@ class Spelling:
 
 
 def remote_spelling(remote: RemoteFolder) -> Mapping[str, str]:
-    """Return the names of all files and folders of a store by their names in composed Unicode."""
+    """Return the names of all files and folders of a store, keyed by their composed Unicode form."""
     return {_composed(name): name for name in (*remote.folders, *remote.files)}
 
 
 def spelled_remotely(path: Path, remote: RemoteFolder, names: Mapping[str, str]) -> Path:
-    """Return the path of a file in a store as the store writes it."""
+    """Return the path of a file in a store, in the spelling of the store."""
     if not path.is_relative_to(remote.root):
         return path
     name = path.relative_to(remote.root).as_posix()
@@ -69,7 +69,7 @@ def spelled_remotely(path: Path, remote: RemoteFolder, names: Mapping[str, str])
 def _names_in(folder: Path) -> Mapping[str, str]:
     try:
         return {_composed(entry.name): entry.name for entry in folder.iterdir()}
-    except OSError:  # no folder: what is named in it is missing, as the check says
+    except OSError:  # not a folder: its files are missing, which the check reports
         return {}
 
 

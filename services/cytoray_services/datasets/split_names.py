@@ -1,4 +1,4 @@
-"""Names of splits: those that mean something to training, and those that look like one of them by mistake."""
+"""Names of splits: the standard ones, and names that look like a misspelling of them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from cytoray_analysis.errors import DatasetError
 
 SPLITS = ("train", "val", "test")
-"""The splits that recipes, evaluation and the gate know by name. Others are legal, and are left alone."""
+"""The splits that recipes, evaluation and the gate use. Other names are allowed."""
 _OTHER_WORDS = {"training": "train", "validation": "val", "valid": "val", "validate": "val", "testing": "test"}
 _NUMBERED = re.compile(r"[\s_.-]*\d+$")
-_RESERVED = "all"  # names every split at once
+_RESERVED = "all"  # means all splits
 
 
 def nearest_split(name: str) -> str | None:
-    """Return the split that a name was meant to be, ``None`` where it is that, or clearly another name.
+    """Return the split that a misspelled name means, or ``None`` for a correct or clearly different name.
 
-    ``trian``, ``Val``, ``validation`` are near; ``fold1``, ``holdout``, ``train2`` are other names. An empty name is
-    near ``train``.
+    ``trian``, ``Val``, ``validation`` are misspelled; ``fold1``, ``holdout``, ``train2`` are other names. An empty name
+    means ``train``.
     """
     if name in SPLITS:
         return None
@@ -27,42 +27,42 @@ def nearest_split(name: str) -> str | None:
         return low or SPLITS[0]
     if low in _OTHER_WORDS:
         return _OTHER_WORDS[low]
-    if _NUMBERED.sub("", low) in SPLITS:  # a second one was meant to be another
+    if _NUMBERED.sub("", low) in SPLITS:  # a numbered one is intended to be another
         return None
     distance, nearest = min((_distance(low, known), known) for known in SPLITS)
     return nearest if distance <= (1 if len(nearest) < 5 else 2) else None
 
 
 def check_split(name: str, where: str) -> str:
-    """Return a split's name.
+    """Return the name of a split.
 
     Parameters
     ----------
     where
-        What names it, for the error: a manifest with its line, or a folder.
+        Its source, for the error: a manifest with its line, or a folder.
 
     Raises
     ------
     DatasetError
-        It looks like a mistake: see :func:`nearest_split`; or it is ``all``, which names every split at once.
+        It looks misspelled, see :func:`nearest_split`; or it is ``all``, which means all splits.
     """
     nearest = nearest_split(name)
     if nearest is None and name.casefold() != _RESERVED:
         return name
     known = ", ".join(SPLITS)
     if not name.strip():
-        got, hint = "an empty one", f"write one of {known}, or leave the column out to have a split drawn"
+        got, hint = "an empty one", f"write one of {known}, or remove the column to draw a split"
     elif nearest is None:
-        got, hint = f"{name!r}, which names every split at once", f"write one of {known}, or another name"
+        got, hint = f"{name!r}, which means all splits", f"write one of {known}, or another name"
     else:
-        got, hint = f"{name!r}", f"write {nearest!r}; the known splits are {known}, and other names are left alone"
+        got, hint = f"{name!r}", f"write {nearest!r}; the standard splits are {known}; other names are allowed"
     raise DatasetError(
         f"{where}: expected the name of a split, such as {nearest or 'train'}, got {got}", field="split", hint=hint
     )
 
 
 def _distance(one: str, other: str) -> int:
-    """Count insertions, deletions, replacements and swaps of neighbours that make one word another."""
+    """Return the edit distance of two words, with swaps of neighbours."""
     before: Sequence[int] = []
     row: Sequence[int] = list(range(len(other) + 1))
     for i, letter in enumerate(one, start=1):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cytoray_services.exchange.description import Credits, credits_of
-from cytoray_services.exchange.foreign_weights import Consent
 from cytoray_services.exchange.importing import Imported, opened
 from cytoray_services.exchange.leaving import leaving, record_of_bundle, record_of_version
 from cytoray_services.exchange.onnx_export import OnnxFacts, export_onnx
-from cytoray_services.exchange.package import PackageFacts, export_bundle, export_package
+from cytoray_services.exchange.zoo.description import Credits, credits_of
+from cytoray_services.exchange.zoo.foreign_weights import Consent
+from cytoray_services.exchange.zoo.package import PackageFacts, export_bundle, export_package
 
 __all__ = [
     "Consent",

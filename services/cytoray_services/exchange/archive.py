@@ -1,4 +1,4 @@
-"""ZIP archives: written the same way every time, and unpacked without trust."""
+"""ZIP archives: reproducible when written, and untrusted when unpacked."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cytoray_analysis.files import draft_folder
 
 MOST_BYTES = 8 * 2**30  # of an unpacked archive
 MOST_FILES = 1000
-# The best that DEFLATE reaches is about 1032 to 1; weights hardly shrink at all.
+# DEFLATE reaches at most about 1032 to 1; weights hardly shrink.
 MOST_EXPANSION = 200
-_SMALL = 2**24  # bytes whose expansion is nobody's trouble
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a ZIP archive can name
+_SMALL = 2**24  # bytes below which expansion is harmless
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in a ZIP archive
 _CHUNK = 2**20
 _DRIVE = re.compile(r"^[A-Za-z]:")
 
@@ -29,35 +29,35 @@ def write_archive(folder: Path, target: Path) -> None:
     Parameters
     ----------
     folder
-        What to pack; its own name is not part of the names inside.
+        The folder; its own name is not part of the names in the archive.
     target
-        The archive; replaced when it exists, in one step.
+        The archive; an existing one is replaced in one step.
     """
     with appears_whole(target) as draft, zipfile.ZipFile(draft, "w") as archive:
         for path in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
             entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), _EPOCH)
             entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.create_system = 3  # Unix, wherever this runs
+            entry.create_system = 3  # Unix, on every system
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
             with path.open("rb") as source, archive.open(entry, "w", force_zip64=True) as packed:
                 shutil.copyfileobj(source, packed, _CHUNK)
 
 
 def unpack_archive(source: Path, folder: Path) -> None:
-    """Unpack an archive that anybody may have made into an empty folder.
+    """Unpack an untrusted archive into an empty folder.
 
     Parameters
     ----------
     source
         The archive.
     folder
-        Where its files go; it exists.
+        The target, which exists.
 
     Raises
     ------
     BundleError
-        It is no ZIP archive or damaged, a name leads out of the folder, an entry is a link, or its files are so many
-        or so large that unpacking them would fill the disk.
+        It is not a ZIP archive or damaged, a name leads out of the folder, an entry is a link, or its files are too
+        many or too large.
     """
     try:
         with zipfile.ZipFile(source) as archive:
@@ -69,12 +69,12 @@ def unpack_archive(source: Path, folder: Path) -> None:
             for entry in entries:
                 if not entry.is_dir():
                     left -= _unpack(archive, entry, folder)
-    # NotImplementedError is what zipfile raises for a compression that it does not know, RuntimeError for a password.
+    # zipfile raises NotImplementedError for an unknown compression, RuntimeError for a password.
     except (zipfile.BadZipFile, NotImplementedError, EOFError, UnicodeDecodeError, RuntimeError) as error:
         raise BundleError(
-            f"{source} is not a ZIP archive that can be read: {error}",
+            f"expected a readable ZIP archive, got {source}: {error}",
             field=str(source),
-            hint="expected a bundle folder, a ZIP of one, or a BioImage Model Zoo package",
+            hint="use a bundle folder, a ZIP of one, or a BioImage Model Zoo package",
         ) from error
 
 
@@ -85,8 +85,8 @@ def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> i
     with archive.open(entry) as packed, target.open("xb") as file:
         while chunk := packed.read(_CHUNK):
             written += len(chunk)
-            if written > entry.file_size:  # the archive's own list of sizes has lied
-                raise zipfile.BadZipFile(f"{entry.filename} is larger than the archive says")
+            if written > entry.file_size:  # the sizes listed in the archive are wrong
+                raise zipfile.BadZipFile(f"{entry.filename} is larger than listed in the archive")
             file.write(chunk)
     return written
 
@@ -97,9 +97,9 @@ def _refuse_too_much(source: Path, entries: list[zipfile.ZipInfo]) -> None:
     if len(entries) > MOST_FILES or total > MOST_BYTES or (total > _SMALL and total > MOST_EXPANSION * packed):
         raise BundleError(
             f"{source}: expected at most {MOST_FILES} files, {MOST_BYTES // 2**30} GiB and {MOST_EXPANSION} times the "
-            f"archive's size, got {len(entries)} files of {total / 2**20:.0f} MiB, {total / packed:.0f} times its size",
+            f"size of the archive, got {len(entries)} files, {total / 2**20:.0f} MiB and {total / packed:.0f} times",
             field=str(source),
-            hint="an archive like this can fill a disk; unpack it yourself if you trust it, and import the folder",
+            hint="such an archive can fill the disk; if you trust it, unpack it yourself and import the folder",
         )
 
 
@@ -108,13 +108,13 @@ def _refuse_name(source: Path, entry: zipfile.ZipInfo) -> None:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or _DRIVE.match(name) or "\0" in name:
         raise BundleError(
-            f"{source} holds {name!r}, a name that leads out of its folder",
+            f"{source} contains {name!r}, a path outside its folder",
             field=str(source),
-            hint="such archives are made to overwrite other files; do not unpack it",
+            hint="such archives can overwrite other files; do not unpack it",
         )
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise BundleError(
-            f"{source}: {name!r} is a link or a device", field=str(source), hint="only files are unpacked"
+            f"{source}: {name!r} is a link or a device", field=str(source), hint="an archive may contain files only"
         )
     if entry.flag_bits & 1:
         raise BundleError(f"{source}: {name!r} is encrypted", field=str(source), hint="pack it without a password")
@@ -122,7 +122,7 @@ def _refuse_name(source: Path, entry: zipfile.ZipInfo) -> None:
 
 @contextmanager
 def appears_whole(target: Path) -> Iterator[Path]:
-    """Give a path to write to that becomes `target`, a file or a folder, when all went well; else nothing is left.
+    """Yield a path to write to; it becomes `target`, a file or folder, if there is no error, and is removed otherwise.
 
     Raises
     ------
@@ -131,14 +131,12 @@ def appears_whole(target: Path) -> Iterator[Path]:
     """
     if target.is_dir() and any(target.iterdir()):
         raise RequestError(
-            f"expected a new or an empty folder, got {target}", field="--to", hint="name another, or remove it first"
+            f"expected a new or an empty folder, got {target}", field="--to", hint="use another, or remove it first"
         )
     home = draft_folder(target)
     draft = home / target.name
     try:
         yield draft
-        if draft.is_dir() and target.is_dir():
-            target.rmdir()
-        draft.replace(target)
+        draft.replace(target)  # replaces only an empty folder: files that appeared meanwhile stay
     finally:
         shutil.rmtree(home, ignore_errors=True)

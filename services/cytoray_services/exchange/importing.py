@@ -1,7 +1,7 @@
 """Import: from a bundle folder, a ZIP of one, or a BioImage Model Zoo package to a bundle folder.
 
 A package that Cytoray made gives back the bundle that is attached to it. From any other package the network is taken
-as an ONNX graph: see :mod:`cytoray_services.exchange.foreign`.
+as an ONNX graph: see :mod:`cytoray_services.exchange.zoo.foreign`.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ import yaml
 from cytoray_analysis.bundle import SPEC, Bundle
 from cytoray_analysis.errors import BundleError, MissingFileError
 from cytoray_services.exchange.archive import unpack_archive
-from cytoray_services.exchange.foreign import bundle_of_package
-from cytoray_services.exchange.foreign_weights import Consent
-from cytoray_services.exchange.package import BUNDLE, DESCRIPTION
+from cytoray_services.exchange.zoo.foreign import bundle_of_package
+from cytoray_services.exchange.zoo.foreign_weights import Consent
+from cytoray_services.exchange.zoo.package import BUNDLE, DESCRIPTION
 
-_DESCRIPTIONS = (DESCRIPTION, "rdf.yaml", "model.yaml")  # the format's name for it, and its older ones
+_DESCRIPTIONS = (DESCRIPTION, "rdf.yaml", "model.yaml")  # the name in the format, and its older ones
 
 Origin = Literal["bundle", "cytoray package", "foreign package"]
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A bundle that came from outside.
+    """An imported bundle.
 
     Attributes
     ----------
     bundle
-        The bundle, in a folder that is removed when the import is over.
+        The bundle, in a temporary folder.
     origin
-        What it came as.
+        The kind of the source.
     tags
-        Facts for the version's record, such as whose word let foreign code run.
+        Tags for the version, such as who allowed code to run.
     """
 
     bundle: Bundle
@@ -48,30 +48,30 @@ class Imported:
 
 @contextmanager
 def opened(source: str | Path, consent: Consent | None = None) -> Iterator[Imported]:
-    """Open what somebody wants to import, as a bundle that has passed its self-test.
+    """Open a source of an import as a bundle that has passed its self-test.
 
     Parameters
     ----------
     source
         A bundle folder, a ZIP archive of one, or a Model Zoo package as a folder or as an archive.
     consent
-        Whose word lets code of the package run; None for nobody's.
+        Consent to run code of the package, or None.
 
     Raises
     ------
     MissingFileError
-        There is nothing at `source`.
+        `source` does not exist.
     BundleError
-        It is none of these, or damaged, or made to harm.
+        It is none of these, damaged, or malicious.
     RequestError
-        The package needs code to run that nobody has allowed, or something of it that Cytoray does not have.
+        The package needs code to run without consent, or is not supported.
     """
     path = Path(source).expanduser()
     if "://" in str(source) or not path.exists():
         raise MissingFileError(
             f"expected a bundle or a Model Zoo package, got nothing at {source}",
             field=str(source),
-            hint="addresses are not followed: download it first" if "://" in str(source) else None,
+            hint="addresses are not supported: download it first" if "://" in str(source) else None,
         )
     with tempfile.TemporaryDirectory(prefix="cytoray-import-") as scratch:
         folder = path
@@ -91,9 +91,9 @@ def _open_folder(source: Path, folder: Path, scratch: Path, consent: Consent | N
     description = next((folder / name for name in _DESCRIPTIONS if (folder / name).is_file()), None)
     if description is None:
         raise BundleError(
-            f"{source} holds neither {SPEC} nor {' nor '.join(_DESCRIPTIONS)}",
+            f"{source} contains neither {SPEC} nor {' nor '.join(_DESCRIPTIONS)}",
             field=str(source),
-            hint="expected a bundle folder, a ZIP of one, or a BioImage Model Zoo package",
+            hint="use a bundle folder, a ZIP of one, or a BioImage Model Zoo package",
         )
     _refuse_links(folder)
     ours = _our_digest(description)
@@ -106,7 +106,7 @@ def _open_folder(source: Path, folder: Path, scratch: Path, consent: Consent | N
             raise BundleError(
                 f"expected the attached bundle to have the digest {ours[:12]}…, got {bundle.digest[:12]}…",
                 field=BUNDLE,
-                hint="the package was changed after its export; ask for it again",
+                hint="the package was changed after its export; export it again",
             )
         return Imported(bundle, "cytoray package")
     bundle, tags = bundle_of_package(description, scratch / "bundle", consent)
@@ -126,19 +126,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises
     ------
     BundleError
-        It is no plain YAML mapping.
+        It is not a plain YAML mapping.
     """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path.name} is not plain YAML: {error}", field=path.name) from error
+        raise BundleError(f"expected plain YAML in {path.name}: {error}", field=path.name) from error
     if not isinstance(document, dict):
-        raise BundleError(f"expected {path.name} to hold a mapping, got {type(document).__name__}", field=path.name)
+        raise BundleError(f"expected {path.name} to contain a mapping, got {type(document).__name__}", field=path.name)
     return document
 
 
 def _only_folder(folder: Path) -> Path:
-    """Return the one folder that everything lies in, as archivers like to pack; else `folder`."""
+    """Return the single top-level folder of an archive, if there is one; otherwise `folder`."""
     entries = list(folder.iterdir())
     return entries[0] if len(entries) == 1 and entries[0].is_dir() else folder
 
@@ -146,4 +146,4 @@ def _only_folder(folder: Path) -> Path:
 def _refuse_links(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_symlink():
-            raise BundleError(f"{path} is a link", field=str(path), hint="links are refused; copy the file itself")
+            raise BundleError(f"expected a file, {path} is a link", field=str(path), hint="copy the file itself")

@@ -1,4 +1,4 @@
-"""A bundle as it leaves a registry: with what that knows of it in the head of its card."""
+"""Export of a bundle with its record of the registry in the head of its card."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from cytoray_analysis.bundle import CARD, FILES, Bundle
-from cytoray_services.card_record import VersionRecord, record_of, with_record
 from cytoray_services.registry import ModelVersion, Registry
+from cytoray_services.registry.card_record import VersionRecord, record_of, with_record
 
 _RECIPE = "recipe.yaml"
 
 
 def record_of_version(version: ModelVersion, registry: Registry, *, recipe: bool) -> VersionRecord:
-    """Return what the registry knows of a version.
+    """Return the record of a version in the registry.
 
     Parameters
     ----------
     recipe
-        Whether that is taken along, too; it names folders of the machine that it was trained on.
+        Whether to include the recipe, which contains folder names of the training machine.
     """
     text = registry.run(version.run_id).read_text(_RECIPE) if recipe and version.run_id else None
     return VersionRecord(version.reference, version.metrics, version.tags, text or "")
@@ -30,7 +30,7 @@ def record_of_version(version: ModelVersion, registry: Registry, *, recipe: bool
 
 @contextmanager
 def leaving(bundle: Bundle, record: VersionRecord) -> Iterator[Bundle]:
-    """Give a copy of a bundle, for as long as the block runs, whose card holds a record; its digest is the same."""
+    """Yield a temporary copy of a bundle with a record in its card; its digest is the same."""
     with tempfile.TemporaryDirectory(prefix="cytoray-export-") as scratch:
         folder = Path(scratch, "bundle")
         folder.mkdir()
@@ -42,5 +42,5 @@ def leaving(bundle: Bundle, record: VersionRecord) -> Iterator[Bundle]:
 
 
 def record_of_bundle(bundle: Bundle) -> VersionRecord:
-    """Return what a bundle brings along from another registry, or from its training."""
+    """Return the record in a bundle, from another registry or from its training run."""
     return record_of((bundle.folder / CARD).read_text(encoding="utf-8"))

@@ -1,8 +1,7 @@
-"""Export to ONNX, checked against the bundle before anybody sees the file.
+"""Export to ONNX, verified against the bundle before the file is written.
 
-The graph is made by tracing (``torch.onnx.export`` with ``dynamo=False``): the same networks through the newer
-exporter take 5 to 48 seconds instead of about one, give graphs up to seven times as large, and the linear
-classifier fails.
+The graph is traced (``torch.onnx.export`` with ``dynamo=False``): with the newer exporter, the same networks take 5 to
+48 seconds instead of about one and give graphs up to seven times as large, and the linear classifier fails.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from cytoray_analysis.networks import dense
 from cytoray_analysis.networks.linear import LinearClassifier
 from cytoray_analysis.networks.onnx_network import OnnxNetwork, open_graph, run_graph
 from cytoray_analysis.tiles import per_axis
-from cytoray_services.card_record import record_of
 from cytoray_services.exchange.archive import appears_whole
+from cytoray_services.registry.card_record import record_of
 
 OPSET = 18
-# Of the range of the outputs. Two implementations of float32 convolutions differ by about 1e-6.
+# Relative to the range of the outputs. Two implementations of float32 convolutions differ by about 1e-6.
 TOLERANCE = 1e-4
 
 EXPORTABLE = ("unet", "cnn", "linear", "resnet", "unet_encoder")
@@ -37,18 +36,18 @@ EXPORTABLE = ("unet", "cnn", "linear", "resnet", "unet_encoder")
 
 @dataclass(frozen=True)
 class OnnxFacts:
-    """What an export was found to be.
+    """The result of an export.
 
     Attributes
     ----------
     path
         The file.
     opset
-        Version of ONNX's operators.
+        Version of the ONNX operators.
     shapes
         Inputs (batch, channels, spatial…) on which graph and bundle were compared.
     deviation
-        The largest difference between both, over the range of the outputs.
+        The largest difference, relative to the range of the outputs.
     """
 
     path: Path
@@ -60,14 +59,13 @@ class OnnxFacts:
 def export_onnx(bundle: Bundle, target: Path, *, reference: str | None = None) -> OnnxFacts:
     """Write the network of a bundle as one ONNX file with free batch and spatial sizes.
 
-    The graph maps ``input`` (batch, channels, spatial…) float32, scaled as the bundle says, to ``output``; the sides
-    are multiples of the network's stride. Its metadata name the model, its digest, its task and
-    the scores that its card holds for programs.
+    The graph maps ``input`` (batch, channels, spatial…) float32, scaled as in the bundle, to ``output``; the sides
+    are multiples of the stride of the network. Its metadata contain the model, its digest, its task and its scores.
 
     Parameters
     ----------
     target
-        The file; replaced when it exists.
+        The file; an existing one is replaced.
     reference
         Name and version in the registry, for the metadata.
 
@@ -76,7 +74,7 @@ def export_onnx(bundle: Bundle, target: Path, *, reference: str | None = None) -
     RequestError
         Networks of this kind cannot be exported.
     BundleError
-        The graph's answers are not those of the bundle; nothing is written.
+        The graph and the bundle give different outputs; nothing is written.
     """
     _refuse_kind(bundle)
     if bundle.spec.network.name == "onnx":
@@ -96,7 +94,7 @@ def trace_graph(network: nn.Module, example: Tensor) -> bytes:
     Parameters
     ----------
     network
-        In evaluation mode; a plain module or a TorchScript one.
+        A module or TorchScript module in evaluation mode.
     example
         (B, C, spatial…) float32.
 
@@ -111,7 +109,7 @@ def trace_graph(network: nn.Module, example: Tensor) -> bytes:
     kept = sides if answer.ndim == example.ndim else {}
     file = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the tracer, about sizes that it rightly takes for constants
+        warnings.simplefilter("ignore")  # of the tracer, about sizes that are constants
         try:
             torch.onnx.export(
                 network,
@@ -138,7 +136,7 @@ def check_graph(graph: bytes, bundle: Bundle) -> tuple[tuple[tuple[int, ...], ..
     Returns
     -------
     shapes, deviation
-        Of the inputs compared, and the largest difference over the range of the bundle's outputs.
+        Shapes of the inputs, and the largest difference relative to the range of the outputs.
 
     Raises
     ------
@@ -149,7 +147,7 @@ def check_graph(graph: bytes, bundle: Bundle) -> tuple[tuple[tuple[int, ...], ..
     activation = network.activation if isinstance(network, OnnxNetwork) else "none"
     if activation != "none":
         raise RequestError(
-            f"the graph of {bundle.spec.name!r} is followed by a {activation}, which an ONNX file would lack",
+            f"the graph of {bundle.spec.name!r} is followed by a {activation}, which the ONNX file would not contain",
             field="format",
             hint="export the bundle itself: --format bundle",
         )
@@ -164,7 +162,7 @@ def check_graph(graph: bytes, bundle: Bundle) -> tuple[tuple[tuple[int, ...], ..
         if not deviation <= TOLERANCE:
             raise BundleError(
                 f"for an input {pixels.shape} the ONNX graph deviates from the bundle by {deviation:.3g} of the "
-                f"output's range, at most {TOLERANCE:g} is allowed",
+                f"output's range, allowed: at most {TOLERANCE:g}",
                 field="format",
                 hint="nothing was written; export the bundle itself: --format bundle",
             )
@@ -174,7 +172,7 @@ def check_graph(graph: bytes, bundle: Bundle) -> tuple[tuple[tuple[int, ...], ..
 
 
 def opset_of(graph: bytes) -> int:
-    """Return the version of ONNX's own operators that a graph asks for."""
+    """Return the version of the ONNX operators of a graph."""
     import onnx
 
     model = onnx.load_model_from_string(graph)
@@ -198,13 +196,13 @@ def _refuse_kind(bundle: Bundle) -> None:
     if kind in (*EXPORTABLE, "onnx"):
         return
     reasons = {
-        "pair": "it judges pairs of objects by features that only Cytoray computes",
-        "pretrained": "its trunk is defined by the library transformers, not by this package",
+        "pair": "they score pairs of objects by features that only Cytoray computes",
+        "pretrained": "their trunk is defined by the library transformers, not by this package",
     }
     raise RequestError(
-        f"networks of kind {kind!r} cannot be written as ONNX: {reasons.get(kind, 'nobody has checked their answers')}",
+        f"networks of kind {kind!r} cannot be written as ONNX: {reasons.get(kind, 'their outputs are not verified')}",
         field="format",
-        hint=f"export the bundle itself: --format bundle; as ONNX go {', '.join(EXPORTABLE)}",
+        hint=f"export the bundle itself: --format bundle; ONNX supports {', '.join(EXPORTABLE)}",
     )
 
 
@@ -245,10 +243,10 @@ def _traceable(network: nn.Module) -> nn.Module:
 
 
 class TraceableLinear(nn.Module):
-    """A :class:`LinearClassifier` whose coarse picture is made by matrices.
+    """A :class:`LinearClassifier` with matrix products instead of adaptive pooling.
 
-    ONNX has no pooling to a fixed size; a mean over the pixels of each cell, axis by axis, is a product with a matrix
-    that holds 1/n for the n pixels of a cell.
+    ONNX has no pooling to a fixed size. The mean over the pixels of each cell, axis by axis, is the product with a
+    matrix that contains 1/n for the n pixels of a cell.
     """
 
     def __init__(self, network: LinearClassifier) -> None:
@@ -271,7 +269,7 @@ class TraceableLinear(nn.Module):
 
 
 def _mean_of_cells(length: Any, cells: int) -> Tensor:
-    """Return (cells, length) weights, those of PyTorch's adaptive pooling: cell i covers ⌊i·n/c⌋ to ⌈(i+1)·n/c⌉."""
+    """Return the (cells, length) weights of PyTorch's adaptive pooling: cell i covers ⌊i·n/c⌋ to ⌈(i+1)·n/c⌉."""
     cell = torch.arange(cells)
     start = torch.div(cell * length, cells, rounding_mode="floor")
     stop = torch.div((cell + 1) * length + (cells - 1), cells, rounding_mode="floor")

@@ -1,1 +1,1 @@
-"""Jobs on a cluster: what is submitted, where it runs, and what is said of it, with the same words everywhere."""
+"""Jobs on a cluster: submissions, backends and the description of jobs, the same for every backend."""

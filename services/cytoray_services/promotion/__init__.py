@@ -1,1 +1,1 @@
-"""Promotion: a candidate becomes the champion through a gate, on images that are frozen."""
+"""Promotion: a candidate becomes the champion if it passes a gate, on a frozen evaluation set."""

@@ -1,4 +1,4 @@
-"""How often an evaluation set was asked: each comparison makes it likelier that one candidate passes by luck."""
+"""The number of comparisons on an evaluation set: each one makes it likelier that a candidate passes by luck."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cytoray_services.records import reading
 from cytoray_services.registry import Registry
 
 _TAG = "comparison."
-# Of the digests of a set's images the least are noted: sets that share a good part of their images share some of these
+# The smallest digests of the images are recorded: sets that share many images share some of these
 # (the bottom-k sketch: Broder, On the resemblance and containment of documents, 1997).
 _NOTED, _LETTERS = 32, 16
 
@@ -20,30 +20,29 @@ _NOTED, _LETTERS = 32, 16
 def attempt_of(
     registry: Registry, name: str, frozen: str, candidate: str, champion: str, images: Iterable[str] = ()
 ) -> int:
-    """Return the number of a comparison among all on one evaluation set, from 1; a new one is noted.
+    """Return the number of a comparison on an evaluation set, from 1; record a new one.
 
-    The same two versions on the same set are the same comparison, however often they are compared. Sets that have a
-    good part of their images in common are one set: neither another name of the files nor an image more gives a fresh
-    level.
+    The same two versions on the same set are the same comparison, even if it is repeated. Sets that share many images
+    count as one set: renamed files or additional images do not reset the level.
 
     Parameters
     ----------
     name
-        Of the model.
+        Name of the model.
     frozen, candidate, champion
         Digests of the set and of the two versions.
     images
-        Digests of the images of the set.
+        Digests of the images in the set.
     """
     wanted = {"set": frozen, "candidate": candidate, "champion": champion}
     sketch = sorted(digest[:_LETTERS] for digest in images)[:_NOTED]
     known = _comparisons(registry, name, frozen, sketch)
     if wanted not in map(_named, known):
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        # Its number is at least this, wherever a clock that is wrong puts it among the others.
+        # Its number is at least this, even if a wrong clock sorts it before others.
         noted = {**wanted, "images": sketch, "number": len(known) + 1}
         registry.note(name, {f"{_TAG}{stamp}.{secrets.token_hex(2)}": json.dumps(noted)})
-        known = _comparisons(registry, name, frozen, sketch)  # another process may have noted one meanwhile
+        known = _comparisons(registry, name, frozen, sketch)  # another process may have recorded one meanwhile
     at = list(map(_named, known)).index(wanted)
     return max(at + 1, int(known[at].get("number", 1)))
 

@@ -1,4 +1,4 @@
-"""The checks of the gate: each a question about a candidate, answered with figures."""
+"""The checks of the gate, each with a reason and figures."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any
 
 from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.errors import BundleError
-from cytoray_services.evaluation import Evaluation
+from cytoray_services.kinds.evaluated import Evaluation
 from cytoray_services.promotion.agreement import Agreement
 from cytoray_services.promotion.resampling import Comparison, Loss
 from cytoray_services.promotion.seen_data import SeenData
 
-# Answers computed otherwise agree when they are nearly the same, or as good.
+# Answers in another precision agree if they are nearly equal, or equally good.
 ALIKE = 0.95
 AS_GOOD = 0.02
 
 
 @dataclass(frozen=True)
 class Check:
-    """One answer of the gate.
+    """The result of one check.
 
     Attributes
     ----------
     name
-        Of the check.
+        Name of the check.
     passed
-        Whether the candidate may pass.
+        Whether the candidate passes.
     reason
         One sentence with figures.
     figures
-        The same for programs.
+        The same as numbers.
     """
 
     name: str
@@ -42,15 +42,15 @@ class Check:
 
 
 def check_frozen(digest: str, found: str, shown: str, changed: Sequence[str] = ()) -> Check:
-    """Ask whether the evaluation set still has the content that was frozen; `changed` are columns that have not."""
+    """Check that the evaluation set still has its frozen content; `changed` are columns that differ."""
     figures = {"recorded": digest, "found": found, "changed": list(changed)}
     if found != digest:
         return Check(
-            "frozen set", False, f"{shown} has changed: {digest[:12]}… was frozen, it is {found[:12]}…", figures
+            "frozen set", False, f"{shown} has changed: expected the frozen {digest[:12]}…, got {found[:12]}…", figures
         )
     if changed:
         return Check("frozen set", False, f"{shown} has changed in the column {', '.join(changed)}", figures)
-    return Check("frozen set", True, f"{shown} is as it was frozen, {digest[:12]}…", figures)
+    return Check("frozen set", True, f"{shown} is unchanged, {digest[:12]}…", figures)
 
 
 def check_better(
@@ -61,61 +61,61 @@ def check_better(
     metric: str | None = None,
     attempt: int = 1,
 ) -> Check:
-    """Ask whether the candidate beats the champion by more than chance; the first has none to beat.
+    """Check that the candidate is better than the champion by more than chance; without a champion it passes.
 
-    Where the score has nothing to count, as in a set without an object, there is no judgement, and none passes.
+    If the score has nothing to count, as in a set without objects, the check fails.
 
     Parameters
     ----------
     metric
-        What they are judged by; None for the task's first score.
+        The score to compare; None for the first score of the task.
     attempt
-        Which comparison on this evaluation set it is.
+        The number of this comparison on the evaluation set.
     """
     metric = metric or evaluation.metric
     for whose, one in (("the candidate", evaluation), ("the champion", champion)):
         if one is not None and metric not in one.metrics:
-            reason = f"cannot be judged: {metric} of {whose} is absent, for the evaluation set has nothing to count"
+            reason = f"cannot compare: {metric} of {whose} is absent, because the evaluation set has nothing to count"
             return Check("better", False, reason, {"metric": metric, "candidate": evaluation.metrics.get(metric)})
     if comparison is None:
-        reason = f"first: there is no champion to beat; {metric} {evaluation.metrics[metric]:.3f}"
+        reason = f"first version, no champion yet; {metric} {evaluation.metrics[metric]:.3f}"
         return Check("better", True, reason, {"metric": metric, "candidate": evaluation.metrics[metric]})
     figures = {
         name: getattr(comparison, name)
         for name in ("metric", "candidate", "champion", "images", "groups", "probability", "level")
     } | {"exchanges": len(comparison.differences), "attempt": attempt}
     scores = f"{metric} {comparison.candidate:.3f} against {comparison.champion:.3f} of the champion"
-    chance = f"p = {comparison.probability:.2g}, at most {comparison.level:.2g} is allowed"
+    chance = f"p = {comparison.probability:.2g}, allowed: at most {comparison.level:.2g}"
     if attempt > 1:
         chance += f" in comparison {attempt} on this set"
     of = f"{comparison.groups} images" + ("" if comparison.groups == comparison.images else " or groups that count")
     if comparison.better:
         return Check("better", True, f"{scores}, more than chance ({chance})", figures)
     if comparison.gain <= 0:
-        return Check("better", False, f"{scores}: no better", figures)
+        return Check("better", False, f"{scores}: not better", figures)
     if comparison.groups < comparison.least_groups:
-        chance += f"; so few can never show it, {comparison.least_groups} could"
+        chance += f"; at least {comparison.least_groups} are necessary to show it"
     elif comparison.level * len(comparison.differences) < 1:
-        chance += "; after so many comparisons none can show it on this set: name a new one"
-    return Check("better", False, f"{scores}, which may be chance among {of} ({chance})", figures)
+        chance += "; after so many comparisons, this set cannot show it: use a new set"
+    return Check("better", False, f"{scores}, which may be chance with {of} ({chance})", figures)
 
 
 def check_losses(name: str, losses: Sequence[Loss] | None, nothing: str) -> Check:
-    """Ask whether the candidate loses more than is tolerated, in any subgroup or by any other score.
+    """Check that the candidate loses no more than the tolerance, in any subgroup or other score.
 
-    It is refused only where a loss is shown. What so few images cannot tell is said, and passes.
+    Only a significant loss fails. Too few images are reported, and pass.
 
     Parameters
     ----------
     name
-        Of the check.
+        Name of the check.
     losses
-        What was compared; None where there is no champion to compare with.
+        The comparisons; None without a champion.
     nothing
-        What to say where nothing was to be compared.
+        The reason if there is nothing to compare.
     """
     if losses is None:
-        return Check(name, True, "first: there is no champion to compare with", {})
+        return Check(name, True, "first version, no champion yet", {})
     figures = {one.name: asdict(one) for one in losses}
     if not losses:
         return Check(name, True, nothing, figures)
@@ -125,7 +125,7 @@ def check_losses(name: str, losses: Sequence[Loss] | None, nothing: str) -> Chec
     kept = [one.name for one in losses if one.verdict == "kept"]
     unknown = [_lost(one) for one in losses if one.verdict == "unknown"]
     parts = [f"no loss beyond {_tolerances(losses)} of {', '.join(kept)}"] if kept else []
-    parts += [f"so few images or groups cannot tell whether it loses: {', '.join(unknown)}"] if unknown else []
+    parts += [f"too few images or groups to detect a loss: {', '.join(unknown)}"] if unknown else []
     return Check(name, True, "; ".join(parts), figures)
 
 
@@ -140,7 +140,7 @@ def _tolerances(losses: Sequence[Loss]) -> str:
 
 
 def check_self_test(bundle: Bundle) -> Check:
-    """Ask whether the network still answers to its stored input what is stored beside it."""
+    """Check that the network gives the stored output for the stored input."""
     try:
         deviation = bundle.self_test()
     except BundleError as error:
@@ -149,13 +149,13 @@ def check_self_test(bundle: Bundle) -> Check:
 
 
 def check_agreement(found: Mapping[str, Agreement | None], metric: str) -> Check:
-    """Ask whether answers in bf16 and on the accelerator are those in fp32 on the CPU, or at least as good."""
-    absent = {"bf16": "always computed in fp32", "accelerator": "no accelerator here"}
+    """Check that answers in bf16 and on the accelerator agree with fp32 on the CPU, or are equally good."""
+    absent = {"bf16": "always fp32", "accelerator": "no accelerator here"}
     parts = [f"{name}: {absent[name] if one is None else _moved(one, metric)}" for name, one in found.items()]
     passed = all(one is None or _agrees(one) for one in found.values())
     reason = f"against fp32 on the CPU, {'; '.join(parts)}"
     if not passed:
-        reason += f"; expected at least {ALIKE:g}, or to move the score against the truth by at most {AS_GOOD:g}"
+        reason += f"; expected at least {ALIKE:g}, or a change of the score against the truth of at most {AS_GOOD:g}"
     figures = {name: None if one is None else {"alike": one.alike, "change": one.change} for name, one in found.items()}
     return Check("agreement", passed, reason, {**figures, "least_alike": ALIKE, "most_change": AS_GOOD})
 
@@ -165,12 +165,12 @@ def _moved(one: Agreement, metric: str) -> str:
     return (
         f"{alike}, the score against the truth is absent"
         if one.change is None
-        else f"{alike}, moves it by {one.change:+.3f}"
+        else f"{alike}, change {one.change:+.3f}"
     )
 
 
 def _agrees(one: Agreement) -> bool:
-    """Whether answers are alike or as good; where neither can be decided, none has answered with anything."""
+    """Whether answers agree or are equally good; without any objects in either, they agree."""
     if one.alike is None and one.change is None:
         return True
     return (one.alike or 0.0) >= ALIKE or (one.change is not None and abs(one.change) <= AS_GOOD)
@@ -181,24 +181,23 @@ def check_overlap(
     frozen: Mapping[str, Path],
     champion: Mapping[str, SeenData | None] | None = None,
 ) -> Check:
-    """Ask whether any frozen image trained the candidate, or chose anything of it; or of a model that it started from.
+    """Check that no frozen image was used to train or choose the candidate, or a model that it started from.
 
-    Images of a split ``val`` choose the epoch, the trial of a search, the decoding and the calibration: the best of
-    many is luckier on them than it is on others.
+    Images of the split ``val`` choose the epoch, the trial of a search, the decoding and the calibration, so scores on
+    them are too high.
 
     Parameters
     ----------
     seen
-        By model: what it has seen; None where that is unknown.
+        The data that each model used; None if unknown.
     frozen
         Digest and file of every frozen image.
     champion
-        The same as `seen` of the champion. That it knows the images does not speak against the candidate, but its score
-        is too good then, which is said.
+        The same for the champion. If it used the images, its score is too high, which the reason mentions.
     """
     unknown = [name for name, data in seen.items() if data is None]
     if unknown:
-        reason = f"nothing is recorded about the images that {', '.join(unknown)} was trained on"
+        reason = f"the training images of {', '.join(unknown)} are not recorded"
         return Check("overlap", False, reason, {"unknown": unknown})
     uses = _uses(seen, frozen)
     figures = {"frozen": len(frozen)} | {
@@ -207,10 +206,10 @@ def check_overlap(
     known = _said(uses, len(frozen))
     if known is not None:
         return Check("overlap", False, known, figures)
-    reason = f"none of the {len(frozen)} frozen images trained or chose anything"
+    reason = f"none of the {len(frozen)} frozen images was used for training or for choosing the model"
     favoured = _said(_uses(champion or {}, frozen), len(frozen))
     if favoured is not None:
-        reason += f"; but {favoured}: what it is compared with is too good"
+        reason += f"; but {favoured}: the score of the champion is too high"
     return Check("overlap", True, reason, figures)
 
 
@@ -222,8 +221,8 @@ def _uses(seen: Mapping[str, SeenData | None], frozen: Mapping[str, Path]) -> di
 
 
 def _said(uses: Mapping[str, Mapping[str, list[str]]], frozen: int) -> str | None:
-    """Return the gravest use of frozen images, for people; None where there is none."""
-    for use, words in (("trained_on", "was trained on"), ("chosen_by", "was chosen (its epoch and its decoding) by")):
+    """Return the most serious use of frozen images as text; None if there is none."""
+    for use, words in (("trained_on", "was trained on"), ("chosen_by", "was chosen (epoch and decoding) with")):
         for name, files in uses[use].items():
             if files:
                 return f"{name} {words} {len(files)} of the {frozen} frozen images, such as {files[0]}"

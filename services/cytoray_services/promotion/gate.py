@@ -1,4 +1,4 @@
-"""The gate: a version becomes the champion only when every check passes, or when somebody takes the blame."""
+"""The gate: a version becomes the champion only if every check passes, or with ``--force``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.errors import RequestError
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.datasets import hash_dataset
-from cytoray_services.evaluation import Evaluation, ItemScore, evaluate, scored
+from cytoray_services.evaluation.evaluation import evaluate
+from cytoray_services.kinds.evaluated import Evaluation, ItemScore
 from cytoray_services.promotion.agreement import agreement
 from cytoray_services.promotion.attempts import attempt_of
 from cytoray_services.promotion.checks import (
@@ -25,7 +26,7 @@ from cytoray_services.promotion.checks import (
     check_overlap,
     check_self_test,
 )
-from cytoray_services.promotion.frozen_set import FrozenSet, settle
+from cytoray_services.promotion.evaluation_set import EvaluationSet, settle
 from cytoray_services.promotion.policy import guards_of
 from cytoray_services.promotion.report import checks_as_json, checks_as_markdown, describe, draw_comparison
 from cytoray_services.promotion.resampling import (
@@ -46,7 +47,7 @@ Progress = Callable[[str], None]
 
 
 class PromotionRefusedError(RequestError):
-    """A version that did not pass the gate; `checks` says why."""
+    """A version did not pass the gate; `checks` has the reasons."""
 
     checks: tuple[Check, ...] = ()
 
@@ -56,23 +57,23 @@ class PromotionRefusedError(RequestError):
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What somebody wants promoted, and how.
+class PromotionRequest:
+    """What is to be promoted, and how.
 
     Attributes
     ----------
     alias
-        What is to point to the version.
+        The alias to move.
     given
-        The evaluation set that is named; None for the recorded one.
+        The evaluation set of the caller; None for the recorded one.
     replacing
-        Whether that may replace the recorded one.
+        Whether it may replace the recorded one.
     force, reason
-        Whether to promote in spite of failed checks, and why.
+        Whether to promote despite failed checks, and why.
     """
 
     alias: str = CHAMPION
-    given: FrozenSet | None = None
+    given: EvaluationSet | None = None
     replacing: bool = False
     force: bool = False
     reason: str = ""
@@ -80,12 +81,12 @@ class Wish:
 
 @dataclass(frozen=True)
 class Promotion:
-    """A version that passed, or was forced through.
+    """A version that passed, or was forced.
 
     Attributes
     ----------
     report
-        Folder in the version's run that holds the report; empty when the version had the alias already.
+        Folder of the report in the run of the version; empty if the version had the alias already.
     """
 
     version: ModelVersion
@@ -95,43 +96,46 @@ class Promotion:
 
 
 def promote(
-    registry: Registry, version: ModelVersion, wish: Wish, *, progress: Progress = lambda stage: None
+    registry: Registry, version: ModelVersion, request: PromotionRequest, *, progress: Progress = lambda stage: None
 ) -> Promotion:
-    """Let a version through the gate, or refuse it; the report is kept in its run either way.
+    """Run the gate and promote a version, or reject it; both store a report in its run.
 
     Parameters
     ----------
     progress
-        Called with what is done next.
+        Called with the name of the next stage.
 
     Raises
     ------
     PromotionRefusedError
-        A check failed; the message names each with its figures.
+        A check failed; the message contains each failed check.
     RequestError
-        ``force`` without a reason, another evaluation set than the recorded one, or an alias that moved meanwhile.
+        ``force`` without a reason, an evaluation set that differs from the recorded one, or a concurrent move of the
+        alias.
     """
-    for asked, what in ((wish.force, "--force"), (wish.replacing, "--replace-set")):
-        if asked and not wish.reason.strip():
+    for asked, what in ((request.force, "--force"), (request.replacing, "--replace-set")):
+        if asked and not request.reason.strip():
             raise RequestError(f"expected a reason with {what}, got none", field="reason", hint="add: --reason WHY")
     aliases = {alias: one for one in registry.versions(version.name) for alias in one.aliases}
-    champion = aliases.get(wish.alias)
+    champion = aliases.get(request.alias)
     if champion is not None and champion.version == version.version:
         return Promotion(version, (), False, "")
-    if wish.given is not None:  # before it is recorded
-        _require_known(wish.given, Bundle.load(registry.fetch(version)))
-    frozen = settle(registry, version, wish.given, replacing=wish.replacing, force=wish.force, reason=wish.reason)
+    if request.given is not None:  # before it is recorded
+        _require_known(request.given, Bundle.load(registry.fetch(version)))
+    frozen = settle(
+        registry, version, request.given, replacing=request.replacing, force=request.force, reason=request.reason
+    )
     checks, comparison = _examine(registry, version, champion, frozen, progress)
     failed = [check for check in checks if not check.passed]
-    report = _store(registry, version, champion, frozen, wish, checks, comparison)
-    if failed and not wish.force:
-        raise _refusal(version, wish.alias, checks, failed, report)
+    report = _store(registry, version, champion, frozen, request, checks, comparison)
+    if failed and not request.force:
+        raise _refusal(version, request.alias, checks, failed, report)
     moved = registry.promote(
         version.name,
         version.version,
-        wish.alias,
+        request.alias,
         expected=champion.version if champion else None,
-        reason=wish.reason,
+        reason=request.reason,
         forced=bool(failed),
         report=report,
     )
@@ -142,20 +146,20 @@ def _examine(
     registry: Registry,
     version: ModelVersion,
     champion: ModelVersion | None,
-    frozen: FrozenSet,
+    frozen: EvaluationSet,
     progress: Progress,
 ) -> tuple[tuple[Check, ...], Comparison | None]:
     progress("reading the evaluation set")
     dataset = frozen.open()
     bundle = Bundle.load(registry.fetch(version))
     unchanged = check_frozen(frozen.digest, hash_dataset(dataset), frozen.shown, frozen.changed_columns(dataset))
-    if not unchanged.passed:  # scores on other images would say nothing
+    if not unchanged.passed:  # scores on other images mean nothing
         return (unchanged, check_self_test(bundle)), None
     former = None if champion is None else Bundle.load(registry.fetch(champion))
     unlike = None if former is None else _unlike(bundle, former)
     if unlike is not None:
-        return (unchanged, Check("better", False, f"cannot be judged: {unlike}", {}), check_self_test(bundle)), None
-    progress("looking for images in common")
+        return (unchanged, Check("better", False, f"cannot compare: {unlike}", {}), check_self_test(bundle)), None
+    progress("hashing the images")
     digests = digests_of_images(dataset)
     images = {digest: path for path, found in reversed(digests.items()) for digest in found}
     progress(f"evaluating {version.reference}")
@@ -175,8 +179,8 @@ def _examine(
     return (
         unchanged,
         check_better(comparison, evaluation, old, metric=frozen.metric, attempt=attempt),
-        check_losses("other scores", scores, "no other score is guarded"),
-        check_losses("subgroups", subgroups, "no column of subgroups is named"),
+        check_losses("other scores", scores, "no other score has a tolerance"),
+        check_losses("subgroups", subgroups, "no subgroups are defined"),
         check_self_test(bundle),
         alike,
         check_overlap(seen, images, favoured),
@@ -184,24 +188,24 @@ def _examine(
 
 
 def _unlike(bundle: Bundle, champion: Bundle) -> str | None:
-    """Return why scores of two models cannot be compared: they are of other questions; None where they can."""
+    """Return why the scores of two models cannot be compared; None if they can."""
     from cytoray_analysis.tasks import get_task
 
     tasks = [one.spec.task for one in (bundle, champion)]
     if tasks[0].name != tasks[1].name:
-        return f"it is a model for {tasks[0].name}, and the champion one for {tasks[1].name}"
+        return f"it is a model for {tasks[0].name}, the champion is one for {tasks[1].name}"
     asked = [
         json.dumps({name: task.arguments.get(name) for name in ("classes", "values")}, sort_keys=True, default=str)
         for task in tasks
     ]
-    # Of cells the truth names the class, and one that a model does not know is refused; a mask has numbers only.
-    if get_task(tasks[0].name, tasks[0].arguments).output.truth == "labels" and asked[0] != asked[1]:
-        return "its classes of pixels are not those of the champion"
+    # The truth of cells names the class, and an unknown class is an error; a mask has numbers only.
+    if not get_task(tasks[0].name, tasks[0].arguments).output.numbered and asked[0] != asked[1]:
+        return "its classes of pixels differ from those of the champion"
     return None
 
 
-def _require_known(frozen: FrozenSet, bundle: Bundle) -> None:
-    """Refuse a policy that names scores of another task: nothing would be guarded by them."""
+def _require_known(frozen: EvaluationSet, bundle: Bundle) -> None:
+    """Raise an error if the policy names scores of another task, which would have no effect."""
     from cytoray_analysis.tasks import get_task
 
     known = get_task(bundle.spec.task.name, bundle.spec.task.arguments).output.metrics
@@ -217,14 +221,14 @@ def _require_known(frozen: FrozenSet, bundle: Bundle) -> None:
 
 @dataclass(frozen=True)
 class Judged:
-    """A candidate beside the champion, by all that a policy asks.
+    """The comparison of a candidate with the champion.
 
     Attributes
     ----------
     comparison
-        By the score in which it must be better; None where one of them lacks it.
+        In the score that must improve; None if one of them lacks it.
     scores, subgroups
-        What is lost of other scores, and in each subgroup.
+        The losses of other scores, and in each subgroup.
     """
 
     comparison: Comparison | None
@@ -236,7 +240,7 @@ def judge(
     candidate: Evaluation,
     champion: Evaluation,
     bundle: Bundle,
-    frozen: FrozenSet,
+    frozen: EvaluationSet,
     *,
     digests: Mapping[Path, tuple[str, ...]] | None = None,
     attempt: int = 1,
@@ -247,14 +251,14 @@ def judge(
     Parameters
     ----------
     bundle
-        Of either; it names the task.
+        The bundle of either model, for the task.
     frozen
-        By which scores and in which subgroups; images of one group are drawn together.
+        Scores and subgroups to compare; images of one group are drawn together.
     digests
-        Of the pixels of each image file: copies of one image are one image.
+        Digests of the pixels of each image file: copies count as one image.
     attempt, seed
         See :func:`~cytoray_services.promotion.resampling.level_of` and
-        :func:`~cytoray_services.promotion.resampling.compare`.
+        :func:`~cytoray_services.promotion.resampling.compare_units`.
     """
     from cytoray_analysis.tasks import get_task
 
@@ -279,7 +283,7 @@ def judge(
         ]
         for group in candidate.groups
     }
-    # Groups that are too small to tell anything take no part of the level away from the others.
+    # Groups that are too small for a test do not reduce the level of the others.
     level = LOSSES / max(1, sum(new.units >= FEW for new, _ in parts.values()))
     subgroups = [
         find_loss(f"{frozen.by} = {group}", metric, new, old, frozen.allowed, level=level, seed=seed)
@@ -296,7 +300,7 @@ def _counted(
     whole: Mapping[str, float],
 ) -> UnitScores:
     return unit_scores(
-        [scored(one.prediction) for one in items],
+        [one.prediction.scored for one in items],
         [one.labelled.truth for one in items],
         [units[one.image] for one in items],
         score,
@@ -306,7 +310,7 @@ def _counted(
 
 
 def _units(items: Sequence[ItemScore], group: str | None, digests: Mapping[Path, tuple[str, ...]]) -> dict[Path, str]:
-    """Return what each image belongs to: its group, or itself and its copies, where it has none."""
+    """Return the unit of each image: its group, or itself with its copies, if it has none."""
     units: dict[Path, str] = {}
     firsts: dict[tuple[str, ...], str] = {}
     for item in items:
@@ -317,7 +321,7 @@ def _units(items: Sequence[ItemScore], group: str | None, digests: Mapping[Path,
 
 
 def _seen_by(registry: Registry, version: ModelVersion) -> dict[str, SeenData | None]:
-    """Return what a version has seen, and what those have seen that it started from."""
+    """Return the data that a version and its ancestors used."""
     found: dict[str, SeenData | None] = {}
     following: ModelVersion | None = version
     while following is not None and following.reference not in found:
@@ -326,7 +330,7 @@ def _seen_by(registry: Registry, version: ModelVersion) -> dict[str, SeenData | 
         parents = registry.find_digest(digest) if digest else ()
         if digest and not parents:
             found[f"{following.tags['parent']}, from which {following.reference} started,"] = None
-        # The same weights may be registered once more, as an import of which nothing is recorded.
+        # The same weights may be registered twice, once as an import without records.
         known = [one for one in parents if one.reference in found or _seen(registry, one) is not None]
         following = next(iter(known or parents), None)
     return found
@@ -340,8 +344,8 @@ def _store(
     registry: Registry,
     version: ModelVersion,
     champion: ModelVersion | None,
-    frozen: FrozenSet,
-    wish: Wish,
+    frozen: EvaluationSet,
+    request: PromotionRequest,
     checks: Sequence[Check],
     comparison: Comparison | None,
 ) -> str:
@@ -349,16 +353,16 @@ def _store(
     now = datetime.now(UTC)
     facts = {
         "model": version.reference,
-        "alias": wish.alias,
-        "verdict": "passed" if not failed else "forced" if wish.force else "refused",
+        "alias": request.alias,
+        "verdict": "passed" if not failed else "forced" if request.force else "refused",
         "digest": version.digest,
         "champion": champion.reference if champion else None,
         "evaluation set": frozen.shown,
         "who": whoami(),
         "when": now.isoformat(timespec="seconds"),
-        "reason": wish.reason,
+        "reason": request.reason,
     }
-    folder = f"promotion/{now:%Y%m%dT%H%M%S.%f}-{wish.alias}"
+    folder = f"promotion/{now:%Y%m%dT%H%M%S.%f}-{request.alias}"
     if version.run_id is None:
         return ""
     run = registry.run(version.run_id)
@@ -376,7 +380,7 @@ def _refusal(
     error = PromotionRefusedError(
         f"{version.reference} does not become the {alias}: " + "; ".join(f"{one.name}: {one.reason}" for one in failed),
         field=failed[0].name,
-        hint=f"the report is in its run under {report}; to promote nevertheless: --force --reason WHY",
+        hint=f"the report is in its run under {report}; to promote it nevertheless: --force --reason WHY",
     )
     error.checks = checks
     return error

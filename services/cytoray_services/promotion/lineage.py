@@ -1,4 +1,4 @@
-"""Where a version comes from and what came of it; which versions saw some data."""
+"""Lineage: the origin and the successors of a version, and the versions that used a data set."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ SHOWN = 12  # characters of a hash
 
 @dataclass(frozen=True)
 class Node:
-    """A thing in the lineage.
+    """A node of the lineage.
 
     Attributes
     ----------
     key
-        Tells it from all others.
+        Unique key.
     kind
         ``data``, ``recipe``, ``code``, ``weights``, ``run``, ``version`` or ``alias``.
     label
-        For people.
+        Text for display.
     detail
         The full hash or path.
     """
@@ -40,7 +40,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Edge:
-    """What became of what: `before` went into `after`."""
+    """A dependency: `after` was made from `before`."""
 
     before: str
     after: str
@@ -49,7 +49,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class Lineage:
-    """A directed graph without cycles around one version."""
+    """A directed acyclic graph around one version."""
 
     version: str
     nodes: tuple[Node, ...]
@@ -58,14 +58,14 @@ class Lineage:
 
 @dataclass(frozen=True)
 class Sighting:
-    """A version that saw some data.
+    """A version that used some data.
 
     Attributes
     ----------
     whole
-        Whether it was trained with exactly these data, or with their whole folder.
+        Whether it was trained with exactly this data, or its whole folder.
     images
-        How many of them were in each of its splits; empty where a hash was asked for.
+        Number of shared images by split; empty for a hash.
     """
 
     version: ModelVersion
@@ -74,7 +74,7 @@ class Sighting:
 
 
 def lineage_of(registry: Registry, version: ModelVersion) -> Lineage:
-    """Follow a version back to data, recipe, code and weights, and forward to aliases and what started from it."""
+    """Follow a version back to data, recipe, code and weights, and forward to aliases and derived versions."""
     everyone = [one for model in registry.list() for one in model.versions]
     nodes: dict[str, Node] = {}
     edges: dict[tuple[str, str], Edge] = {}
@@ -110,7 +110,7 @@ def lineage_of(registry: Registry, version: ModelVersion) -> Lineage:
         if move.alias != CHAMPION or move.action != "promote" or version.version not in (move.before, move.after):
             continue
         before, after = by_number.get(move.before or ""), by_number.get(move.after)
-        # Only from older to newer, or a champion that came back would close a circle.
+        # Only from older to newer; otherwise a champion that returns would close a cycle.
         if before is not None and after is not None and int(before.version) < int(after.version):
             add(_version_node(before))
             add(_version_node(after))
@@ -146,12 +146,12 @@ def _parent(everyone: list[ModelVersion], version: ModelVersion) -> ModelVersion
 
 
 def find_answering(registry: Registry, digest: str) -> ModelVersion:
-    """Return the version that an answer with this digest came from; the first that was registered with it.
+    """Return the version with the digest of an answer; the one that was registered first.
 
     Raises
     ------
     RequestError
-        It is no digest, or two different ones begin so.
+        It is not a digest, or the beginning of two different ones.
     ModelNotFoundError
         No version has it.
     """
@@ -159,37 +159,39 @@ def find_answering(registry: Registry, digest: str) -> ModelVersion:
         raise RequestError(
             f"expected the digest of a model, 8 to 64 hexadecimal digits, got {digest!r}",
             field="digest",
-            hint="answers carry it: in JSON under model, over HTTP in a header",
+            hint="an answer contains it: in JSON under model, over HTTP in a header",
         )
     found = [one for one in registry.find_digest(digest) if one.digest]
     if not found:
         raise ModelNotFoundError(
-            f"no version has the digest {digest}", field="digest", hint="see: cytoray models list; another registry?"
+            f"no version has the digest {digest}", field="digest", hint="list the versions: cytoray models list"
         )
     if len({one.digest for one in found}) > 1:
         names = ", ".join(one.reference for one in found)
-        raise RequestError(f"expected one model, but {names} begin with {digest}", field="digest", hint="give more")
+        raise RequestError(
+            f"expected one model, but {names} begin with {digest}", field="digest", hint="give more digits"
+        )
     return min(found, key=lambda one: one.created)
 
 
 def versions_that_saw(registry: Registry, data: Dataset | str) -> tuple[Sighting, ...]:
-    """Return every version that was trained on some data or chosen by them.
+    """Return every version that was trained or chosen with some data.
 
     Parameters
     ----------
     data
-        A data set, of which single images count, too; or the content hash of one, or its beginning.
+        A data set, of which single images count as well, or a content hash, or its beginning.
 
     Raises
     ------
     RequestError
-        The text is no hash.
+        The text is not a hash.
     """
     if isinstance(data, str) and not _HASH.fullmatch(data):
         raise RequestError(
             f"expected a data set folder or its hash, got {data!r}",
             field="data",
-            hint="there is no such folder; cytoray data hash FOLDER prints the hash",
+            hint="check the path; cytoray data hash FOLDER prints the hash",
         )
     digest = data if isinstance(data, str) else hash_dataset(data)
     images = frozenset() if isinstance(data, str) else frozenset(image_digests(data))

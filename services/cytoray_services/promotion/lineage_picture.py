@@ -1,4 +1,4 @@
-"""The lineage of a version as a picture: from data on the left to aliases on the right."""
+"""Picture of the lineage of a version: data on the left, aliases on the right."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLUMN, _ROW = 2.7, 0.85  # inches
 def draw_lineage(lineage: Lineage) -> bytes:
     """Draw a lineage, PNG.
 
-    What went into something is to its left; the version that was asked for has a thick border.
+    Inputs are to the left of their results; the version of the lineage has a thick border.
     """
     graph: networkx.DiGraph[str] = networkx.DiGraph()
     graph.add_nodes_from(node.key for node in lineage.nodes)
@@ -59,7 +59,7 @@ def draw_lineage(lineage: Lineage) -> bytes:
 
 
 def _columns(graph: networkx.DiGraph[str]) -> list[list[str]]:
-    """Put every node into the column right before the first that it goes into; what nothing follows comes last."""
+    """Place every node in the column before its first successor; nodes without a successor come last."""
     depth: dict[str, int] = {}
     order = list(networkx.topological_sort(graph))
     for key in order:

@@ -1,4 +1,4 @@
-"""By which scores a candidate is judged: one in which it must be better, and those in which it must not lose."""
+"""The scores of the gate: one that must improve, and those that must not get worse."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from cytoray_analysis.errors import RequestError
 from cytoray_analysis.tasks.metrics import metric_named
 
-TOLERANCE = 0.02  # of a share or a correlation
+TOLERANCE = 0.02  # for a share or a correlation
 _TOLERANCES = {"psnr": 0.5}  # dB
-# One score alone hides faults: objects that are found at an IoU of 0.5 may have ragged outlines.
+# A single score hides errors: objects found at an IoU of 0.5 may have ragged outlines.
 _GUARDED = ("ap70", "ap90", "pq", "dice", "f1_macro", "ece", "ssim", "psnr", "nrmse", "tra", "seg")
 
 
 def guards_of(metric: str, metrics: Sequence[str], asked: Mapping[str, float]) -> dict[str, float]:
-    """Return how much may be lost of each score that is guarded.
+    """Return the tolerances of all guarded scores.
 
     Parameters
     ----------
@@ -23,19 +23,19 @@ def guards_of(metric: str, metrics: Sequence[str], asked: Mapping[str, float]) -
     metrics
         All scores of the task.
     asked
-        Tolerances that were named, in the unit of each score.
+        Tolerances of the caller, in the unit of each score.
     """
     usual = {name: _TOLERANCES.get(name, TOLERANCE) for name in _GUARDED if name in metrics}
     return {name: tolerance for name, tolerance in {**usual, **asked}.items() if name != metric}
 
 
 def parse_guards(texts: Sequence[str]) -> dict[str, float]:
-    """Read ``METRIC=TOLERANCE``, as options give it.
+    """Parse options ``METRIC=TOLERANCE``.
 
     Raises
     ------
     RequestError
-        No such score, or no tolerance of 0 or more.
+        The score does not exist, or the tolerance is not 0 or more.
     """
     found = {}
     for text in texts:
@@ -47,9 +47,9 @@ def parse_guards(texts: Sequence[str]) -> dict[str, float]:
             tolerance = -1.0
         if not tolerance >= 0:
             raise RequestError(
-                f"expected a score and how much of it may be lost, such as ap90=0.02, got {text!r}",
+                f"expected a score and its tolerance, such as ap90=0.02, got {text!r}",
                 field="guard",
-                hint="the scores are those that cytoray evaluate prints",
+                hint="cytoray evaluate prints the scores",
             )
         found[name] = tolerance
     return found

@@ -1,4 +1,4 @@
-"""What the gate found, for programs, for people, and as a picture."""
+"""The report of the gate: JSON, Markdown and a picture."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from cytoray_services.promotion.resampling import Comparison
 
 
 def checks_as_json(facts: Mapping[str, Any], checks: Sequence[Check]) -> str:
-    """Return the whole report as JSON."""
+    """Return the report as JSON."""
     return json.dumps({**facts, "checks": [describe(check) for check in checks]}, indent=1, default=str)
 
 
 def describe(check: Check) -> dict[str, Any]:
-    """Return one check as JSON can say it."""
+    """Return one check as a JSON object."""
     return {"name": check.name, "passed": check.passed, "reason": check.reason, "figures": dict(check.figures)}
 
 
 def checks_as_markdown(facts: Mapping[str, Any], checks: Sequence[Check]) -> str:
-    """Return the report for people."""
+    """Return the report as Markdown."""
     lines = [f"# {facts['model']} for `{facts['alias']}`", ""]
     lines += [f"- {name}: {value}" for name, value in facts.items() if name not in ("model", "alias")]
     lines += ["", "| check | | found |", "|---|---|---|"]
@@ -36,7 +36,7 @@ def _cell(text: str) -> str:
 
 
 def draw_comparison(comparison: Comparison, candidate: str, champion: str) -> bytes:
-    """Draw the difference between candidate and champion beside those that chance makes of equal models, PNG."""
+    """Draw the difference between candidate and champion next to those of equal models, PNG."""
     from cytoray_analysis.pictures import figure_png, new_figure, set_title
 
     figure = new_figure(width=7.0, height=3.8)
@@ -51,7 +51,7 @@ def draw_comparison(comparison: Comparison, candidate: str, champion: str) -> by
         color=["#1b7f79", "#c4622d"],
         label=[
             "answers of both exchanged",
-            f"no smaller than found: {comparison.probability:.2g} of all",
+            f"at least as large as found: {comparison.probability:.2g} of all",
         ],
     )
     axes.axvline(0, color="black", linewidth=1)

@@ -1,4 +1,4 @@
-"""What a model has seen: a digest of every image that it was trained on or chosen by, kept in its run."""
+"""The data that a model used: digests of all images for training and validation, stored in its run."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ import numpy as np
 from cytoray_analysis.images import Image, read_image
 from cytoray_analysis.tracking.ctc import read_movie
 from cytoray_services.datasets import Dataset, DataSource, Item, hash_dataset, open_dataset, passing
+from cytoray_services.kinds import data_kind
 from cytoray_services.records import reading
 from cytoray_services.registry import Run
 
-SEEN = "data/seen.json"  # where it lies in a run
+SEEN = "data/seen.json"  # its path in a run
 
 
 @dataclass(frozen=True)
 class SeenData:
-    """The data of one training.
+    """The data of one training run.
 
     Attributes
     ----------
     source
-        Where they were.
+        Where the data set was opened.
     digest
-        Content hash of what was used of them.
+        Content hash of the part that was used.
     folders
         Content hash of each whole folder, as ``cytoray data hash`` prints it.
     images
@@ -41,28 +42,28 @@ class SeenData:
     images: dict[str, frozenset[str]]
 
     def to_json(self) -> str:
-        """Return the text that the run keeps."""
+        """Return the text to store in the run."""
         images = {split: sorted(digests) for split, digests in self.images.items()}
         record = {"source": self.source.to_record(), "digest": self.digest, "folders": self.folders, "images": images}
         return json.dumps(record, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> SeenData:
-        """Read what :meth:`to_json` wrote."""
+        """Read the result of :meth:`to_json`."""
         record = json.loads(text)
         images = {split: frozenset(digests) for split, digests in record["images"].items()}
         return cls(DataSource.from_record(record["source"]), record["digest"], record["folders"], images)
 
 
 def record_seen_data(run: Run, source: DataSource, dataset: Dataset, digest: str) -> SeenData:
-    """Write into a run what its training has seen.
+    """Store the data of a training run.
 
     Parameters
     ----------
     source
-        Where `dataset` was opened from.
+        The source of `dataset`.
     dataset, digest
-        What was used, and its content hash.
+        The data set used, and its content hash.
     """
     columns = dict(source.columns) or None
     folders = {
@@ -76,8 +77,8 @@ def record_seen_data(run: Run, source: DataSource, dataset: Dataset, digest: str
 
 
 def read_seen_data(run: Run) -> SeenData | None:
-    """Return what the training of a run has seen; None where nothing is recorded about it."""
-    with reading(f"{SEEN} of the run {run.run_id}", "what a training has seen"):
+    """Return the data of a training run; None if nothing is recorded."""
+    with reading(f"{SEEN} of the run {run.run_id}", "the data of a training run"):
         text = run.read_text(SEEN)
         return None if text is None else SeenData.from_json(text)
 
@@ -85,9 +86,9 @@ def read_seen_data(run: Run) -> SeenData | None:
 def image_digests(dataset: Dataset) -> dict[str, Path]:
     """Return a digest of the pixels of every image, and the file that has them.
 
-    Pixels are compared, not files, so that a copy in another format is still the same image; as float32, which is
-    exact for 8 and 16 bits, so that neither the type counts; without axes of length one. The cells of an image are
-    told apart by their boxes, the frames of a movie are images of their own.
+    Pixels are hashed, not files, so that a copy in another format is the same image; as float32, which is exact for 8
+    and 16 bits, so that the type does not matter; without axes of length one. Cells of an image differ by their boxes;
+    each frame of a movie is an image.
     """
     found: dict[str, Path] = {}
     for path, digests in digests_of_images(dataset).items():
@@ -97,7 +98,7 @@ def image_digests(dataset: Dataset) -> dict[str, Path]:
 
 
 def digests_of_images(dataset: Dataset) -> dict[Path, tuple[str, ...]]:
-    """Return the digests of the pixels of each image file, as :func:`image_digests` has them."""
+    """Return the digests of the pixels of each image file, as in :func:`image_digests`."""
     found: dict[Path, tuple[str, ...]] = {}
     for items in dataset.images:
         found[items[0].image] = (*found.get(items[0].image, ()), *_digests(dataset, items))
@@ -106,7 +107,7 @@ def digests_of_images(dataset: Dataset) -> dict[Path, tuple[str, ...]]:
 
 def _digests(dataset: Dataset, items: tuple[Item, ...]) -> Iterator[str]:
     with passing(dataset, items[:1]) as (_, (local,)):
-        if dataset.truth_kind == "lineage":
+        if data_kind(dataset.truth_kind).movies:
             movie = read_movie(local.image)
             yield from (_pixel_digest(movie, frame) for frame in range(movie.shape[0]))
             return

@@ -1,9 +1,9 @@
-"""The registry: models, versions, aliases and runs, kept in MLflow. The only door to MLflow."""
+"""The registry: models, versions, aliases and runs, stored in MLflow. The only module that uses MLflow."""
 
 from __future__ import annotations
 
-from cytoray_services.registry.kept_run import KEPT, KeptRun
-from cytoray_services.registry.references import load_bundle
+from cytoray_services.registry.offline_run import KEPT, OfflineRun
+from cytoray_services.registry.references import load_bundle, load_predictor, predictor_of
 from cytoray_services.registry.run import Run, whoami
 from cytoray_services.registry.store import Registry
 from cytoray_services.registry.versions import (
@@ -14,6 +14,7 @@ from cytoray_services.registry.versions import (
     ModelVersion,
     Reference,
     RegisteredModel,
+    exact_reference,
     parse_reference,
 )
 
@@ -22,14 +23,17 @@ __all__ = [
     "CHAMPION",
     "KEPT",
     "AliasMove",
-    "KeptRun",
     "ModelRecord",
     "ModelVersion",
+    "OfflineRun",
     "Reference",
     "RegisteredModel",
     "Registry",
     "Run",
+    "exact_reference",
     "load_bundle",
+    "load_predictor",
     "parse_reference",
+    "predictor_of",
     "whoami",
 ]

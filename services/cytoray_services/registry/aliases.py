@@ -1,4 +1,4 @@
-"""What somebody wants of an alias, and what he is told when somebody else was quicker."""
+"""Requests to move an alias, and the error after a concurrent move."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Literal
 from cytoray_analysis.errors import RequestError
 from cytoray_services.registry.versions import AliasMove
 
-ANY = "any"  # no version is called so
+ANY = "any"  # not the name of a version
 
 
 @dataclass(frozen=True)
 class AliasRequest:
-    """What somebody wants of an alias, and which version he believes that it has."""
+    """A request to move an alias, with the version that it is expected to have."""
 
     alias: str
     action: Literal["promote", "rollback"] = "promote"
@@ -24,14 +24,14 @@ class AliasRequest:
 
 
 def overtaken(name: str, request: AliasRequest, current: str | None, history: tuple[AliasMove, ...]) -> RequestError:
-    """Return the error for an alias that has another version than was expected."""
+    """Return the error for an alias that does not have the expected version."""
     last = next((move for move in reversed(history) if move.alias == request.alias), None)
     by = f", moved by {last.who} at {last.when:%Y-%m-%d %H:%M:%S} UTC" if last else ""
     return RequestError(
         f"expected {name}@{request.alias} to be {_shown(request.expected)}, got {_shown(current)}{by}; "
         "nothing was changed",
         field="alias",
-        hint=f"somebody was quicker; look with cytoray models show {name}@{request.alias}, and decide again",
+        hint=f"the alias was moved meanwhile; check with cytoray models show {name}@{request.alias}, then try again",
     )
 
 

@@ -1,9 +1,9 @@
-"""One at a time: the right to move an alias, held by one process among all that share an MLflow.
+"""A lock for the move of an alias, between all processes that share an MLflow.
 
-MLflow has no transactions, but the name of an experiment is unique, and a database sees to that: of two processes that
-create the same one at the same moment, one is refused. Such an experiment is a claim. It is deleted when the holder is
-done, which hides it and keeps its name taken, so that it can never be claimed again. This holds for SQLite, PostgreSQL
-and a tracking server alike.
+MLflow has no transactions, but the database guarantees that the name of an experiment is unique: if two processes
+create the same one at the same time, one fails. Such an experiment is a claim. The holder deletes it at the end, which
+hides it but keeps its name, so that it cannot be claimed again. This works with SQLite, PostgreSQL and a tracking
+server.
 """
 
 from __future__ import annotations
@@ -14,40 +14,41 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cytoray_analysis.errors import PlatformError
+from cytoray_services.registry.queries import create_experiment
 from cytoray_services.registry.versions import moves_from_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SECONDS_OF_PATIENCE = 30.0
-# A holder needs a fraction of a second; one that still holds after this has died.
+# A holder needs a fraction of a second; one that takes longer than this has died.
 SECONDS_UNTIL_ABANDONED = 20.0
 _SECONDS_BETWEEN_TRIES = 0.05
 
 
 @contextlib.contextmanager
 def claim(client: MlflowClient, name: str, alias: str, artifact_location: str | None) -> Iterator[None]:
-    """Hold the right to move `alias` of the model `name` for as long as the block runs; wait for it where needed.
+    """Hold the lock for `alias` of the model `name` inside the context; wait for it if needed.
 
     Raises
     ------
     PlatformError
-        Others held it for half a minute.
+        Other processes held it for half a minute.
     """
     deadline = time.monotonic() + SECONDS_OF_PATIENCE
     while True:
         number = _count_moves(client, name, alias)
         held = _take(client, f"cytoray/claims/{name}/{alias}/{number}", artifact_location)
-        # What was taken is worth something only if nobody has moved the alias between counting and taking.
+        # The claim is valid only if the alias was not moved between counting and claiming.
         if held is not None and _count_moves(client, name, alias) == number:
             break
         if held is not None:
             client.delete_experiment(held)
         elif time.monotonic() > deadline:
             raise PlatformError(
-                f"{name}@{alias} is being moved by others; nothing was changed",
+                f"another process is moving {name}@{alias}; nothing was changed",
                 field="alias",
-                hint="look at the history with cytoray models show, and try again",
+                hint="check the history with cytoray models show, then try again",
             )
         else:
             time.sleep(_SECONDS_BETWEEN_TRIES)
@@ -58,17 +59,13 @@ def claim(client: MlflowClient, name: str, alias: str, artifact_location: str | 
 
 
 def _take(client: MlflowClient, key: str, artifact_location: str | None) -> str | None:
-    """Return the identifier of a claim of ours, or None while another process holds one."""
-    from mlflow.exceptions import MlflowException
-
+    """Return the ID of a new claim, or None while another process holds one."""
     turn = 0
     while True:
         name = f"{key}.{turn}"
-        try:
-            return str(client.create_experiment(name, artifact_location=artifact_location))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
+        made = create_experiment(client, name, artifact_location)
+        if made is not None:
+            return made
         other = client.get_experiment_by_name(name)
         if other is None or other.creation_time is None:
             return None
@@ -80,7 +77,7 @@ def _take(client: MlflowClient, key: str, artifact_location: str | None) -> str 
 
 
 def _tidy_up(client: MlflowClient, abandoned: str) -> None:
-    """Hide the claim of a process that died; another process may be quicker."""
+    """Hide the claim of a process that died, unless another process has done so."""
     from mlflow.exceptions import MlflowException
 
     try:

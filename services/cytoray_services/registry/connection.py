@@ -1,19 +1,15 @@
-"""The connection to MLflow: opened at first use, quick to notice that nobody answers, its errors made ours.
+"""The connection to MLflow: opened at first use, with short timeouts and converted errors.
 
-MLflow is imported at first use, since that takes a second. It gets explicit addresses: nothing is set in its
-global state, and nothing stays in the environment of the process.
+MLflow is imported at first use, because that takes a second. It gets explicit addresses; its global state and the
+environment of the process are not changed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import socket
 import struct
-import threading
-from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +18,8 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from cytoray_analysis.errors import CytorayError, ModelNotFoundError, PlatformError, RequestError
+from cytoray_services.environment import default_environment
+from cytoray_services.locks import locked
 from cytoray_services.registry.database_faults import database_fault, is_of_database
 from cytoray_services.settings import Settings
 
@@ -40,7 +38,7 @@ class Connection:
     Parameters
     ----------
     settings
-        Whose `tracking_uri` is talked to.
+        Settings with the `tracking_uri`.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,49 +47,42 @@ class Connection:
 
     @contextlib.contextmanager
     def client(self, *, model: str | None = None, quick: bool = False, create: bool = False) -> Iterator[MlflowClient]:
-        """Lend the client for a few calls.
+        """Yield the client for a few calls.
 
         Parameters
         ----------
         model
-            The name or the reference that is asked for, for the error where there is no registry.
+            The requested name or reference, for the error if there is no registry.
         create
-            Make the registry's database where there is none; else there is no model in it.
+            Create the database of the registry if it does not exist; otherwise that is an error.
         quick
-            Give up after :data:`SECONDS_TO_ANSWER` where MLflow would wait and try again for a quarter of an hour:
-            for questions, whose answers are small; not for files.
+            Time out after :data:`SECONDS_TO_ANSWER`, while MLflow would retry for a quarter of an hour: for small
+            queries, not for files.
 
         Raises
         ------
         PlatformError
-            MLflow does not answer, or answers with a fault of its own.
+            MLflow does not answer, or fails.
         ModelNotFoundError, RequestError
-            What MLflow says about the caller's wish.
+            MLflow rejects the request.
         """
-        if not create and not self.is_there:  # MLflow would make the file, and who only reads makes nothing
+        if not create and not self.is_there:  # MLflow would create the file, but a reader creates nothing
             named = "" if model is None else f" {model!r}"
             raise ModelNotFoundError(
-                f"there is no model{named}; there is none yet in {self._file}, which does not exist",
+                f"there is no model{named}: the registry {self._file} does not exist yet",
                 field="model",
-                hint="train one: cytoray train RECIPE; or let CYTORAY_HOME name the folder that holds your models",
+                hint="train one: cytoray train RECIPE; or set CYTORAY_HOME to the folder with your models",
             )
-        # MLflow itself would retry for minutes before it gives up.
+        # MLflow itself would retry for minutes.
         _require_answer(self.uri)
         with default_environment(**_IMPATIENCE) if quick else contextlib.nullcontext():
-            client, mlflow_error = self._client
-            try:
+            client = self._client
+            with self._translating():
                 yield client
-            except mlflow_error as error:
-                raise _translated(error, self.shown_uri) from error
-            except Exception as error:
-                fault = _of_database(error, self.shown_uri)
-                if fault is None:
-                    raise
-                raise fault from error
 
     @property
     def is_there(self) -> bool:
-        """Whether there is something to ask: a server, or the file of a SQLite database."""
+        """Whether the registry exists: a server, or the file of a SQLite database."""
         return self._file is None or self._file.exists()
 
     @property
@@ -101,7 +92,7 @@ class Connection:
         return Path(file) if scheme == "sqlite" and file not in ("", ":memory:") else None
 
     def artifact_location(self, experiment: str) -> str | None:
-        """Return where a new experiment keeps its files; None leaves the choice to the server."""
+        """Return where a new experiment stores its files; None leaves the choice to the server."""
         if urlsplit(self.uri).scheme in ("http", "https", "databricks"):
             return None
         if self.settings.artifacts_uri is not None:
@@ -117,20 +108,27 @@ class Connection:
         return parts._replace(netloc=f"{parts.username}:***@{parts.netloc.rpartition('@')[2]}").geturl()
 
     @cached_property
-    def _client(self) -> tuple[MlflowClient, type[MlflowException]]:
-        # MLflow reports its usage to its makers; here only when the user chose so.
+    def _client(self) -> MlflowClient:
+        # MLflow sends usage data to its developers; here only if the user chose so.
         with default_environment(MLFLOW_DISABLE_TELEMETRY="true"):
             from mlflow import MlflowClient
-            from mlflow.exceptions import MlflowException
 
-        # Two lines about every new database and one about every migration.
+        # Otherwise it logs two lines for every new database and one for every migration.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        with self._translating(), self._alone():
+            client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            client.search_experiments(max_results=1)
+            client.search_registered_models(max_results=1)
+        return client
+
+    @contextlib.contextmanager
+    def _translating(self) -> Iterator[None]:
+        """Turn errors of MLflow and of its database into ours."""
+        from mlflow.exceptions import MlflowException
+
         try:
-            with self._alone():
-                client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-                client.search_experiments(max_results=1)
-                client.search_registered_models(max_results=1)
+            yield
         except MlflowException as error:
             raise _translated(error, self.shown_uri) from error
         except Exception as error:
@@ -138,25 +136,22 @@ class Connection:
             if fault is None:
                 raise
             raise fault from error
-        return client, MlflowException
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Let one process at a time make the tables of a SQLite file; MLflow does not see to that itself."""
+        """Allow one process at a time to create the tables of a SQLite file, which MLflow does not ensure."""
         if not self.uri.startswith("sqlite:"):
             yield
             return
-        try:
-            self.settings.home.mkdir(parents=True, exist_ok=True)
-            lock = (self.settings.home / "mlflow.lock").open("w")
-        except OSError as error:
-            raise PlatformError(
-                f"cannot write to {self.settings.home}: {error.strerror}",
-                field="CYTORAY_HOME",
-                hint="set CYTORAY_HOME to a folder of your own",
-            ) from error
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.settings.home / "mlflow.lock"))
+            except OSError as error:
+                raise PlatformError(
+                    f"cannot write to {self.settings.home}: {error.strerror}",
+                    field="CYTORAY_HOME",
+                    hint="set CYTORAY_HOME to a folder that you can write to",
+                ) from error
             yield
 
 
@@ -174,15 +169,15 @@ def _require_answer(uri: str) -> None:
         raise PlatformError(
             f"MLflow at {address[0]}:{address[1]} does not answer: {error.strerror or error}",
             field="MLFLOW_TRACKING_URI",
-            hint="start the server or correct MLFLOW_TRACKING_URI; without that variable a local file is used",
+            hint="start the server, or correct MLFLOW_TRACKING_URI; without this variable, a local file is used",
         ) from error
 
 
 def _greet_postgresql(connection: socket.socket) -> None:
-    """Ask whether encryption is spoken; any answer will do. MLflow would try for minutes to get one."""
+    """Request encryption; any answer shows that the server runs. MLflow would retry for minutes."""
     connection.sendall(struct.pack("!ii", 8, 80877103))  # SSLRequest of the frontend/backend protocol
     if not connection.recv(1):
-        raise ConnectionResetError("it hung up")
+        raise ConnectionResetError("it closed the connection")
 
 
 def _behind_proxy(scheme: str, host: str) -> bool:
@@ -201,7 +196,7 @@ def _translated(error: MlflowException, uri: str) -> CytorayError:
 
 
 def _of_database(error: Exception, uri: str) -> PlatformError | None:
-    """Return the sentence for an error of the database under MLflow; None for any other error."""
+    """Return the message for an error of the database of MLflow; None for any other error."""
     return database_fault(str(error), uri) if is_of_database(error) else None
 
 
@@ -210,25 +205,3 @@ _IMPATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SECONDS_TO_ANSWER),
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
-_lent: Counter[str] = Counter()
-_lending = threading.Lock()
-
-
-@contextlib.contextmanager
-def default_environment(**variables: str) -> Iterator[None]:
-    """Set variables for a moment, unless the user has set them: some habits of MLflow know no other switch.
-
-    Threads may overlap: a variable goes when the last of them is done with it.
-    """
-    with _lending:
-        mine = [name for name in variables if _lent[name] or name not in os.environ]
-        os.environ.update({name: variables[name] for name in mine if not _lent[name]})
-        _lent.update(mine)
-    try:
-        yield
-    finally:
-        with _lending:
-            _lent.subtract(mine)
-            for name in mine:
-                if not _lent[name]:
-                    os.environ.pop(name, None)

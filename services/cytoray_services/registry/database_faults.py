@@ -1,4 +1,4 @@
-"""What is wrong with the registry's database, as a sentence instead of SQL."""
+"""Errors of the database of the registry, as messages without SQL."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ import re
 from cytoray_analysis.errors import PlatformError
 
 _MODULES = ("sqlite3", "sqlalchemy", "alembic")
-# By what SQLite, SQLAlchemy and Alembic say: what is wrong, and what to do.
+# Texts of SQLite, SQLAlchemy and Alembic, with our message and hint.
 _FAULTS: tuple[tuple[str, str, str], ...] = (
     (
         "database is locked|table is locked",
-        "another process holds the registry's database",
-        "wait until that is done, then run the command again",
+        "another process has locked the database of the registry",
+        "wait until it has finished, then run the command again",
     ),
     (
         "unable to open database|readonly database|disk I/O error|disk is full",
-        "the registry's database cannot be opened or written",
-        "see whether there is room and whether you may write there; CYTORAY_HOME names its folder",
+        "the database of the registry cannot be opened or written",
+        "check the free disk space and the permissions; CYTORAY_HOME sets its folder",
     ),
     (
         "not a database|malformed|no such table|no such column|locate revision|out-of-date database|already exists",
-        "the registry's database is damaged, or of another release of MLflow",
-        "put a copy of it from before in its place, or move it away to begin with an empty registry",
+        "the database of the registry is damaged, or from another release of MLflow",
+        "restore a backup, or move it away to start with an empty registry",
     ),
 )
 
 
 def is_of_database(error: BaseException) -> bool:
-    """Whether a library of databases raised it."""
+    """Whether a database library raised the error."""
     return type(error).__module__.partition(".")[0] in _MODULES
 
 
 def database_fault(said: str, where: str | None = None) -> PlatformError | None:
-    """Return the sentence for what a database says; None for anything else.
+    """Return the error for a message of a database; None for any other text.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Questions to MLflow's registry, as plain functions over its client."""
+"""Queries to the registry of MLflow, as plain functions over its client."""
 
 from __future__ import annotations
 
@@ -17,17 +17,13 @@ if TYPE_CHECKING:
 
 
 def experiment_id(client: MlflowClient, name: str, artifact_location: str | None) -> str:
-    """Return the identifier of an experiment, which is made when it does not exist."""
-    from mlflow.exceptions import MlflowException
-
+    """Return the ID of an experiment, which is created if needed."""
     found = client.get_experiment_by_name(name)
     if found is None:
-        try:
-            return str(client.create_experiment(name, artifact_location=artifact_location))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        found = client.get_experiment_by_name(name)  # another process was quicker
+        made = create_experiment(client, name, artifact_location)
+        if made is not None:
+            return made
+        found = client.get_experiment_by_name(name)  # another process has created it
     if found is None or found.lifecycle_stage != "active":
         raise PlatformError(
             f"the experiment {name!r} was deleted from MLflow",
@@ -37,13 +33,25 @@ def experiment_id(client: MlflowClient, name: str, artifact_location: str | None
     return str(found.experiment_id)
 
 
+def create_experiment(client: MlflowClient, name: str, artifact_location: str | None) -> str | None:
+    """Make an experiment and return its identifier; None where there is one of this name."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.create_experiment(name, artifact_location=artifact_location))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return None
+
+
 def aliases_of(client: MlflowClient, name: str) -> dict[str, str]:
-    """Return alias to version of a model, or raise ModelNotFoundError that says which models there are."""
+    """Return alias to version of a model, or raise ModelNotFoundError with the existing models."""
     return {alias: str(version) for alias, version in registered_model(client, name).aliases.items()}
 
 
 def registered_model(client: MlflowClient, name: str) -> RegisteredModel:
-    """Return MLflow's record of a model, or raise ModelNotFoundError that says which models there are."""
+    """Return MLflow's record of a model, or raise ModelNotFoundError with the existing models."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -54,14 +62,14 @@ def registered_model(client: MlflowClient, name: str) -> RegisteredModel:
     names = [known for known, _ in search_models(client)]
     close = get_close_matches(name, names, n=1)
     raise ModelNotFoundError(
-        f"there is no model {name!r}; " + (f"there are: {', '.join(names)}" if names else "there is none yet"),
+        f"there is no model {name!r}; " + (f"there are: {', '.join(names)}" if names else "there are none yet"),
         field="model",
         hint=f"did you mean {close[0]!r}?" if close else "train one: cytoray train RECIPE",
     )
 
 
 def find_version(client: MlflowClient, name: str, version: str | None) -> MlflowModelVersion | None:
-    """Return one version of a model, or None when there is no such version."""
+    """Return one version of a model, or None if it does not exist."""
     from mlflow.exceptions import MlflowException
 
     if version is None:
@@ -75,7 +83,7 @@ def find_version(client: MlflowClient, name: str, version: str | None) -> Mlflow
 
 
 def no_such_version(client: MlflowClient, wanted: Reference, aliases: Mapping[str, str]) -> ModelNotFoundError:
-    """Return the error for a reference that a known model does not have; it says which ones it has."""
+    """Return the error for a missing reference of an existing model, with the existing ones."""
     numbers = [str(found.version) for found in search_versions(client, wanted.name)]
     what = f"alias {wanted.alias!r}" if wanted.alias else f"version {wanted.version}" if wanted.version else "version"
     known = ", ".join([*(f"@{alias}" for alias in sorted(aliases)), *(f"/{number}" for number in numbers)])
@@ -83,6 +91,16 @@ def no_such_version(client: MlflowClient, wanted: Reference, aliases: Mapping[st
         f"the model {wanted.name!r} has no {what}; there are: {known or 'none'}",
         field="model",
         hint=f"see: cytoray models show {wanted.name}" if numbers else "train one: cytoray train RECIPE",
+    )
+
+
+def made_again(found: ModelVersion, wanted: str) -> ModelNotFoundError:
+    """Return the error for a version number that now belongs to another version."""
+    return ModelNotFoundError(
+        f"expected {found.reference} with the digest {wanted[:12]}…, got {found.digest[:12] or 'none'}…: the model was "
+        "deleted and created again with the same name",
+        field="model",
+        hint=f"use the current version; see: cytoray models show {found.reference}",
     )
 
 
@@ -118,7 +136,7 @@ def search_models(client: MlflowClient) -> tuple[tuple[str, dict[str, str]], ...
 
 
 def model_version(found: MlflowModelVersion, aliases: Mapping[str, str]) -> ModelVersion:
-    """Turn MLflow's record of a version into ours; `aliases` are those of the model, alias to version."""
+    """Convert MLflow's record of a version; `aliases` are those of the model, alias to version."""
     version = str(found.version)
     return ModelVersion(
         name=found.name,
@@ -134,6 +152,6 @@ def model_version(found: MlflowModelVersion, aliases: Mapping[str, str]) -> Mode
 
 
 def model_record(model: RegisteredModel, digests: Mapping[str, str]) -> ModelRecord:
-    """Turn MLflow's record of a model into ours; `digests` are those of its versions."""
+    """Convert MLflow's record of a model; `digests` are those of its versions."""
     aliases = {alias: str(version) for alias, version in model.aliases.items()}
     return ModelRecord(model.name, aliases, dict(model.tags), dict(digests))

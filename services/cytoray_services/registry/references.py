@@ -1,9 +1,9 @@
-"""From what a user writes for a model to its bundle: a folder, or a reference to the registry."""
+"""From the name of a model to its bundle: a folder, or a reference to the registry."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cytoray_analysis.errors import ModelNotFoundError
 from cytoray_services.registry.fetching import check_digest
@@ -13,6 +13,7 @@ from cytoray_services.settings import Settings
 
 if TYPE_CHECKING:
     from cytoray_analysis.bundle import Bundle
+    from cytoray_analysis.predictor import Predictor
 
 
 def load_bundle(reference: str, settings: Settings, *, known: bool = False) -> tuple[Bundle, ModelVersion | None]:
@@ -21,13 +22,13 @@ def load_bundle(reference: str, settings: Settings, *, known: bool = False) -> t
     Parameters
     ----------
     reference
-        A folder that holds ``bundle.yaml``, or anything with the look of a path; else ``name``,
-        ``name@alias`` or ``name/version``.
+        A folder with ``bundle.yaml``, or any text that looks like a path; otherwise ``name``, ``name@alias`` or
+        ``name/version``.
     settings
-        Which registry to ask.
+        Settings with the registry.
     known
-        While the registry is away, take the version that it named when last asked so on this machine. For services,
-        which answer rather than wait; whoever compares versions wants to be sure of the one he gets.
+        While the registry is unreachable, use its last answer on this machine. For services, which must answer; not for
+        comparisons of versions.
 
     Returns
     -------
@@ -51,8 +52,35 @@ def load_bundle(reference: str, settings: Settings, *, known: bool = False) -> t
     except ModelNotFoundError as error:
         if not folder.is_dir():
             raise
-        hint = f"there is a folder {reference}, but it holds no {SPEC}: is it the model?"
+        hint = f"the folder {reference} exists but contains no {SPEC}: check that it is a model"
         raise ModelNotFoundError(error.message, field=error.field, hint=hint) from error
     bundle = Bundle.load(registry.fetch(version))
     check_digest(bundle, version)
     return bundle, version
+
+
+def load_predictor(reference: str, settings: Settings, **options: Any) -> Predictor:
+    """Load a model to predict with; its answers carry its name and version in the registry.
+
+    Parameters
+    ----------
+    reference, settings
+        As for :func:`load_bundle`.
+    options
+        Arguments of :class:`~cytoray_analysis.predictor.Predictor`, such as ``device`` and ``memory_budget``.
+
+    Raises
+    ------
+    ModelNotFoundError, BundleError, RequestError, PlatformError
+        As :func:`load_bundle`.
+    """
+    return predictor_of(*load_bundle(reference, settings), **options)
+
+
+def predictor_of(bundle: Bundle, version: ModelVersion | None, **options: Any) -> Predictor:
+    """Return the predictor of a bundle from :func:`load_bundle`; parameters as for :func:`load_predictor`."""
+    from cytoray_analysis.predictor import Predictor
+
+    if version is not None:
+        options |= {"name": version.name, "version": version.version}
+    return Predictor(bundle, **options)

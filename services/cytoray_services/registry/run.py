@@ -1,4 +1,4 @@
-"""One MLflow run: what a training writes down while it goes on."""
+"""One MLflow run: the record of a training run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from cytoray_analysis.errors import MissingFileError, PlatformError
+from cytoray_services.environment import default_environment
 from cytoray_services.registry.artifacts import RunFiles
-from cytoray_services.registry.connection import Connection, default_environment
+from cytoray_services.registry.connection import Connection
 from cytoray_services.registry.versions import flatten, metric_name
 
 logger = logging.getLogger(__name__)
@@ -32,16 +33,16 @@ _PARAMS_PER_BATCH = 100
 class Run:
     """A run that was started or resumed by :meth:`Registry.start_run`.
 
-    As a context manager it ends the run: FINISHED, or FAILED on an error, or KILLED by Ctrl-C. Without
-    ``with`` the run stays open, which is how a worker writes to the run that its driver opened; call
-    :meth:`flush` then.
+    As a context manager it ends the run: FINISHED, FAILED after an error, or KILLED after Ctrl-C. Without
+    ``with`` the run stays open, so that a worker can write to the run of its driver; it must call
+    :meth:`flush`.
 
     Parameters
     ----------
     connection
-        Where the run is.
+        The connection to MLflow.
     run_id
-        MLflow's identifier of the run.
+        ID of the run in MLflow.
     """
 
     def __init__(self, connection: Connection, run_id: str) -> None:
@@ -52,14 +53,14 @@ class Run:
 
     @property
     def kept(self) -> bool:
-        """Whether there is something that MLflow does not know; see :class:`KeptRun`."""
+        """Whether there is something that MLflow does not know; see :class:`OfflineRun`."""
         return False
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record numbers of one step.
 
-        They are sent in batches, at most one a second. While MLflow does not answer they are kept, with a
-        warning, so that a training does not end because its record keeper is away.
+        They are sent in batches, at most one per second. While MLflow is unreachable they are kept, with a
+        warning, so that the training run continues.
         """
         now = int(time.time() * 1000)
         self._waiting += [(metric_name(key), float(value), now, step) for key, value in values.items()]
@@ -68,15 +69,15 @@ class Run:
         try:
             self.flush()
         except PlatformError as error:
-            logger.warning("%s; %d metrics are kept until it does", error.message, len(self._waiting))
+            logger.warning("%s; %d metrics are kept until it answers", error.message, len(self._waiting))
 
     def log_entries(self, entries: Sequence[Sequence[Any]]) -> None:
-        """Record numbers that were taken earlier: (name, value, milliseconds since 1970, step) each."""
+        """Record earlier numbers: (name, value, milliseconds since 1970, step) each."""
         self._waiting += [(name, value, milliseconds, step) for name, value, milliseconds, step in entries]
         self.flush()
 
     def flush(self) -> None:
-        """Send the metrics that wait.
+        """Send the queued metrics.
 
         Raises
         ------
@@ -93,9 +94,9 @@ class Run:
         self._sent = time.monotonic()
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Record what the run was started with; nested mappings get dotted names.
+        """Record the parameters of the run; nested mappings get dotted names.
 
-        A parameter that the run already has keeps its first value: MLflow never changes one.
+        An existing parameter keeps its first value, because MLflow never changes one.
         """
         with self._connection.client() as client:
             from mlflow.entities import Param
@@ -123,7 +124,7 @@ class Run:
             There is no such file.
         """
         if not Path(path).is_file():
-            raise MissingFileError(f"there is no file {path}", field=str(path))
+            raise MissingFileError(f"expected a file, {path} does not exist", field=str(path))
         with self._connection.client() as client:
             RunFiles(client, self._connection, self.run_id).add_file(Path(path), folder)
 
@@ -140,7 +141,7 @@ class Run:
         self.log_bytes(text.encode(), path)
 
     def read_text(self, path: str) -> str | None:
-        """Return the UTF-8 file `path` of the run; None where it has no such file.
+        """Return the UTF-8 file `path` of the run; None if it does not exist.
 
         Raises
         ------
@@ -159,7 +160,7 @@ class Run:
                 return files.download(path, scratch).read_text(encoding="utf-8")
 
     def end(self, status: Status = "FINISHED") -> None:
-        """Send what waits and close the run.
+        """Send the queued metrics and close the run.
 
         Raises
         ------
@@ -167,7 +168,7 @@ class Run:
             MLflow does not answer.
         """
         self.flush()
-        # MLflow prints the addresses of a server's runs to standard output, which belongs to the answer.
+        # MLflow prints the addresses of runs to standard output, which is reserved for the answer.
         with self._connection.client() as client, contextlib.redirect_stdout(sys.stderr):
             client.set_terminated(self.run_id, status)
 
@@ -182,14 +183,14 @@ class Run:
             return
         try:
             self.end("FAILED" if isinstance(error, Exception) else "KILLED")
-        except PlatformError as unreachable:  # must not hide what went wrong first
-            logger.warning("the run %s could not be marked as failed: %s", self.run_id, unreachable.message)
+        except PlatformError as unreachable:  # must not hide the first error
+            logger.warning("cannot mark the run %s as failed: %s", self.run_id, unreachable.message)
 
 
 def whoami() -> str:
-    """Return user and host of this process, for the record."""
+    """Return user and host of this process, for records."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
+    except (KeyError, OSError):  # the user of a container may have no name
         user = f"uid {os.getuid()}"
     return f"{user}@{socket.gethostname()}"

@@ -1,6 +1,6 @@
-"""Registering, finding, fetching and promoting models.
+"""Registration, lookup, download and promotion of models.
 
-PyTorch, which opening a bundle needs, is imported only there, so that looking into the registry is quick.
+PyTorch, which is needed to open a bundle, is imported only there, so that queries are fast.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from cytoray_services.registry.artifacts import RunFiles, present_uri
 from cytoray_services.registry.claim import claim
 from cytoray_services.registry.connection import Connection
 from cytoray_services.registry.fetching import fetch
-from cytoray_services.registry.kept_run import KeptRun, deliver, has_kept
-from cytoray_services.registry.known import Known
+from cytoray_services.registry.offline_cache import OfflineCache
+from cytoray_services.registry.offline_run import OfflineRun, deliver, has_kept
 from cytoray_services.registry.queries import (
     aliases_of,
     experiment_id,
     find_version,
+    made_again,
     model_record,
     model_version,
     newest_version,
@@ -58,35 +59,35 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Bundles that come from no run of ours get one here, since servers accept files only as part of a run.
+# Bundles without a run get one here, because servers accept files only as part of a run.
 EXPERIMENT_WITHOUT_TRAINING = "registered-bundles"
 
 
 class Registry:
     """Runs, models, versions and aliases of one MLflow.
 
-    Every method that asks MLflow raises PlatformError within seconds when it does not answer.
+    Every method raises PlatformError within seconds if MLflow does not answer.
 
     Parameters
     ----------
     settings
-        Names the MLflow and the folder in which fetched bundles are kept.
+        Settings with the MLflow and the folder of downloaded bundles.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._connection = Connection(settings)
-        self._known = Known(settings.home / "known")
+        self._known = OfflineCache(settings.home / "known")
         self._digests: dict[tuple[str, int], dict[str, str]] = {}
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
-        """Return the registry of `settings`; MLflow is first asked when it is needed."""
+        """Return the registry of `settings`; it connects to MLflow at first use."""
         return cls(settings)
 
     @property
     def address(self) -> str:
-        """Where it is, without a password."""
+        """Its address, without a password."""
         return self._connection.shown_uri
 
     def start_run(
@@ -104,16 +105,16 @@ class Registry:
         Parameters
         ----------
         experiment
-            The group of runs that it belongs to; made when it does not exist.
+            The group of the run; created if needed.
         name
-            What people call the run.
+            Name of the run for display.
         params, tags
-            What it was started with, and facts about it; nested mappings get dotted names.
+            Parameters of the run, and facts about it; nested mappings get dotted names.
         run_id
-            The run to resume. Its known parameters keep their values.
+            The run to resume. Its existing parameters keep their values.
         keep
-            A folder for what MLflow does not take while it does not answer; what an earlier start left there is
-            brought to MLflow first. None: not to answer is an error.
+            A folder for calls while MLflow is unreachable; calls from an earlier start are sent to MLflow first. None
+            raises an error instead.
 
         Raises
         ------
@@ -127,14 +128,15 @@ class Registry:
             return self._begun(Run(self._connection, self._running(experiment, name, run_id)), start)
         try:
             if has_kept(keep):
-                run_id = deliver(self, keep)[0]
-            return self._begun(KeptRun(self._connection, self._running(experiment, name, run_id), keep, start), start)
+                run_id = deliver(self.start_run, keep)[0]
+            running = self._running(experiment, name, run_id)
+            return self._begun(OfflineRun(self._connection, running, keep, start), start)
         except PlatformError as error:
-            logger.warning("%s; the run's record is kept in %s until then", error.message, keep)
-            return KeptRun(self._connection, run_id or "", keep, start, beginning=True)
+            logger.warning("%s; the run is stored in %s until MLflow answers", error.message, keep)
+            return OfflineRun(self._connection, run_id or "", keep, start, beginning=True)
 
     def _running(self, experiment: str, name: str, run_id: str | None) -> str:
-        """Make a run, or have one running again."""
+        """Create a run, or resume one."""
         with self._connection.client(create=True) as client:
             if run_id is not None:
                 client.update_run(run_id, status="RUNNING")
@@ -159,32 +161,35 @@ class Registry:
         metrics: Mapping[str, float] | None = None,
         alias: str | None = CANDIDATE,
     ) -> ModelVersion:
-        """Store a bundle and make it a new version of a model.
+        """Upload a bundle and create a new version of a model.
 
-        The same bundle of the same run is registered once: doing it again, as a resumed training does,
-        returns the version that is there. The alias goes to it unless a newer version has it by then.
+        The version is created after the upload, and the alias after the version, so a failed upload leaves neither. The
+        same bundle of the same run is registered once: a repetition, as by a resumed training run, returns the existing
+        version. The alias moves to it unless a newer version has it.
 
         Parameters
         ----------
         bundle_folder
-            The bundle; it is checked first.
+            The bundle; it is verified first.
         name
-            The model; made when it does not exist.
+            The model; created if needed.
         run_id
-            The run that the bundle came from; a run of its own is made for it when None.
+            The run of the bundle; None creates one.
         tags
-            Facts to record, beside those in the bundle's `provenance`, its task and its digest.
+            Facts to record, in addition to the `provenance` of the bundle, its task and its digest.
         metrics
             Scores on the validation data.
         alias
-            The alias that shall point to the new version; None for none. It never goes back to an older version.
+            The alias for the new version, or None. It never moves back to an older version.
 
         Raises
         ------
         BundleError
             The bundle is damaged.
         RequestError
-            The name cannot be a model's.
+            The name is not valid for a model.
+        PlatformError
+            MLflow does not answer, or its file store did not accept all files; no version was created.
         """
         from cytoray_analysis.bundle import Bundle
 
@@ -204,24 +209,29 @@ class Registry:
                 version = self._register(bundle, name, run.run_id, labels)
         if alias is None:
             return version
-        # Nobody decides anything here: the newest has the alias, so nobody's word is asked for and none is recorded
-        # but the move itself.
+        # The newest version has the alias by definition, so only the move itself is recorded.
         with self._connection.client() as client:
             current = aliases_of(client, name).get(alias)
             if current is not None and int(current) > int(version.version):
-                return version  # others have registered theirs since this one was
+                return version  # newer versions have been registered meanwhile
             return self._point(client, name, version.version, AliasRequest(alias))
 
     def _register(self, bundle: Bundle, name: str, run_id: str, tags: dict[str, str]) -> ModelVersion:
         from mlflow.exceptions import MlflowException
 
         with self._connection.client() as client:
-            for known in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
-                if known.tags.get("digest") == bundle.digest:
-                    return self._version(known, aliases_of(client, name))
             folder = f"bundle-{bundle.digest[:12]}"
             files = RunFiles(client, self._connection, run_id)
-            files.add_folder(bundle.folder, folder)
+            for known in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+                if known.tags.get("digest") == bundle.digest:
+                    if not files.has_folder(bundle.folder, folder):  # an earlier release did not check
+                        files.add_folder(bundle.folder, folder)
+                    return self._version(known, aliases_of(client, name))
+            try:
+                files.add_folder(bundle.folder, folder)
+            except PlatformError as error:
+                message = f"{error.message}; no version was created"
+                raise PlatformError(message, field=error.field, hint=error.hint) from error
             try:
                 client.create_registered_model(name)
             except MlflowException as error:
@@ -235,66 +245,70 @@ class Registry:
         return replace(version, source=present_uri(version.source, self.settings))
 
     def resolve(self, reference: str) -> ModelVersion:
-        """Find the version that a reference means.
+        """Find the version of a reference.
 
-        ``name`` alone is its champion; without one its candidate; without one its newest version.
+        ``name`` alone means the champion, otherwise the candidate, otherwise the newest version.
 
         Raises
         ------
         ModelNotFoundError
-            There is none; the message says what there is.
+            There is none; the message lists the existing ones.
         RequestError
-            The text is no reference.
+            The text is not a reference.
         """
         wanted = parse_reference(reference)
         with self._connection.client(model=reference, quick=True) as client:
             aliases = aliases_of(client, wanted.name)
-            version = wanted.version
+            number = wanted.version
             if wanted.alias is not None:
-                version = aliases.get(wanted.alias)
-            elif version is None:
-                version = aliases.get(CHAMPION) or aliases.get(CANDIDATE) or newest_version(client, wanted.name)
-            found = find_version(client, wanted.name, version)
+                number = aliases.get(wanted.alias)
+            elif number is None:
+                number = aliases.get(CHAMPION) or aliases.get(CANDIDATE) or newest_version(client, wanted.name)
+            found = find_version(client, wanted.name, number)
             if found is None:
                 raise no_such_version(client, wanted, aliases)
-            return self._version(found, aliases)
+            version = self._version(found, aliases)
+            if wanted.digest not in (None, version.digest):
+                raise made_again(version, str(wanted.digest))
+            return version
 
     def resolve_or_known(self, reference: str) -> tuple[ModelVersion, bool]:
-        """Find the version that a reference means; where MLflow is away, the one that it meant when last asked here.
+        """Find the version of a reference; while MLflow is unreachable, that of its last answer.
 
         Returns
         -------
         version
-            As :meth:`resolve` gives it.
+            As from :meth:`resolve`.
         stale
-            Whether MLflow did not answer, so that this is what it said the last time.
+            Whether MLflow did not answer, so that this is its last answer.
 
         Raises
         ------
         ModelNotFoundError, RequestError
             See :meth:`resolve`.
         PlatformError
-            MLflow does not answer, and this was never asked here before.
+            MLflow does not answer, and no answer is cached.
         """
-        if parse_reference(reference).version is not None and (found := self.last_known(reference)) is not None:
-            return found, False  # a version never changes, so MLflow need not even be imported
+        if parse_reference(reference).digest is not None and (found := self.last_known(reference)) is not None:
+            return found, False  # it always means the same version, so MLflow is not needed
         version, stale = self._known.ask(reference, ModelVersion, lambda: self.resolve(reference))
-        if not stale:  # a replica asks for the very version that a gateway found under an alias
-            self._known.ask(version.reference, ModelVersion, lambda: version)
+        if not stale:  # a replica requests the exact version that a gateway found for an alias
+            for name in {version.reference, version.exact_reference} - {reference}:
+                self._known.ask(name, ModelVersion, lambda: version)
         return version, stale
 
     def fetch(self, version: ModelVersion) -> Path:
         """Return a local folder with the bundle of a version.
 
-        It is downloaded once, however many processes of this machine ask at the same time, checked against the
-        digest, and from then on needs no MLflow.
+        It is downloaded once per machine, even with concurrent processes, and verified by its digest. After that,
+        MLflow is not needed.
 
         Raises
         ------
         BundleError
-            The version has no bundle of ours, or its files are not those that were registered.
+            The version has no Cytoray bundle, or its files differ from those that were registered.
         PlatformError
-            It is not here yet, and MLflow does not answer.
+            It is not downloaded yet, and MLflow does not answer.
         """
         return fetch(self._connection, version)
 
@@ -309,14 +323,14 @@ class Registry:
         forced: bool = False,
         report: str = "",
     ) -> ModelVersion:
-        """Let an alias point to a version, and record who did it and when.
+        """Move an alias to a version, and record who did it and when.
 
-        Of several that do so at once each has its turn, whichever machines they are on.
+        Concurrent moves are serialised, also between machines.
 
         Parameters
         ----------
         expected
-            The version that the alias must still have, None for none; any by default.
+            The version that the alias must have, None for no version; any by default.
         reason, forced, report
             For the record: see :class:`~cytoray_services.registry.versions.AliasMove`.
 
@@ -325,18 +339,18 @@ class Registry:
         ModelNotFoundError
             There is no such version.
         RequestError
-            The alias has another version than `expected`; the message says who gave it that one.
+            The alias does not have the version `expected`; the message says who moved it.
         """
         check_reason(reason)
         return self._move(name, version, AliasRequest(alias, "promote", expected, reason, forced, report))
 
     def rollback(self, name: str, alias: str = CHAMPION, *, reason: str = "") -> ModelVersion:
-        """Let an alias point to the version that it had before; doing it twice goes back two versions.
+        """Move an alias back to its previous version; a repetition moves it back one more.
 
         Raises
         ------
         RequestError
-            The alias had no version before, or another process moved it just now.
+            The alias had no previous version, or another process moved it just now.
         """
         check_reason(reason)
         with self._connection.client(model=name, quick=True) as client:
@@ -344,7 +358,7 @@ class Registry:
             before = version_before(self.history(name), alias, current)
         if before is None:
             raise RequestError(
-                f"{name}@{alias} had no version before, so there is nothing to go back to",
+                f"expected a previous version of {name}@{alias}, there is none",
                 field="alias",
                 hint=f"choose a version: cytoray models promote {name}/VERSION --alias {alias}",
             )
@@ -352,7 +366,7 @@ class Registry:
 
     def _move(self, name: str, version: str, request: AliasRequest) -> ModelVersion:
         with self._connection.client(model=name, quick=True) as client:
-            aliases_of(client, name)  # there is such a model
+            aliases_of(client, name)  # raises an error if there is no such model
             with claim(client, name, request.alias, self._connection.artifact_location("claims")):
                 return self._point(client, name, version, request)
 
@@ -367,7 +381,7 @@ class Registry:
         recorded = next((move.after for move in reversed(self.history(name)) if move.alias == alias), None)
         if current != version:
             client.set_registered_model_alias(name, alias, version)
-        if current != version or recorded != version:  # the latter where a process died between moving and recording
+        if current != version or recorded != version:  # the latter if a process died between the move and its record
             before, when = current if current != version else recorded, datetime.now(UTC)
             move = AliasMove(
                 alias, request.action, before, version, whoami(), when, request.reason, request.forced, request.report
@@ -399,23 +413,18 @@ class Registry:
             return model_record(model, self._digests.get(key, {}))
 
     def last_known(self, reference: str) -> ModelVersion | None:
-        """Return what a reference meant when it was last asked for on this machine; None for never."""
+        """Return the last cached version of a reference on this machine; None without one."""
         return self._known.remembered(reference, ModelVersion)
 
-    def record_or_known(self, name: str) -> tuple[ModelRecord, bool]:
-        """Return what :meth:`record` does; where MLflow is away, what it said when last asked here, and True."""
-        check_name(name)
-        return self._known.ask(f"{name}.record", ModelRecord, lambda: self.record(name))
-
     def revise(self, name: str, alias: str, change: Callable[[ModelRecord], Mapping[str, str]]) -> ModelRecord:
-        """Set notes of a model that depend on what is there, while nobody else revises them or moves the alias.
+        """Set notes of a model that depend on its state, in a lock with the moves of the alias.
 
         Parameters
         ----------
         alias
-            What the notes are about.
+            The alias of the notes.
         change
-            Gets the model as it is, and returns the notes to set; may raise to change nothing.
+            Called with the current record; returns the notes to set, or raises to change nothing.
 
         Returns
         -------
@@ -432,18 +441,18 @@ class Registry:
         return replace(before, notes=before.notes | dict(notes))
 
     def run(self, run_id: str) -> Run:
-        """Return a run to write to, as it is: neither resumed nor ended."""
+        """Return a run to write to, without resuming or ending it."""
         return Run(self._connection, run_id)
 
     def note(self, name: str, notes: Mapping[str, str]) -> None:
-        """Set tags of a model, all versions alike."""
+        """Set tags of a model."""
         with self._connection.client(model=name, quick=True) as client:
             aliases_of(client, name)
             for key, value in notes.items():
                 client.set_registered_model_tag(name, key, value)
 
     def notes(self, name: str) -> dict[str, str]:
-        """Return the tags of a model, its history among them."""
+        """Return the tags of a model, including its history."""
         with self._connection.client(model=name, quick=True) as client:
             aliases_of(client, name)
             return dict(client.get_registered_model(name).tags)
@@ -460,7 +469,7 @@ class Registry:
         return tuple(version for version in everyone if version.digest.startswith(digest))
 
     def list(self) -> tuple[RegisteredModel, ...]:
-        """Return all models that Cytoray registered, by name; a shared MLflow may hold others too."""
+        """Return all models that Cytoray registered, by name; a shared MLflow may contain others."""
         if not self._connection.is_there:
             return ()
         with self._connection.client(quick=True) as client:

@@ -1,7 +1,8 @@
-"""What the registry knows about a model, and how people refer to it; plain data, no MLflow.
+"""Models, versions and references of the registry, as plain data without MLflow.
 
-A reference is ``name``, ``name@alias`` or ``name/version``. Two aliases have a meaning: ``candidate`` is the
-newest trained version, ``champion`` the one that is served.
+A reference is ``name``, ``name@alias`` or ``name/version``. MLflow numbers versions from 1 again if a model is
+deleted and created again; ``name/version#digest`` always means the same version, and is the form for programs.
+Two aliases have a meaning: ``candidate`` is the newest trained version, ``champion`` the one that is served.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import re
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -25,12 +26,15 @@ CHAMPION = "champion"
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
-_REFERENCE = re.compile(rf"(?P<name>{NAME.pattern})(?:@(?P<alias>[A-Za-z][\w-]*)|/(?P<version>[0-9]{{1,9}}))?")
+_REFERENCE = re.compile(
+    rf"(?P<name>{NAME.pattern})"
+    rf"(?:@(?P<alias>[A-Za-z][\w-]*)|/(?P<version>[0-9]{{1,9}})(?:#(?P<digest>{DIGEST.pattern}))?)?"
+)
 
 _METRIC_TAG = "metric."
 _MOVE_TAG = "alias_history."
 
-LONGEST_REASON = 2000  # characters; MLflow keeps up to 5000 of a whole record
+LONGEST_REASON = 2000  # characters; MLflow stores up to 5000 of a record
 
 
 @dataclass(frozen=True)
@@ -40,19 +44,19 @@ class ModelVersion:
     Attributes
     ----------
     name, version
-        What it is called: ``name/version``.
+        Its reference: ``name/version``.
     aliases
         The aliases that point to it, sorted.
     run_id
-        The MLflow run that it came from.
+        The MLflow run of the version.
     digest
-        SHA-256 of the bundle; empty when something other than Cytoray registered this version.
+        SHA-256 of the bundle; empty if the version was not registered by Cytoray.
     created
-        When it was registered, UTC.
+        Time of registration, UTC.
     metrics
         Its scores on the validation data.
     tags
-        Where it comes from: task, recipe, data hashes, git revision, parent.
+        Its origin: task, recipe, data hashes, git revision, parent.
     source
         URI of the bundle folder in the artifact store.
     """
@@ -69,14 +73,24 @@ class ModelVersion:
 
     @property
     def reference(self) -> str:
-        """``name/version``, which always means this very version."""
+        """``name/version``, for display."""
         return f"{self.name}/{self.version}"
 
     @property
+    def exact_reference(self) -> str:
+        """``name/version#digest``, which always means the same version."""
+        return exact_reference(self.name, self.version, self.digest)
+
+    @property
     def parent_digest(self) -> str | None:
-        """Digest of the bundle whose weights it started from; None where they came from no bundle."""
+        """Digest of the bundle that its training started from; None without one."""
         digest = self.tags.get("parent", "").rpartition(" ")[2]
         return digest if DIGEST.fullmatch(digest) else None
+
+    def describe(self) -> dict[str, Any]:
+        """Return the version as a JSON object."""
+        facts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"model": facts.pop("name"), **facts}
 
 
 @dataclass(frozen=True)
@@ -90,7 +104,7 @@ class RegisteredModel:
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """What the registry keeps of a model beside the facts about its versions.
+    """The record of a model in the registry, without its versions.
 
     Attributes
     ----------
@@ -99,7 +113,7 @@ class ModelRecord:
     notes
         Tags of the model: its history, its rollouts.
     digests
-        Version to digest of its bundle, of all versions.
+        Version to digest of its bundle.
     """
 
     name: str
@@ -117,9 +131,9 @@ class AliasMove:
     before
         None for the first move.
     forced
-        Whether it was moved although a check had failed.
+        Whether it was moved although a check failed.
     report
-        Where the report of the checks lies: a folder of the run that `after` came from; empty without checks.
+        Folder of the report of the checks, in the run of `after`; empty without checks.
     """
 
     alias: str
@@ -135,7 +149,7 @@ class AliasMove:
     def to_tag(self) -> tuple[str, str]:
         """Return key and value of the tag that records this move.
 
-        The key sorts by time and is unique, so that two people who move an alias at once lose neither record.
+        The key sorts by time and is unique, so that concurrent moves keep both records.
         """
         stamp = self.when.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         key = f"{_MOVE_TAG}{stamp}.{secrets.token_hex(2)}"
@@ -144,15 +158,21 @@ class AliasMove:
 
 @dataclass(frozen=True)
 class Reference:
-    """A parsed reference; at most one of `alias` and `version` is set."""
+    """A parsed reference; at most one of `alias` and `version` is set, and `digest` only with `version`."""
 
     name: str
     alias: str | None = None
     version: str | None = None
+    digest: str | None = None
+
+
+def exact_reference(name: str, version: str, digest: str) -> str:
+    """Return the exact reference of a version; only its number for a version without a digest."""
+    return f"{name}/{version}#{digest}" if DIGEST.fullmatch(digest) else f"{name}/{version}"
 
 
 def parse_reference(text: str) -> Reference:
-    """Parse ``name``, ``name@alias`` or ``name/version``.
+    """Parse ``name``, ``name@alias``, ``name/version`` or ``name/version#digest``.
 
     Raises
     ------
@@ -164,19 +184,19 @@ def parse_reference(text: str) -> Reference:
         raise RequestError(
             f"expected a reference to a model, got {text[:200]!r}",
             field="model",
-            hint="give name, name@alias, name/version or a bundle folder; a name is small letters, digits, - and _",
+            hint="use name, name@alias, name/version or a bundle folder; names: lower-case letters, digits, - and _",
         )
     version = match["version"]
-    return Reference(match["name"], match["alias"], str(int(version)) if version else None)
+    return Reference(match["name"], match["alias"], str(int(version)) if version else None, match["digest"])
 
 
 def check_name(name: str) -> None:
-    """Raise RequestError unless `name` can be a model's name."""
+    """Raise RequestError unless `name` is valid for a model."""
     if not NAME.fullmatch(name):
         raise RequestError(
             f"expected the name of a model, got {name[:200]!r}",
             field="name",
-            hint="use up to 64 small letters, digits, - and _, beginning with a letter or digit",
+            hint="use up to 64 lower-case letters, digits, - and _, starting with a letter or digit",
         )
 
 
@@ -186,7 +206,7 @@ def check_reason(reason: str) -> None:
         raise RequestError(
             f"expected a reason of at most {LONGEST_REASON} characters, got {len(reason)}",
             field="reason",
-            hint="say it shorter",
+            hint="shorten it",
         )
 
 
@@ -202,10 +222,10 @@ def moves_from_tags(tags: Mapping[str, str]) -> tuple[AliasMove, ...]:
 
 
 def version_before(moves: Iterable[AliasMove], alias: str, current: str | None) -> str | None:
-    """Return the version that `alias` had before `current`; None when there was none.
+    """Return the version that `alias` had before `current`; None without one.
 
-    Promotions are put on a stack and a rollback takes one off, so that rolling back twice goes back two
-    versions instead of returning to the one that was just left.
+    A promotion pushes to a stack and a rollback pops, so that two rollbacks go back two versions instead of
+    returning to the first one.
     """
     stack: list[str] = []
     for move in moves:
@@ -226,17 +246,17 @@ def _last(stack: list[str], version: str) -> int:
 
 
 def metric_name(name: str) -> str:
-    """Return a metric's name with what MLflow does not take, as in the names of classes, replaced by underscores."""
+    """Return the name of a metric, with characters that MLflow does not accept replaced by underscores."""
     return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)
 
 
 def tags_of(metrics: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tags that record scores and facts; nested facts get dotted keys, None is left out."""
+    """Return the tags for scores and facts; nested facts get dotted keys, None is omitted."""
     return {f"{_METRIC_TAG}{metric_name(key)}": repr(float(value)) for key, value in metrics.items()} | flatten(facts)
 
 
 def metrics_from_tags(tags: Mapping[str, str], reference: str) -> dict[str, float]:
-    """Read the scores back from the tags of a version; one that is no number is left out, and the log says so."""
+    """Read the scores from the tags of a version; a score that is not a number is omitted with a warning."""
     scores = {}
     for key, value in tags.items():
         if key.startswith(_METRIC_TAG):
@@ -248,12 +268,12 @@ def metrics_from_tags(tags: Mapping[str, str], reference: str) -> dict[str, floa
 
 
 def facts_from_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Read everything but the scores back from the tags of a version."""
+    """Read everything except the scores from the tags of a version."""
     return {key: value for key, value in tags.items() if not key.startswith(_METRIC_TAG)}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Flatten nested mappings to dotted keys and text: strings as they are, all else JSON, None left out."""
+    """Flatten nested mappings to dotted keys and text: strings unchanged, other values as JSON, None omitted."""
     flat: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):

@@ -1,1 +1,1 @@
-"""How a new version goes live: canary and shadow, kept in the registry."""
+"""How a new version goes live: a rollout, as a canary or as a shadow, kept in the registry."""

@@ -1,115 +1,96 @@
-"""Starting, advancing and ending canaries and shadows: each change is made while nobody else can make another."""
+"""Starting, advancing and ending rollouts: each change is made while no other one can be made."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import TypeVar
 
 from cytoray_analysis.errors import ModelNotFoundError, RequestError
 from cytoray_services.registry import CHAMPION, ModelRecord, Registry, whoami
 from cytoray_services.registry.versions import check_reason
 from cytoray_services.rollouts.rollout import (
     LARGEST_SHARE,
-    SHARE_MIRRORED,
     STEPS,
-    Canary,
-    CanaryState,
+    Kind,
     Limits,
+    Rollout,
     Routing,
-    Shadow,
-    canary_note,
+    State,
     new_key,
+    rollout_note,
     routing_of,
-    shadow_note,
 )
 
+Changed = TypeVar("Changed", bound=Rollout | None)
 
-def start_canary(
+
+def start_rollout(
     registry: Registry,
     name: str,
     version: str,
     *,
+    answers: bool = True,
     alias: str = CHAMPION,
     steps: Sequence[float] = STEPS,
     limits: Limits | None = None,
     reason: str = "",
-) -> Canary:
+) -> Rollout:
     """Send a share of the requests to an alias to another version from now on.
 
     Parameters
     ----------
+    answers
+        Whether callers get its answers, as those of a canary. Those of a shadow are compared and discarded.
     steps
-        Shares, growing, above 0 and at most 1, of which :data:`LARGEST_SHARE` is taken at most: the other version
-        keeps the rest until the end. After the last step the alias moves to the version.
+        Shares, growing, above 0 and at most 1, of which a canary gets :data:`LARGEST_SHARE` at most: the other version
+        keeps the rest until the end. After the last step the alias moves to the canary. A shadow has one share.
+    limits
+        When a canary is withdrawn.
 
     Raises
     ------
     ModelNotFoundError
         There is no such model or version, or it has no such alias.
     RequestError
-        The alias has that version already, another canary stands beside it, or `steps` are none.
+        The alias has that version already, another rollout of this kind stands beside it, or `steps` are none.
     """
-    _check_steps(steps)
+    (_check_steps if answers else _check_share)(steps)
     check_reason(reason)
     now = datetime.now(UTC)
-    made: list[Canary] = []
+    key = new_key(now)
 
-    def begin(record: ModelRecord) -> dict[str, str]:
-        routing = routing_of(record)
+    def start(routing: Routing) -> Rollout:
         current = _check_version(routing, version, alias)
-        running = routing.canaries.get(alias)
+        running = routing.rollout("canary" if answers else "shadow", alias)
         if running is not None:
-            raise _runs_already(f"{name}/{running.version} is a canary beside {name}@{alias}", name, "canary")
-        canary = Canary(
-            new_key(now), name, alias, current, version, tuple(steps), limits or Limits(), whoami(), now, now, reason
+            raise RequestError(
+                f"{name}/{running.version} is a {running.kind} beside {name}@{alias} already; one at a time",
+                field="alias",
+                hint=f"wait for its end, or stop it: cytoray models {running.kind} {name} --stop",
+            )
+        return Rollout(
+            key,
+            name,
+            alias,
+            version,
+            tuple(steps),
+            whoami(),
+            started=now,
+            began=now,
+            answers=answers,
+            beside=current if answers else None,
+            limits=limits or Limits(),
+            reason=reason,
         )
-        made.append(canary)
-        return canary_note(canary)
 
-    registry.revise(name, alias, begin)
-    return made[0]
+    return _revise(registry, name, alias, start)
 
 
-def start_shadow(
-    registry: Registry,
-    name: str,
-    version: str,
-    *,
-    alias: str = CHAMPION,
-    share: float = SHARE_MIRRORED,
-    reason: str = "",
-) -> Shadow:
-    """Ask another version, too, for a share of the requests to an alias, and measure how its answers differ.
-
-    Raises
-    ------
-    ModelNotFoundError
-        There is no such model or version, or it has no such alias.
-    RequestError
-        The alias has that version already, another shadow stands beside it, or `share` is none.
-    """
-    if not 0 < share <= 1:
-        raise RequestError(f"expected a share above 0 and at most 1, got {share:g}", field="share", hint="such as 0.1")
-    check_reason(reason)
-    now = datetime.now(UTC)
-    shadow = Shadow(new_key(now), name, alias, version, share, whoami(), now, reason)
-
-    def begin(record: ModelRecord) -> dict[str, str]:
-        routing = routing_of(record)
-        _check_version(routing, version, alias)
-        running = routing.shadows.get(alias)
-        if running is not None:
-            raise _runs_already(f"{name}/{running.version} is a shadow of {name}@{alias}", name, "shadow")
-        return shadow_note(shadow)
-
-    registry.revise(name, alias, begin)
-    return shadow
-
-
-def stop_canary(registry: Registry, name: str, *, alias: str = CHAMPION, reason: str = "") -> Canary:
-    """End the canary beside an alias: all requests go to the version of the alias again.
+def stop_rollout(registry: Registry, kind: Kind, name: str, *, alias: str = CHAMPION, reason: str = "") -> Rollout:
+    """End the canary or shadow beside an alias: the version of the alias alone gets requests again.
 
     Raises
     ------
@@ -117,67 +98,51 @@ def stop_canary(registry: Registry, name: str, *, alias: str = CHAMPION, reason:
         There is none.
     """
     check_reason(reason)
-    ended: list[Canary] = []
 
-    def stop(record: ModelRecord) -> dict[str, str]:
-        running = routing_of(record).canaries.get(alias)
+    def stop(routing: Routing) -> Rollout:
+        running = routing.rollout(kind, alias)
         if running is None:
-            raise _none_runs(name, alias, "canary")
-        ended.append(_ended(running, "stopped", reason))
-        return canary_note(ended[0])
+            raise RequestError(
+                f"no {kind} stands beside {name}@{alias}", field="alias", hint=f"see: cytoray models show {name}"
+            )
+        return _ended(running, "stopped", reason)
 
-    registry.revise(name, alias, stop)
-    return ended[0]
-
-
-def stop_shadow(registry: Registry, name: str, *, alias: str = CHAMPION, reason: str = "") -> Shadow:
-    """End the shadow of an alias.
-
-    Raises
-    ------
-    RequestError
-        There is none.
-    """
-    check_reason(reason)
-    ended: list[Shadow] = []
-
-    def stop(record: ModelRecord) -> dict[str, str]:
-        running = routing_of(record).shadows.get(alias)
-        if running is None:
-            raise _none_runs(name, alias, "shadow")
-        ended.append(replace(running, state="stopped", ended=datetime.now(UTC), why=reason, by=whoami()))
-        return shadow_note(ended[0])
-
-    registry.revise(name, alias, stop)
-    return ended[0]
+    return _revise(registry, name, alias, stop)
 
 
-def advance_canary(registry: Registry, canary: Canary, now: datetime) -> Canary | None:
-    """Begin the next step of a canary; None where somebody else changed it meanwhile, and nothing was done."""
+def advance_canary(registry: Registry, canary: Rollout, now: datetime) -> Rollout | None:
+    """Begin the next step of a canary; None where it was changed meanwhile, and nothing was done."""
     return _change(registry, canary, replace(canary, step=canary.step + 1, began=now))
 
 
-def end_canary(registry: Registry, canary: Canary, state: CanaryState, why: str) -> Canary | None:
-    """End a canary; None where somebody else changed it meanwhile, and nothing was done."""
+def end_canary(registry: Registry, canary: Rollout, state: State, why: str) -> Rollout | None:
+    """End a canary; None where it was changed meanwhile, and nothing was done."""
     return _change(registry, canary, _ended(canary, state, why))
 
 
-def _change(registry: Registry, known: Canary, wanted: Canary) -> Canary | None:
-    written: list[Canary] = []
+def _change(registry: Registry, known: Rollout, wanted: Rollout) -> Rollout | None:
+    def compare_and_set(routing: Routing) -> Rollout | None:
+        current = routing.rollout(known.kind, known.alias)
+        unchanged = current is not None and (current.key, current.step) == (known.key, known.step)
+        return wanted if unchanged else None
 
-    def compare_and_set(record: ModelRecord) -> dict[str, str]:
-        current = routing_of(record).canaries.get(known.alias)
-        if current is None or (current.key, current.step) != (known.key, known.step):
-            return {}
-        written.append(wanted)
-        return canary_note(wanted)
-
-    registry.revise(known.model, known.alias, compare_and_set)
-    return written[0] if written else None
+    return _revise(registry, known.model, known.alias, compare_and_set)
 
 
-def _ended(canary: Canary, state: CanaryState, why: str) -> Canary:
-    return replace(canary, state=state, ended=datetime.now(UTC), why=why, by=whoami())
+def _revise(registry: Registry, name: str, alias: str, change: Callable[[Routing], Changed]) -> Changed:
+    """Write the rollout that `change` returns, if any, while no other change of this alias can be made."""
+    written: list[Changed] = []
+
+    def revised(record: ModelRecord) -> dict[str, str]:
+        written.append(change(routing_of(record)))
+        return {} if written[-1] is None else rollout_note(written[-1])
+
+    registry.revise(name, alias, revised)
+    return written[-1]
+
+
+def _ended(rollout: Rollout, state: State, why: str) -> Rollout:
+    return replace(rollout, state=state, ended=datetime.now(UTC), why=why, by=whoami())
 
 
 def _check_version(routing: Routing, version: str, alias: str) -> str:
@@ -217,15 +182,7 @@ def _check_steps(steps: Sequence[float]) -> None:
         )
 
 
-def _runs_already(what: str, name: str, kind: str) -> RequestError:
-    return RequestError(
-        f"{what} already; one at a time",
-        field="alias",
-        hint=f"wait for its end, or stop it: cytoray models {kind} {name} --stop",
-    )
-
-
-def _none_runs(name: str, alias: str, kind: str) -> RequestError:
-    return RequestError(
-        f"no {kind} stands beside {name}@{alias}", field="alias", hint=f"see: cytoray models show {name}"
-    )
+def _check_share(steps: Sequence[float]) -> None:
+    if len(steps) != 1 or not 0 < steps[0] <= 1:
+        got = ", ".join(f"{step:g}" for step in steps)
+        raise RequestError(f"expected a share above 0 and at most 1, got {got}", field="share", hint="such as 0.1")

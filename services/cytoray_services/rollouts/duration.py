@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cytoray_services.rollouts.rollout import Canary, shares
+from cytoray_services.rollouts.rollout import Rollout, shares
 from cytoray_services.rollouts.rules import FEWEST
 
 
-def requests_of_steps(canary: Canary) -> tuple[float, ...]:
+def requests_of_steps(canary: Rollout) -> tuple[float, ...]:
     """Return how many requests to the alias each step takes, of whichever version.
 
     Until the canary has answered :attr:`Limits.least_requests` and the other version enough to be compared with.
@@ -16,7 +16,7 @@ def requests_of_steps(canary: Canary) -> tuple[float, ...]:
     return tuple(_requests(share, (canary.limits.least_requests, FEWEST)) for share in shares(canary))
 
 
-def hours_left(canary: Canary, per_hour: float, *, elapsed: float = 0.0, answered: tuple[int, int] = (0, 0)) -> float:
+def hours_left(canary: Rollout, per_hour: float, *, elapsed: float = 0.0, answered: tuple[int, int] = (0, 0)) -> float:
     """Return the hours until the canary has gone through its steps, if nothing speaks against it.
 
     Parameters

@@ -1,12 +1,12 @@
-"""Canaries and shadows: plain data, how the registry keeps it, and which version a request goes to."""
+"""A rollout of a version: plain data, how the registry keeps it, and which version a request goes to."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -17,13 +17,12 @@ from cytoray_services.registry import CANDIDATE, CHAMPION, ModelRecord, Registry
 LARGEST_SHARE = 0.9
 MOST_LANES, LARGEST_LANES = 3, 0.15  # of the other version, and their share where there are several
 STEPS = (0.05, 0.25, LARGEST_SHARE)
-SHARE_MIRRORED = 0.1
 
-_CANARY, _SHADOW, _MEASURED = "rollout.canary.", "rollout.shadow.", "rollout_measured."
-_TRAFFIC = "rollout_traffic."
+Kind = Literal["canary", "shadow"]
+State = Literal["running", "promoted", "withdrawn", "stopped"]
 
-CanaryState = Literal["running", "promoted", "withdrawn", "stopped"]
-Kind = TypeVar("Kind")
+_NOTES: dict[Kind, str] = {"canary": "rollout.canary.", "shadow": "rollout.shadow."}
+_MEASURED, _TRAFFIC = "rollout_measured.", "rollout_traffic."
 
 
 @dataclass(frozen=True)
@@ -53,21 +52,26 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Canary:
-    """A version that answers a growing share of the requests to an alias.
+class Rollout:
+    """A version that gets a share of the requests to an alias: a canary answers them, a shadow does not.
 
     Attributes
     ----------
     key
-        What the registry calls this canary; sorts by time.
+        What the registry calls this rollout; sorts by time.
+    answers
+        Whether callers get its answers. The answers of a shadow are compared with those that callers get, and
+        discarded.
     alias, beside
-        The alias, and the version that it has meanwhile.
+        The alias, and the version that it has meanwhile; None for a shadow, which stands beside whichever it has.
     version
-        The canary.
+        The version that is rolled out.
     steps, step
-        Shares of the requests, and the index of the one that is in force; see :func:`shares`.
+        Shares of the requests, and the index of the one that is in force; see :func:`shares`. A shadow has one.
+    limits
+        When it is withdrawn; a shadow is held to none, for it decides nothing.
     state
-        ``promoted``: the alias has moved to it; ``withdrawn``: a limit was exceeded; ``stopped``: by somebody.
+        ``promoted``: the alias has moved to it; ``withdrawn``: a limit was exceeded; ``stopped``: by a person.
     began
         When the step began.
     started, who, reason
@@ -75,80 +79,58 @@ class Canary:
     ended, why, by
         When, why and by whom it was ended; None and empty while it runs.
     measured
-        What was seen in this step so far, by name; nothing is decided by it.
+        What was measured so far, by name; nothing is decided by it. Of a canary: in this step. Of a shadow:
+        ``requests`` compared, and the mean of each number of :func:`cytoray_serving.answers.summary.compare`.
     """
 
     key: str
     model: str
     alias: str
-    beside: str
     version: str
     steps: tuple[float, ...]
-    limits: Limits
     who: str
     started: datetime
     began: datetime
+    answers: bool = True
+    beside: str | None = None
+    limits: Limits = field(default_factory=Limits)
     reason: str = ""
     step: int = 0
-    state: CanaryState = "running"
+    state: State = "running"
     ended: datetime | None = None
     why: str = ""
     by: str = ""
     measured: dict[str, float] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class Shadow:
-    """A version that is asked too, and whose answers nobody sees.
-
-    Attributes
-    ----------
-    share
-        Share of the requests to the alias that are mirrored to it.
-    measured
-        ``requests`` compared so far, and the mean of each number of :func:`cytoray_serving.answers.summary.compare`.
-
-    The other attributes are those of :class:`Canary`.
-    """
-
-    key: str
-    model: str
-    alias: str
-    version: str
-    share: float
-    who: str
-    started: datetime
-    reason: str = ""
-    state: Literal["running", "stopped"] = "running"
-    ended: datetime | None = None
-    why: str = ""
-    by: str = ""
-    measured: dict[str, float] = field(default_factory=dict)
+    @property
+    def kind(self) -> Kind:
+        """The word for it in commands and in the registry."""
+        return "canary" if self.answers else "shadow"
 
 
-def shares(canary: Canary) -> tuple[float, ...]:
-    """Return the share of the requests of each step: of those that are asked for, at most :data:`LARGEST_SHARE`."""
-    return tuple(min(step, LARGEST_SHARE) for step in canary.steps)
+def shares(rollout: Rollout) -> tuple[float, ...]:
+    """Return the share of the requests of each step; of a canary at most :data:`LARGEST_SHARE`."""
+    return tuple(min(step, LARGEST_SHARE) for step in rollout.steps) if rollout.answers else rollout.steps
 
 
-def share(canary: Canary) -> float:
-    """Return the share of the requests that go to the canary now; 0 when it has ended."""
-    return shares(canary)[canary.step] if canary.state == "running" else 0.0
+def share(rollout: Rollout) -> float:
+    """Return the share of the requests that the version gets in the present step, or got in the last one."""
+    return shares(rollout)[rollout.step]
 
 
-def chosen(canary: Canary, key: float) -> str:
-    """Return the version that answers a request.
+def takes(rollout: Rollout, key: float) -> bool:
+    """Return whether the version gets a request.
 
     Parameters
     ----------
     key
-        0 ≤ `key` < 1, random for each request, or from a hash for each caller: who once has the canary keeps it as
+        0 ≤ `key` < 1, random for each request, or from a hash for each caller: who once has the version keeps it as
         its share grows.
     """
-    return canary.version if key < share(canary) else canary.beside
+    return rollout.state == "running" and key < share(rollout)
 
 
-def lane(canary: Canary, key: float) -> int:
+def lane(canary: Rollout, key: float) -> int:
     """Return the lane that a request is answered in: 0 with the rest of its version, else apart, its time compared.
 
     A lane has batches of its own. A version that answers more requests puts more of them into a batch, which takes less
@@ -158,12 +140,12 @@ def lane(canary: Canary, key: float) -> int:
     Parameters
     ----------
     key
-        As for :func:`chosen`.
+        As for :func:`takes`.
     """
     size = min(share(canary), 1 - share(canary))
     if key < size:
         return 1
-    lanes = max(1, min(MOST_LANES, int(LARGEST_LANES / size + 1e-9))) if size else 0
+    lanes = max(1, min(MOST_LANES, int(LARGEST_LANES / size + 1e-9)))
     return min(int((1 - key) / size) + 1, lanes) if key >= 1 - lanes * size else 0
 
 
@@ -193,10 +175,8 @@ class Routing:
         Alias to version.
     digests
         Version to digest of its bundle, of all versions.
-    canaries, shadows
-        The running ones, by alias.
-    past
-        Those that have ended, oldest first.
+    running, past
+        Rollouts, oldest first; of an alias at most one canary and one shadow run at a time.
     traffic
         Requests to each alias, as far as a service has counted them.
     """
@@ -204,46 +184,58 @@ class Routing:
     name: str
     aliases: dict[str, str]
     digests: dict[str, str]
-    canaries: dict[str, Canary]
-    shadows: dict[str, Shadow]
-    past: tuple[Canary | Shadow, ...] = ()
+    running: tuple[Rollout, ...] = ()
+    past: tuple[Rollout, ...] = ()
     traffic: dict[str, Traffic] = field(default_factory=dict)
 
     def alias(self, wanted: str | None) -> str | None:
         """Return the alias that is meant; None, asked for none, where the model has neither champion nor candidate."""
         return wanted or next((alias for alias in (CHAMPION, CANDIDATE) if alias in self.aliases), None)
 
+    def rollout(self, kind: Kind, alias: str | None) -> Rollout | None:
+        """Return the running rollout of a kind beside an alias; None for none."""
+        meant = self.alias(alias)
+        return next((one for one in self.running if one.kind == kind and one.alias == meant), None)
+
+    def in_force(self, kind: Kind, alias: str | None) -> Rollout | None:
+        """Return the rollout that counts for requests to an alias; None for none.
+
+        None as well where the alias was moved meanwhile: to another version, which ends a canary, or to the version
+        that is rolled out.
+        """
+        rollout, current = self.rollout(kind, alias), self.aliases.get(self.alias(alias) or "")
+        if rollout is None or rollout.version == current or rollout.beside not in (None, current):
+            return None
+        return rollout
+
     def version(self, alias: str | None, key: float) -> str | None:
-        """Return the version that answers a request to an alias, as :func:`chosen` does; None where there is none.
+        """Return the version that answers a request to an alias; None where there is none.
 
         Parameters
         ----------
         alias
             None for the champion, else the candidate, else the newest version.
+        key
+            As for :func:`takes`.
         """
         meant = self.alias(alias)
         if meant is None:
             return max(self.digests, key=int, default=None)
-        canary = self.canary(alias)
-        return self.aliases.get(meant) if canary is None else chosen(canary, key)
-
-    def canary(self, alias: str | None) -> Canary | None:
-        """Return the canary beside an alias; None as well where the alias was moved meanwhile: the canary is over."""
-        canary = self.canaries.get(self.alias(alias) or "")
-        return None if canary is None or self.aliases.get(canary.alias) != canary.beside else canary
+        return self._taking("canary", alias, key) or self.aliases.get(meant)
 
     def mirror(self, alias: str | None, key: float) -> str | None:
-        """Return the version that shall answer a request too, without anybody seeing it; None for none.
+        """Return the version whose answer to a request is compared and discarded; None for none.
 
         Parameters
         ----------
         key
             Another number than the one for :meth:`version`.
         """
-        shadow = self.shadows.get(self.alias(alias) or "")
-        if shadow is None or key >= shadow.share or self.aliases.get(shadow.alias) == shadow.version:
-            return None
-        return shadow.version
+        return self._taking("shadow", alias, key)
+
+    def _taking(self, kind: Kind, alias: str | None, key: float) -> str | None:
+        rollout = self.in_force(kind, alias)
+        return rollout.version if rollout is not None and takes(rollout, key) else None
 
 
 def read_routing(registry: Registry, name: str) -> Routing:
@@ -259,30 +251,31 @@ def read_routing(registry: Registry, name: str) -> Routing:
 
 def routing_of(record: ModelRecord) -> Routing:
     """Read the rollouts from the notes of a model."""
-    canaries, shadows = _read(record.notes, _CANARY, _CANARIES), _read(record.notes, _SHADOW, _SHADOWS)
-    everyone: list[Canary | Shadow] = [*canaries, *shadows]
+    notes = record.notes
+    found = [_read(notes, kind, tag) for kind, prefix in _NOTES.items() for tag in notes if tag.startswith(prefix)]
+    found.sort(key=lambda one: one.started)
     return Routing(
         record.name,
         record.aliases,
         record.digests,
-        {one.alias: one for one in canaries if one.state == "running"},
-        {one.alias: one for one in shadows if one.state == "running"},
-        tuple(sorted((one for one in everyone if one.state != "running"), key=lambda one: one.started)),
-        {alias: traffic for alias in record.aliases if (traffic := _traffic(record.notes, alias)) is not None},
+        tuple(one for one in found if one.state == "running"),
+        tuple(one for one in found if one.state != "running"),
+        {alias: traffic for alias in record.aliases if (traffic := _traffic(notes, alias)) is not None},
     )
 
 
-def canary_note(canary: Canary) -> dict[str, str]:
-    """Return the note that records a canary, without what was measured."""
-    return {f"{_CANARY}{canary.key}": _CANARIES.dump_json(canary, exclude={"measured"}).decode()}
+def facts_of(rollout: Rollout) -> dict[str, Any]:
+    """Return what is recorded of a rollout, with the share that it has."""
+    return asdict(rollout) | {"share": share(rollout)}
 
 
-def shadow_note(shadow: Shadow) -> dict[str, str]:
-    """Return the note that records a shadow, without what was measured."""
-    return {f"{_SHADOW}{shadow.key}": _SHADOWS.dump_json(shadow, exclude={"measured"}).decode()}
+def rollout_note(rollout: Rollout) -> dict[str, str]:
+    """Return the note that records a rollout, without what was measured."""
+    facts = {name: fact for name, fact in facts_of(rollout).items() if name != "measured"}
+    return {f"{_NOTES[rollout.kind]}{rollout.key}": _ANYTHING.dump_json(facts).decode()}
 
 
-def measured_note(rollout: Canary | Shadow, measured: Mapping[str, float]) -> dict[str, str]:
+def measured_note(rollout: Rollout, measured: Mapping[str, float]) -> dict[str, str]:
     """Return the note of what was measured: one of its own, for it is written without asking who else writes."""
     return {f"{_MEASURED}{rollout.key}": _NUMBERS.dump_json(dict(measured)).decode()}
 
@@ -290,6 +283,11 @@ def measured_note(rollout: Canary | Shadow, measured: Mapping[str, float]) -> di
 def traffic_note(alias: str, traffic: Traffic) -> dict[str, str]:
     """Return the note of the requests to an alias."""
     return {f"{_TRAFFIC}{alias}": _TRAFFICS.dump_json(traffic).decode()}
+
+
+def new_key(now: datetime) -> str:
+    """Return a unique key that sorts by time."""
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}.{secrets.token_hex(2)}"
 
 
 def _traffic(notes: Mapping[str, str], alias: str) -> Traffic | None:
@@ -300,24 +298,15 @@ def _traffic(notes: Mapping[str, str], alias: str) -> Traffic | None:
         return _TRAFFICS.validate_json(notes[key])
 
 
-def new_key(now: datetime) -> str:
-    """Return a key that sorts by time and that nobody else makes at the same moment."""
-    return f"{now.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}.{secrets.token_hex(2)}"
+def _read(notes: Mapping[str, str], kind: Kind, tag: str) -> Rollout:
+    """Read a rollout with what was measured."""
+    with reading(f"the tag {tag} of the model", "a record of a rollout", hint="restore that tag in MLflow"):
+        record = _ANYTHING.validate_json(notes[tag])
+        if kind == "shadow" and "steps" not in record:  # written before shadows had the form of canaries
+            record |= {"answers": False, "steps": [record["share"]], "began": record["started"]}
+        measured = notes.get(f"{_MEASURED}{tag.removeprefix(_NOTES[kind])}", "{}")
+        return _ROLLOUTS.validate_python(record | {"measured": _NUMBERS.validate_json(measured)})
 
 
-_CANARIES, _SHADOWS = TypeAdapter(Canary), TypeAdapter(Shadow)
+_ROLLOUTS, _ANYTHING = TypeAdapter(Rollout), TypeAdapter(dict[str, Any])
 _NUMBERS, _TRAFFICS = TypeAdapter(dict[str, float]), TypeAdapter(Traffic)
-
-
-def _read(notes: Mapping[str, str], prefix: str, adapter: TypeAdapter[Kind]) -> list[Kind]:
-    """Return the records of one kind, oldest first, with what was measured."""
-    found = []
-    for key in sorted(key for key in notes if key.startswith(prefix)):
-        with reading(f"the tag {key} of the model", "a record of a rollout", hint="restore that tag in MLflow"):
-            record = _ANYTHING.validate_json(notes[key])
-            measured = notes.get(f"{_MEASURED}{key.removeprefix(prefix)}", "{}")
-            found.append(adapter.validate_python(record | {"measured": _NUMBERS.validate_json(measured)}))
-    return found
-
-
-_ANYTHING: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])

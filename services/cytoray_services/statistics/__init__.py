@@ -1,4 +1,4 @@
-"""How sure a score is: images are drawn again and again, and the score of what was drawn is computed again."""
+"""Uncertainty of scores by resampling of images."""
 
 FEW = 6
-"""Below so many units (images, movies, groups) nothing is known about how they vary."""
+"""With fewer units (images, movies, groups) their variation is unknown."""

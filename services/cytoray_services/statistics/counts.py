@@ -1,8 +1,8 @@
-"""Scores of weighted images, for all scores of a task at once, without scoring the images again and again.
+"""Scores of weighted images, for all scores of a task at once, without scoring the images repeatedly.
 
-Most scores are ratios of sums over images, so that counts of each image are enough. They are used only where they give
-the task's own score over all images. Any other score is taken by the task itself once without each unit, and its change
-is taken to be linear in the weights (the jackknife: Efron, Ann. Stat. 7, 1 (1979)).
+Most scores are ratios of sums over images, so counts of each image are sufficient. They are used only if they give the
+score of the task over all images. Any other score is computed once without each unit, and its change is assumed to be
+linear in the weights (the jackknife: Efron, Ann. Stat. 7, 1 (1979)).
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ Score = Callable[[Answers, Answers], dict[str, float]]
 Values = Mapping[str, Callable[[Numbers], Numbers]]
 Counted = tuple[Numbers, Values]
 
-_BINS = 15  # of the expected calibration error, as the task takes it
+_BINS = 15  # of the expected calibration error, as in the task
 _ALONE_AT_ONCE = 2_000_000  # weights in memory
 
 
 @dataclass(frozen=True, eq=False)
 class Weighted:
-    """A score that follows from sums over units; called with weights (n, units), it returns values (n,).
+    """A score from sums over units; called with weights (n, units), it returns values (n,).
 
     Attributes
     ----------
     counts
         (units, columns).
     value
-        From sums (n, columns) to values (n,); NaN where there is nothing to count. Further columns of zeros change
-        nothing.
+        From sums (n, columns) to values (n,); NaN if there is nothing to count. Additional columns of zeros have no
+        effect.
     """
 
     counts: Numbers
     value: Callable[[Numbers], Numbers]
 
     def __call__(self, weights: Numbers) -> Numbers:
-        """Return the score of so many copies of each unit."""
+        """Return the score with these numbers of copies of each unit."""
         return self.value(weights @ self.counts)
 
 
 def ratio_of(part: Numbers, whole: Numbers) -> Weighted:
-    """Return the score that is the sum of one number of each unit over the sum of another."""
+    """Return the score as a ratio of two sums over units."""
     return Weighted(np.stack([part, whole], axis=1), lambda sums: _ratio(sums[:, 0], sums[:, 1]))
 
 
@@ -63,11 +63,11 @@ class UnitScores:
     Attributes
     ----------
     whole
-        The task's own scores over all units once.
+        The scores of the task over all units.
     units
-        How many there are.
+        Number of units.
     counted
-        Names of the scores that follow from counts: exact for any weights.
+        Names of the scores from counts, which are exact for any weights.
     of
         By score: its value for any weights of the units.
     """
@@ -78,7 +78,7 @@ class UnitScores:
     of: Mapping[str, Weighted]
 
     def carrying(self, metric: str) -> int:
-        """Return how many units have anything to count of a score: an image without cells is no evidence."""
+        """Return the number of units with anything to count of a score."""
         at_once = max(1, _ALONE_AT_ONCE // max(self.units, 1))
         return sum(
             int(np.isfinite(self.of[metric](np.eye(min(at_once, self.units - start), self.units, start))).sum())
@@ -95,20 +95,20 @@ def unit_scores(
     *,
     whole: Mapping[str, float] | None = None,
 ) -> UnitScores:
-    """Count what the scores of a task need, unit by unit.
+    """Count, unit by unit, what the scores of a task need.
 
     Parameters
     ----------
     answers, truths
         Image by image.
     units
-        For each image what it belongs to: units are numbered in the sorted order of their names.
+        The unit of each image; units are numbered in the order of their names.
     score
-        The task's own.
+        The score function of the task.
     metrics
-        The scores that are wanted; None for all that there are.
+        The scores to compute; None for all.
     whole
-        The task's own scores over all images, where they are known already.
+        The scores of the task over all images, if known.
     """
     whole = score(answers, truths) if whole is None else whole
     wanted = [name for name in whole if metrics is None or name in metrics]
@@ -143,7 +143,7 @@ def _jackknifed(
     whole: Mapping[str, float],
     names: list[str],
 ) -> dict[str, Weighted]:
-    """Score without each unit in turn, and let a score be the weighted mean of the pseudo-values."""
+    """Score without each unit in turn, and return the weighted mean of the pseudo-values."""
     count = int(members.max()) + 1
     without = []
     for unit in range(count):
@@ -163,7 +163,7 @@ def _mean_of(pseudo: Numbers, whole: float) -> Weighted:
 
 
 def _count(answers: Answers, truths: Answers, whole: Mapping[str, float], score: Score) -> Counted:
-    """Count for the task whose scores are given; no count where there is nothing to score."""
+    """Count for the task with these scores; no counts if there is nothing to score."""
     for mark, count in _COUNTS.items():
         if mark in whole:
             return count(answers, truths, whole)
@@ -173,7 +173,7 @@ def _count(answers: Answers, truths: Answers, whole: Mapping[str, float], score:
 
 
 def _objects(answers: Answers, truths: Answers, whole: Mapping[str, float]) -> Counted:
-    """Count objects that are found, answered and true, their overlap, the foregrounds' pixels, and errors."""
+    """Count matched, predicted and true objects, their overlap, foreground pixels, and errors."""
     rows = []
     for answer, truth in zip(answers, truths, strict=True):
         both = overlap(answer, truth)
@@ -214,7 +214,7 @@ def _column(place: int) -> Callable[[Numbers], Numbers]:
 
 
 def _classes(answers: Answers, truths: Answers, whole: Mapping[str, float]) -> Counted:
-    """Count cells by class, right, true and answered, and how far confidence is from being right in each bin of it."""
+    """Count cells by class (correct, true, predicted), and the gap between confidence and accuracy in each bin."""
     classes = answers[0].shape[1]
     rows = []
     for answer, truth in zip(answers, truths, strict=True):
@@ -261,18 +261,18 @@ def _classes(answers: Answers, truths: Answers, whole: Mapping[str, float]) -> C
 
 
 def _by_class(true: NDArray[np.int64], answered: NDArray[np.int64], classes: int) -> Numbers:
-    """Count of each class how many are right, true and answered: (3 · classes,), a further class comes last."""
+    """Count correct, true and predicted cells of each class: (3 · classes,), an additional class comes last."""
     each = (true[true == answered], true, answered)
     return np.stack([np.bincount(one, minlength=classes) for one in each], axis=1).ravel().astype(np.float64)
 
 
 def _parts(sums: Numbers) -> Numbers:
-    """Return how many are right, true and answered, (3, n, classes)."""
+    """Return the numbers of correct, true and predicted, (3, n, classes)."""
     return np.moveaxis(sums.reshape(len(sums), -1, 3), 2, 0)
 
 
 def _class_areas(answers: Answers, truths: Answers, whole: Mapping[str, float]) -> Counted:
-    """Count pixels by class, right, true and answered; a truth below 0 or of 255 is unknown."""
+    """Count pixels by class (correct, true, predicted); a truth below 0 or of 255 is unknown."""
     classes = 1 + max(int(one[one != UNKNOWN].max(initial=0)) for one in (*answers, *truths))
     rows = []
     for answer, truth in zip(answers, truths, strict=True):
@@ -295,7 +295,7 @@ def _class_areas(answers: Answers, truths: Answers, whole: Mapping[str, float]) 
         def value(sums: Numbers) -> Numbers:
             found, occurs = each(sums), parts(sums)[1] > 0
             average = _ratio((np.nan_to_num(found) * occurs).sum(axis=1), occurs.sum(axis=1).astype(np.float64))
-            return np.where(occurs.sum(axis=1) > 1, average, np.nan)  # one class alone has no other beside it
+            return np.where(occurs.sum(axis=1) > 1, average, np.nan)  # needs at least two classes
 
         return value
 
@@ -317,7 +317,7 @@ def _class_areas(answers: Answers, truths: Answers, whole: Mapping[str, float]) 
 
 
 def _divisions(answers: Answers, truths: Answers, whole: Mapping[str, float]) -> Counted:
-    """Count the divisions found, twice, and all that are in truth or answer; the first follow from each F1."""
+    """Count the divisions found, twice, and those in truth and answer; the former follow from each F1."""
     rows = []
     for answer, truth in zip(answers, truths, strict=True):
         both = _mothers(answer) + _mothers(truth)
@@ -331,9 +331,9 @@ def _mothers(lineage: Any) -> int:
 
 
 def _mean_scores(each: Sequence[Mapping[str, float]], whole: Mapping[str, float]) -> Counted:
-    """Count for scores that are means over images, given those of each image alone; one that it lacks does not count.
+    """Count for scores that are means over images, given the scores of each image; absent scores do not count.
 
-    Of several channels the means over all take each channel of each image once.
+    With several channels, the mean includes each channel of each image once.
     """
     names = list(whole)
     parts = {name: [single for single in names if single.startswith(f"{name}/")] or [name] for name in names}
@@ -351,7 +351,7 @@ def _ratio(part: Numbers, whole: Numbers) -> Numbers:
     return np.where(whole > 0, part / np.where(whole > 0, whole, 1), np.nan)
 
 
-# By a score that tells the task, in this order: segmentation has a score ``iou``, and so have classes of pixels.
+# Keyed by a score that identifies the task, in this order: segmentation and classes of pixels both have ``iou``.
 _COUNTS: dict[str, Callable[[Answers, Answers, Mapping[str, float]], Counted]] = {
     "f1_50": _objects,
     "balanced_accuracy": _classes,

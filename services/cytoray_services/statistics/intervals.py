@@ -1,4 +1,4 @@
-"""Between which values a score lies, given how its units differ."""
+"""Intervals of scores, from the variation of their units."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Interval:
     low, high
         Its ends.
     units
-        How many images, movies or groups it rests on: those that have anything to count of the score.
+        Number of images, movies or groups with anything to count of the score.
     """
 
     low: float
@@ -37,7 +37,7 @@ class Interval:
 
     @property
     def few(self) -> bool:
-        """Whether it rests on too few units to be trusted."""
+        """Whether it is based on too few units."""
         return self.units < FEW
 
 
@@ -51,17 +51,17 @@ def score_intervals(
     answers, truths
         Image by image.
     units
-        For each image what it belongs to: itself, or a group such as a patient. Cells of one image are never drawn by
-        themselves, for they are alike.
+        The unit of each image: itself, or a group such as a patient. Cells of one image are never drawn separately,
+        because they are similar.
     score
-        The task's own.
+        The score function of the task.
     seed
-        Of the draw: the same question gets the same answer.
+        Random seed; the same input has the same result.
 
     Returns
     -------
     dict
-        By score; without those that fewer than two units have anything of.
+        By score; scores with fewer than two units are absent.
     """
     return intervals_of(unit_scores(answers, truths, units, score), seed=seed)
 
@@ -77,7 +77,7 @@ def intervals_of(scores: UnitScores, *, seed: int = 0) -> dict[str, Interval]:
 
 
 def ends(drawn: NDArray[np.float64], units: int) -> Interval | None:
-    """Return the interval of a bootstrap distribution, widened for few units; None of fewer than two, or no value."""
+    """Return the interval of a bootstrap distribution, widened for few units; None for fewer than two, or no value."""
     known = drawn[np.isfinite(drawn)]
     if units < 2 or not known.size:
         return None
@@ -87,14 +87,14 @@ def ends(drawn: NDArray[np.float64], units: int) -> Interval | None:
 
 
 def described(interval: Interval) -> dict[str, Any]:
-    """Return an interval as JSON can say it."""
+    """Return an interval as a JSON object."""
     return {"low": interval.low, "high": interval.high, "units": interval.units}
 
 
 def shown(value: float, interval: Interval | None, *, alone: bool = False) -> str:
-    """Return a score for people, with its interval: ``0.812 (0.770 to 0.846)``.
+    """Return a score with its interval for display: ``0.812 (0.770 to 0.846)``.
 
-    `alone` says that it has none because it rests on a single unit.
+    With `alone` it has no interval because there is a single unit.
     """
     if interval is None or not math.isfinite(value):
         return f"{value:.3f}{' (?)' if alone else ''}"
@@ -102,16 +102,16 @@ def shown(value: float, interval: Interval | None, *, alone: bool = False) -> st
 
 
 def counted(units: int, unit: str) -> str:
-    """Return so many units for people: ``1 image``, ``9 groups of slide``."""
+    """Return a number of units for display: ``1 image``, ``9 groups of slide``."""
     word, of, column = unit.partition(" of ")
     return f"{units} {word}{'' if units == 1 else 's'}{of}{column}"
 
 
 def few_units(units: int, unit: str) -> str | None:
-    """Return a sentence that warns of scores that rest on too few units; None where there are enough."""
+    """Return a warning about too few units; None if there are enough."""
     if units >= FEW:
         return None
     return (
-        f"the scores rest on {counted(units, unit)}; below {FEW} nothing is known about how much they vary, and the "
+        f"the scores are based on {counted(units, unit)}; with fewer than {FEW}, their variation is unknown and the "
         "intervals are too narrow: label more"
     )

@@ -1,7 +1,7 @@
-"""The bootstrap and the randomisation test over units: images, movies, or what belongs together.
+"""Bootstrap and randomisation test over units: images, movies, or groups.
 
 Units are drawn with replacement (Efron & Tibshirani, An Introduction to the Bootstrap, 1993), or exchanged between two
-models, all that belongs to one together, since it is no independent evidence.
+models as a whole, because the images of a unit are not independent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def resampled(scores: Sequence[UnitScores], metric: str, *, seed: int, resamples
 def resampled_scores(
     scores: Sequence[UnitScores], metrics: Sequence[str], *, seed: int, resamples: int
 ) -> list[Mapping[str, Numbers]]:
-    """Return for each of the models that answered the same units the distribution of every score."""
+    """Return the distribution of every score, for models with the same units."""
     units, random = scores[0].units, np.random.default_rng(seed)
     found: list[dict[str, list[Numbers]]] = [{name: [] for name in metrics} for _ in scores]
     at_once = max(1, _DRAWN_AT_ONCE // max(units, 1))
@@ -44,22 +44,21 @@ def exchanged(
 ) -> tuple[Numbers, Numbers]:
     """Exchange the answers of two models unit by unit, and return both scores each time.
 
-    Of two equal models it is chance which of them gave which answer, so that every exchange is as likely as what was
-    found, whatever the score and however few the units are (Noreen, Computer-Intensive Methods for Testing Hypotheses,
-    1989; of pooled scores: Yeh, More Accurate Tests for the Statistical Significance of Result Differences, COLING
-    2000).
+    For two equal models every exchange is as likely as the observed answers, for any score and any number of units
+    (Noreen, Computer-Intensive Methods for Testing Hypotheses, 1989; for pooled scores: Yeh, More Accurate Tests for
+    the Statistical Significance of Result Differences, COLING 2000).
 
     Returns
     -------
     tuple
-        Scores of the first and of the second. Of few units, all exchanges that there are; else 1 + `resamples`, at
-        random. Nothing is exchanged at first: what was found must be among them, or the test is no valid one (Phipson &
+        Scores of the first and of the second. With few units, all exchanges; otherwise 1 + `resamples`, at random. The
+        first one is without an exchange: a valid test must include the observed answers (Phipson &
         Smyth, Stat. Appl. Genet. Mol. Biol. 9, 39 (2010)).
     """
     if (metric in first.counted) != (metric in second.counted):
-        raise ValueError(f"expected that {metric} follows from counts of both models or of none, got one")
+        raise ValueError(f"expected {metric} from counts of both models or of none, got one")
     one, other = first.of[metric], second.of[metric]
-    columns = max(one.counts.shape[1], other.counts.shape[1])  # a class that only one model answers comes last
+    columns = max(one.counts.shape[1], other.counts.shape[1])  # a class that only one model predicts comes last
     counts = [np.pad(each.counts, ((0, 0), (0, columns - each.counts.shape[1]))) for each in (one, other)]
     value = one.value if one.counts.shape[1] == columns else other.value
     difference, both = counts[0] - counts[1], (counts[0] + counts[1]).sum(axis=0)
@@ -72,7 +71,7 @@ def exchanged(
 
 
 def _exchanges(units: int, number: int, random: np.random.Generator) -> Iterator[NDArray[np.int8]]:
-    """Yield (n, units), which are not exchanged: in the first row all."""
+    """Yield (n, units), the units that are not exchanged: all in the first row."""
     if 2**units <= number:
         yield (~np.arange(2**units)[:, None] >> np.arange(units) & 1).astype(np.int8)
         return
@@ -85,9 +84,9 @@ def _exchanges(units: int, number: int, random: np.random.Generator) -> Iterator
 
 
 def corrected_level(units: int, level: float) -> float:
-    """Return the share of a bootstrap distribution that stands for `level` when there are few units.
+    """Return the share of a bootstrap distribution that corresponds to `level` for few units.
 
-    Resamples of few vary too little. The quantile of Student's t, widened by √(n / (n − 1)), makes up for that
+    Resamples of few units vary too little. The quantile of Student's t, widened by √(n / (n − 1)), corrects that
     (Hesterberg, What Teachers Should Know About the Bootstrap, Am Stat 69, 371 (2015), section 5.3, "expanded
     percentile interval").
     """

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
-from cytoray_analysis.cells import Cells
-from cytoray_analysis.inference.cells import CellInference
-from cytoray_analysis.tasks import Classes
-from cytoray_serving.answers.form import ARROW, Answered, Form, arrow_bytes, csv_bytes
+from cytoray_serving.answers.form import (
+    ARROW,
+    Form,
+    arrow_bytes,
+    channels_chosen,
+    csv_bytes,
+    model_answered,
+    require_one,
+    warning_rows,
+)
+from cytoray_serving.answers.kind import FREE, AnswerKind, Arrays, Tensors
 from cytoray_serving.schema import CellRow, ClassProbability, ClassTable, box_sides
 
+if TYPE_CHECKING:
+    from cytoray_analysis.inference import Prediction
+    from cytoray_analysis.inference.cells import CellInference
+    from cytoray_analysis.tasks import Classes
+
 _TOP = 3
-_HEAT_MAPS = 64  # cells; each costs about as much as ten answers
-_LEGIBLE = 512  # pixels: smaller pictures are enlarged before anything is written on them
+_HEAT_MAPS = 64  # cells; each takes about as long as ten answers
+_LEGIBLE = 512  # pixels: smaller pictures are enlarged before text is added
 
 
-def class_table(answered: Answered) -> bytes:
+def class_table(prediction: Prediction) -> bytes:
     """Encode classes as a JSON table of cells, see :class:`cytoray_serving.schema.ClassTable`."""
-    classes: Classes = answered.prediction.answer
+    classes: Classes = prediction.answer
     rows = zip(
         classes.cells.numbers.tolist(),
         classes.cells.boxes.tolist(),
@@ -31,16 +45,16 @@ def class_table(answered: Answered) -> bytes:
         strict=True,
     )
     table = ClassTable(
-        model=answered.model,
-        warnings=answered.warnings,
-        channels=answered.channels,
-        axes=answered.axes,
+        model=model_answered(prediction),
+        warnings=warning_rows(prediction),
+        channels=channels_chosen(prediction.image),
+        axes=prediction.axes,
         classes=list(classes.names),
-        seconds=dict(answered.prediction.seconds),
+        seconds=dict(prediction.seconds),
         cells=[
             CellRow(
                 number=number,
-                **box_sides(starts, stops, answered.axes),
+                **box_sides(starts, stops, prediction.axes),
                 box=[*starts, *stops],
                 label=label,
                 probabilities=probabilities,
@@ -52,11 +66,11 @@ def class_table(answered: Answered) -> bytes:
     return table.model_dump_json().encode()
 
 
-def class_columns(answered: Answered) -> dict[str, Sequence[Any] | NDArray[Any]]:
-    """Return number, box, class, its probability, and the probability of every class, a row for each cell."""
-    classes: Classes = answered.prediction.answer
+def class_columns(prediction: Prediction) -> dict[str, Sequence[Any] | NDArray[Any]]:
+    """Return number, box, class, its probability, and the probability of every class, one row for each cell."""
+    classes: Classes = prediction.answer
     boxes = classes.cells.boxes
-    axes = answered.axes.lower()
+    axes = prediction.axes.lower()
     columns: dict[str, Sequence[Any] | NDArray[Any]] = {"number": classes.cells.numbers}
     columns |= {f"{axis}min": boxes[:, 0, place] for place, axis in enumerate(axes)}
     columns |= {f"{axis}max": boxes[:, 1, place] for place, axis in enumerate(axes)}
@@ -65,11 +79,11 @@ def class_columns(answered: Answered) -> dict[str, Sequence[Any] | NDArray[Any]]
     return columns
 
 
-def class_overlay(answered: Answered) -> bytes:
-    """Encode the image with a box around every cell and its class beside it, as an RGB PNG.
+def class_overlay(prediction: Prediction) -> bytes:
+    """Encode the image with a box and the class of every cell, as an RGB PNG.
 
-    Every class has a colour. Small images are enlarged, so that words on them can be read; of a volume the brightest
-    pixel along Z is shown.
+    Every class has a colour. Small images are enlarged so that text is readable; a volume is shown as its maximum
+    along Z.
     """
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
@@ -77,9 +91,9 @@ def class_overlay(answered: Answered) -> bytes:
     from cytoray_analysis.pictures import figure_png, new_figure
     from cytoray_serving.answers.display import picture
 
-    classes: Classes = answered.prediction.answer
-    answered.require_one("an overlay")
-    shown = picture(answered.image)
+    classes: Classes = prediction.answer
+    require_one(prediction, "an overlay")
+    shown = picture(prediction.image)
     height, width = shown.shape[:2]
     factor = max(1, math.ceil(_LEGIBLE / max(height, width)))
     figure = new_figure(width=1.0, height=1.0)
@@ -94,7 +108,7 @@ def class_overlay(answered: Answered) -> bytes:
         (top, left), (bottom, right) = box[:, -2:]
         colour = colormaps["tab10"](int(index) % 10)
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour))
-        # Names come from people: a dollar sign in them begins no formula.
+        # A dollar sign in a name does not begin a formula.
         axes.text(
             left,
             top,
@@ -109,23 +123,24 @@ def class_overlay(answered: Answered) -> bytes:
     return figure_png(figure)
 
 
-def heat_maps(answered: Answered) -> bytes:
-    """Encode what the network saw of each cell, with what spoke for its class laid over it, as an RGB PNG.
+def heat_maps(prediction: Prediction) -> bytes:
+    """Encode the input of the network for each cell, overlaid with the evidence for its class, as an RGB PNG.
 
-    One picture per cell in the order of the answer, of volumes the middle plane, for at most the first 64 cells:
-    see :func:`cytoray_analysis.attention_map.attention_map`.
+    One picture for each of the first 64 cells in the order of the answer; the middle plane of volumes. See
+    :func:`cytoray_analysis.attention_map.attention_map`.
     """
     from cytoray_analysis.attention_map import attention_map
+    from cytoray_analysis.cells import Cells
     from cytoray_analysis.class_pictures import attention_overlay
     from cytoray_analysis.pictures import figure_png, new_figure
 
-    classes: Classes = answered.prediction.answer
-    answered.require_one("a heat map")
-    inference = cast(CellInference, answered.predictor.inference)
+    classes: Classes = prediction.answer
+    require_one(prediction, "a heat map")
+    inference = cast("CellInference", prediction.inference)
     count = min(len(classes), _HEAT_MAPS)
     cells = Cells(classes.cells.boxes[:count], classes.cells.numbers[:count])
-    # An image without cells given is one cell as a whole, and is scaled to the window.
-    windows = inference.windows(answered.image, None if answered.objects is None else cells) if count else ()
+    # An image without given cells is one cell, and is scaled to the window.
+    windows = inference.windows(prediction.image, None if prediction.given is None else cells) if count else ()
     columns = max(1, min(count, 8))
     figure = new_figure(width=1.6 * columns, height=0.4 + 1.9 * max(1, -(-count // columns)))
     figure.suptitle(f"{count} of {len(classes)} cells", fontsize=9)
@@ -133,7 +148,7 @@ def heat_maps(answered: Answered) -> bytes:
         zip(windows, cells.numbers, classes.probabilities, strict=False), start=1
     ):
         chosen = int(probabilities.argmax())
-        heat = attention_map(answered.predictor.runner.network, window, chosen)
+        heat = attention_map(prediction.inference.runner.network, window, chosen)
         axes = figure.add_subplot(-(-count // columns), columns, place)
         axes.imshow(attention_overlay(window, heat), interpolation="none")
         axes.set_title(f"{number}: {classes.names[chosen]} {probabilities[chosen]:.2f}", fontsize=6, parse_math=False)
@@ -141,10 +156,59 @@ def heat_maps(answered: Answered) -> bytes:
     return figure_png(figure)
 
 
-FORMS = (
-    Form("json", "application/json", ".json", class_table),
-    Form("csv", "text/csv", ".csv", lambda answered: csv_bytes(class_columns(answered))),
-    Form("arrow", ARROW, ".arrows", lambda answered: arrow_bytes(class_columns(answered))),
-    Form("overlay", "image/png", ".overlay.png", class_overlay),
-    Form("heatmap", "image/png; content=heatmap", ".heatmap.png", heat_maps),
+def arrays(prediction: Prediction) -> Arrays:
+    """Return the probabilities, boxes and numbers of the cells."""
+    classes: Classes = prediction.answer
+    return {
+        "probabilities": classes.probabilities.astype(np.float32, copy=False),
+        "boxes": classes.cells.boxes.astype(np.float64, copy=False),
+        "numbers": classes.cells.numbers.astype(np.int64, copy=False),
+    }
+
+
+def _tensors(axes: int) -> Tensors:
+    return {
+        "probabilities": ("FP32", [FREE, FREE]),
+        "boxes": ("FP64", [FREE, 2, axes]),
+        "numbers": ("INT64", [FREE]),
+        "labels": ("BYTES", [FREE]),
+        "classes": ("BYTES", [FREE]),
+    }
+
+
+def _named(arrays: Arrays, classes: tuple[str, ...]) -> Arrays:
+    """Return the class of each cell, and all classes, by name."""
+    names = np.empty(len(classes), object)
+    names[:] = [name.encode() for name in classes]
+    return {"labels": names[arrays["probabilities"].argmax(axis=1)], "classes": names}
+
+
+def summary(prediction: Prediction, megapixels: float) -> dict[str, float]:
+    """Return the share of each class, and the mean of the highest probability."""
+    classes: Classes = prediction.answer
+    if not len(classes):
+        return {}
+    counts = np.bincount(classes.probabilities.argmax(axis=1), minlength=len(classes.names))
+    shares = {
+        f"share_of_{name}": float(count) / len(classes) for name, count in zip(classes.names, counts, strict=True)
+    }
+    return shares | {"mean_top_probability": float(classes.probabilities.max(axis=1).mean())}
+
+
+CLASSES = AnswerKind(
+    own=(
+        Form("json", "application/json", ".json", class_table, schema=ClassTable),
+        Form("csv", "text/csv", ".csv", lambda prediction: csv_bytes(class_columns(prediction))),
+        Form("arrow", ARROW, ".arrows", lambda prediction: arrow_bytes(class_columns(prediction))),
+        Form("overlay", "image/png", ".overlay.png", class_overlay),
+        Form("heatmap", "image/png; content=heatmap", ".heatmap.png", heat_maps),
+    ),
+    arrays=arrays,
+    tensors=_tensors,
+    about=lambda prediction: {"classes": json.dumps(prediction.answer.names), "box_axes": prediction.axes},
+    named=_named,
+    summary=summary,
+    example="-F image=@image.tif -F masks=@masks.tif",
+    noun="cell",
+    takes=("masks", "boxes"),
 )

@@ -1,4 +1,4 @@
-"""The image that was sent, as a picture to draw on."""
+"""The input image as a picture to draw on."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cytoray_analysis.pictures import RGB, display_rgb
 
 
 def picture(image: Image) -> RGB:
-    """Return an image stretched for the eye, (Y, X, 3); of a volume or of frames the brightest pixel along them."""
+    """Return an image with stretched contrast, (Y, X, 3); of a volume or of frames the maximum along them."""
     return display_rgb(flat(image))
 
 
 def flat(image: Image) -> NDArray[Any]:
-    """Return (C, Y, X) of an image; of a volume or of frames the brightest pixel along them."""
+    """Return (C, Y, X) of an image; of a volume or of frames the maximum along them."""
     if not {"T", "Z"} & set(image.axes):
         return image.select("CYX").read()
     pixels: NDArray[Any] = image.select("TCZYX").read().max(axis=(0, 2))

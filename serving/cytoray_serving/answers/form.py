@@ -1,4 +1,4 @@
-"""A form of an answer: its name, its media type, and how a prediction becomes its bytes."""
+"""A form of an answer: its name, its media type, and how a prediction is encoded."""
 
 from __future__ import annotations
 
@@ -9,76 +9,43 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from cytoray_analysis.errors import NotAcceptableError
 from cytoray_analysis.images import Image
-from cytoray_analysis.predictor import Prediction, Predictor
 from cytoray_serving.schema import ChannelChosen, ModelAnswered, WarningRow
 
+if TYPE_CHECKING:
+    from cytoray_analysis.inference import Prediction
 
-@dataclass(frozen=True, eq=False)
-class Answered:
-    """A prediction and what it is about.
 
-    Attributes
-    ----------
-    prediction
-        The answer of the model.
-    image
-        The image or movie that was sent.
-    predictor
-        What gave the answer.
-    objects
-        What it was told of the objects beside the image.
-    """
+def model_answered(prediction: Prediction) -> ModelAnswered:
+    """Return the model that gave an answer, for answers in JSON."""
+    identity = prediction.model
+    return ModelAnswered(name=identity.name, version=identity.version, digest=identity.digest)
 
-    prediction: Prediction
-    image: Image
-    predictor: Predictor
-    objects: Any = None
 
-    @property
-    def model(self) -> ModelAnswered:
-        """The model, as the JSON answers name it."""
-        identity = self.prediction.model
-        return ModelAnswered(name=identity.name, version=identity.version, digest=identity.digest)
+def warning_rows(prediction: Prediction) -> list[WarningRow]:
+    """Return the warnings of an answer, for answers in JSON."""
+    return [WarningRow(code=one.code, sentence=one.sentence) for one in prediction.warnings]
 
-    @property
-    def warnings(self) -> list[WarningRow]:
-        """What is to be known of the answer, as the JSON answers have it."""
-        return [WarningRow(code=one.code, sentence=one.sentence) for one in self.prediction.warnings]
 
-    @property
-    def channels(self) -> list[ChannelChosen]:
-        """The channels of the image that were chosen; none where nothing was chosen."""
-        return channels_chosen(self.image)
-
-    @property
-    def axes(self) -> str:
-        """Axes of an answer in pixels and of boxes: those of the model, and of planes and frames answered alone."""
-        return self.prediction.axes or self.predictor.bundle.spec.input.spatial_axes
-
-    @property
-    def stacked(self) -> str:
-        """The axes along which every entry was answered by itself, such as Z; empty for none."""
-        return self.axes[: -len(self.predictor.bundle.spec.input.spatial_axes)]
-
-    def require_one(self, what: str) -> None:
-        """Raise :class:`NotAcceptableError` where several planes or frames were answered, and `what` shows one."""
-        if self.stacked:
-            raise NotAcceptableError(
-                f"{what} shows one plane, the answer has the axes {self.axes}",
-                field="Accept",
-                hint="choose one plane or frame by its number, or ask for another form",
-            )
+def require_one(prediction: Prediction, what: str) -> None:
+    """Raise :class:`NotAcceptableError` if the answer has several planes or frames but `what` shows one."""
+    if prediction.stacked:
+        raise NotAcceptableError(
+            f"expected one plane for {what}, got an answer with the axes {prediction.axes}",
+            field="Accept",
+            hint="choose one plane or frame by its number, or request another format",
+        )
 
 
 def channels_chosen(image: Image) -> list[ChannelChosen]:
-    """Return the channels of an image that were chosen, each with its number; none where nothing was chosen."""
+    """Return the chosen channels of an image, each with its number; empty if none were chosen."""
     named = zip(image.channels, image.numbers, strict=False)
     return [ChannelChosen(name=name, number=number) for name, number in named]
 
@@ -90,33 +57,36 @@ class Form:
     Attributes
     ----------
     name
-        As ``cytoray predict --format`` has it.
+        The value of ``cytoray predict --format``.
     media_type
-        As ``Accept`` and ``Content-Type`` have it, parameters included.
+        The value of ``Accept`` and ``Content-Type``, with parameters.
     suffix
-        Of a file, or folder, in this form.
+        Suffix of a file or folder in this form.
     encode
-        Turns an answer into bytes.
+        Encodes an answer as bytes.
     write_folder
-        Writes the answer into a folder that is there, of which `encode` gives a ZIP archive; None where the form is
-        one file.
+        Writes the answer into an existing folder, of which `encode` returns a ZIP archive; None if the form is one
+        file.
+    schema
+        Schema of the JSON; None for other forms.
     """
 
     name: str
     media_type: str
     suffix: str
-    encode: Callable[[Answered], bytes]
-    write_folder: Callable[[Answered, Path], None] | None = None
+    encode: Callable[[Prediction], bytes]
+    write_folder: Callable[[Prediction, Path], None] | None = None
+    schema: type[BaseModel] | None = None
 
 
-def folder_form(name: str, media_type: str, suffix: str, write_folder: Callable[[Answered, Path], None]) -> Form:
+def folder_form(name: str, media_type: str, suffix: str, write_folder: Callable[[Prediction, Path], None]) -> Form:
     """Return a form that is a folder, sent as a ZIP archive."""
 
-    def encode(answered: Answered) -> bytes:
+    def encode(prediction: Prediction) -> bytes:
         with tempfile.TemporaryDirectory(prefix="cytoray-") as temporary:
             folder = Path(temporary) / name
             folder.mkdir()
-            write_folder(answered, folder)
+            write_folder(prediction, folder)
             return _zipped(folder)
 
     return Form(name, media_type, suffix, encode, write_folder)
@@ -124,7 +94,7 @@ def folder_form(name: str, media_type: str, suffix: str, write_folder: Callable[
 
 def _zipped(folder: Path) -> bytes:
     buffer = io.BytesIO()
-    # Stored, not deflated: what lies in these folders is compressed already.
+    # Stored, not deflated: the files in these folders are compressed already.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
@@ -135,6 +105,7 @@ def _zipped(folder: Path) -> bytes:
     return buffer.getvalue()
 
 
+ZARR, ZARR_SUFFIX = "zarr", ".ome.zarr"  # a form that is written block by block, and never sent
 ARROW = "application/vnd.apache.arrow.stream"  # as registered with IANA
 
 
@@ -149,7 +120,7 @@ def csv_bytes(columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> bytes:
 
 
 def arrow_bytes(columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> bytes:
-    """Encode columns of one length as an Apache Arrow stream, with the types that they have."""
+    """Encode columns of one length as an Apache Arrow stream, with their types."""
     import pyarrow
 
     table = pyarrow.table({name: pyarrow.array(column) for name, column in columns.items()})
@@ -159,11 +130,16 @@ def arrow_bytes(columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> bytes:
     return buffer.getvalue()
 
 
+def known(confidence: NDArray[np.floating[Any]] | None) -> NDArray[np.float32]:
+    """Return confidences as an array, which is empty if they are unknown."""
+    return np.zeros(0, np.float32) if confidence is None else confidence.astype(np.float32, copy=False)
+
+
 def require_plane(shape: Sequence[int], what: str) -> None:
-    """Raise :class:`NotAcceptableError` where an answer with these spatial axes is not flat, as `what` needs it."""
+    """Raise :class:`NotAcceptableError` if an answer with these spatial axes is not flat, as `what` requires."""
     if len(shape) != 2:
         raise NotAcceptableError(
-            f"{what} holds one plane, the answer has the shape {tuple(shape)}",
+            f"expected one plane for {what}, got an answer of the shape {tuple(shape)}",
             field="Accept",
-            hint="ask for image/tiff",
+            hint="request image/tiff",
         )

@@ -3,41 +3,61 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cytoray_analysis.tracking.ctc import write_results
-from cytoray_analysis.tracking.formats import tracks_csv, write_geff
-from cytoray_analysis.tracking.lineage import Lineage
-from cytoray_serving.answers.form import ARROW, Answered, Form, arrow_bytes, folder_form
+import numpy as np
+
+from cytoray_serving.answers.form import (
+    ARROW,
+    Form,
+    arrow_bytes,
+    channels_chosen,
+    folder_form,
+    known,
+    model_answered,
+    warning_rows,
+)
+from cytoray_serving.answers.kind import FREE, AnswerKind, Arrays, Tensors
 from cytoray_serving.schema import TrackRow, TrackTable
 
-
-def write_masks(answered: Answered, folder: Path) -> None:
-    """Write masks whose pixels carry the number of their track and ``res_track.txt``, a result of the challenge."""
-    write_results(folder, answered.prediction.answer)
-
-
-def write_graph(answered: Answered, folder: Path) -> None:
-    """Write a GEFF store: a node per object, an edge per link."""
-    write_geff(folder, answered.prediction.answer, pixel_size=answered.image.pixel_size)
+if TYPE_CHECKING:
+    from cytoray_analysis.inference import Prediction
+    from cytoray_analysis.tracking.lineage import Lineage
 
 
-def napari_tracks(answered: Answered) -> bytes:
-    """Encode a lineage as CSV, as the tracks layer of napari opens it."""
-    return tracks_csv(answered.prediction.answer).encode()
+def write_masks(prediction: Prediction, folder: Path) -> None:
+    """Write masks with track numbers as pixel values and ``res_track.txt``, a result of the challenge."""
+    from cytoray_analysis.tracking.ctc import write_results
+
+    write_results(folder, prediction.answer)
 
 
-def track_table(answered: Answered) -> bytes:
+def write_graph(prediction: Prediction, folder: Path) -> None:
+    """Write a GEFF store: one node per object, one edge per link."""
+    from cytoray_analysis.tracking.formats import write_geff
+
+    write_geff(folder, prediction.answer, pixel_size=prediction.image.pixel_size)
+
+
+def napari_tracks(prediction: Prediction) -> bytes:
+    """Encode a lineage as CSV for the tracks layer of napari."""
+    from cytoray_analysis.tracking.formats import tracks_csv
+
+    return tracks_csv(prediction.answer).encode()
+
+
+def track_table(prediction: Prediction) -> bytes:
     """Encode a lineage as a JSON table of tracks, see :class:`cytoray_serving.schema.TrackTable`."""
-    lineage: Lineage = answered.prediction.answer
+    lineage: Lineage = prediction.answer
     confidence = [None] * len(lineage.track_id) if lineage.confidence is None else lineage.confidence.tolist()
     table = TrackTable(
-        model=answered.model,
-        warnings=answered.warnings,
-        channels=answered.channels,
+        model=model_answered(prediction),
+        warnings=warning_rows(prediction),
+        channels=channels_chosen(prediction.image),
         frames=lineage.frames,
         shape=list(lineage.shape),
         divisions=lineage.divisions.tolist(),
-        seconds=dict(answered.prediction.seconds),
+        seconds=dict(prediction.seconds),
         tracks=[
             TrackRow(track=track, begin=begin, end=end, parent=parent or None, confidence=sure)
             for (track, begin, end, parent), sure in zip(lineage.table.tolist(), confidence, strict=True)
@@ -46,17 +66,52 @@ def track_table(answered: Answered) -> bytes:
     return table.model_dump_json().encode()
 
 
-def track_arrow(answered: Answered) -> bytes:
-    """Encode a lineage as an Arrow stream: track, first and last frame, parent (0 for none), confidence where known."""
-    lineage: Lineage = answered.prediction.answer
+def track_arrow(prediction: Prediction) -> bytes:
+    """Encode a lineage as an Arrow stream: track, first and last frame, parent (0 for none), confidence if known."""
+    lineage: Lineage = prediction.answer
     columns = dict(zip(("track", "begin", "end", "parent"), lineage.table.T, strict=True))
     return arrow_bytes(columns | ({} if lineage.confidence is None else {"confidence": lineage.confidence}))
 
 
-FORMS = (
-    folder_form("zip", "application/zip", "_RES", write_masks),
-    Form("csv", "text/csv", ".csv", napari_tracks),
-    folder_form("geff", "application/zip; content=geff", ".geff", write_graph),
-    Form("json", "application/json", ".json", track_table),
-    Form("arrow", ARROW, ".arrows", track_arrow),
+def arrays(prediction: Prediction) -> Arrays:
+    """Return the masks with track numbers, the tracks, and the confidence of each track."""
+    lineage: Lineage = prediction.answer
+    return {
+        "masks": lineage.tracked[:].astype(np.int32, copy=False),
+        "tracks": lineage.table.astype(np.int64, copy=False),
+        "confidence": known(lineage.confidence),
+    }
+
+
+def _tensors(axes: int) -> Tensors:
+    return {"masks": ("INT32", [FREE] * axes), "tracks": ("INT64", [FREE, 4]), "confidence": ("FP32", [FREE])}
+
+
+def summary(prediction: Prediction, megapixels: float) -> dict[str, float]:
+    """Return tracks per frame, divisions per track and mean confidence."""
+    lineage: Lineage = prediction.answer
+    tracks = len(lineage.track_id)
+    numbers = {"tracks_per_frame": tracks / max(1, lineage.frames)}
+    if tracks:
+        numbers["divisions_per_track"] = len(lineage.divisions) / tracks
+        if lineage.confidence is not None:
+            numbers["mean_confidence"] = float(lineage.confidence.mean())
+    return numbers
+
+
+LINEAGES = AnswerKind(
+    own=(
+        folder_form("zip", "application/zip", "_RES", write_masks),
+        Form("csv", "text/csv", ".csv", napari_tracks),
+        folder_form("geff", "application/zip; content=geff", ".geff", write_graph),
+        Form("json", "application/json", ".json", track_table, schema=TrackTable),
+        Form("arrow", ARROW, ".arrows", track_arrow),
+    ),
+    arrays=arrays,
+    tensors=_tensors,
+    summary=summary,
+    example="-o lineage.zip -F image=@movie.tif -F masks=@masks.tif",
+    noun="track",
+    takes=("masks",),
+    movies=True,
 )

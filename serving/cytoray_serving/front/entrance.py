@@ -1,7 +1,7 @@
-"""What a request over HTTP passes before an application, or Ray Serve, reads its body.
+"""The checks of an HTTP request before an application, or Ray Serve, reads its body.
 
-In this order: the instance's secret, the name of the host, the token; then the body, counted and unpacked as it comes,
-and the answer, counted until it is taken. Who sends or takes too slowly is cut off.
+In this order: the secret of the instance, the host name, the token. Then the body is counted and decompressed while it
+is received, and the answer is counted until it is sent. Connections that send or read too slowly are closed.
 """
 
 from __future__ import annotations
@@ -9,30 +9,35 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from starlette.datastructures import Headers
 
 from cytoray_analysis.errors import CytorayError, DeadlineError, ForbiddenError, ImageTooLargeError
-from cytoray_services.http_errors import refusal_headers
+from cytoray_services.http.errors import refusal_headers
+from cytoray_services.http.head import Application, HeadAsGet, Message, Receive, Send
+from cytoray_services.http.unpacking import Unpacking, unpacking_of
+from cytoray_serving.front.answer_body import AnswerBody
 from cytoray_serving.front.limits import HEADER
 from cytoray_serving.front.rules import Rules, no_gateway
-from cytoray_serving.front.unpacking import Unpacking, unpacking_of
 from cytoray_serving.open_inference.messages import error_text
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+log = logging.getLogger(__name__)
 
-_SERVE = "/-/"  # HAProxy's questions about health, which Serve answers
+_SERVE = ("/-/healthz", "/-/routes")  # health checks of HAProxy, which Ray Serve answers
 _OPEN = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/metrics", "/docs", "/openapi.json")
 _LARGEST_JSON = 2**20
 _LARGEST_TENSORS_IN_JSON = 2**24
 _GRACE_SECONDS = 30.0
-_PIECE = 2**18  # bytes of an answer that are handed on at a time
+_PIECE = 2**18  # bytes of an answer that are sent at a time
+_SMALL = 2**20  # bytes of an answer that stay in memory, however slowly they are read
+_LINGER_SECONDS, _LINGER_BYTES = 2.0, 2**26  # after a refusal, before its connection is closed
+_LAST_SECONDS = 0.1  # for the answer to arrive if the body is longer than what is read
+_PATIENCE_SECONDS = 0.25  # until a large answer that is not read is moved to disk
 
 
 class Entrance:
@@ -41,21 +46,21 @@ class Entrance:
     Parameters
     ----------
     application
-        What is behind it.
+        The application behind it.
     secret
-        What the proxy adds to requests as :data:`~cytoray_serving.front.limits.HEADER`; None checks nothing.
+        The value that the proxy adds as :data:`~cytoray_serving.front.limits.HEADER`; None disables the check.
     rules
-        Gives the rules of this process; where there are none, no gateway is here, and nothing passes.
+        Returns the rules of this process; without rules there is no gateway in this process, and nothing passes.
     """
 
     def __init__(self, application: Application, *, secret: str | None, rules: Callable[[], Rules | None]) -> None:
-        self._application = application
+        self._application = HeadAsGet(application)
         self._secret = secret
         self._rules = rules
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Let a request in, or refuse it."""
-        if scope["type"] != "http" or scope["path"].startswith(_SERVE):
+        """Accept or refuse a request."""
+        if scope["type"] != "http" or scope["path"] in _SERVE:
             await self._application(scope, receive, send)
             return
         rules = self._rules()
@@ -64,7 +69,7 @@ class Entrance:
         except CytorayError as error:
             if rules is not None:
                 rules.refused(error)
-            await _refuse(scope, send, error)
+            await _refuse(scope, receive, send, error)
             return
         assert rules is not None  # _require has refused  # noqa: S101
         with rules.bodies.request() as holder:
@@ -75,7 +80,7 @@ class Entrance:
         if self._secret is not None and not hmac.compare_digest(
             headers.get(HEADER, "").encode(), self._secret.encode()
         ):
-            raise ForbiddenError("expected a request through the service's own address", hint="ask at --port")
+            raise ForbiddenError("expected a request to the address of the service", hint="send it to --port")
         if rules is None:
             raise no_gateway()
         rules.require_own_name(headers.get("host"), headers.get("origin"))
@@ -84,7 +89,7 @@ class Entrance:
 
 
 class _Passage:
-    """One request on its way in, and its answer on its way out."""
+    """One request and its answer."""
 
     def __init__(
         self, scope: MutableMapping[str, Any], receive: Receive, send: Send, rules: Rules, holder: object
@@ -99,12 +104,14 @@ class _Passage:
         self._come = False
         self._answering = False
         self._error: CytorayError | None = None
-        self._head = scope["method"] == "HEAD"
+        self._late: asyncio.Task[None] | None = None
 
     async def run(self, application: Application) -> None:
         try:
             self._prepare()
             await application(self._scope, self.receive, self.send)
+            if self._late is not None:
+                await self._late
         except CytorayError as error:
             self._error = self._error or error
         except asyncio.CancelledError:
@@ -112,7 +119,7 @@ class _Passage:
                 raise
         if self._error is not None and not self._answering:
             self._rules.refused(self._error)
-            await _refuse(self._scope, self._send, self._error)
+            await _refuse(self._scope, self._receive, self._send, self._error)
 
     def _prepare(self) -> None:
         headers = Headers(scope=self._scope)
@@ -123,11 +130,9 @@ class _Passage:
         if self._unpacking is not None:
             dropped = (b"content-encoding", b"content-length")
             self._scope["headers"] = [pair for pair in self._scope["headers"] if pair[0].lower() not in dropped]
-        if self._head:
-            self._scope["method"] = "GET"
 
     async def receive(self) -> Message:
-        """Give the next part of the body, counted and unpacked."""
+        """Return the next part of the body, counted and decompressed."""
         if self._error is not None:
             return {"type": "http.disconnect"}
         try:
@@ -158,29 +163,61 @@ class _Passage:
         self._rules.bodies.add(self._holder, size)
 
     async def send(self, message: Message) -> None:
-        """Send a part of the answer; it is held until the caller has taken it."""
+        """Send a part of the answer; it is kept until the caller has read it."""
         if self._error is not None and not self._answering:
-            return  # the refusal takes the place of whatever the application makes of it
+            return  # the refusal replaces the response of the application
         self._answering = True
         if message["type"] == "http.response.body":
-            body = b"" if self._head else message.get("body", b"")
-            await self._send_body(body, more=bool(message.get("more_body", False)))
+            await self._send_body(message.get("body", b""), more=bool(message.get("more_body", False)))
             return
         await self._send(message)
 
-    async def _send_body(self, body: bytes, *, more: bool) -> None:
-        """Send in pieces: a server takes what it is given at once, and waits for the caller before it takes more."""
-        began, left = time.monotonic(), len(body)
-        self._rules.bodies.hold(self._holder, left)
+    async def _send_body(self, content: bytes, *, more: bool) -> None:
+        """Send in pieces: a server accepts a piece immediately, and waits for the caller before the next.
+
+        The rest of an answer that is not read is moved to disk, and the application ends before it is sent, so its
+        memory is free.
+        """
+        body = AnswerBody(content)
+        del content
+        self._rules.bodies.hold(self._holder, body.in_memory)
+        sending = asyncio.create_task(self._send_pieces(body, more=more))
         try:
-            for start in range(0, len(body), _PIECE) or (0,):
-                piece = body[start : start + _PIECE]
-                message = {"type": "http.response.body", "body": piece, "more_body": more or left > len(piece)}
+            await asyncio.wait({sending}, timeout=None if more or body.size <= _SMALL else _PATIENCE_SECONDS)
+            if not sending.done():
+                await self._move_to_disk(body)
+        except asyncio.CancelledError:
+            sending.cancel()
+            raise
+        if sending.done():
+            sending.result()
+        else:
+            self._late = sending
+
+    async def _move_to_disk(self, body: AnswerBody) -> None:
+        try:
+            file = await asyncio.to_thread(body.written)
+        except OSError as error:
+            log.warning("an answer of %d bytes that its caller does not read stays in memory: %s", body.size, error)
+            return
+        before = body.in_memory
+        body.read_from(file)
+        self._rules.bodies.hold(self._holder, body.in_memory - before)
+
+    async def _send_pieces(self, body: AnswerBody, *, more: bool) -> None:
+        began = time.monotonic()
+        try:
+            for start in range(0, body.size, _PIECE) or (0,):
+                last = start + _PIECE >= body.size
+                message = {
+                    "type": "http.response.body",
+                    "body": body.piece(start, _PIECE),
+                    "more_body": more or not last,
+                }
                 await self._within(self._send(message), start, "the answer", began)
-                self._rules.bodies.hold(self._holder, -len(piece))
-                left -= len(piece)
         finally:
-            self._rules.bodies.hold(self._holder, -left)
+            self._rules.bodies.hold(self._holder, -body.in_memory)
+            body.close()
 
     async def _within(self, step: Awaitable[Any], size: int, what: str, began: float) -> Any:
         slowest = self._rules.limits.slow_kilobytes * 1024
@@ -189,21 +226,21 @@ class _Passage:
                 return await step
         except TimeoutError as error:
             raise DeadlineError(
-                f"expected {what} at {slowest / 1024:g} kB a second or faster after {_GRACE_SECONDS:g} seconds",
+                f"expected {what} at {slowest / 1024:g} kB per second or faster after {_GRACE_SECONDS:g} seconds",
                 field="body",
-                hint="send smaller images, or a job with the image's URI",
+                hint="send smaller images, or submit a job with the URI of the image",
             ) from error
 
     def _too_large(self, size: int) -> ImageTooLargeError:
         return ImageTooLargeError(
             f"expected a body of at most {self._limit} bytes, got {size} or more",
             field="body",
-            hint="cut the image, or use cytoray predict without --url, which reads it piece by piece",
+            hint="send a part of the image, or use cytoray predict without --url, which reads it in tiles",
         )
 
 
 def _largest(scope: MutableMapping[str, Any], rules: Rules) -> int:
-    """Return the bytes of the largest body at an address: images are large, all else is small."""
+    """Return the maximum size of a body at an address: images are large, everything else is small."""
     place = scope["path"].rpartition("/")[2]
     plain = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower() == "application/json"
     if place == "infer":
@@ -213,11 +250,30 @@ def _largest(scope: MutableMapping[str, Any], rules: Rules) -> int:
     return min(rules.largest_body, _LARGEST_JSON)
 
 
-async def _refuse(scope: MutableMapping[str, Any], send: Send, error: CytorayError) -> None:
+async def _refuse(scope: MutableMapping[str, Any], receive: Receive, send: Send, error: CytorayError) -> None:
     described = {"error": error_text(error)} if scope["path"].startswith("/v2/") else error.describe()
     body = json.dumps(described).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
     headers |= {name.lower(): value for name, value in refusal_headers(error).items()}
     encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": encoded})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await _linger(receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _linger(receive: Receive) -> None:
+    """Read for a moment what the caller still sends.
+
+    Closing a connection with unread bytes can lose the answer (RFC 9112, section 9.6), and a proxy that has not
+    forwarded the whole request closes its connection to the caller, which may already carry the next request.
+    """
+    size, more = 0, True
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            while more and size < _LINGER_BYTES:
+                message = await receive()
+                size += len(message.get("body", b""))
+                more = message["type"] == "http.request" and bool(message.get("more_body", False))
+    if more:
+        await asyncio.sleep(_LAST_SECONDS)

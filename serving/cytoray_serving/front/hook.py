@@ -1,4 +1,4 @@
-"""Puts the front's checks where Ray Serve opens ports: ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` names it."""
+"""Installs the checks of the front in Ray Serve, by ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cytoray_serving.front.rules import current_rules
 
 
 def middlewares() -> list[Any]:
-    """Return what wraps each HTTP server that Serve starts in this process, and exchange the servers of gRPC.
+    """Return the middleware for each HTTP server of Ray Serve in this process, and replace the gRPC servers.
 
-    Serve calls it before it starts either.
+    Ray Serve calls it before it starts either.
     """
     from ray.serve._private import grpc_util
     from starlette.middleware import Middleware

@@ -1,42 +1,47 @@
-"""What the front of a service takes at most, and how its parts learn of it: through the environment."""
+"""The limits of the front of a service, passed to its parts through the environment."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from cytoray_analysis.errors import PlatformError
+
 LIMITS = "CYTORAY_FRONT_LIMITS"
-"""Variable of the environment: the limits as JSON; absent for the defaults."""
+"""Environment variable: the limits as JSON; absent for the defaults."""
 SECRET = "CYTORAY_FRONT_SECRET"  # noqa: S105 - the variable's name
-"""Variable of the environment: what the proxy adds to requests, so that gateways know them; absent checks nothing."""
+"""Environment variable: secret that the proxy adds to requests for the gateways; absent disables the check."""
 HOST = "CYTORAY_FRONT_HOST"
-"""Variable of the environment: the address that the proxy listens on; absent for the one that Serve gives it."""
+"""Environment variable: address of the proxy; absent for the address that Ray Serve sets."""
 ADDRESS = "CYTORAY_GATEWAY_ADDRESS"
-"""Variable of the environment: where gateways listen for gRPC; absent for every address of the node."""
+"""Environment variable: address of gRPC at the gateways; absent for every address of the node."""
 HEADER = "X-Cytoray-Front"
 """The header, and the gRPC metadata, that carries the secret from the proxy to a gateway."""
 
 
 class FrontLimits(BaseModel):
-    """What keeps one caller from locking out all others.
+    """Limits that prevent one caller from blocking all others.
 
     Attributes
     ----------
     header_seconds
-        In which the headers of a request must have come.
+        Timeout for the headers of a request.
     idle_seconds
-        That a caller may neither send nor take a byte while a request or its answer is on the way.
+        Timeout without a byte sent or received during a request or its answer.
     slow_kilobytes
-        A second, which a body, or an answer, must at least come to, after the first half minute.
+        Minimum rate per second of a body or an answer after the first half minute.
     connections
-        At once from one address; null for any number.
+        Maximum number of open connections from one address; null for no limit.
+    wrong_tokens
+        Maximum rate per second from one address; then all its requests are refused for a moment; null for no limit.
     trusted_proxies
-        Addresses or networks, such as ``10.0.0.0/8``, of balancers whose ``X-Forwarded-For`` is believed. Their
-        connections are not limited; requests at once are, by the address that they forward.
+        Addresses or networks, such as ``10.0.0.0/8``, of load balancers whose ``X-Forwarded-For`` is trusted. Their
+        connections are not limited; concurrent requests are, by the forwarded address.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +50,7 @@ class FrontLimits(BaseModel):
     idle_seconds: int = Field(default=60, ge=1)
     slow_kilobytes: float = Field(default=16.0, gt=0)
     connections: int | None = Field(default=256, ge=1)
+    wrong_tokens: int | None = Field(default=50, ge=1)
     trusted_proxies: tuple[str, ...] = ()
 
     @field_validator("trusted_proxies")
@@ -55,7 +61,7 @@ class FrontLimits(BaseModel):
 
 @dataclass(frozen=True)
 class Front:
-    """What a process learns from its environment: the limits, the secret of the instance, and where callers ask."""
+    """Settings of a process from its environment: the limits, the secret of the instance, and the address."""
 
     limits: FrontLimits
     secret: str | None = None
@@ -63,10 +69,23 @@ class Front:
 
     @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> Front:
-        """Read the environment."""
+        """Read the environment.
+
+        Raises
+        ------
+        PlatformError
+            The secret has characters that are not allowed in the configuration of HAProxy.
+        """
         text = environment.get(LIMITS)
         limits = FrontLimits.model_validate_json(text) if text else FrontLimits()
-        return cls(limits, environment.get(SECRET) or None, environment.get(HOST) or None)
+        secret = environment.get(SECRET) or None
+        if secret is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", secret):
+            raise PlatformError(
+                f"expected letters, digits, - and _ in {SECRET}, got other characters",
+                field=SECRET,
+                hint="create another one: openssl rand -hex 32",
+            )
+        return cls(limits, secret, environment.get(HOST) or None)
 
     def variables(self) -> dict[str, str]:
         """Return what :meth:`of` reads."""

@@ -1,4 +1,4 @@
-"""Who may pass the front of a gateway, and with how much: set by the gateway, read by what Serve starts beside it."""
+"""The rules of the front: set by the gateway, read by the servers that Ray Serve starts in the same process."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class HeldBytes:
-    """Counts the bytes of requests and answers that a gateway holds, as they come and go.
+    """Counts the bytes of requests and answers in a gateway.
 
     Parameters
     ----------
     most
-        Bytes of all together. One request alone may always go on, however large it is.
+        Maximum number of bytes of all together. A single request is always accepted.
     """
 
     def __init__(self, most: int) -> None:
@@ -29,40 +29,33 @@ class HeldBytes:
 
     @property
     def bytes(self) -> int:
-        """What is held now."""
+        """Bytes at this moment."""
         return sum(self._held.values())
 
     def hold(self, holder: object, size: int) -> None:
-        """Count so many bytes more, or less, for one request, without a limit: of an answer, which is there already."""
+        """Add bytes for one request, or subtract them, without a limit: for an answer that exists already."""
         self._held[holder] = self._held.get(holder, 0) + size
 
     def add(self, holder: object, size: int) -> None:
-        """Hold so many bytes more for one request.
+        """Add bytes for one request.
 
         Raises
         ------
         OverloadedError
-            All requests together hold as much as they may, and others hold some of it.
+            All requests together exceed the limit, and this is not the only one.
         """
         others = self.bytes - self._held.get(holder, 0)
         if others and self.bytes + size > self._most:
             raise OverloadedError(
-                f"expected at most {self._most} bytes of requests and answers at a time, got {self.bytes + size}",
+                f"expected at most {self._most} bytes of concurrent requests and answers, got {self.bytes + size}",
                 field="body",
-                hint="send the same request again after the seconds in Retry-After",
+                hint="send the request again after the seconds in Retry-After",
             )
         self.hold(holder, size)
 
     @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
-        """Hold the bytes of one request that has come whole; see :meth:`add`."""
-        with self.request() as holder:
-            self.add(holder, size)
-            yield
-
-    @contextmanager
     def request(self) -> Iterator[object]:
-        """Give what stands for one request, and let go of all that it holds at the end."""
+        """Yield a counter for one request, and subtract all its bytes at the end."""
         holder = object()
         try:
             yield holder
@@ -72,21 +65,21 @@ class HeldBytes:
 
 @dataclass(frozen=True)
 class Rules:
-    """What a gateway asks of every request before it is read.
+    """The checks of a gateway before a request is read.
 
     Attributes
     ----------
     authorize
-        Given the value of ``Authorization`` (None for none), raises what speaks against the caller.
+        Returns the caller for a value of ``Authorization`` (or None), or raises an error.
     largest_body
-        Bytes of the body with an image.
+        Maximum size of the body with an image, in bytes.
     bodies
         Counts the bytes of all requests and answers.
     refused
-        Is given each refusal, to count it.
+        Called with each refusal, to count it.
     names
-        Hosts by which the service may be called; None for any. Where no token is needed, a page of a foreign host in
-        the browser of this machine must not reach it (DNS rebinding).
+        Host names by which the service may be called; None for any. Without tokens, a page of another host in a browser
+        on this machine must not reach the service (DNS rebinding).
     """
 
     authorize: Callable[[str | None], object]
@@ -97,14 +90,14 @@ class Rules:
     names: frozenset[str] | None = None
 
     def require_own_name(self, host: str | None, origin: str | None) -> None:
-        """Refuse a request that was sent to another name than the service's, or from a page of another host.
+        """Refuse a request to another host name, or from a page of another host.
 
-        An address, such as 10.0.0.7, is always accepted: an attacker can point a name at this machine, not an address.
+        An address such as 10.0.0.7 is always accepted: an attacker can point a name at this machine, not an address.
 
         Raises
         ------
         ForbiddenError
-            It was.
+            The request is refused.
         """
         if self.names is None:
             return
@@ -122,12 +115,12 @@ class Rules:
 
 
 def no_gateway() -> PlatformError:
-    """Return what a proxy of Serve without a gateway answers: HAProxy asks it where no gateway is left."""
-    return PlatformError("the service is starting again", hint="try again in a few seconds")
+    """Return the error of a proxy of Ray Serve without a gateway, which HAProxy uses when no gateway is left."""
+    return PlatformError("the service is restarting", hint="try again in a few seconds")
 
 
 def own_names(public: tuple[str, ...]) -> frozenset[str]:
-    """Return the names of this machine, and those that the operator adds."""
+    """Return the names of this machine, and the additional ones of the operator."""
     return frozenset((*_LOOPBACK, *(name.lower() for name in public)))
 
 
@@ -157,5 +150,5 @@ def set_rules(rules: Rules) -> None:
 
 
 def current_rules() -> Rules | None:
-    """Return the rules of this process; None where no gateway runs in it."""
+    """Return the rules of this process; None if no gateway runs in it."""
     return _rules[0] if _rules else None

@@ -1,1 +1,1 @@
-"""Work that takes longer than a request should: slides, volumes, plates, movies, folders of thousands of images."""
+"""Bulk prediction for work that is too long for a request: slides, volumes, plates, movies, large folders."""

@@ -1,8 +1,8 @@
-"""The process that sees one job through: hands pieces of work to Ray Data and writes down what is finished.
+"""The driver process of one job: submits tasks to Ray Data and records finished ones.
 
     python -m cytoray_serving.jobs.driver FOLDER --address HOST:PORT
 
-It may die at any time, and so may its workers: started again, it goes on with what is not written down.
+The driver and its workers may be killed at any time: after a restart it continues with the tasks without a record.
 """
 
 from __future__ import annotations
@@ -20,33 +20,34 @@ from types import FrameType
 from typing import Any
 
 from cytoray_analysis.errors import InputError, PlatformError
-from cytoray_services.http_errors import ErrorBody
-from cytoray_services.jobs.ray_start import connect_ray
+from cytoray_services.http.errors import ErrorBody
+from cytoray_services.jobs.ray.start import connect_ray
 from cytoray_services.settings import Settings, load_settings
+from cytoray_services.storage.files import FileLocation
+from cytoray_services.storage.locate import locate
 from cytoray_serving.jobs import large
+from cytoray_serving.jobs.journal import Journal
 from cytoray_serving.jobs.plan import plan
 from cytoray_serving.jobs.progress import Progress
-from cytoray_serving.jobs.store import Job, JobFolder, Journal, Record
-from cytoray_serving.jobs.work import Task, Worker
-from cytoray_serving.places import FilePlace, place
+from cytoray_serving.jobs.store import BUSY, Job, JobFolder, Record
+from cytoray_serving.jobs.work import Task, Worker, load_step
 
 log = logging.getLogger(__name__)
 
-BUSY = 75  # another driver works on the job
-_TRIES = 3  # of a piece of work whose worker was lost, before its image counts as failed
-_TOGETHER = 4096  # pieces of work that Ray Data is handed at a time
+_TRIES = 3  # attempts of a task whose worker was lost, before its image counts as failed
+_TOGETHER = 4096  # tasks that are passed to Ray Data at a time
 _BEAT_SECONDS = 1.0
 
 
 class _StoppedError(BaseException):
-    """Somebody asked this process to end; no exception, because what runs in between must not catch it."""
+    """The process was asked to end; not an Exception, so that other code does not catch it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Work on a job until it has ended; returns the exit status."""
+    """Work on a job until it has ended, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--address", required=True, help="of the Ray cluster")
+    parser.add_argument("--address", required=True, help="address of the Ray cluster")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     signal.signal(signal.SIGTERM, _stop)
@@ -68,15 +69,16 @@ def _drive(folder: JobFolder, address: str, settings: Settings) -> int:
         return 0
     try:
         job, items, records = folder.job(), folder.items(), folder.records()
-    except PlatformError as error:  # a record that is damaged stays so
+    except PlatformError as error:  # a damaged record stays damaged
         Progress(folder, [], []).keep("failed", error=ErrorBody(**error.describe()))
         log.error("%s", error)
         return 0
     progress = None
     try:
+        _require_models(job, settings)
         if items is None:
             planned = plan(job.request, job.allowed, movies=job.movies, spatial_axes=job.spatial_axes)
-            folder.keep_left_out(planned.left_out)  # first, because once the images are known nothing is planned again
+            folder.keep_left_out(planned.left_out)  # first, because planning is not repeated once the images are known
             items = planned.items
             folder.keep_items(items)
         progress = Progress(folder, items, records)
@@ -84,7 +86,7 @@ def _drive(folder: JobFolder, address: str, settings: Settings) -> int:
         with _connected(address), _beating(folder, progress), Journal(folder) as journal:
             _work_through(job, settings, progress, journal)
         progress.keep("done")
-    except InputError as error:  # another try would fail alike
+    except InputError as error:  # another attempt would fail in the same way
         (progress or Progress(folder, [], [])).keep("failed", error=ErrorBody(**error.describe()))
         log.error("%s", error)
     _tidy_up(job, folder)
@@ -92,14 +94,21 @@ def _drive(folder: JobFolder, address: str, settings: Settings) -> int:
     return 0
 
 
+def _require_models(job: Job, settings: Settings) -> None:
+    """Raise InputError if a model of the job was replaced: no job mixes the answers of two models."""
+    for number in range(len(job.steps)):
+        with contextlib.suppress(PlatformError):  # the registry does not answer: workers try again
+            load_step(job, number, settings)
+
+
 def _work_through(job: Job, settings: Settings, progress: Progress, journal: Journal) -> None:
-    """Do all that is left: images, then the blocks of large ones, then the numbers of their objects."""
+    """Do all remaining work: images, then the blocks of large images, then the numbers of their objects."""
 
     def keep(record: Record) -> None:
         if progress.add(record):
             journal.append([record])
 
-    def see_through(to_do: Callable[[], list[Task]], *, models: bool = True) -> None:
+    def work_on(to_do: Callable[[], list[Task]], *, models: bool = True) -> None:
         for attempt in range(_TRIES):
             tasks = to_do()
             last = attempt == _TRIES - 1
@@ -109,11 +118,11 @@ def _work_through(job: Job, settings: Settings, progress: Progress, journal: Jou
                         keep(record)
                         _tell(record, progress)
         for task in to_do():
-            lost = PlatformError(f"its worker was lost {_TRIES} times", hint="it may need more memory than there is")
+            lost = PlatformError(f"its worker was lost {_TRIES} times", hint="it may need more memory than available")
             keep(Record(kind="failed", item=task.item.index, error=ErrorBody(**lost.describe())))
 
-    see_through(progress.items_to_do)
-    see_through(progress.blocks_to_do)
+    work_on(progress.items_to_do)
+    work_on(progress.blocks_to_do)
     for index, cut in progress.open_cuts():
         if cut.numbers and not progress.is_numbered(index):
             log.info(
@@ -121,7 +130,7 @@ def _work_through(job: Job, settings: Settings, progress: Progress, journal: Jou
                 progress.items[index].uri,
                 large.collect_objects(job, progress.items[index], cut.blocks),
             )
-    see_through(progress.numbers_to_do, models=False)
+    work_on(progress.numbers_to_do, models=False)
     for index, cut in progress.open_cuts():
         item = progress.items[index]
         objects = len(large.known_objects(job, item)) - 1 if cut.numbers else 0
@@ -131,14 +140,14 @@ def _work_through(job: Job, settings: Settings, progress: Progress, journal: Jou
 
 
 def _workers(job: Job, settings: Settings, tasks: list[Task], *, models: bool) -> Iterator[Record]:
-    """Yield the records of pieces of work as they are finished, in any order; those of lost ones are missing."""
+    """Yield the records of finished tasks in any order; lost tasks have no record."""
     import ray.data
     from ray.data import ActorPoolStrategy, DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.max_errored_blocks = -1  # what is lost is seen by what is missing, and tried again
+    context.max_errored_blocks = -1  # lost tasks are the missing ones, and are retried
     workers = min(job.workers, len(tasks))
     rows = ray.data.from_items([{"task": task.model_dump_json()} for task in tasks], override_num_blocks=len(tasks))
     answered = rows.map_batches(
@@ -156,23 +165,24 @@ def _workers(job: Job, settings: Settings, tasks: list[Task], *, models: bool) -
 
 
 class RayWorker:
-    """A :class:`Worker` as Ray Data calls it: with a batch of one."""
+    """A :class:`Worker` for Ray Data, with batches of one."""
 
     def __init__(self, job: Job, settings: Settings, models: bool) -> None:
         self._worker = Worker(job, settings, models=models)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Do the pieces of work of a batch."""
+        """Do the tasks of a batch; on return their answers are on disk."""
         records = [self._worker.work(Task.model_validate_json(text)) for text in batch["task"]]
+        self._worker.settle()
         return {"record": [record.model_dump_json() for record in records]}
 
 
 @contextlib.contextmanager
 def _connected(address: str) -> Iterator[None]:
-    """Be connected to a Ray cluster."""
+    """Connect to a Ray cluster for this context."""
     import ray
 
-    # A cluster that lives on the loopback alone does not know this machine by another address.
+    # A cluster on the loopback address does not know this machine by another address.
     host = address.rpartition(":")[0]
     local = host if host == "127.0.0.1" else None
     connect_ray(address, log_to_driver=True, logging_level=logging.WARNING, _node_ip_address=local)
@@ -185,15 +195,18 @@ def _connected(address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _beating(folder: JobFolder, progress: Progress) -> Iterator[None]:
-    """Write down every second where the job stands; end this process with the job, or with who started it."""
+    """Write the status of the job every second; end this process with the job, or with its parent process."""
     ended = threading.Event()
     parent = os.getppid()
 
     def beat() -> None:
         while True:
             cancelled = folder.cancelled
-            progress.keep("cancelled" if cancelled else "running")
-            if cancelled or os.getppid() != parent:  # whoever comes in its place starts a driver of its own
+            try:
+                progress.keep("cancelled" if cancelled else "running")
+            except OSError as error:  # requests to cancel also work with a full disk
+                log.warning("the status of the job cannot be written: %s", error)
+            if cancelled or os.getppid() != parent:  # the next parent starts its own driver
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             if ended.wait(_BEAT_SECONDS):
@@ -209,15 +222,12 @@ def _beating(folder: JobFolder, progress: Progress) -> Iterator[None]:
 
 
 def _tidy_up(job: Job, folder: JobFolder) -> None:
-    """Remove what processes that were killed left in the output: scratch, and drafts of files."""
+    """Remove temporary files of killed processes from the output."""
     large.remove_scratch(job)
-    output = place(job.request.output, job.allowed, field="output")
+    output = locate(job.request.output, job.allowed, field="output")
     names = tuple(f".{item.name}." for item in folder.items() or [])
-    if isinstance(output, FilePlace) and names and output.exists():
-        with output.local() as path:
-            for draft in path.glob(".*"):
-                if draft.is_file() and draft.name.startswith(names):
-                    draft.unlink(missing_ok=True)
+    if isinstance(output, FileLocation) and names and output.exists():
+        output.remove_drafts(names)
 
 
 def _tell(record: Record, progress: Progress) -> None:

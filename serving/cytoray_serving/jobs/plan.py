@@ -1,4 +1,4 @@
-"""What a job works on: the images that its input names, in one order, each with a name of its own for the answer."""
+"""The plan of a job: the images of its input in a fixed order, each with a unique name for its answer."""
 
 from __future__ import annotations
 
@@ -14,87 +14,57 @@ from cytoray_analysis.images.series import each_series
 from cytoray_analysis.selection import EACH, Selection
 from cytoray_analysis.tracking.ctc import is_one_frame
 from cytoray_analysis.tracking.frame_names import FRAMES, known_frames
-from cytoray_serving.given_objects import match_masks
-from cytoray_serving.input_files import READ_SUFFIXES
+from cytoray_services.storage.allowed import Allowed
+from cytoray_services.storage.locate import locate
+from cytoray_services.storage.location import StorageLocation
 from cytoray_serving.jobs.request import JobRequest, LeftOutItem
 from cytoray_serving.jobs.store import Item
-from cytoray_serving.places import Allowed, Place, place
+from cytoray_serving.predict.given_objects import match_masks
+from cytoray_serving.predict.input_files import READ_SUFFIXES
 
 _SHOWN = 5  # names in a message
 
 
-def check_places(request: JobRequest, allowed: Allowed) -> None:
-    """Raise unless everything that a request names is there, and nothing where its answers go.
-
-    Raises
-    ------
-    RequestError
-        A URI is none, or there is something at the output already.
-    ForbiddenError
-        A place is not allowed.
-    MissingFileError
-        There is nothing at an input.
-    """
-    for field in ("input", "masks", "boxes"):
-        uri = getattr(request, field)
-        if uri is not None and not place(uri, allowed, field=field).exists():
-            raise MissingFileError(f"there is nothing at {uri}", field=field, hint="check the URI")
-    output = place(request.output, allowed, field="output")
-    if request.output.startswith(("http://", "https://")):
-        raise RequestError("answers are written to file or s3 URIs, not to web addresses", field="output")
-    if output.exists() and (not output.is_folder() or output.children()):
-        raise RequestError(
-            f"expected an empty folder or none at {request.output}, got something there already",
-            field="output",
-            hint="name a new folder: a job never replaces what is there",
-        )
-
-
-def plan_items(request: JobRequest, allowed: Allowed, *, movies: bool, spatial_axes: str = "YX") -> list[Item]:
-    """List the images of a job; see :func:`plan`."""
-    return plan(request, allowed, movies=movies, spatial_axes=spatial_axes).items
-
-
 @dataclass(frozen=True)
 class Plan:
-    """The images of a job, in order, and what its folder holds beside them."""
+    """The images of a job in order, and what is left out of its folder."""
 
     items: list[Item]
     left_out: list[LeftOutItem]
 
 
 def plan(request: JobRequest, allowed: Allowed, *, movies: bool, spatial_axes: str = "YX") -> Plan:
-    """List the images of a job, and what is left out of its folder and why.
+    """List the images of a job, and what is left out of its folder, with the reason.
 
     Parameters
     ----------
     movies
         Whether the model takes movies, so that a folder of numbered frames is one item.
     spatial_axes
-        Of a frame of the model: ``ZYX`` where frames are stacks.
+        Spatial axes of a frame: ``ZYX`` if frames are stacks.
 
     Raises
     ------
     MissingFileError
-        There is none.
+        There is no image.
     RequestError
-        It is not clear which masks are those of an image.
+        The masks of an image are ambiguous.
     """
-    source = place(request.input, allowed, field="input")
+    source = locate(request.input, allowed, field="input")
     left_out: list[LeftOutItem] = []
     images = list(_images(source, request.pattern, left_out, spatial_axes if movies else None))
     if not images:
         held = f"; left out: {', '.join(one.item for one in left_out[:_SHOWN])}" if left_out else ""
         raise MissingFileError(
-            f"there is no image at {request.input} whose name fits {request.pattern!r}{held}",
+            f"expected an image at {request.input} with a name that matches {request.pattern!r}, got none{held}",
             field="input",
-            hint="images end in .tif, .png, .jpg, .czi, .zarr or the like; a pattern may name others, such as *.dat",
+            hint="images have suffixes such as .tif, .png, .jpg, .czi or .zarr; use a pattern such as *.dat for others",
         )
     masks = _masks(request, allowed, images)
     taken: set[str] = set()
     items: list[Item] = []
     for image in images:
-        # A place where there is nothing is reported when the image is answered, beside the others.
+        # A missing file is reported when the image is processed, with the others.
         missing = request.masks if len(images) == 1 else f"{request.masks}/{stem(image.name)}"
         own_masks = None if masks is None else masks.get(image.uri, missing)
         for series, chosen in _series(image, request.selection):
@@ -106,24 +76,26 @@ def plan(request: JobRequest, allowed: Allowed, *, movies: bool, spatial_axes: s
     return Plan(items, left_out)
 
 
-def _series(image: Place, selection: Selection) -> list[tuple[str, Selection]]:
-    """Return what is to be answered of a file: each of its series with its name, or the file itself."""
+def _series(image: StorageLocation, selection: Selection) -> list[tuple[str, Selection]]:
+    """Return the parts of a file to process: each of its series with its name, or the file itself."""
     if selection.series != EACH or image.is_zarr() or image.is_folder():
         return [("", selection.without("series") if selection.series == EACH else selection)]
     try:
         with image.local() as path:
-            return each_series(list_series(path), selection)
+            return each_series(list_series(path, alone=True), selection)
     except CytorayError:
-        # One bad image keeps no other from being answered: its error is raised when it is read.
+        # One bad image does not stop the others: its error is raised when it is read.
         return [("", selection.without("series"))]
 
 
 def stem(name: str) -> str:
-    """Return the name of an image without the suffixes of its format; that of a field of a plate in one piece."""
+    """Return the name of an image without the suffixes of its format; for a field of a plate as one name."""
     return name.replace("/", "-") if "/" in name else image_stem(name) or name
 
 
-def _images(source: Place, pattern: str, left_out: list[LeftOutItem], frames_of: str | None) -> Iterator[Place]:
+def _images(
+    source: StorageLocation, pattern: str, left_out: list[LeftOutItem], frames_of: str | None
+) -> Iterator[StorageLocation]:
     if source.is_zarr():
         yield from source.children() or [source]  # the fields of a plate
         return
@@ -148,42 +120,42 @@ def _images(source: Place, pattern: str, left_out: list[LeftOutItem], frames_of:
             yield child
 
 
-def _are_frames(children: Sequence[Place], spatial_axes: str) -> bool:
-    """Whether files are the frames of one movie: by their names, or because the first of several is one frame."""
+def _are_frames(children: Sequence[StorageLocation], spatial_axes: str) -> bool:
+    """Whether files are the frames of one movie: by their names, or because the first of several files is one frame."""
     images = [child for child in children if is_image_name(child.name)]
     if known_frames((image.name for image in images), FRAMES):
         return True
     if len(images) < 2 or images[0].is_zarr():
         return False
     with images[0].local() as path:
-        return is_one_frame(path, spatial_axes)
+        return is_one_frame(path, spatial_axes, alone=True)
 
 
 def _reason_left_out(name: str, pattern: str) -> str | None:
-    """Say why a name of a folder is no image; None for images. What a file holds is not looked at: it may be far."""
+    """Return why a name in a folder is not an image; None for images. Does not read files, which may be remote."""
     if not fnmatchcase(name, pattern):
-        return f"its name does not fit {pattern}"
+        return f"its name does not match {pattern}"
     if pattern != "*" or name.lower().endswith(READ_SUFFIXES):
         return None
     suffix = PurePosixPath(name).suffix.lower()
-    return f"{suffix} is no suffix of an image that is read here" if suffix else "a folder, or no suffix of an image"
+    return f"{suffix} is not the suffix of a supported image format" if suffix else "a folder, or without a suffix"
 
 
-def _masks(request: JobRequest, allowed: Allowed, images: list[Place]) -> dict[str, str] | None:
-    """Return the URI of the masks of each image, by its own; None where no masks are named."""
+def _masks(request: JobRequest, allowed: Allowed, images: list[StorageLocation]) -> dict[str, str] | None:
+    """Return the URI of the masks for the URI of each image; None if no masks are given."""
     if request.masks is None:
         return None
-    source = place(request.masks, allowed, field="masks")
+    source = locate(request.masks, allowed, field="masks")
     if not source.is_folder() or source.is_zarr():
         if len(images) == 1:
             return {}
         raise RequestError(
             f"expected a folder of masks for several images, got {request.masks}",
             field="masks",
-            hint="name a folder in which masks have the names of their images",
+            hint="give a folder of masks with the names of the images",
         )
     uris = {PurePosixPath(child.name): child.uri for child in source.children()}
-    names: dict[PurePath, Place] = {
+    names: dict[PurePath, StorageLocation] = {
         PurePosixPath(f"/{index}/{image.name.replace('/', '-')}"): image for index, image in enumerate(images)
     }
     found: dict[str, str] = {}
@@ -192,9 +164,9 @@ def _masks(request: JobRequest, allowed: Allowed, images: list[Place]) -> dict[s
         if len(masks) > 1 or (masks and masks[0] in users):
             several = " and ".join(map(str, masks)) if len(masks) > 1 else f"{masks[0]} for {users[masks[0]]}"
             raise RequestError(
-                f"which masks are those of {names[path].name} is ambiguous: there is also {several}",
+                f"the masks of {names[path].name} are ambiguous: there is also {several}",
                 field="masks",
-                hint="give each image masks of its own name",
+                hint="give the masks of each image its name",
             )
         if masks:
             users[masks[0]] = names[path].name
@@ -203,7 +175,7 @@ def _masks(request: JobRequest, allowed: Allowed, images: list[Place]) -> dict[s
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """Return a name that is not taken, whatever its capitals, with a number where it must be, and take it."""
+    """Reserve and return a name that is free, ignoring case, with a number if necessary."""
     free, number = name, 1
     while free.casefold() in taken:
         number += 1

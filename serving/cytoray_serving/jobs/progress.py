@@ -1,4 +1,4 @@
-"""Where a job stands, from its records: what is left to do, and what callers are told."""
+"""The progress of a job from its records: the remaining work, and the status for callers."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-from cytoray_services.http_errors import ErrorBody
-from cytoray_serving.jobs.request import SHOWN_ERRORS, ItemError, ItemWarning, State
+from cytoray_services.http.errors import ErrorBody
+from cytoray_services.jobs.job import State
+from cytoray_serving.jobs.request import SHOWN_ERRORS, ItemError, ItemWarning
 from cytoray_serving.jobs.store import Item, JobFolder, Record, now
 from cytoray_serving.jobs.work import Task
 
 
 class Progress:
-    """The records of a job, added up.
+    """The sums of the records of a job.
 
     Parameters
     ----------
     folder
-        Of the job.
+        Folder of the job.
     items
-        Its images.
+        Images of the job.
     records
-        What is finished already.
+        Records of finished tasks.
     """
 
     def __init__(self, folder: JobFolder, items: list[Item], records: Iterable[Record]) -> None:
@@ -38,7 +39,7 @@ class Progress:
             self.add(record)
 
     def add(self, record: Record) -> bool:
-        """Count a record; says whether it was new."""
+        """Count a record, and return whether it was new."""
         with self._lock:
             self._memory = max(self._memory, record.memory)
             if record.item in self._ended:
@@ -55,7 +56,7 @@ class Progress:
             return True
 
     def items_to_do(self) -> list[Task]:
-        """Return the images that were not looked at yet."""
+        """Return the images that are not started."""
         return [
             Task(kind="item", item=item)
             for item in self.items
@@ -63,7 +64,7 @@ class Progress:
         ]
 
     def blocks_to_do(self) -> list[Task]:
-        """Return the blocks of large images that are not answered yet."""
+        """Return the unfinished blocks of large images."""
         return [
             Task(kind="block", item=self.items[index], block=block, core=cut.core or ())
             for index, cut in self.open_cuts()
@@ -72,7 +73,7 @@ class Progress:
         ]
 
     def numbers_to_do(self) -> list[Task]:
-        """Return the blocks that have no final numbers yet, of images all of whose blocks are answered."""
+        """Return the blocks without final numbers of images whose blocks are all processed."""
         return [
             Task(kind="number", item=self.items[index], block=block)
             for index, cut in self.open_cuts()
@@ -82,20 +83,20 @@ class Progress:
         ]
 
     def open_cuts(self) -> list[tuple[int, Record]]:
-        """Return the large images that are not finished, and how they are cut."""
+        """Return the unfinished large images with their block sizes."""
         return [(index, cut) for index, cut in sorted(self._cut.items()) if index not in self._ended]
 
     def is_answered(self, index: int) -> bool:
-        """Whether all blocks of a large image are answered."""
+        """Whether all blocks of a large image are processed."""
         return len(self._answered.get(index, ())) == self._cut[index].blocks
 
     def is_numbered(self, index: int) -> bool:
-        """Whether all blocks of a large image are as they should stay."""
+        """Whether all blocks of a large image are final."""
         cut = self._cut[index]
         return self.is_answered(index) and (not cut.numbers or len(self._numbered.get(index, ())) == cut.blocks)
 
     def keep(self, state: State, *, error: ErrorBody | None = None) -> None:
-        """Write down where the job stands."""
+        """Write the status of the job."""
         with self._lock:
             before = self._folder.state()
             time = now()

@@ -1,17 +1,20 @@
-"""What a job is asked, and what it says of itself."""
+"""The request and the status of a job."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from cytoray_analysis.selection import Selection
-from cytoray_services.http_errors import ErrorBody
+from cytoray_analysis.errors import RequestError
+from cytoray_analysis.selection import Selection, selection_error
+from cytoray_analysis.uris import without_secrets
+from cytoray_services.http.errors import ErrorBody
+from cytoray_services.jobs.job import State
+from cytoray_services.tokens.scopes import Team
 from cytoray_serving.schema import ModelAnswered
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
 SHOWN_ERRORS = 20
 SHOWN_LEFT_OUT = 20
 _LONGEST = 4096
@@ -24,18 +27,18 @@ _EXAMPLE: JsonValue = {
 }
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+# The shown and logged parts of a job have no signatures of presigned URLs; the job itself keeps them.
+ShownUri = Annotated[str, AfterValidator(without_secrets)]
 
 
 class _Shown(BaseModel):
-    """What a service says; it may say more than the release of the caller knows."""
+    """A response of a service, which may have more fields than the release of the caller knows."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class JobRequest(Selection):
-    """Where the images are, what of them is asked about, and where their answers go."""
+    """The input, the options and the output of a job."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
 
@@ -44,19 +47,17 @@ class JobRequest(Selection):
         max_length=_LONGEST,
         description="URI of an image, an OME-Zarr, a plate, a movie, or a folder of images: file, s3 or http(s).",
     )
-    output: str = Field(
-        min_length=1, max_length=_LONGEST, description="URI of a folder that holds nothing yet: file or s3."
-    )
+    output: str = Field(min_length=1, max_length=_LONGEST, description="URI of an empty or new folder: file or s3.")
     format: str | None = Field(
         default=None,
         max_length=32,
-        description="Form of the answers, such as tif, csv or geojson; zarr for OME-Zarr. The first of the model's "
-        "kind by default; images too large for memory are always answered as OME-Zarr.",
+        description="Format of the answers, such as tif, csv or geojson; zarr for OME-Zarr. By default the first of "
+        "the model's kind; answers to images too large for memory are always OME-Zarr.",
     )
     masks: str | None = Field(
         default=None,
         max_length=_LONGEST,
-        description="URI of a label image whose objects are asked about, or of a folder of them, by the images' names.",
+        description="URI of a label image of the objects, or of a folder of them with the names of the images.",
     )
     boxes: str | None = Field(
         default=None, max_length=_LONGEST, description="URI of a CSV of boxes: xmin, ymin, xmax, ymax, and image."
@@ -65,21 +66,48 @@ class JobRequest(Selection):
         default=None, max_length=_LONGEST, description="A registered model that finds the objects."
     )
     pattern: str = Field(
-        default="*", min_length=1, max_length=256, description="Which names of a folder are taken, such as *.tif."
+        default="*", min_length=1, max_length=256, description="Pattern of the file names to use, such as *.tif."
     )
     workers: int | None = Field(
-        default=None, ge=1, le=4096, description="Processes at most; by default as many as the service gives a job."
+        default=None, ge=1, le=4096, description="Maximum number of workers; by default the limit of the service."
     )
+    team: Team | None = Field(
+        default=None,
+        exclude_if=lambda team: team is None,  # earlier releases refuse the field
+        description="Team of the job; by default the team of the token.",
+    )
+
+    def shown(self) -> JobRequest:
+        """Return it without signatures of presigned URLs."""
+        uris = {name: getattr(self, name) for name in ("input", "output", "masks", "boxes")}
+        return self.model_copy(update={name: uri and without_secrets(uri) for name, uri in uris.items()})
+
+
+def job_request(source: str, output: str, **fields: Any) -> JobRequest:
+    """Return a request from the fields of a caller.
+
+    Raises
+    ------
+    RequestError
+        A field is unknown or wrong; the message names it.
+    """
+    try:
+        return JobRequest(input=source, output=output, **fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["loc"] and first["loc"][0] in Selection.model_fields:
+            raise selection_error(error) from error
+        raise RequestError(first["msg"], field=".".join(str(part) for part in first["loc"])) from error
 
 
 class ItemError(ErrorBody):
-    """An image that was not answered."""
+    """An image that failed."""
 
-    item: str = Field(description="Its URI.")
+    item: ShownUri = Field(description="Its URI.")
 
 
 class LeftOutItem(_Shown):
-    """Something in the folder of the images that is not answered."""
+    """A file or folder in the input that is not processed."""
 
     item: str = Field(description="Its name.")
     reason: str = Field(description="Why it was left out.")
@@ -88,44 +116,45 @@ class LeftOutItem(_Shown):
 class ItemWarning(_Shown):
     """A warning about the answer to an image."""
 
-    item: str = Field(description="URI of the image.")
+    item: ShownUri = Field(description="URI of the image.")
     code: str = Field(description="Short name of the kind of warning, such as pixel-size-unknown.")
-    sentence: str = Field(description="What was found, and what was done about it.")
+    sentence: ShownUri = Field(description="What was found, and what was done about it.")
 
 
 class JobStatus(_Shown):
-    """Where a job stands."""
+    """The status of a job."""
 
     id: str
-    owner: str = Field(description="Who asked for it.")
-    models: list[ModelAnswered] = Field(description="The exact versions that work, one after the other.")
-    request: JobRequest
+    owner: str = Field(description="Name of the token that submitted it.")
+    team: str | None = Field(default=None, description="Team of the job; null for the owner only.")
+    models: list[ModelAnswered] = Field(description="The exact versions of the models, in order.")
+    request: Annotated[JobRequest, AfterValidator(JobRequest.shown)]
     state: State
     items_total: int | None = Field(default=None, description="Images; null until they are counted.")
     items_done: int = 0
     items_failed: int = 0
     items_warned: int = Field(default=0, description="Images whose answers have warnings.")
-    blocks_total: int = Field(default=0, description="Of images that are too large for memory.")
+    blocks_total: int = Field(default=0, description="Blocks of images that are too large for memory.")
     blocks_done: int = 0
-    megapixels: float = Field(default=0.0, description="Of the images that were answered.")
-    objects: int = Field(default=0, description="In their answers.")
-    worker_megabytes: float = Field(default=0.0, description="Most memory that a worker held at a time.")
+    megapixels: float = Field(default=0.0, description="Megapixels of the processed images.")
+    objects: int = Field(default=0, description="Number of objects in the answers.")
+    worker_megabytes: float = Field(default=0.0, description="Peak memory of a worker.")
     created: datetime
     started: datetime | None = None
     ended: datetime | None = None
-    updated: datetime = Field(description="When this was last written.")
-    seconds: float = Field(default=0.0, description="From its start until it ended, or until now.")
-    errors: list[ItemError] = Field(default=[], description=f"Of the first {SHOWN_ERRORS} images that failed.")
-    items_left_out: int = Field(default=0, description="Names in the folder of the images that are not answered.")
-    left_out: list[LeftOutItem] = Field(default=[], description=f"The first {SHOWN_LEFT_OUT} of them, and why.")
+    updated: datetime = Field(description="Time of the last update.")
+    seconds: float = Field(default=0.0, description="Seconds from its start until its end, or until now.")
+    errors: list[ItemError] = Field(default=[], description=f"Errors of the first {SHOWN_ERRORS} failed images.")
+    items_left_out: int = Field(default=0, description="Number of names in the input folder that are not processed.")
+    left_out: list[LeftOutItem] = Field(default=[], description=f"The first {SHOWN_LEFT_OUT} of them, with the reason.")
     warnings: list[ItemWarning] = Field(
-        default=[], description=f"About the answers to the first {SHOWN_ERRORS} images that have any."
+        default=[], description=f"Warnings of the first {SHOWN_ERRORS} images that have any."
     )
     error: ErrorBody | None = Field(default=None, description="Why the job as a whole failed.")
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether the job has ended."""
         return self.state in ("done", "failed", "cancelled")
 
 
@@ -133,16 +162,16 @@ class DamagedJob(_Shown):
     """A job whose record cannot be read."""
 
     id: str
-    error: ErrorBody = Field(description="Which file is wrong, and how.")
+    error: ErrorBody = Field(description="The damaged file, and what is wrong.")
 
 
 class JobList(_Shown):
-    """Jobs, the newest first."""
+    """Jobs, newest first."""
 
     jobs: list[JobStatus]
-    damaged: list[DamagedJob] = Field(default=[], description="Jobs of which nothing else is known, by their names.")
+    damaged: list[DamagedJob] = Field(default=[], description="Jobs with a damaged record.")
 
 
 def event_id(status: JobStatus) -> str:
-    """Return what tells one status of a job from another."""
+    """Return a value that differs between two statuses of a job."""
     return f"{status.updated.timestamp():.6f}"

@@ -1,51 +1,54 @@
-"""Jobs on disk: a folder each, which tells a new process everything that the last one knew.
+"""Jobs on disk: one folder per job with its full state, so that a new process can continue.
 
-Only the owner of the service may read it: a job names its owner and the places of his images.
+Only the user of the service may read it: a job contains its owner and the locations of the images.
 
 ======================  ==========================================================================================
-``job.json``            what is to be done; written once
+``job.json``            the job; written once
 ``items.json``          the images, in order; written once
-``records.jsonl``       a line for every piece of work that is finished, on disk before the next one counts
-``state.json``          where the job stands; replaced whole
-``cancelled``           there when somebody asked to stop
-``driver.log``          what the processes said
-``lock``                held by the one driver that works on the job
+``records.jsonl``       a line for every finished task, on disk before the next one counts
+``state.json``          the status; replaced as a whole
+``cancelled``           exists after a request to stop
+``driver.log``          the log of the processes
+``lock``                held by the driver of the job
 ======================  ==========================================================================================
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from cytoray_analysis.answer_warnings import Warnings
 from cytoray_analysis.errors import JobNotFoundError, PlatformError, RequestError
-from cytoray_analysis.files import open_private, write_whole
-from cytoray_services.http_errors import ErrorBody
+from cytoray_analysis.files import replace_whole, write_whole
+from cytoray_analysis.uris import without_secrets
+from cytoray_services.http.errors import ErrorBody
+from cytoray_services.locks import locked, locked_if_free
 from cytoray_services.records import reading
-from cytoray_serving.downloads import without_secrets
+from cytoray_services.storage.allowed import Allowed
 from cytoray_serving.jobs.request import SHOWN_LEFT_OUT, DamagedJob, JobList, JobRequest, JobStatus, LeftOutItem
-from cytoray_serving.places import Allowed
-from cytoray_serving.replica import ReplicaOptions
+from cytoray_serving.replica.options import ReplicaOptions
 from cytoray_serving.schema import ModelAnswered
 
 log = logging.getLogger(__name__)
 
 _ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
-_OUTPUTS = ".outputs"  # beside the jobs: for each output the last job that took it
-_LOG_BYTES = 2**20  # of the end of a log that are shown
+_OUTPUTS = ".outputs"  # next to the jobs: the last job of each output
+_LOG_BYTES = 2**20  # shown end of a log
+
+BUSY = 75  # exit status of a driver if another one works on its job
 
 
 class _Frozen(BaseModel):
@@ -53,30 +56,32 @@ class _Frozen(BaseModel):
 
 
 class Job(_Frozen):
-    """What is to be done.
+    """A job.
 
     Attributes
     ----------
     id
         Unguessable.
     steps
-        References of the models that work one after the other: exact versions, or bundle folders.
+        References of the models in order: exact versions, or bundle folders.
     models
-        The same, as answers name them.
+        The same models, as named in answers.
     request, owner, created
-        Who asked for what, and when.
+        The request, its owner and its time.
+    team
+        Team of the job; None for the owner only.
     allowed
-        The places that it may read and write.
+        The locations that it may read and write.
     options
-        How each worker runs the models.
+        Options of the models in each worker.
     movies
         Whether the last model takes movies.
     spatial_axes
-        Of what the last model looks at; of movies those of a frame.
+        Spatial axes of the last model; of a frame for movies.
     workers
-        Processes at most.
+        Maximum number of worker processes.
     cpus_per_worker, gpus_per_worker
-        Cores and cards (or a share of one) that each holds of its node.
+        Cores and GPUs (or a share of one) of each worker.
     """
 
     id: str
@@ -92,6 +97,7 @@ class Job(_Frozen):
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
     spatial_axes: str = "YX"
+    team: str | None = None
 
 
 class Item(_Frozen):
@@ -100,17 +106,17 @@ class Item(_Frozen):
     Attributes
     ----------
     index
-        Its place among all.
+        Index of the image.
     uri
         The image, or the folder of a movie's frames.
     name
-        Of its answer, without a suffix; no two items have the same.
+        Unique name of its answer, without a suffix.
     masks
-        URI of its objects; None where none are told.
+        URI of its masks; None if not given.
     alone
         Whether it is the only item.
     series
-        Which image of the file; None for the one that the job's request means.
+        Series of the file; None for the series of the request.
     """
 
     index: int
@@ -122,25 +128,25 @@ class Item(_Frozen):
 
 
 class Record(_Frozen):
-    """A piece of work that is finished.
+    """The record of a finished task.
 
     Attributes
     ----------
     kind
         ``done`` or ``failed`` end an item. An image too large for memory is ``cut`` first; then each ``block`` is
-        answered, and ``numbered`` where the numbers of its objects are those of the whole image.
+        processed, and ``numbered`` when its objects have their final numbers.
     item, block
-        What it is about.
+        The item and block of the task.
     core, blocks, numbers
-        Of an item that is cut: the size of its blocks, how many there are, and whether they number objects.
+        For a cut item: the size of its blocks, their number, and whether they number objects.
     output
         URI of the answer.
     error
-        Why an item failed; `again` says that another try may succeed.
+        Error of a failed item; `again` if a retry may succeed.
     memory
-        Most bytes that the worker has held so far.
+        Peak memory of the worker so far, in bytes.
     warnings
-        Of the answer of an item: of the record that ends it, or of that which cuts it.
+        Warnings of the answer, in the record that ends or cuts the item.
     """
 
     kind: Literal["done", "failed", "cut", "block", "numbered"]
@@ -169,8 +175,8 @@ class JobFolder:
         self.path = path
 
     def job(self) -> Job:
-        """Return what is to be done."""
-        with reading(self.path / "job.json", "what a job is to do"):
+        """Return the job."""
+        with reading(self.path / "job.json", "the description of a job"):
             return Job.model_validate_json((self.path / "job.json").read_bytes())
 
     def items(self) -> list[Item] | None:
@@ -180,54 +186,60 @@ class JobFolder:
             return _ITEMS.validate_json(path.read_bytes()) if path.exists() else None
 
     def keep_items(self, items: list[Item]) -> None:
-        """Write down the images, once for all drivers that may follow."""
+        """Write the images once, for this and later drivers."""
         write_whole(self.path / "items.json", _ITEMS.dump_json(items), private=True)
 
     def keep_left_out(self, left_out: list[LeftOutItem]) -> None:
-        """Write down what of the folder of the images is not answered."""
+        """Write the list of what is left out of the input folder."""
         changes = {"items_left_out": len(left_out), "left_out": left_out[:SHOWN_LEFT_OUT]}
         self.keep_state(self.state().model_copy(update=changes))
 
     def state(self) -> JobStatus:
-        """Return where the job stands."""
-        with reading(self.path / "state.json", "where a job stands"):
+        """Return the status of the job."""
+        with reading(self.path / "state.json", "the status of a job"):
             status = JobStatus.model_validate_json((self.path / "state.json").read_bytes())
             if status.id != self.path.name.removeprefix("."):
-                raise ValueError(f"it is that of {status.id}")
+                raise ValueError(f"it is the status of {status.id}")
         if self.cancelled and not status.has_ended:
             asked = datetime.fromtimestamp((self.path / "cancelled").stat().st_mtime, UTC)
             return status.model_copy(update={"state": "cancelled", "ended": asked, "updated": asked})
         return status
 
     def keep_state(self, status: JobStatus) -> None:
-        """Write down where the job stands."""
+        """Write the status of the job."""
         write_whole(self.path / "state.json", status.model_dump_json(), private=True)
 
     def records(self) -> list[Record]:
-        """Return what is finished; a line that was being written when its process was killed is none."""
+        """Return the records of finished tasks, without a partial last line of a killed process."""
         path = self.path / "records.jsonl"
         if not path.exists():
             return []
         records = []
-        with reading(path, "what is finished of a job"):
+        with reading(path, "the records of a job"):
             *lines, _ = path.read_bytes().split(b"\n")
         for number, line in enumerate(lines, 1):
-            with reading(f"{path}, line {number}", "a piece of work that is finished"):
+            with reading(f"{path}, line {number}", "the record of a task"):
                 records.append(Record.model_validate_json(line))
         return records
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody asked to stop."""
+        """Whether a stop was requested."""
         return (self.path / "cancelled").exists()
 
     def cancel(self) -> None:
-        """Ask to stop; whoever works on the job sees it within a second."""
+        """Request a stop; the driver reacts within a second."""
         (self.path / "cancelled").touch()
+
+    def stop(self) -> JobStatus:
+        """Request a stop unless the job has ended, and return its status."""
+        if not self.state().has_ended:
+            self.cancel()
+        return self.state()
 
     @property
     def log(self) -> Path:
-        """What the processes said."""
+        """Path of the log."""
         return self.path / "driver.log"
 
     def log_text(self) -> str:
@@ -236,42 +248,11 @@ class JobFolder:
             return ""
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - _LOG_BYTES))
-            return file.read().decode(errors="replace")
+            return without_secrets(file.read().decode(errors="replace"))
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[bool]:
-        """Hold the job, unless another process does; says which."""
-        with (self.path / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
-
-
-class Journal:
-    """Appends records to a job's folder; what was appended survives the death of the process and of the machine."""
-
-    def __init__(self, folder: JobFolder) -> None:
-        path = folder.path / "records.jsonl"
-        self._file = open_private(path)
-        whole = path.read_bytes().rfind(b"\n") + 1
-        self._file.truncate(whole)  # what a killed process left of its last line
-
-    def append(self, records: Iterable[Record]) -> None:
-        """Append records; they are on disk when this returns."""
-        self._file.write(b"".join(record.model_dump_json(exclude_defaults=True).encode() + b"\n" for record in records))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
+    def lock(self) -> contextlib.AbstractContextManager[bool]:
+        """Lock the job, and yield whether this succeeded."""
+        return locked_if_free(self.path / "lock")
 
 
 class JobStore:
@@ -281,17 +262,23 @@ class JobStore:
         self.folder = folder
         self._damaged: set[Path] = set()
 
-    def create(self, job: Job) -> JobStatus:
-        """Keep a new job; it is there as a whole or not at all.
+    def create(self, job: Job, *, admit: Callable[[], None] = lambda: None) -> JobStatus:
+        """Save a new job in one step.
+
+        Parameters
+        ----------
+        admit
+            Called first, under a lock; raises if the job may not be added.
 
         Raises
         ------
         RequestError
-            Another job, which has not ended, writes to the same output; also one that is kept in the same instant.
+            Another unfinished job writes to the same output, also one that is saved at the same time.
         """
         status = JobStatus(
             id=job.id,
             owner=job.owner,
+            team=job.team,
             models=list(job.models),
             request=job.request,
             state="queued",
@@ -299,33 +286,44 @@ class JobStore:
             updated=job.created,
         )
         draft = JobFolder(self.folder / f".{job.id}")
-        with self._holding_output(job):
-            draft.path.mkdir(mode=0o700)
-            write_whole(draft.path / "job.json", job.model_dump_json(), private=True)
-            draft.keep_state(status)
-            draft.path.rename(self.folder / job.id)
+        with self._holding_output(job, admit):
+            try:
+                draft.path.mkdir(mode=0o700)
+                write_whole(draft.path / "job.json", job.model_dump_json(), private=True)
+                draft.keep_state(status)
+                replace_whole(draft.path, self.folder / job.id)
+            except BaseException:
+                shutil.rmtree(draft.path, ignore_errors=True)
+                raise
         return status
 
     @contextlib.contextmanager
-    def _holding_output(self, job: Job) -> Iterator[None]:
-        """Note that a job writes to its output, once it is kept; others wait meanwhile."""
+    def output_holder(self, output: str) -> Iterator[Path]:
+        """Yield the file with the name of the last job of an output, under a lock."""
         holders = self.folder / _OUTPUTS
         holders.mkdir(parents=True, exist_ok=True, mode=0o700)
-        holder = holders / hashlib.sha256(job.request.output.rstrip("/").encode()).hexdigest()
-        with (holders / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(holders / "lock"):
+            yield holders / hashlib.sha256(_one_spelling(output).encode()).hexdigest()
+
+    @contextlib.contextmanager
+    def _holding_output(self, job: Job, admit: Callable[[], None]) -> Iterator[None]:
+        """Reserve the output of a job before it is saved, under a lock.
+
+        A reservation of a job that was not saved, after a crash or with a full disk, does not block other jobs.
+        """
+        with self.output_holder(job.request.output) as holder:
+            admit()
             other = self.folder / holder.read_text(encoding="ascii") if holder.exists() else None
             if other is not None and other.is_dir():
                 state = self.readable_state(JobFolder(other))
                 if isinstance(state, PlatformError) or not state.has_ended:
                     raise RequestError(
-                        f"expected an output of its own, got {without_secrets(job.request.output)}, which {other.name} "
-                        "writes to",
+                        f"expected an output of its own, got {job.request.output}, which {other.name} writes to",
                         field="output",
                         hint="name another folder, or wait until that job has ended",
                     )
-            yield
             write_whole(holder, job.id, private=True)
+            yield
 
     def find(self, job_id: str) -> JobFolder:
         """Return the folder of a job.
@@ -338,18 +336,18 @@ class JobStore:
         folder = self.folder / job_id
         if not _ID.fullmatch(job_id) or not folder.is_dir():
             raise JobNotFoundError(
-                f"there is no job {job_id[:64]!r}", field="id", hint="GET /jobs and cytoray jobs list show all"
+                f"there is no job {job_id[:64]!r}", field="id", hint="use GET /jobs or cytoray jobs list to list all"
             )
         return JobFolder(folder)
 
     def folders(self) -> list[JobFolder]:
-        """Return the folders of all jobs, in no order."""
+        """Return the folders of all jobs, unordered."""
         if not self.folder.is_dir():
             return []
         return [JobFolder(path) for path in self.folder.iterdir() if _ID.fullmatch(path.name) and path.is_dir()]
 
     def states(self) -> JobList:
-        """Return where all jobs stand, the newest first, and which are damaged."""
+        """Return the status of all jobs, newest first, and the damaged ones."""
         found: list[JobStatus] = []
         damaged: list[DamagedJob] = []
         for folder in self.folders():
@@ -365,11 +363,11 @@ class JobStore:
         )
 
     def readable_state(self, folder: JobFolder) -> JobStatus | PlatformError:
-        """Return where a job stands; where its folder is damaged the error, with one warning in the log."""
+        """Return the status of a job, or the error of a damaged folder, with one warning in the log."""
         try:
             status = folder.state()
         except PlatformError as error:
-            if folder.path not in self._damaged:  # a service looks every second
+            if folder.path not in self._damaged:  # a service reads it every second
                 log.warning("a job is damaged: %s", error)
             self._damaged.add(folder.path)
             return error
@@ -377,11 +375,20 @@ class JobStore:
         return status
 
 
+def _one_spelling(uri: str) -> str:
+    """Return the same URI for all spellings of a location: links, escapes, double and trailing slashes."""
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return Path(os.path.realpath(unquote(parts.path))).as_uri()
+    path = "/".join(part for part in unquote(parts.path).split("/") if part)
+    return f"{parts.scheme}://{parts.netloc}/{path}"
+
+
 def new_id() -> str:
-    """Return an unguessable name for a job, fit for addresses and folders."""
+    """Return an unguessable name for a job, valid in addresses and as a folder."""
     return "job-" + secrets.token_hex(12)
 
 
 def now() -> datetime:
-    """Return the time, with its zone."""
+    """Return the current time with its time zone."""
     return datetime.now(UTC)

@@ -1,8 +1,8 @@
-"""What a worker of a job does: one image, or one block of a large one, at a time.
+"""The worker of a job, which processes one image, or one block of a large image, at a time.
 
-A worker writes an answer in one step, and the same bytes whenever it answers the same image: one image per prediction,
-a fixed number of threads, no times in the answer. An item that is done twice, because its worker was lost before it
-could say so, is there once.
+A worker writes an answer in one step, and always the same bytes for the same image: one image per prediction, a fixed
+number of threads, no times in the answer. So an item that is processed twice, after the loss of a worker, has one
+answer.
 """
 
 from __future__ import annotations
@@ -20,40 +20,38 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from cytoray_analysis.answer_warnings import Warnings
-from cytoray_analysis.errors import CytorayError, PlatformError, RequestError
-from cytoray_analysis.images import Image, Limits, read_image, write_image
-from cytoray_analysis.images.writer import write_labels
+from cytoray_analysis.bundle import Bundle
+from cytoray_analysis.errors import BundleError, CytorayError, PlatformError, RequestError
+from cytoray_analysis.images import Image, Limits, read_image
 from cytoray_analysis.inference.blocks import Blocks
-from cytoray_analysis.predictor import Predictor
+from cytoray_analysis.predictor import Prediction, Predictor
 from cytoray_analysis.selection import Selection
 from cytoray_analysis.tracking.ctc import read_masks, read_movie
-from cytoray_services.http_errors import ErrorBody
-from cytoray_services.registry import load_bundle
+from cytoray_services.http.errors import ErrorBody
+from cytoray_services.registry import ModelVersion, load_bundle, predictor_of
 from cytoray_services.settings import Settings
-from cytoray_serving.answers import Answered, form_named
-from cytoray_serving.answers.images import answer_image
-from cytoray_serving.box_table import read_boxes
+from cytoray_services.storage.locate import locate
+from cytoray_services.storage.location import StorageLocation
+from cytoray_serving.answers import ZARR, form_named, require_zarr
 from cytoray_serving.inputs import cells_of_rows, in_model_axes, label_pixels
 from cytoray_serving.jobs import large
 from cytoray_serving.jobs.store import Item, Job, Record
-from cytoray_serving.path_matching import PathMatcher, path_of_uri
-from cytoray_serving.places import Place, place
-from cytoray_serving.steps import run_steps
+from cytoray_serving.predict.box_table import read_boxes
+from cytoray_serving.predict.path_matching import PathMatcher, path_of_uri
+from cytoray_serving.replica.steps import run_steps
 
 log = logging.getLogger(__name__)
 
-ZARR = "zarr"
-
 
 class Task(BaseModel):
-    """A piece of work.
+    """A task of a worker.
 
     Attributes
     ----------
     kind
-        To answer an ``item``, or one ``block`` of it, or to ``number`` the objects of a block.
+        Process an ``item`` or one ``block`` of it, or ``number`` the objects of a block.
     block, core
-        Which block, and the size of the blocks that the image is cut into.
+        Index of the block, and the block size of the image.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -65,27 +63,27 @@ class Task(BaseModel):
 
 
 class Worker:
-    """Does one piece of work after the other.
+    """Processes one task after the other.
 
     Parameters
     ----------
     job
-        What is to be done.
+        The job.
     settings
-        Where the registry is.
+        Location of the registry.
     models
         Whether the models are needed; numbering blocks needs none.
     """
 
     def __init__(self, job: Job, settings: Settings, *, models: bool = True) -> None:
         self.job = job
-        self.predictors = [self._load(step, settings) for step in job.steps] if models else []
+        self.predictors = [self._load(number, settings) for number in range(len(job.steps))] if models else []
         self._cut: tuple[int, Blocks] | None = None
-        self._open = ExitStack()  # of the image whose blocks are being answered
+        self._open = ExitStack()  # of the image whose blocks are being processed
         self._numbering: tuple[int, Any, Any] | None = None
 
     def work(self, task: Task) -> Record:
-        """Do a piece of work; what goes wrong with it is its record."""
+        """Do a task; an error becomes its record."""
         start = time.perf_counter()
         doing = {"item": self._item, "block": self._block, "number": self._number}[task.kind]
         try:
@@ -93,27 +91,28 @@ class Worker:
         except CytorayError as error:
             record = self._failed(task, error, again=isinstance(error, PlatformError))
         except Exception as error:
-            # A fault of ours, or of a library that met an image it does not expect: the other images go on.
+            # A bug, or an image that a library does not expect: the other images continue.
             log.exception("%s failed", task.item.uri)
-            unexpected = CytorayError(f"{type(error).__name__}: {error}", hint="the job's log says more")
+            unexpected = CytorayError(f"{type(error).__name__}: {error}", hint="see the log of the job")
             record = self._failed(task, unexpected, again=True)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return record.model_copy(update={"seconds": time.perf_counter() - start, "memory": peak})
 
-    def _load(self, reference: str, settings: Settings) -> Predictor:
+    def settle(self) -> None:
+        """Wait until all outputs are on disk, so that the journal may list them."""
+        self._location(self.job.request.output, "output").settle()
+
+    def _load(self, number: int, settings: Settings) -> Predictor:
         options = self.job.options
-        bundle, version = load_bundle(reference, settings)
-        predictor = Predictor(
+        bundle, version = load_step(self.job, number, settings)
+        return predictor_of(
             bundle,
+            version,
             device=options.device,
             precision=options.precision,
             memory_budget=options.memory_budget,
             threads=options.threads or 1,
-            version=None if version is None else version.version,
         )
-        if version is not None:
-            predictor.identity = replace(predictor.identity, name=version.name)
-        return predictor
 
     def _item(self, task: Task) -> Record:
         item, last = task.item, self.predictors[-1]
@@ -125,27 +124,27 @@ class Worker:
                 return large.cut(self.job, item, last.blocks(image)).model_copy(update={"warnings": image.warnings})
             selection = self._selection(item)
             objects, warnings = self._objects(item, image, stack)
-            answered = run_steps(self.predictors, image.warn(*warnings), objects, selection)
-            # How long it took is in the records; in an answer it would make two of one image differ.
-            answered = replace(answered, prediction=replace(answered.prediction, seconds={}))
-            written = self._write(item, answered)
+            prediction = run_steps(self.predictors, image.warn(*warnings), objects, selection)
+            # Times are in the records; in an answer they would make two answers to one image differ.
+            prediction = replace(prediction, seconds={})
+            written = self._write(item, prediction)
         return Record(
             kind="done",
             item=item.index,
             output=written.uri,
-            objects=answered.prediction.objects,
+            objects=prediction.objects,
             megapixels=megapixels(image),
-            warnings=answered.prediction.warnings,
+            warnings=prediction.warnings,
         )
 
     def _selection(self, item: Item) -> Selection:
-        """Return what of an image is asked about: that of the job, of the item's series."""
+        """Return the selection of the job with the series of the item."""
         selection = self.job.request.without("series")
         return selection if item.series is None else Selection(**selection.given(), series=item.series)
 
     def _image(self, item: Item, stack: ExitStack) -> Image:
-        """Open what is chosen of an image, a movie, or a movie's frames, as long as the stack is."""
-        source, selection = self._place(item.uri, "input"), self._selection(item)
+        """Open the selected part of an image, a movie or a folder of frames, until the stack is closed."""
+        source, selection = self._location(item.uri, "input"), self._selection(item)
         if source.is_zarr():
             image = source.open_image(Limits(), selection)
         else:
@@ -158,10 +157,10 @@ class Worker:
         return in_model_axes(image, movie=self.job.movies)
 
     def _objects(self, item: Item, image: Image, stack: ExitStack) -> tuple[Any, Warnings]:
-        """Return what the job says of the objects of an image, and what was assumed about it."""
+        """Return the given objects of an image, and their warnings."""
         expected = self.predictors[0].bundle.spec.input
         if item.masks is not None:
-            source = self._place(item.masks, "masks")
+            source = self._location(item.masks, "masks")
             selection = self._selection(item)
             if source.is_folder() and not source.is_zarr():
                 masks = read_masks(stack.enter_context(source.local()), alone=True)
@@ -170,29 +169,25 @@ class Worker:
             return label_pixels(masks, expected, selection, image.axes), masks.warnings
         if self.job.request.boxes is None:
             return None, ()
-        table = stack.enter_context(self._place(self.job.request.boxes, "boxes").local())
+        table = stack.enter_context(self._location(self.job.request.boxes, "boxes").local())
         image_path = path_of_uri(item.uri)
         rows = read_boxes(table).boxes_by(PathMatcher([image_path]), image_path, alone=item.alone)
         return cells_of_rows(rows, image, expected), ()
 
-    def _write(self, item: Item, answered: Answered) -> Place:
-        output = self._place(self.job.request.output, "output")
+    def _write(self, item: Item, prediction: Prediction) -> StorageLocation:
+        output = self._location(self.job.request.output, "output")
         if self.job.request.format == ZARR:
             target = output.joined(f"{item.name}.ome.zarr")
             with tempfile.TemporaryDirectory(prefix="cytoray-") as folder:
                 path = Path(folder) / target.name
-                if answered.prediction.kind == "labels":
-                    sizes, axes = answered.image.pixel_size, answered.axes
-                    write_labels(path, answered.prediction.answer, pixel_size=sizes, axes=axes)
-                else:
-                    write_image(path, answer_image(answered))
+                require_zarr(prediction.kind)(path, prediction)
                 large.write_zarr(target, path)
             return target
-        form = form_named(self.job.request.format, answered.prediction.kind)
-        # A form that is a folder is written as the archive that callers get: it appears in one step.
+        form = form_named(self.job.request.format, prediction.kind)
+        # A form that is a folder is written as the archive that callers get, in one step.
         suffix = form.suffix if form.write_folder is None else f"{form.suffix}.zip"
         target = output.joined(f"{item.name}{suffix}")
-        target.write_bytes(form.encode(answered))
+        target.write_bytes(form.encode(prediction))
         return target
 
     def _block(self, task: Task) -> Record:
@@ -216,20 +211,40 @@ class Worker:
     def _require_zarr(self, item: Item) -> None:
         if self.job.request.format not in (None, "tif", ZARR):
             raise RequestError(
-                f"{item.uri} is larger than the memory budget, so its answer is OME-Zarr, got "
-                f"the format {self.job.request.format}",
+                f"expected the format zarr, because {item.uri} is larger than the memory budget, got "
+                f"{self.job.request.format}",
                 field="format",
-                hint="ask for the format zarr, or leave it out",
+                hint="request the format zarr, or omit it",
             )
 
-    def _place(self, uri: str, field: str) -> Place:
-        return place(uri, self.job.allowed, field=field)
+    def _location(self, uri: str, field: str) -> StorageLocation:
+        return locate(uri, self.job.allowed, field=field)
 
     @staticmethod
     def _failed(task: Task, error: CytorayError, *, again: bool) -> Record:
         return Record(kind="failed", item=task.item.index, error=ErrorBody(**error.describe()), again=again)
 
 
+def load_step(job: Job, number: int, settings: Settings) -> tuple[Bundle, ModelVersion | None]:
+    """Open the bundle of a step of a job, the same as at its submission.
+
+    Raises
+    ------
+    BundleError, ModelNotFoundError
+        The model was replaced: all answers of a job come from one model.
+    """
+    bundle, version = load_bundle(job.steps[number], settings)
+    wanted = job.models[number]
+    if bundle.digest != wanted.digest:
+        raise BundleError(
+            f"expected the model {wanted.name} with the digest {wanted.digest[:12]}…, as at the submission of the job, "
+            f"got {bundle.digest[:12]}…",
+            field="model",
+            hint="the model was replaced in the meantime: submit the job again",
+        )
+    return bundle, version
+
+
 def megapixels(image: Image) -> float:
-    """Return the size of an image or movie, whatever its channels."""
+    """Return the size of an image or movie without its channels."""
     return math.prod(image.size(axis) for axis in image.axes if axis != "C") / 1e6

@@ -1,5 +1,5 @@
-"""The Open Inference Protocol (version 2), over REST and gRPC: what ``tritonclient`` and other programs speak.
+"""The Open Inference Protocol (version 2) over REST and gRPC, for ``tritonclient`` and other clients.
 
-``tensors`` knows the values, ``messages`` the bodies of REST requests, ``metadata`` what models take and give,
-``translate`` turns tensors into questions and answers into tensors; ``rest`` and ``grpc`` are the two doors.
+``tensors`` reads values, ``messages`` the bodies of REST requests, ``metadata`` describes inputs and outputs of models,
+``translate`` converts tensors to questions and answers to tensors; ``rest`` and ``grpc`` are the two interfaces.
 """

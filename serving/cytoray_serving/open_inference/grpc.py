@@ -1,7 +1,7 @@
-"""The Open Inference Protocol over gRPC: a method per call, as gRPC servers and Ray Serve's ingress deployments take.
+"""The Open Inference Protocol over gRPC: one method per call, for gRPC servers and ingress deployments of Ray Serve.
 
-Ray Serve calls methods of its ingress deployment by the names of the calls, and gives them what looks like gRPC's own
-context, so the same class serves both.
+Ray Serve calls methods of its ingress deployment by the names of the calls, with a context like the one of gRPC, so the
+same class works with both.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any
 
 from cytoray_analysis.errors import CytorayError, RequestError
-from cytoray_serving.exchange import Answering, Question
+from cytoray_services.http.errors import refusal_headers
+from cytoray_serving.messages import Answering, Count, Question
 from cytoray_serving.open_inference.messages import InferenceRequest, InferenceResponse, Wanted, error_text
 from cytoray_serving.open_inference.metadata import model_metadata, server_metadata
 from cytoray_serving.open_inference.tensors import Tensor, array_of_list, array_of_raw, raw_of_array
-from cytoray_serving.open_inference.translate import deadline_of, question_of, response_of
+from cytoray_serving.open_inference.translate import asked_of, deadline_of, response_of
+from cytoray_serving.schema import ModelStatus
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +33,12 @@ _CODES = {
     429: "RESOURCE_EXHAUSTED",
     503: "UNAVAILABLE",
 }
-OPEN_CALLS = ("ServerLive", "ServerReady")
-"""Calls that need no token."""
-_LONGEST_DETAILS = 2000  # they travel in HTTP/2 trailers, 8 KB in all
+CALLS = "/inference.GRPCInferenceService"
+"""Prefix of the names of the calls."""
+OPEN_CALLS = (f"{CALLS}/ServerLive", f"{CALLS}/ServerReady")
+"""Calls that require no token."""
+_MOST_PARAMETERS = 256
+_LONGEST_DETAILS = 2000  # they are sent in HTTP/2 trailers of at most 8 KB
 _CONTENTS = {
     "BOOL": "bool_contents",
     **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
@@ -49,9 +53,9 @@ Method = Callable[[Any, Any, Any], Coroutine[Any, Any, Any]]
 
 
 def _call(method: Method) -> Method:
-    """Let a method raise errors as the rest of the service does: they become the code and the details of the call.
+    """Let a method raise the errors of the service, which become the code and the details of the call.
 
-    They are set, not raised: gRPC servers write a traceback for whatever is raised.
+    They are set, not raised, because gRPC servers log a traceback for every exception.
     """
 
     @wraps(method)
@@ -59,12 +63,10 @@ def _call(method: Method) -> Method:
         try:
             return await method(self, request, grpc_context)
         except CytorayError as error:
-            return _refused(method, grpc_context, *status_of(error))
+            return _refused(method, grpc_context, error)
         except Exception:
             log.exception("unexpected error in the call %s", method.__name__)
-            return _refused(
-                method, grpc_context, *status_of(CytorayError("the service failed to answer (its log says why)"))
-            )
+            return _refused(method, grpc_context, CytorayError("the service failed to answer (see its log)"))
 
     return call
 
@@ -77,9 +79,16 @@ def status_of(error: CytorayError) -> tuple[Any, str]:
     return StatusCode[code], error_text(error)[:_LONGEST_DETAILS]
 
 
-def _refused(method: Method, grpc_context: Any, code: Any, details: str) -> Any:
+def trailers_of(error: CytorayError) -> tuple[tuple[str, str], ...]:
+    """Return the trailing metadata of a call that ends with an error: ``retry-after``, if a retry can succeed."""
+    return tuple((name.lower(), value) for name, value in refusal_headers(error).items() if name == "Retry-After")
+
+
+def _refused(method: Method, grpc_context: Any, error: CytorayError) -> Any:
+    code, details = status_of(error)
     grpc_context.set_code(code)
     grpc_context.set_details(details)
+    grpc_context.set_trailing_metadata(list(trailers_of(error)))
     return getattr(_messages(), f"{method.__name__}Response")()
 
 
@@ -89,79 +98,65 @@ class InferenceMethods:
     Parameters
     ----------
     answering
-        What answers.
-    authorize
-        Given the value of the metadata ``authorization`` (None for none), raises what speaks against the call; None
-        lets everybody in. Whether the server lives and is ready may be asked by all.
+        Returns the service for a value of the metadata ``authorization`` (or None), or raises an error. The health
+        calls need no token.
     require_ready
-        Raises what keeps the service from answering; None asks every model for its status.
-    holding
-        Given the bytes of a message, says whether there is room for them, and keeps it while the message is held.
+        Raises an error if the service is not ready.
     """
 
     def __init__(
         self,
-        answering: Answering,
+        answering: Callable[[str | None], Answering],
         *,
-        authorize: Callable[[str | None], object] | None = None,
-        require_ready: Callable[[], Awaitable[object]] | None = None,
-        holding: Callable[[int], AbstractContextManager[object]] = nullcontext,
+        require_ready: Callable[[], Awaitable[object]],
     ) -> None:
         self._answering = answering
-        self._authorize = authorize
-        self._require_ready = require_ready or answering.statuses
-        self._holding = holding
+        self._require_ready = require_ready
 
     @_call
     async def ServerLive(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802 - the protocol's names
-        """Say that the server runs."""
+        """Report that the server runs."""
         return _messages().ServerLiveResponse(live=True)
 
     @_call
     async def ServerReady(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        """Say that every model answers."""
+        """Report that every model answers."""
         await self._require_ready()
         return _messages().ServerReadyResponse(ready=True)
 
     @_call
     async def ServerMetadata(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
         """Describe the server."""
-        self._check(grpc_context)
+        self._for(grpc_context)
         return _messages().ServerMetadataResponse(**server_metadata().model_dump())
 
     @_call
     async def ModelReady(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        """Say that a model answers."""
-        self._check(grpc_context)
-        await self._answering.status(request.name, request.version or None)
+        """Report that a model answers."""
+        await self._for(grpc_context).status(request.name, request.version or None)
         return _messages().ModelReadyResponse(ready=True)
 
     @_call
     async def ModelMetadata(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
         """Describe a model and its tensors."""
-        self._check(grpc_context)
-        status = await self._answering.status(request.name, request.version or None)
+        status = await self._for(grpc_context).status(request.name, request.version or None)
         return _messages().ModelMetadataResponse(**model_metadata(request.name, status).model_dump())
 
     @_call
     async def ModelInfer(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
         """Answer tensors with tensors."""
-        self._check(grpc_context)
+        answering = self._for(grpc_context)
         model, version = request.model_name, request.model_version or None
-        status = await self._answering.status(model, version)
 
-        def read() -> tuple[InferenceRequest, Question]:
-            asked = _request_of(request)
-            return asked, question_of(asked, status)
+        def read(status: ModelStatus, count: Count) -> tuple[InferenceRequest, Question]:
+            return asked_of(request_of(request), status, count)
 
-        with self._holding(request.ByteSize()):
-            asked, question = await asyncio.to_thread(read)
-            answer = await self._answering.answer(model, version, question, deadline=deadline_of(asked))
+        async with answering.made(model, version, read) as (asked, question):
+            answer = await answering.answer(model, version, question, deadline=deadline_of(asked))
             return await asyncio.to_thread(lambda: _message_of(response_of(answer, asked), asked.id))
 
-    def _check(self, grpc_context: Any) -> None:
-        if self._authorize is not None:
-            self._authorize(dict(grpc_context.invocation_metadata()).get("authorization"))
+    def _for(self, grpc_context: Any) -> Answering:
+        return self._answering(dict(grpc_context.invocation_metadata()).get("authorization"))
 
 
 def _messages() -> Any:
@@ -170,12 +165,12 @@ def _messages() -> Any:
     return open_inference_pb2
 
 
-def _request_of(request: Any) -> InferenceRequest:
-    """Read the message of a request; raises :class:`RequestError` where it is malformed."""
+def request_of(request: Any) -> InferenceRequest:
+    """Parse the message of a request; raise :class:`RequestError` if it is malformed."""
     raw = list(request.raw_input_contents)
     if raw and (len(raw) != len(request.inputs) or any(one.HasField("contents") for one in request.inputs)):
         raise RequestError(
-            f"expected raw contents for each of the {len(request.inputs)} inputs and no others, got {len(raw)}",
+            f"expected raw contents for exactly the {len(request.inputs)} inputs, got {len(raw)}",
             field="raw_input_contents",
         )
     inputs: dict[str, Tensor] = {}
@@ -187,7 +182,7 @@ def _request_of(request: Any) -> InferenceRequest:
             values = array_of_raw(one.name, one.datatype, shape, raw[place])
         else:
             contents = _CONTENTS.get(one.datatype)
-            listed = [] if contents is None else list(getattr(one.contents, contents))
+            listed = () if contents is None else getattr(one.contents, contents)
             values = array_of_list(one.name, one.datatype, shape, listed)
         inputs[one.name] = Tensor(one.name, one.datatype, values, _parameters(one.parameters))
     wanted = tuple(Wanted(one.name, binary=True) for one in request.outputs)
@@ -210,6 +205,8 @@ def _message_of(response: InferenceResponse, identifier: str) -> Any:
 
 
 def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    if len(parameters) > _MOST_PARAMETERS:
+        raise RequestError(f"expected at most {_MOST_PARAMETERS} parameters, got {len(parameters)}", field="parameters")
     chosen = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()}
     return {name: getattr(parameters[name], choice) for name, choice in chosen.items() if choice is not None}
 

@@ -1,8 +1,7 @@
 """The bodies of inference requests and responses over REST: JSON, alone or with binary tensors after it.
 
-With the binary tensor extension a body begins with the JSON, whose length the header
-``Inference-Header-Content-Length`` tells, and goes on with the bytes of those tensors whose parameters give a
-``binary_data_size``, in their order.
+With the binary tensor extension a body begins with JSON, whose length is in the header
+``Inference-Header-Content-Length``. The bytes of the tensors with the parameter ``binary_data_size`` follow in order.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pydantic_core import to_json
 from cytoray_analysis.errors import CytorayError, ImageTooLargeError, RequestError
 from cytoray_serving.open_inference.tensors import MOST_AXES, Tensor, array_of_list, array_of_raw, raw_of_array
 
-LARGEST_JSON = 2**24  # bytes; as Python objects they take ten times as much
+LARGEST_JSON = 2**24  # bytes; as Python objects they take ten times as much memory
 _MOST_LISTED = 2**24  # values
 _CODINGS = {"gzip": 31, "deflate": 15}  # zlib's name for each: window size and wrapper
 _FASTEST = 1
@@ -27,7 +26,7 @@ Length = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Open(BaseModel):
-    """Fields of other versions of the protocol are left alone."""
+    """Ignores fields of other versions of the protocol."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
@@ -43,7 +42,7 @@ class RequestInput(_Open):
 
 
 class RequestOutput(_Open):
-    """A tensor that is asked for."""
+    """A requested tensor."""
 
     name: str
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -80,7 +79,7 @@ class ResponseBody(_Open):
 
 @dataclass(frozen=True)
 class Wanted:
-    """An output that is asked for, and whether as bytes."""
+    """A requested output, and whether it is sent as bytes."""
 
     name: str
     binary: bool
@@ -88,20 +87,20 @@ class Wanted:
 
 @dataclass(frozen=True, eq=False)
 class InferenceRequest:
-    """What is asked, however it came.
+    """A request over REST or gRPC.
 
     Attributes
     ----------
     inputs
         Tensors by name.
     outputs
-        Those that are wanted; empty for all.
+        Requested outputs; empty for all.
     binary
-        Whether outputs that nothing is said about are wanted as bytes.
+        Whether outputs are sent as bytes by default.
     parameters
-        What is told beside the tensors.
+        Parameters in addition to the tensors.
     id
-        Comes back in the response.
+        Returned in the response.
     """
 
     inputs: Mapping[str, Tensor]
@@ -111,13 +110,13 @@ class InferenceRequest:
     id: str = ""
 
     def is_binary(self, name: str) -> bool:
-        """Whether an output is wanted as bytes."""
+        """Whether an output is sent as bytes."""
         return next((wanted.binary for wanted in self.outputs if wanted.name == name), self.binary)
 
 
 @dataclass(frozen=True, eq=False)
 class InferenceResponse:
-    """What is answered; the attributes are those of :class:`ResponseBody`."""
+    """A response; with the attributes of :class:`ResponseBody`."""
 
     model: str
     version: str | None
@@ -126,21 +125,21 @@ class InferenceResponse:
 
 
 def parse_request(body: bytes, header_length: str | None) -> InferenceRequest:
-    """Read the body of an inference request.
+    """Parse the body of an inference request.
 
     Parameters
     ----------
     body
-        Decompressed.
+        The decompressed body.
     header_length
-        The header ``Inference-Header-Content-Length``; None where the whole body is JSON.
+        The header ``Inference-Header-Content-Length``; None if the whole body is JSON.
 
     Raises
     ------
     RequestError
-        It is malformed.
+        The body is malformed.
     ImageTooLargeError
-        The JSON is too long; tensors of that size are sent as binary data.
+        The JSON is too long; large tensors must be sent as binary data.
     """
     length = len(body) if header_length is None else _length_of(header_length, len(body))
     if length > LARGEST_JSON:
@@ -164,7 +163,7 @@ def parse_request(body: bytes, header_length: str | None) -> InferenceRequest:
         inputs[described.name] = Tensor(described.name, described.datatype, values, described.parameters)
     if len(rest):
         raise RequestError(
-            f"expected the binary data to end with the last input, got {len(rest)} bytes more", field="body"
+            f"expected the binary data to end with the last input, got {len(rest)} more bytes", field="body"
         )
     binary = _flag(request.parameters, "binary_data_output", False)
     outputs = tuple(Wanted(one.name, _flag(one.parameters, "binary_data", binary)) for one in request.outputs)
@@ -177,7 +176,7 @@ def write_response(response: InferenceResponse, request: InferenceRequest) -> tu
     Returns
     -------
     body, header_length
-        The length of the JSON, None where it is the whole body.
+        The length of the JSON; None if it is the whole body.
 
     Raises
     ------
@@ -199,13 +198,13 @@ def write_response(response: InferenceResponse, request: InferenceRequest) -> tu
         body["model_version"] = response.version
     if request.id:
         body["id"] = request.id
-    # Not a number has no word in JSON; byte strings are text there.
+    # JSON has no NaN; byte strings are text there.
     head = to_json(body | {"parameters": dict(response.parameters), "outputs": described}, inf_nan_mode="null")
     return b"".join((head, *parts)), len(head) if parts else None
 
 
 def compress(body: bytes, accepted: str | None) -> tuple[bytes, str | None]:
-    """Compress a body as the first known coding of an ``Accept-Encoding`` header says; None where it names none."""
+    """Compress a body with the first known coding of an ``Accept-Encoding`` header; None if it has none."""
     for part in (accepted or "").lower().split(","):
         name, _, weight = (word.strip() for word in part.partition(";"))
         if name in _CODINGS and weight.replace(" ", "").rstrip("0.") != "q=":
@@ -217,7 +216,7 @@ def compress(body: bytes, accepted: str | None) -> tuple[bytes, str | None]:
 def _length_of(header: str, most: int) -> int:
     if not (header.isascii() and header.isdigit() and len(header) < 20 and int(header) <= most):
         raise RequestError(
-            f"expected the length of the JSON, at most the {most} bytes of the body, got {header[:20]!r}",
+            f"expected the length of the JSON, at most {most} bytes, got {header[:20]!r}",
             field="Inference-Header-Content-Length",
         )
     return int(header)
@@ -229,15 +228,15 @@ def _values(described: RequestInput, rest: memoryview) -> tuple[Any, memoryview]
     size = described.parameters.get("binary_data_size")
     if (size is None) == (described.data is None):
         raise RequestError(
-            f"expected either data or the parameter binary_data_size for the input {name!r}",
+            f"expected data or the parameter binary_data_size for the input {name!r}",
             field=name,
-            hint="tensors in shared memory cannot be reached from here",
+            hint="tensors in shared memory are not supported",
         )
     if described.data is not None:
         return array_of_list(name, described.datatype, described.shape, described.data), rest
     if type(size) is not int or not 0 <= size <= len(rest):
         raise RequestError(
-            f"expected binary_data_size to be at most the {len(rest)} bytes that are left, got {size!r}"[:200],
+            f"expected binary_data_size of at most the remaining {len(rest)} bytes, got {size!r}"[:200],
             field=name,
         )
     return array_of_raw(name, described.datatype, described.shape, rest[:size]), rest[size:]
@@ -253,9 +252,9 @@ def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
 def _listed(output: Tensor) -> list[Any]:
     if output.values.size > _MOST_LISTED:
         raise RequestError(
-            f"expected at most {_MOST_LISTED} values for an answer in JSON, {output.name} has {output.values.size}",
+            f"expected at most {_MOST_LISTED} values for an output in JSON, got {output.values.size} for {output.name}",
             field="outputs",
-            hint="ask for binary data (the parameter binary_data_output)",
+            hint="request binary data (the parameter binary_data_output)",
         )
     values: list[Any] = output.values.ravel().tolist()
     return values

@@ -1,7 +1,7 @@
-"""What the server and its models say of themselves: names, versions, and the tensors that go in and come out.
+"""Metadata of the server and its models: names, versions, and input and output tensors.
 
-An image goes in as the bytes of a file (``BYTES`` of shape [1]) or as numbers of any type in the model's axes; see
-:mod:`cytoray_serving.open_inference.translate`. Lengths of -1 are free.
+An image is sent as the bytes of a file (``BYTES`` of shape [1]) or as numbers of any type in the axes of the model; see
+:mod:`cytoray_serving.open_inference.translate`. Lengths of -1 are variable.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from cytoray_serving.answers.kind import FREE, answer_kind
 from cytoray_serving.schema import ModelStatus
 
 PLATFORM = "cytoray"
-# By the names that Triton has for them; timeouts belong to the schedule policy.
+# By their names in Triton; timeouts belong to the schedule policy.
 EXTENSIONS = ("binary_tensor_data", "parameters", "schedule_policy", "model_configuration", "model_repository")
-_FREE = -1
 
 
 class _Frozen(BaseModel):
@@ -51,7 +51,7 @@ class ModelReady(_Frozen):
 
 
 class TensorMetadata(_Frozen):
-    """A tensor that goes in or comes out."""
+    """An input or output tensor."""
 
     name: str
     datatype: str
@@ -69,7 +69,7 @@ class ModelMetadata(_Frozen):
 
 
 class TensorConfig(_Frozen):
-    """A tensor, as a model's configuration has it."""
+    """A tensor in the configuration of a model."""
 
     name: str
     data_type: str
@@ -78,7 +78,7 @@ class TensorConfig(_Frozen):
 
 
 class ModelConfig(_Frozen):
-    """The configuration of a model, as far as programs ask for it; images are batched by the service itself."""
+    """The configuration of a model, as far as clients use it; the service batches images itself."""
 
     name: str
     platform: str
@@ -89,7 +89,7 @@ class ModelConfig(_Frozen):
 
 
 class ModelIndexed(_Frozen):
-    """A model in the list of what is served."""
+    """A model in the list of served models."""
 
     name: str
     version: str
@@ -103,7 +103,7 @@ def server_metadata() -> ServerMetadata:
 
 
 def model_metadata(name: str, status: ModelStatus) -> ModelMetadata:
-    """Describe a model under the name that it was asked for by."""
+    """Describe a model under the requested name."""
     return ModelMetadata(
         name=name,
         versions=[] if status.version is None else [status.version],
@@ -114,7 +114,7 @@ def model_metadata(name: str, status: ModelStatus) -> ModelMetadata:
 
 
 def model_config(name: str, status: ModelStatus) -> ModelConfig:
-    """Describe a model in Triton's terms, under the name that it was asked for by."""
+    """Describe a model in Triton's terms, under the requested name."""
     return ModelConfig(
         name=name,
         platform=PLATFORM,
@@ -125,45 +125,30 @@ def model_config(name: str, status: ModelStatus) -> ModelConfig:
 
 
 def model_index(statuses: list[ModelStatus]) -> list[ModelIndexed]:
-    """List what is served."""
+    """List the served models."""
     return [ModelIndexed(name=status.name, version=status.version or "") for status in statuses]
 
 
 def model_inputs(status: ModelStatus) -> list[TensorMetadata]:
-    """Return what a model takes; all but the image may be left out, or are told in another way."""
+    """Return the inputs of a model; all except the image are optional."""
     axes = object_axes(status)
     inputs = [TensorMetadata(name="image", datatype="BYTES", shape=[1])]
-    if status.kind in ("class", "lineage"):
-        inputs.append(TensorMetadata(name="masks", datatype="INT32", shape=[_FREE] * len(axes)))
-    if status.kind == "class":
-        inputs.append(TensorMetadata(name="boxes", datatype="FP64", shape=[_FREE, 2 * len(axes)]))
+    further = {"masks": ("INT32", [FREE] * len(axes)), "boxes": ("FP64", [FREE, 2 * len(axes)])}
+    for name in answer_kind(status.kind).takes:
+        datatype, shape = further[name]
+        inputs.append(TensorMetadata(name=name, datatype=datatype, shape=shape))
     return inputs
 
 
 def model_outputs(status: ModelStatus) -> list[TensorMetadata]:
-    """Return what a model gives; :mod:`cytoray_serving.answers.arrays` says what the tensors are."""
+    """Return the outputs of a model; :mod:`cytoray_serving.answers.arrays` describes the tensors."""
     axes = len(object_axes(status))
-    outputs: dict[str, tuple[str, list[int]]] = {
-        "labels": {"labels": ("INT32", [_FREE] * axes), "confidence": ("FP32", [_FREE])},
-        "image": {"image": ("FP32", [_FREE] * (1 + axes))},
-        "class": {
-            "probabilities": ("FP32", [_FREE, _FREE]),
-            "boxes": ("FP64", [_FREE, 2, axes]),
-            "numbers": ("INT64", [_FREE]),
-            "labels": ("BYTES", [_FREE]),
-            "classes": ("BYTES", [_FREE]),
-        },
-        "lineage": {
-            "masks": ("INT32", [_FREE] * axes),
-            "tracks": ("INT64", [_FREE, 4]),
-            "confidence": ("FP32", [_FREE]),
-        },
-    }[status.kind]
+    outputs = answer_kind(status.kind).tensors(axes)
     return [TensorMetadata(name=name, datatype=datatype, shape=shape) for name, (datatype, shape) in outputs.items()]
 
 
 def object_axes(status: ModelStatus) -> str:
-    """Return the axes of a model's masks, such as ``YX``, or ``TYX`` for movies."""
+    """Return the axes of the masks of a model, such as ``YX``, or ``TYX`` for movies."""
     return status.axes.replace("C", "")
 
 

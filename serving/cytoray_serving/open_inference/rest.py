@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over REST: routes under ``/v2``, and errors as its clients read them."""
+"""The Open Inference Protocol over REST: routes under ``/v2``, with errors in the format of the protocol."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
 from cytoray_analysis.errors import CytorayError
-from cytoray_services.http_errors import refusal_headers
-from cytoray_serving.exchange import Answer, Answering, Question
+from cytoray_services.http.errors import refusal_headers
+from cytoray_serving.gateway.requests import unless_gone
+from cytoray_serving.messages import Answer, Answering, Count, Question
 from cytoray_serving.open_inference.messages import (
     InferenceRequest,
     RequestBody,
@@ -36,8 +37,8 @@ from cytoray_serving.open_inference.metadata import (
     model_metadata,
     server_metadata,
 )
-from cytoray_serving.open_inference.translate import deadline_of, question_of, response_of
-from cytoray_serving.requests import unless_gone
+from cytoray_serving.open_inference.translate import asked_of, deadline_of, response_of
+from cytoray_serving.schema import ModelStatus
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 _TEXT = {"type": "string"}
@@ -45,53 +46,53 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
 class OpenInferenceError(BaseModel):
-    """What the protocol answers a refused request with."""
+    """The body of an error response."""
 
-    error: str = Field(description="What was expected, what came, and what to do.")
+    error: str = Field(description="What was expected, what was found, and what to do.")
 
 
 _REFUSED: dict[int, str] = {
-    400: "A malformed request, or tensors that the model does not take.",
-    401: "No token, or one that is not valid.",
-    403: "A token without the scope that is needed.",
+    400: "A malformed request, or tensors that the model does not accept.",
+    401: "No token, or an invalid token.",
+    403: "A token without the required scope.",
     404: "No such model, or no such segmentation model.",
-    408: "The time that the parameter timeout gives has passed.",
+    408: "The timeout of the parameter timeout has passed.",
     413: "The body or the image is too large.",
-    422: "The image or the masks cannot be read, or do not suit the model.",
-    429: "As much is waiting as may wait.",
-    503: "The model is starting, or cannot be reached.",
+    422: "The image or the masks cannot be read, or do not match the model.",
+    429: "The queue is full.",
+    503: "The model is starting or cannot be reached.",
 }
 
 
 def open_inference_routes(
-    answering: Answering,
+    answering: Callable[[Request], Answering],
     *,
     guard: Sequence[Any] = (),
-    require_ready: Callable[[], Awaitable[object]] | None = None,
+    require_ready: Callable[[], Awaitable[object]],
 ) -> APIRouter:
-    """Return the routes of the protocol; bodies are limited and unpacked by :mod:`cytoray_serving.front.entrance`.
+    """Return the routes of the protocol; :mod:`cytoray_serving.front.entrance` limits and decompresses bodies.
 
     Parameters
     ----------
     answering
-        What answers.
+        Returns the service for the caller of a request.
     guard
-        Dependencies that refuse who may not ask; whether the server lives and is ready may be asked by all.
+        Dependencies that refuse unauthorized callers; the health routes need no token.
     require_ready
-        Raises what keeps the service from answering; None asks every model for its status.
+        Raises an error if the service is not ready.
     """
     router = APIRouter(prefix="/v2", tags=["open inference protocol"], route_class=_Route)
     guarded: dict[str, Any] = {"dependencies": list(guard)}
 
     @router.get("/health/live")
     async def live() -> ServerLive:
-        """Say that the server runs."""
+        """Report that the server runs."""
         return ServerLive()
 
     @router.get("/health/ready", responses=_refusals(429, 503))
     async def ready() -> ServerReady:
-        """Say that every model answers."""
-        await (require_ready or answering.statuses)()
+        """Report that every model answers."""
+        await require_ready()
         return ServerReady()
 
     @router.get("", responses=_refusals(401, 403), **guarded)
@@ -100,9 +101,9 @@ def open_inference_routes(
         return server_metadata()
 
     @router.post("/repository/index", responses=_refusals(401, 403, 429, 503), **guarded)
-    async def index() -> list[ModelIndexed]:
-        """List what is served."""
-        return model_index(await answering.statuses())
+    async def index(request: Request) -> list[ModelIndexed]:
+        """List the served models."""
+        return model_index(await answering(request).statuses())
 
     for place, names in (("/models/{model}", ["model"]), ("/models/{model}/versions/{version}", ["model", "version"])):
         parameters = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names]
@@ -112,36 +113,38 @@ def open_inference_routes(
     return router
 
 
-def _add_descriptions(router: APIRouter, place: str, answering: Answering, shared: dict[str, Any]) -> None:
-    """Add what a model tells of itself, at its address with or without a version."""
+def _add_descriptions(
+    router: APIRouter, place: str, answering: Callable[[Request], Answering], shared: dict[str, Any]
+) -> None:
+    """Add the routes that describe a model, with and without a version."""
 
     @router.get(place, **shared)
     async def show_model(request: Request) -> ModelMetadata:
         """Describe a model and its tensors."""
         model, version = _named(request)
-        return model_metadata(model, await answering.status(model, version))
+        return model_metadata(model, await answering(request).status(model, version))
 
     @router.get(f"{place}/ready", **shared)
     async def model_ready(request: Request) -> ModelReady:
-        """Say that a model answers."""
+        """Report that a model answers."""
         model, version = _named(request)
-        await answering.status(model, version)
+        await answering(request).status(model, version)
         return ModelReady(name=model)
 
     @router.get(f"{place}/config", **shared)
     async def show_config(request: Request) -> ModelConfig:
         """Describe a model in Triton's terms."""
         model, version = _named(request)
-        return model_config(model, await answering.status(model, version))
+        return model_config(model, await answering(request).status(model, version))
 
 
 def _add_inference(
     router: APIRouter,
     place: str,
-    answering: Answering,
+    answering: Callable[[Request], Answering],
     shared: dict[str, Any],
 ) -> None:
-    """Add what a model is asked with."""
+    """Add the inference routes."""
     described = {"openapi_extra": shared["openapi_extra"] | {"requestBody": _REQUEST_BODY}}
 
     @router.post(
@@ -158,15 +161,15 @@ def _add_inference(
         """Answer tensors with tensors."""
         model, version = _named(request)
         body = await request.body()
-        status = await answering.status(model, version)
 
-        def read() -> tuple[InferenceRequest, Question]:
-            asked = parse_request(body, inference_header_content_length)
-            return asked, question_of(asked, status)
+        def read(status: ModelStatus, count: Count) -> tuple[InferenceRequest, Question]:
+            return asked_of(parse_request(body, inference_header_content_length), status, count)
 
-        asked, question = await run_in_threadpool(read)
-        work = answering.answer(model, version, question, deadline=deadline_of(asked))
-        answer = await unless_gone(request, work)
+        async def answered() -> tuple[Answer, InferenceRequest]:
+            async with answering(request).made(model, version, read) as (asked, question):
+                return await answering(request).answer(model, version, question, deadline=deadline_of(asked)), asked
+
+        answer, asked = await unless_gone(request, answered())
         return await run_in_threadpool(_written, answer, asked, accept_encoding)
 
 
@@ -187,7 +190,7 @@ def _written(answer: Answer, asked: InferenceRequest, accept_encoding: str | Non
 
 
 class _Route(APIRoute):
-    """A route whose refusals have the body of this protocol; the rest of the service keeps its own."""
+    """A route with error responses of this protocol; other routes of the service keep their format."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
@@ -206,7 +209,7 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _without_references(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON schema of a model with those that it refers to in their places."""
+    """Return the JSON schema of a model with all references resolved."""
     schema = model.model_json_schema()
     parts = schema.pop("$defs", {})
 
@@ -225,7 +228,7 @@ def _without_references(model: type[BaseModel]) -> dict[str, Any]:
 
 _REQUEST_BODY: dict[str, Any] = {
     "required": True,
-    "description": f"Tensors as JSON; or JSON of the length that {_HEADER_LENGTH} tells, and binary tensors after it.",
+    "description": f"Tensors as JSON; or JSON with the length in {_HEADER_LENGTH}, followed by binary tensors.",
     "content": {
         "application/json": {"schema": _without_references(RequestBody)},
         "application/octet-stream": _BINARY,
@@ -233,7 +236,9 @@ _REQUEST_BODY: dict[str, Any] = {
 }
 _ANSWERED: dict[str, Any] = {
     "model": ResponseBody,
-    "description": "The outputs; as bytes where the request says so.",
+    "description": "The outputs; as bytes if requested.",
     "content": {"application/octet-stream": _BINARY},
-    "headers": {_HEADER_LENGTH: {"description": "Bytes of JSON; absent where all is JSON.", "schema": _TEXT}},
+    "headers": {
+        _HEADER_LENGTH: {"description": "Length of the JSON in bytes; absent without binary data.", "schema": _TEXT}
+    },
 }

@@ -1,4 +1,4 @@
-"""Tensors as the Open Inference Protocol has them: datatypes, shapes, raw bytes and lists of values."""
+"""Tensors of the Open Inference Protocol: datatypes, shapes, raw bytes and lists of values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_AXES = 8
 _MOST_VALUES = 2**48
 _MOST_STRINGS = 2**20  # each is a Python object, however short
 _LENGTH = struct.Struct("<I")
-# What a list may hold, by the kind of the datatype.
+# Python types of the values of a list, by the kind of the datatype.
 _VALUES: dict[str, set[type]] = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float}, "O": {str, bytes}}
 
 
@@ -39,11 +39,11 @@ class Tensor:
     name
         Such as ``image``.
     datatype
-        Such as ``UINT8``; BF16 is held as float32.
+        Such as ``UINT8``; BF16 is stored as float32.
     values
-        The array; of ``BYTES`` an array of objects, each bytes.
+        The array; for ``BYTES`` an array of bytes objects.
     parameters
-        What was told beside it.
+        Parameters of the tensor.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Tensor:
 
 
 def tensor_of_array(name: str, values: NDArray[Any]) -> Tensor:
-    """Return a tensor of an array, whose type says its datatype; objects are ``BYTES``."""
+    """Return a tensor for an array, with the datatype of its type; objects are ``BYTES``."""
     datatype = "BYTES" if values.dtype == object else _DATATYPES[values.dtype]
     return Tensor(name, datatype, values, {})
 
@@ -68,12 +68,12 @@ def check_shape(name: str, datatype: str, shape: Sequence[int]) -> int:
     """
     if datatype not in DATATYPES:
         raise RequestError(
-            f"expected a datatype out of {', '.join(DATATYPES)}, got {datatype!r}", field=f"{name}.datatype"
+            f"expected one of the datatypes {', '.join(DATATYPES)}, got {datatype!r}", field=f"{name}.datatype"
         )
-    # Beside a length of 0 the others count nothing, but arrays cannot have them either.
+    # With a length of 0 the other lengths do not matter, but arrays cannot have them either.
     if len(shape) > MOST_AXES or min(shape, default=0) < 0 or math.prod(filter(None, shape)) > _MOST_VALUES:
         raise RequestError(
-            f"expected up to {MOST_AXES} lengths of 0 or more, together at most {_MOST_VALUES}, "
+            f"expected at most {MOST_AXES} lengths of 0 or more with a product of at most {_MOST_VALUES}, "
             f"got {list(shape)[: MOST_AXES + 1]}",
             field=f"{name}.shape",
         )
@@ -84,19 +84,19 @@ def check_shape(name: str, datatype: str, shape: Sequence[int]) -> int:
 
 
 def array_of_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes | memoryview) -> NDArray[Any]:
-    """Read values from bytes: row by row, little-endian; byte strings each after their length in four bytes.
+    """Read values from bytes: row by row, little-endian; each byte string follows its length in four bytes.
 
     Parameters
     ----------
     name
-        Of the tensor, for messages.
+        Name of the tensor, for messages.
     raw
         Bytes of all values. Numbers are not copied.
 
     Raises
     ------
     RequestError
-        The shape or the datatype is none, or needs another number of bytes.
+        The shape or the datatype is invalid, or does not match the number of bytes.
     """
     count = check_shape(name, datatype, shape)
     if datatype == "BYTES":
@@ -106,48 +106,50 @@ def array_of_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes | me
         raise RequestError(
             f"expected {count * dtype.itemsize} bytes for {datatype} of shape {list(shape)}, got {len(raw)}",
             field=name,
-            hint="the bytes are the values alone, row by row",
+            hint="send only the values, row by row",
         )
     values = np.frombuffer(raw, dtype)
     if datatype == "BF16":  # the upper half of a float32
-        values = (values.astype("<u4") << 16).view("<f4")
+        wide = values.astype("<u4")
+        wide <<= 16
+        values = wide.view("<f4")
     elif datatype == "BOOL" and (values.view(np.uint8) > 1).any():
         raise RequestError("expected bytes of 0 or 1 for BOOL", field=name)
     return values.reshape(tuple(shape))
 
 
-def array_of_list(name: str, datatype: str, shape: Sequence[int], values: list[Any]) -> NDArray[Any]:
-    """Read values from a list, flat or nested as the shape is; parameters and errors as of :func:`array_of_raw`."""
+def array_of_list(name: str, datatype: str, shape: Sequence[int], values: Sequence[Any]) -> NDArray[Any]:
+    """Read values from a flat or nested list; parameters and errors as for :func:`array_of_raw`."""
     count = check_shape(name, datatype, shape)
     if datatype in ("FP16", "BF16"):
         raise RequestError(
             f"expected {datatype} as raw bytes, got a list",
             field=f"{name}.data",
-            hint="the protocol has no list of such values",
+            hint="the protocol has no lists of such values",
         )
     flat = values
     for _ in range(MOST_AXES):
         if not flat or not isinstance(flat[0], list):
             break
         if set(map(type, flat)) != {list}:
-            raise RequestError("expected lists that are nested evenly", field=f"{name}.data")
+            raise RequestError("expected evenly nested lists, got uneven ones", field=f"{name}.data")
         flat = list(chain.from_iterable(flat))
     dtype = np.dtype(object) if datatype == "BYTES" else _TYPES[datatype]
     if len(flat) != count or not set(map(type, flat)) <= _VALUES[dtype.kind]:
         raise RequestError(
-            f"expected {count} values of {datatype} for the shape {list(shape)}, got {len(flat)} or other values",
+            f"expected {count} values of {datatype} for the shape {list(shape)}, got {len(flat)} or other types",
             field=f"{name}.data",
         )
     if datatype == "BYTES":
         return _objects([value.encode() if isinstance(value, str) else value for value in flat], shape)
     try:
-        return np.array(flat, dtype).reshape(tuple(shape))
+        return np.fromiter(flat, dtype, count).reshape(tuple(shape))
     except (OverflowError, ValueError) as error:
         raise RequestError(f"expected values that {datatype} can hold: {error}", field=f"{name}.data") from error
 
 
 def raw_of_array(values: NDArray[Any]) -> bytes:
-    """Write values as :func:`array_of_raw` reads them."""
+    """Write values for :func:`array_of_raw`."""
     if values.dtype == object:
         return b"".join(part for value in values.flat for part in (_LENGTH.pack(len(value)), value))
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
@@ -166,7 +168,7 @@ def _strings_of_raw(name: str, count: int, raw: bytes | memoryview) -> list[byte
         raise RequestError(
             f"expected {count} byte strings, each after its length in four bytes, in exactly {len(raw)} bytes",
             field=name,
-            hint="lengths are little-endian; tritonclient writes them from an array of objects",
+            hint="lengths are little-endian; tritonclient encodes an array of objects in this way",
         )
     return strings
 

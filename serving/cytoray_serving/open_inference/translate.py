@@ -1,13 +1,12 @@
-"""From tensors to a question, and from an answer to tensors.
+"""Converts tensors to a question, and an answer to tensors.
 
-Inputs: ``image``, the bytes of a file or numbers; ``masks``, the same, of integers; ``boxes`` (n, 4) or (n, 6), X
-first. Numbers are in the axes of the model, with or without channels: ``YX`` or ``CYX``, ``ZYX`` or ``CZYX``, of movies
-``TYX`` or ``TCYX`` and ``TZYX`` or ``TCZYX``; a batch of one image may have an axis for it in front. The parameter
-``axes`` names other ones, such as ``ZYX`` for a model that takes a stack as channels. The parameter ``segmentation``
-names a model that finds the objects, ``timeout`` tells in microseconds how long the answer is waited for. The
-parameters ``channel`` (several as a JSON list), ``plane``, ``frame``, ``series``, ``input_axes`` and ``pixel_size`` say
-what of the image is asked about, see :class:`cytoray_analysis.selection.Selection`; of an image of numbers
-``input_axes`` are its ``axes``.
+Inputs: ``image``, the bytes of a file or numbers; ``masks``, the same with integers; ``boxes`` (n, 4) or (n, 6), X
+first. Numbers have the axes of the model, with or without channels: ``YX`` or ``CYX``, ``ZYX`` or ``CZYX``, for movies
+``TYX`` or ``TCYX`` and ``TZYX`` or ``TCZYX``; a batch axis of length one may come first. The parameter ``axes`` names
+other axes, such as ``ZYX`` for a model that takes a stack as channels. The parameter ``segmentation`` names a model
+that finds the objects, ``timeout`` is in microseconds. The parameters ``channel`` (several as a JSON list), ``plane``,
+``frame``, ``series``, ``input_axes`` and ``pixel_size`` choose a part of the image, see
+:class:`cytoray_analysis.selection.Selection`; for an image of numbers ``input_axes`` are its ``axes``.
 """
 
 from __future__ import annotations
@@ -25,8 +24,9 @@ from cytoray_analysis.errors import AxesError, RequestError
 from cytoray_analysis.images import declared_size
 from cytoray_analysis.images.axes import AXES, check_axes
 from cytoray_analysis.selection import EACH, Selection, selection_of
+from cytoray_serving.answers import answer_kind
 from cytoray_serving.answers.arrays import FORM, Arrays, read_arrays
-from cytoray_serving.exchange import Answer, Question, warnings_text
+from cytoray_serving.messages import Answer, Count, Question, check_boxes, warnings_text
 from cytoray_serving.open_inference.messages import InferenceRequest, InferenceResponse
 from cytoray_serving.open_inference.metadata import model_outputs, object_axes
 from cytoray_serving.open_inference.tensors import Tensor, tensor_of_array
@@ -34,17 +34,32 @@ from cytoray_serving.schema import ModelStatus
 
 _INPUTS = ("image", "masks", "boxes")
 _LONGEST_TIMEOUT = 2**53
+_LONGEST_TEXT = 2**16  # characters of a parameter
+_BOXES_AT_ONCE = 4096  # boxes that are converted at a time: as Python numbers they take many times as much memory
+
+
+def asked_of(request: InferenceRequest, status: ModelStatus, count: Count) -> tuple[InferenceRequest, Question]:
+    """Return the request without its inputs, and the question, whose bytes are counted.
+
+    Raises
+    ------
+    RequestError, ImageError
+        See :func:`question_of`.
+    """
+    question = question_of(request, status)
+    count(question.size)
+    return replace(request, inputs={}), question
 
 
 def question_of(request: InferenceRequest, status: ModelStatus) -> Question:
-    """Turn a request into a question to a model.
+    """Convert a request to a question to a model.
 
     Raises
     ------
     RequestError
-        An input or output is unknown, or has a type or a shape that the model does not take.
+        An input or output is unknown, or has a type or a shape that the model does not accept.
     ImageError
-        The file of the image cannot be one.
+        The bytes are not an image file.
     """
     _require_known(request, status)
     image, masks, boxes = (request.inputs.get(name) for name in _INPUTS)
@@ -73,12 +88,12 @@ def question_of(request: InferenceRequest, status: ModelStatus) -> Question:
 
 
 def deadline_of(request: InferenceRequest) -> float | None:
-    """Return the seconds that the answer is waited for; None for as long as it takes.
+    """Return the timeout in seconds; None for no timeout.
 
     Raises
     ------
     RequestError
-        The parameter ``timeout`` is no number of microseconds.
+        The parameter ``timeout`` is not a number of microseconds.
     """
     timeout = request.parameters.get("timeout", 0)
     if type(timeout) is not int or not 0 <= timeout < _LONGEST_TIMEOUT:
@@ -87,12 +102,12 @@ def deadline_of(request: InferenceRequest) -> float | None:
 
 
 def response_of(answer: Answer, request: InferenceRequest) -> InferenceResponse:
-    """Turn an answer in the form of arrays into the outputs that were asked for.
+    """Convert an answer in the form of arrays to the requested outputs.
 
     Raises
     ------
     RequestError
-        The model has changed since, and has no such output any more.
+        The model was replaced in the meantime, and the new one has no such output.
     """
     found = {name: tensor_of_array(name, values) for name, values in _outputs(read_arrays(answer.body)).items()}
     names = [wanted.name for wanted in request.outputs] or list(found)
@@ -111,13 +126,8 @@ def response_of(answer: Answer, request: InferenceRequest) -> InferenceResponse:
 
 
 def _outputs(arrays: Arrays) -> dict[str, NDArray[Any]]:
-    """Return the outputs of an answer; of classes with the names, too."""
-    outputs = dict(arrays.arrays)
-    if "probabilities" in outputs:
-        names = np.empty(len(arrays.classes), object)
-        names[:] = [name.encode() for name in arrays.classes]
-        outputs |= {"labels": names[outputs["probabilities"].argmax(axis=1)], "classes": names}
-    return outputs
+    """Return the outputs of an answer, with the names of classes."""
+    return arrays.arrays | answer_kind(arrays.about["kind"]).named(arrays.arrays, arrays.classes)
 
 
 def _require_known(request: InferenceRequest, status: ModelStatus) -> None:
@@ -132,19 +142,19 @@ def _require_known(request: InferenceRequest, status: ModelStatus) -> None:
 
 def _unknown(what: str, name: str, known: tuple[str, ...]) -> RequestError:
     return RequestError(
-        f"expected an {what} out of {', '.join(known)}, got {name[:80]!r}",
+        f"expected one of the {what}s {', '.join(known)}, got {name[:80]!r}",
         field=f"{what}s",
         hint="the metadata of the model lists them",
     )
 
 
 def _file(tensor: Tensor, candidates: tuple[str, ...]) -> bytes:
-    """Return the file that a tensor holds, or an uncompressed TIFF of its numbers in the axes that fit."""
+    """Return the file in a tensor, or an uncompressed TIFF of its numbers in the matching axes."""
     values = tensor.values
     if tensor.datatype == "BYTES":
         if values.size != 1:
             raise RequestError(
-                f"expected the bytes of one file, got {values.size}", field=tensor.name, hint="its shape is [1]"
+                f"expected the bytes of one file, got {values.size}", field=tensor.name, hint="send the shape [1]"
             )
         return bytes(values.flat[0])
     longest = max(map(len, candidates))
@@ -155,13 +165,13 @@ def _file(tensor: Tensor, candidates: tuple[str, ...]) -> bytes:
         raise RequestError(
             f"expected {tensor.name} in the axes {' or '.join(candidates)}, got the shape {list(values.shape)}",
             field=tensor.name,
-            hint="the parameter axes names other ones, such as ZYX",
+            hint="use the parameter axes for other axes, such as ZYX",
         )
     return _tiff(values, axes)
 
 
 def _tiff(values: NDArray[Any], axes: str) -> bytes:
-    """Write numbers so that :func:`cytoray_analysis.images.read_image` finds the same pixels in the same axes."""
+    """Write numbers so that :func:`cytoray_analysis.images.read_image` returns the same pixels in the same axes."""
     import tifffile
 
     buffer = io.BytesIO()
@@ -176,28 +186,30 @@ def _tiff(values: NDArray[Any], axes: str) -> bytes:
 
 
 def _selection(parameters: Mapping[str, Any]) -> Selection:
-    """Read what of the image is asked about; several channels come as a list, as text where a parameter is no list."""
+    """Parse the selection; several channels are a list, as JSON text if parameters cannot be lists."""
     given = {name: parameters[name] for name in Selection.model_fields if parameters.get(name) is not None}
+    for name in given:
+        _require_short(parameters, name)
     channel = given.get("channel")
     if isinstance(channel, str) and channel.lstrip().startswith("["):
         try:
             given["channel"] = json.loads(channel)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RequestError(
                 f"expected channel as a name, or several as a JSON list, got {channel[:80]!r}",
                 field="channel",
-                hint='such as ["DAPI", "GFP"]',
+                hint='give for example ["DAPI", "GFP"]',
             ) from error
     chosen = selection_of(given)
     if chosen.series == EACH:
         raise RequestError(
-            "expected one series, got each: a request has one answer", field="series", hint="name a series"
+            "expected one series, got each: a request returns one answer", field="series", hint="name one series"
         )
     return chosen
 
 
 def _ordered(tensor: Tensor, letters: str) -> tuple[Tensor, str]:
-    """Return numbers with their axes in the one order, and its letters."""
+    """Return numbers with their axes in the standard order, and the letters of the axes."""
     if tensor.values.ndim != len(letters):
         raise RequestError(
             f"expected {tensor.name} with {len(letters)} axes ({letters}), got the shape {list(tensor.values.shape)}",
@@ -236,17 +248,33 @@ def _boxes(tensor: Tensor) -> str:
     values = tensor.values
     if values.ndim == 3 and len(values) == 1:
         values = values[0]
-    if values.dtype.kind not in "uif" or values.ndim != 2:
+    if values.dtype.kind not in "uif" or values.ndim != 2 or values.shape[1] not in (4, 6):
         raise RequestError(
             f"expected boxes as numbers of shape [n, 4] or [n, 6], got {tensor.datatype} of {list(values.shape)}",
             field="boxes",
-            hint="xmin, ymin, xmax, ymax in pixels; of volumes xmin, ymin, zmin, xmax, ymax, zmax",
+            hint="xmin, ymin, xmax, ymax in pixels; for volumes xmin, ymin, zmin, xmax, ymax, zmax",
         )
-    return json.dumps(values.astype(np.float64).tolist())
+    parts: list[str] = []
+    length = 2
+    for start in range(0, len(values), _BOXES_AT_ONCE):
+        rows = values[start : start + _BOXES_AT_ONCE].astype(np.float64).tolist()
+        parts.append(json.dumps(rows, separators=(",", ":"))[1:-1])
+        length += len(parts[-1]) + 1
+        check_boxes(length)
+    return f"[{','.join(parts)}]"
+
+
+def _require_short(parameters: Mapping[str, Any], name: str) -> None:
+    value = parameters.get(name)
+    if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+        raise RequestError(
+            f"expected at most {_LONGEST_TEXT} characters for the parameter {name}, got {len(value)}", field=name
+        )
 
 
 def _text(parameters: Mapping[str, Any], name: str) -> str | None:
     value = parameters.get(name)
+    _require_short(parameters, name)
     if value is not None and not isinstance(value, str):
         raise RequestError(f"expected the parameter {name} to be text, got {type(value).__name__}", field=name)
     return value

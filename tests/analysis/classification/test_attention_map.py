@@ -60,6 +60,7 @@ def trained(kind: str, dimensions: int) -> Classifier:
     return network.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "dimensions"), [("cnn", 2), ("resnet", 2), ("unet_encoder", 2), ("cnn", 3)])
 def test_the_network_looked_at_the_spot(kind: str, dimensions: int) -> None:
     network = trained(kind, dimensions)

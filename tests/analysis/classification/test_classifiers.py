@@ -84,6 +84,7 @@ def test_a_frozen_trunk_stays_as_it_is_while_the_head_learns(kind: Callable[...,
     assert not any(name.startswith(trunk) for name in changed if trunk)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [CNN, ResNet, UNetEncoder])
 @pytest.mark.parametrize("window", [(16, 16), (5, 16, 16)])
 def test_with_mirrors_a_cell_and_its_mirror_image_get_the_same_answer(
@@ -130,6 +131,7 @@ def test_arguments_that_do_not_fit_are_refused(kind: Callable[..., Classifier], 
         build(kind, **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "side"), [(CNN, 24), (ResNet, 24), (UNetEncoder, 24)])
 def test_a_few_steps_tell_rings_from_discs(kind: Callable[..., Classifier], side: int) -> None:
     torch.manual_seed(0)

@@ -164,7 +164,7 @@ def test_a_model_that_brings_its_own_code_is_refused(tmp_path: Path) -> None:
         json.dumps({"model_type": "trap", "auto_map": {"AutoConfig": "trap.Trap", "AutoModel": "trap.Trap"}})
     )
     (tmp_path / "trap.py").write_text("raise SystemExit('ran')\n")
-    with pytest.raises(BundleError, match="no model that can be used"):
+    with pytest.raises(BundleError, match="expected a supported model"):
         PretrainedTrunk.arguments_from(tmp_path)
 
 

@@ -65,12 +65,12 @@ def test_a_missing_frame_is_named(sample: Any) -> None:
 
 
 def test_missing_folders_and_files_are_named(sample: Any) -> None:
-    with pytest.raises(MissingFileError, match="02 does not exist"):
+    with pytest.raises(MissingFileError, match=r"expected a folder at .*02, found none"):
         ctc.read_movie(sample.folder / "02")
-    with pytest.raises(MissingFileError, match=r"holds no frames: expected files such as t000\.tif"):
+    with pytest.raises(MissingFileError, match=r"expected frames in .*, such as t000\.tif"):
         ctc.read_movie(sample.folder / "01_GT")
     (sample.folder / "01_GT" / "TRA" / "man_track.txt").unlink()
-    with pytest.raises(MissingFileError, match=r"man_track\.txt does not exist"):
+    with pytest.raises(MissingFileError, match=r"man_track\.txt, found none"):
         ctc.read_truth(sample.folder / "01_GT")
 
 
@@ -132,7 +132,7 @@ def test_numbers_beyond_16_bits_are_renumbered_with_a_table(sample: Any, tmp_pat
 
 
 def test_more_tracks_than_16_bits_number_are_refused(sample: Any, tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="stores 65535 tracks, got 65536") as caught:
+    with pytest.raises(ImageError, match="at most 65535 tracks for this layout, got 65536") as caught:
         ctc.write_results(tmp_path / "out", replace(sample.truth, track_id=np.arange(1, 65_537)))
     assert "GEFF" in (caught.value.hint or "")
     assert not (tmp_path / "out").exists()

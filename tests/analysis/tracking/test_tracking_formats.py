@@ -65,5 +65,5 @@ def test_what_is_no_geff_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError):
         read_geff(tmp_path / "none.geff", (4, 4))
     (tmp_path / "empty.geff").mkdir()
-    with pytest.raises(DatasetError, match="is no GEFF"):
+    with pytest.raises(DatasetError, match="expected a GEFF"):
         read_geff(tmp_path / "empty.geff", (4, 4))

@@ -117,6 +117,31 @@ def test_division_scores_agree_with_those_of_the_challenge(sample: Any) -> None:
         assert division_f1(both)[0] == pytest.approx(2 * right / (2 * right + wrong + missed))
 
 
+def test_a_truth_with_a_frame_without_cells_is_scored(sample: Any) -> None:
+    truth = sample.truth
+    for track in (2, 3, 5):
+        truth = without(truth, track)
+    kept = truth.frame < 5  # nothing is there in the last frame
+    columns = {name: getattr(truth, name)[kept] for name in ("frame", "track", "label", "centroid", "box")}
+    truth = replace(truth, end=np.minimum(truth.end, 4), **columns)
+    assert score_lineages([truth], [truth]) == pytest.approx(dict.fromkeys(("tra", "det", "lnk", "chota", "seg"), 1.0))
+
+
+def test_masks_are_laid_over_the_truth_once(sample: Any) -> None:
+    read: list[int] = []
+
+    def counted(frame: int) -> Any:
+        read.append(frame)
+        return sample.truth.masks.read(frame)
+
+    truth = sample.truth
+    answer = replace(truth, masks=FrameStack(counted, (6, *truth.shape), truth.masks.dtype))
+    without_division = replace(answer, parent=np.where(answer.parent == 1, 0, answer.parent))
+    first, second = score_lineages([answer], [truth]), score_lineages([without_division], [truth])
+    assert read == list(range(6))
+    assert (first["division_f1"], second["division_f1"]) == (1.0, 0.0)
+
+
 def test_empty_answers_score_zero(sample: Any) -> None:
     truth = sample.truth
     nothing = truth

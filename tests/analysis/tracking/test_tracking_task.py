@@ -81,6 +81,7 @@ def test_a_stretch_of_an_empty_table_is_unknown() -> None:
     assert (truth == -1).all()
 
 
+@pytest.mark.slow
 def test_a_network_learns_a_small_movie_and_links_it(sample: Any) -> None:
     torch.manual_seed(0)
     task = Tracking()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import zipfile
 from pathlib import Path
@@ -48,9 +49,9 @@ def test_what_is_packed_comes_back_and_neither_time_nor_order_shows(
 @pytest.mark.parametrize("name", ["../outside", "a/../../outside", "/outside", "C:outside", "a\\..\\outside"])
 def test_a_name_that_leads_out_of_the_folder_is_refused_and_nothing_is_written(tmp_path: Path, name: str) -> None:
     (tmp_path / "in").mkdir()
-    with pytest.raises(BundleError, match="leads out") as told:
+    with pytest.raises(BundleError, match=f"contains {re.escape(repr(name))}, a path outside its folder") as caught:
         unpack_archive(archive_with(tmp_path / "bad.zip", name), tmp_path / "in")
-    assert told.value.hint
+    assert caught.value.hint
     assert {path.name for path in tmp_path.iterdir()} == {"in", "bad.zip"}
     assert not any((tmp_path / "in").iterdir())
 
@@ -67,7 +68,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     bomb = archive_with(tmp_path / "bomb.zip", "weights.safetensors", bytes(64 * 2**20))
     assert bomb.stat().st_size < 2**20
-    with pytest.raises(BundleError, match="times the archive's size"):
+    with pytest.raises(BundleError, match=r"200 times the size of the archive, got 1 files?, 64 MiB and 1\d{3} times"):
         unpack_archive(bomb, tmp_path / "in")
     assert not any((tmp_path / "in").iterdir())
 
@@ -85,7 +86,7 @@ def test_too_many_files_are_refused(tmp_path: Path) -> None:
 def test_what_is_no_archive_is_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.zip").write_bytes(content)
     (tmp_path / "in").mkdir()
-    with pytest.raises(BundleError, match="not a ZIP archive"):
+    with pytest.raises(BundleError, match=r"expected a readable ZIP archive, got .*bad\.zip: "):
         unpack_archive(tmp_path / "bad.zip", tmp_path / "in")
 
 

@@ -33,6 +33,7 @@ def cytoray(registry_home: Path, capfd: pytest.CaptureFixture[str]) -> Callable[
 Command = Callable[..., tuple[int, dict[str, Any]]]
 
 
+@pytest.mark.slow
 def test_a_model_leaves_as_each_format_and_comes_back_as_the_same_bundle(
     cytoray: Command, bundle_of: Callable[[str], Bundle], tmp_path: Path
 ) -> None:
@@ -53,6 +54,7 @@ def test_a_model_leaves_as_each_format_and_comes_back_as_the_same_bundle(
     assert [version.version for version in Registry.open(load_settings()).versions("back")] == ["2", "1"]
 
 
+@pytest.mark.slow
 def test_foreign_code_needs_a_yes_that_the_version_keeps(
     cytoray: Command, bundle_of: Callable[[str], Bundle], tmp_path: Path
 ) -> None:
@@ -110,6 +112,7 @@ def test_a_package_without_an_author_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("--format", "bundle"), tuple(CREDITS)], ids=["bundle", "package"])
 @pytest.mark.parametrize("unpacked", [False, True], ids=["zip", "folder"])
 def test_scores_and_facts_go_along_into_another_registry(

@@ -17,6 +17,7 @@ from cytoray_analysis.networks import build_network
 from cytoray_services.exchange.onnx_export import OPSET, TOLERANCE, check_graph, export_onnx
 
 
+@pytest.mark.slow
 def test_onnx_answers_as_the_bundle_on_several_sizes(
     kind: str, bundle_of: Callable[[str], Bundle], tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cytoray_services.jobs.kubernetes import connection
-from cytoray_services.jobs.kubernetes.place import open_kubernetes
+from cytoray_services.jobs.kubernetes.backend import open_kubernetes
 from services.jobs.jobs_service import Service, make_service
 from services.jobs.kubernetes.api_server import ApiServer
 from services.jobs.kubernetes.lab import install

@@ -15,11 +15,12 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from cytoray_services.access import Access
-from cytoray_services.jobs.place import Place
+from cytoray_services.jobs.backend import JobBackend
 from cytoray_services.jobs.service.app import create_jobs_api
 from cytoray_services.jobs.service.config import JobsServiceConfig
-from cytoray_services.tokens import Scope, TokenFile, create_token
+from cytoray_services.tokens.access import Access
+from cytoray_services.tokens.scopes import Scope
+from cytoray_services.tokens.tokens import TokenFile, create_token
 
 RECIPE = """\
 model: {name: nuclei, task: {name: segmentation}, network: {name: unet, arguments: {widths: [8, 16]}}}
@@ -44,12 +45,12 @@ class Service:
         return create_token(self.folder / "tokens.json", name, (scope,), days=1, team=team)[0]
 
 
-def make_service(place: Place, folder: Path, **config: Any) -> Service:
+def make_service(backend: JobBackend, folder: Path, **config: Any) -> Service:
     """Put a service together whose tokens and trail lie in a folder."""
     create_token(folder / "tokens.json", "chief", ("administer",), days=1)
     decided = JobsServiceConfig(place="kubernetes", audit=folder / "audit.jsonl", look_seconds=0.2, **config)
     access = Access(TokenFile(folder / "tokens.json"))
-    return Service(create_jobs_api(place, decided, access=access, registry=CollectorRegistry()), folder)
+    return Service(create_jobs_api(backend, decided, access=access, registry=CollectorRegistry()), folder)
 
 
 @contextmanager

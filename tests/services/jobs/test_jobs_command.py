@@ -18,7 +18,7 @@ import yaml
 
 from cytoray_services.commands.root import main
 from cytoray_services.jobs.service.audit import read_audit
-from cytoray_services.tokens import create_token
+from cytoray_services.tokens.tokens import create_token
 from services.jobs.jobs_service import RECIPE
 from services.jobs.kubernetes.api_server import ApiServer
 
@@ -121,6 +121,7 @@ def served(cluster: ApiServer, tmp_path: Path) -> Iterator[tuple[str, Path]]:
     assert process.wait(30) in (0, 143)
 
 
+@pytest.mark.slow
 def test_the_service_is_a_place_like_the_others(
     run: Run, recipe: str, served: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

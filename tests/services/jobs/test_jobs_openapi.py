@@ -31,6 +31,7 @@ CHECKS = [
 EXAMPLES = int(os.environ.get("CYTORAY_EXAMPLES", "5"))
 
 
+@pytest.mark.slow
 def test_every_answer_is_as_the_document_says(make: Callable[..., Service], subtests: pytest.Subtests) -> None:
     service = make(teams={"lab": {}})
     headers = {"Authorization": f"Bearer {service.token('ada', 'lab')}"}

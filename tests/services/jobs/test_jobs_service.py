@@ -23,7 +23,7 @@ from cytoray_analysis.errors import (
     UnauthorizedError,
 )
 from cytoray_services.jobs.service.audit import read_audit
-from cytoray_services.jobs.service_place import ServicePlace
+from cytoray_services.jobs.service_backend import ServiceBackend
 from cytoray_services.jobs.submission import Submission, read_submission
 from services.jobs.jobs_service import RECIPE, Service, running
 from services.jobs.kubernetes.api_server import ApiServer
@@ -49,8 +49,17 @@ def submission(**scale: int) -> Submission:
     return read_submission(RECIPE, [f"scale.{name}={value}" for name, value in scale.items()])
 
 
+@pytest.mark.parametrize("path", ["/health/live", "/metrics", "/openapi.json", "/docs", "/jobs"])
+def test_head_answers_as_get_does_without_the_body(service: Service, url: str, path: str) -> None:
+    headers = {"Authorization": f"Bearer {service.token('ada', 'lab')}"}
+    got, answer = httpx.get(url + path, headers=headers), httpx.head(url + path, headers=headers)
+    assert (answer.status_code, answer.content) == (got.status_code, b"")
+    assert answer.headers["Content-Type"] == got.headers["Content-Type"]
+    assert httpx.head(f"{url}/jobs").status_code == 401
+
+
 def test_a_job_goes_the_whole_way(cluster: ApiServer, service: Service, url: str) -> None:
-    place = ServicePlace(url, token=service.token("ada", "lab"))
+    place = ServiceBackend(url, token=service.token("ada", "lab"))
     job = place.submit(submission(), owner="somebody")
     assert (job.name, job.owner, job.team, job.state) == ("nuclei", "ada", "lab", "queued")
     assert [one.id for one in place.list()] == [job.id]
@@ -78,7 +87,7 @@ def test_a_job_goes_the_whole_way(cluster: ApiServer, service: Service, url: str
 def test_a_dry_run_says_what_the_cluster_would_get_and_leaves_nothing(
     cluster: ApiServer, service: Service, url: str
 ) -> None:
-    manifest = ServicePlace(url, token=service.token("ada", "lab")).manifest(submission(), owner="")
+    manifest = ServiceBackend(url, token=service.token("ada", "lab")).manifest(submission(), owner="")
     assert "kind: RayJob" in manifest
     assert "cytoray.io/team: lab" in manifest
     assert cluster.objects.names("rayjobs", "lab") == []
@@ -86,9 +95,9 @@ def test_a_dry_run_says_what_the_cluster_would_get_and_leaves_nothing(
 
 
 def test_a_team_sees_its_own_jobs_and_who_administers_all(service: Service, url: str) -> None:
-    ada = ServicePlace(url, token=service.token("ada", "lab"))
-    eve = ServicePlace(url, token=service.token("eve", "other"))
-    chief = ServicePlace(url, token=service.token("boss", scope="administer"))
+    ada = ServiceBackend(url, token=service.token("ada", "lab"))
+    eve = ServiceBackend(url, token=service.token("eve", "other"))
+    chief = ServiceBackend(url, token=service.token("boss", scope="administer"))
     job = ada.submit(submission(), owner="")
     assert eve.list() == []
     unknown = [_error(lambda: eve.show(job.id)), _error(lambda: eve.show("nuclei-zzzzz"))]
@@ -104,16 +113,16 @@ def test_a_team_sees_its_own_jobs_and_who_administers_all(service: Service, url:
 
 def test_only_who_may_submit_is_let_in(service: Service, url: str) -> None:
     for place, kind in (
-        (ServicePlace(url), UnauthorizedError),
-        (ServicePlace(url, token="cyt_0_1"), UnauthorizedError),  # noqa: S106
-        (ServicePlace(url, token=service.token("seer", "lab", "predict")), ForbiddenError),
+        (ServiceBackend(url), UnauthorizedError),
+        (ServiceBackend(url, token="cyt_0_1"), UnauthorizedError),  # noqa: S106
+        (ServiceBackend(url, token=service.token("seer", "lab", "predict")), ForbiddenError),
     ):
         for ask in (place.list, lambda place=place: place.submit(submission(), owner="")):
             error = _error(ask)
             assert type(error) is kind
             assert error.field == "CYTORAY_TOKEN"
-    nobody = ServicePlace(url, token=service.token("stray"))
-    error = _error(lambda: nobody.submit(submission(), owner=""))
+    stray = ServiceBackend(url, token=service.token("stray"))
+    error = _error(lambda: stray.submit(submission(), owner=""))
     assert isinstance(error, ForbiddenError)
     assert "--team" in (error.hint or "")
     acts = [(act.who, act.outcome) for act in read_audit(service.audit)]
@@ -121,12 +130,12 @@ def test_only_who_may_submit_is_let_in(service: Service, url: str) -> None:
 
 
 def test_the_quota_counts_what_the_cluster_says(cluster: ApiServer, service: Service, url: str) -> None:
-    place = ServicePlace(url, token=service.token("ada", "lab"))
+    place = ServiceBackend(url, token=service.token("ada", "lab"))
     first = place.submit(submission(), owner="")
     place.submit(submission(), owner="")
     error = _error(lambda: place.submit(submission(), owner=""))
     assert isinstance(error, OverloadedError)
-    assert "holds 2 of its 2 jobs" in error.message
+    assert "uses 2 of its 2 jobs" in error.message
     assert isinstance(_error(lambda: place.submit(submission(workers=8), owner="")), ForbiddenError)
     operator = Operator(cluster, first.id)
     operator.initialize()
@@ -135,7 +144,7 @@ def test_the_quota_counts_what_the_cluster_says(cluster: ApiServer, service: Ser
 
 
 def test_jobs_that_come_at_once_do_not_slip_past_the_quota(cluster: ApiServer, service: Service, url: str) -> None:
-    place = ServicePlace(url, token=service.token("ada", "lab"))
+    place = ServiceBackend(url, token=service.token("ada", "lab"))
     with ThreadPoolExecutor(6) as pool:
         tried = list(pool.map(lambda _: _tried(lambda: place.submit(submission(), owner="")), range(6)))
     assert [one for one in tried if one is not None and not isinstance(one, OverloadedError)] == []
@@ -144,7 +153,7 @@ def test_jobs_that_come_at_once_do_not_slip_past_the_quota(cluster: ApiServer, s
 
 
 def test_a_wrong_recipe_comes_back_as_the_error_that_it_is(service: Service, url: str) -> None:
-    place = ServicePlace(url, token=service.token("ada", "lab"))
+    place = ServiceBackend(url, token=service.token("ada", "lab"))
     wrong = submission().model_copy(update={"recipe": RECIPE.replace("epochs: 2", "epochs: many")})
     error = _error(lambda: place.submit(wrong, owner=""))
     assert isinstance(error, RecipeError)
@@ -155,7 +164,7 @@ def test_a_wrong_recipe_comes_back_as_the_error_that_it_is(service: Service, url
 
 
 def test_every_act_is_in_the_trail_before_it_is_answered(cluster: ApiServer, service: Service, url: str) -> None:
-    place = ServicePlace(url, token=service.token("ada", "lab"))
+    place = ServiceBackend(url, token=service.token("ada", "lab"))
     job = place.submit(submission(), owner="")
     place.stop(job.id)
     _error(lambda: place.stop("nuclei-zzzzz"))
@@ -168,7 +177,7 @@ def test_every_act_is_in_the_trail_before_it_is_answered(cluster: ApiServer, ser
         ("stop", True, "begun"),
         ("stop", True, "done"),
         ("stop", False, "refused"),
-        ("submit", False, "failed"),
+        ("submit", False, "refused"),  # it did not begin: the cluster was not asked to run anything
     ]
     first = read_audit(service.audit)[0]
     assert (first.who, first.team, first.address) == ("ada", "lab", "127.0.0.1")
@@ -176,7 +185,7 @@ def test_every_act_is_in_the_trail_before_it_is_answered(cluster: ApiServer, ser
 
 
 def test_where_the_trail_cannot_be_written_nothing_is_done(cluster: ApiServer, service: Service, url: str) -> None:
-    place = ServicePlace(url, token=service.token("ada", "lab"))
+    place = ServiceBackend(url, token=service.token("ada", "lab"))
     job = place.submit(submission(), owner="")
     service.audit.unlink()
     service.audit.mkdir()
@@ -214,7 +223,7 @@ def test_a_new_job_is_created_with_an_address(service: Service, url: str) -> Non
 
 
 def test_health_and_metrics_tell_of_the_cluster(cluster: ApiServer, service: Service, url: str) -> None:
-    ServicePlace(url, token=service.token("ada", "lab")).submit(submission(), owner="")
+    ServiceBackend(url, token=service.token("ada", "lab")).submit(submission(), owner="")
     with httpx.Client(base_url=url) as client:
         assert client.get("/health/live").status_code == 200
         _eventually(lambda: 'cytoray_jobs{kind="training",state="queued"} 1.0' in client.get("/metrics").text)
@@ -252,7 +261,7 @@ def test_of_the_cluster_a_recipe_chooses_what_the_operator_allows(
 def test_no_more_logs_are_followed_than_may_be(cluster: ApiServer, make: Make) -> None:
     service = make(followers=1)
     with running(service.api) as url:
-        place = ServicePlace(url, token=service.token("boss", scope="administer"))
+        place = ServiceBackend(url, token=service.token("boss", scope="administer"))
         job = place.submit(submission(), owner="")
         operator = Operator(cluster, job.id)
         operator.initialize()
@@ -269,11 +278,11 @@ def test_no_more_logs_are_followed_than_may_be(cluster: ApiServer, make: Make) -
 
 
 def test_of_many_that_follow_at_once_no_more_are_let_in_than_may_be(cluster: ApiServer, make: Make) -> None:
-    service = make(followers=4)
+    service = make(followers=16)
     token = service.token("boss", scope="administer")
     headers = {"Authorization": f"Bearer {token}"}
     with running(service.api) as url:
-        job = ServicePlace(url, token=token).submit(submission(), owner="")
+        job = ServiceBackend(url, token=token).submit(submission(), owner="")
         operator = Operator(cluster, job.id)
         operator.initialize()
         operator.make_pods()
@@ -296,11 +305,11 @@ def test_of_many_that_follow_at_once_no_more_are_let_in_than_may_be(cluster: Api
 
 def test_what_is_no_jobs_service_is_told_in_a_sentence(cluster: ApiServer, tmp_path: Path) -> None:
     for url, told in (
-        (cluster.url, "403|404|no jobs service|status"),
-        ("http://127.0.0.1:1", "no jobs service answers"),
+        (cluster.url, "403|404|with something else|status"),
+        ("http://127.0.0.1:1", "http://127.0.0.1:1 does not answer"),
     ):
         with pytest.raises(CytorayError, match=told):
-            ServicePlace(url).list()
+            ServiceBackend(url).list()
 
 
 def _error(ask: Callable[[], object]) -> CytorayError:

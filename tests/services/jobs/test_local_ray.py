@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from cytoray_analysis.errors import PlatformError
-from cytoray_services.jobs.local_ray import LocalRay
-from cytoray_services.jobs.ray_start import TRIES
+from cytoray_services.jobs.ray.local import LocalRay
+from cytoray_services.jobs.ray.start import TRIES
 from cytoray_services.jobs.scale import Scale
 from cytoray_services.settings import load_settings
 
@@ -54,15 +54,13 @@ server.serve_forever()
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path, cytoray_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Return a function that puts the stand-in in Ray's place for programs that are started; it returns its starts."""
+def stand_in(tmp_path: Path, cytoray_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+    """Give a function that puts the stand-in in Ray's place for programs that are started; it returns its starts."""
     scripts = tmp_path / "stand-in" / "ray" / "scripts"
     scripts.mkdir(parents=True)
     for package in (scripts.parent, scripts):
         (package / "__init__.py").touch()
     (scripts / "scripts.py").write_text(STAND_IN)
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
 
     def put(*, dies: int, way: str) -> Path:
         starts = tmp_path / "starts"
@@ -72,11 +70,13 @@ def stand_in(tmp_path: Path, cytoray_home: Path, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("RAY_STAND_IN_WAY", way)
         return starts
 
-    return put
+    with tempfile.TemporaryDirectory(prefix="c", dir="/tmp") as short:
+        monkeypatch.setenv("RAY_TMPDIR", short)
+        yield put
 
 
 @pytest.mark.parametrize(
-    ("way", "why"), [("waits", "its agent was not up within the 15 s"), ("ends", "the head is not well")]
+    ("way", "why"), [("waits", "its agent did not start within the 15 s"), ("ends", "the head is not well")]
 )
 def test_a_node_that_died_is_started_again(
     stand_in: Callable[..., Path], caplog: pytest.LogCaptureFixture, way: str, why: str
@@ -90,10 +90,12 @@ def test_a_node_that_died_is_started_again(
         assert len(begun) == 3
         assert int(begun[-1][0]) == cluster.pid
         assert begun[-1][2] == "100"
-        assert caplog.text.count(f"Ray did not come up ({why}") == 2
+        assert caplog.text.count(f"Ray did not start ({why}") == 2
         assert not any(psutil.pid_exists(int(pid)) for pid, _, _ in begun[:2])
-        assert [Path(folder).exists() for _, folder, _ in begun] == [False, False, True]
+        assert [Path(folder).parent.exists() for _, folder, _ in begun] == [False, False, True]
         assert local.running() == cluster
+        assert Path(begun[-1][1]).parent == cluster.folder
+        assert cluster.folder.stat().st_mode & 0o777 == 0o700
         assert LocalRay(load_settings()).start(Scale()) == cluster
         assert len(starts.read_text().splitlines()) == 3
     finally:
@@ -103,16 +105,16 @@ def test_a_node_that_died_is_started_again(
 
 
 def test_a_node_that_dies_every_time_is_a_sentence_and_leaves_nothing(
-    stand_in: Callable[..., Path], tmp_path: Path
+    stand_in: Callable[..., Path],
 ) -> None:
     starts = stand_in(dies=99, way="waits")
     local = LocalRay(load_settings())
-    with pytest.raises(PlatformError, match=f"started {TRIES} times.*metrics_agent_port, says raylet.out") as raised:
+    with pytest.raises(PlatformError, match=f"started {TRIES} times.*metrics_agent_port, from raylet.out") as raised:
         local.start(Scale())
     begun = [line.split() for line in starts.read_text().splitlines()]
     assert len(begun) == TRIES
     assert not any(psutil.pid_exists(int(pid)) for pid, _, _ in begun)
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert list(Path(os.environ["RAY_TMPDIR"]).iterdir()) == []
     assert local.running() is None
     log = str(raised.value.hint).rpartition(" ")[2]
     assert Path(log).is_file()

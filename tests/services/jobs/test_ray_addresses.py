@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cytoray_analysis.errors import CytorayError, ForbiddenError, JobNotFoundError, PlatformError, RequestError
-from cytoray_services.jobs.place import Place, open_place
+from cytoray_services.jobs.backend import JobBackend
+from cytoray_services.jobs.opening import open_backend
 from cytoray_services.jobs.submission import Submission, read_submission
 from cytoray_services.settings import load_settings
 from services.jobs.jobs_service import RECIPE
@@ -44,8 +45,8 @@ def _no_ray_here(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def at(on: str, home: Path) -> Place:
-    return open_place(on, load_settings({"CYTORAY_HOME": str(home)}))
+def at(on: str, home: Path) -> JobBackend:
+    return open_backend(on, load_settings({"CYTORAY_HOME": str(home)}))
 
 
 def submission() -> Submission:
@@ -82,7 +83,7 @@ def test_a_cluster_with_another_ray_takes_no_jobs(tmp_path: Path, other_ray: str
 
 
 def test_what_is_not_ray_is_told(tmp_path: Path, other_ray: str) -> None:
-    with pytest.raises(PlatformError, match="does not speak Ray's job API"):
+    with pytest.raises(PlatformError, match="expected Ray's job API at"):
         at(f"http://{other_ray}/elsewhere", tmp_path).list()
     with pytest.raises(ForbiddenError, match="refuses the token"):
         at(f"http://{other_ray}/locked", tmp_path).list()
@@ -98,7 +99,7 @@ def test_a_variable_that_leads_elsewhere_is_told(
 
 def test_data_of_this_folder_means_nothing_elsewhere(tmp_path: Path) -> None:
     place, here = at("http://127.0.0.1:1", tmp_path), submission().model_copy(update={"data": ("cells",)})
-    with pytest.raises(RequestError, match="got the path cells"):
+    with pytest.raises(RequestError, match="got the relative path cells"):
         place.manifest(here, owner="ada")
 
 
@@ -107,7 +108,7 @@ def test_a_machine_without_a_cluster_has_no_jobs_and_starts_none(tmp_path: Path)
     assert place.list() == []
     asks = (lambda: place.show("nuclei-x7k2q"), lambda: place.stop("x"), lambda: list(place.logs("x")))
     for ask in asks:
-        with pytest.raises(JobNotFoundError, match="no Ray cluster of this machine runs"):
+        with pytest.raises(JobNotFoundError, match="no Ray cluster runs on this machine"):
             ask()
     assert list(tmp_path.iterdir()) == []
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cytoray_analysis.errors import PlatformError
-from cytoray_services.jobs import ray_start
-from cytoray_services.jobs.ray_start import announced, connect_ray, patience, reason_in, start_ray
+from cytoray_services.jobs.ray import start as ray_start
+from cytoray_services.jobs.ray.start import announced, connect_ray, patience, reason_in, start_ray
 
 LATE = "The current node timed out during startup. This could happen because some of the raylet failed to startup."
 FATAL = (
@@ -28,6 +28,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     made: list[dict[str, Any]] = []
     monkeypatch.setattr(ray_start, "_SECONDS_BETWEEN_TRIES", 0.0)
+    monkeypatch.setattr(ray_start, "require_token", lambda: None)  # another Ray of this process may have one
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     return made
@@ -64,10 +65,14 @@ def test_a_log_without_a_fault_gives_no_reason(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [Exception(LATE), RuntimeError("Failed to connect to GCS."), TimeoutError("late")])
 def test_a_start_that_fails_is_repeated(
-    monkeypatch: pytest.MonkeyPatch, calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], error: Exception
+    monkeypatch: pytest.MonkeyPatch,
+    calls: list[dict[str, Any]],
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    tmp_path: Path,
 ) -> None:
     let_ray_fail(monkeypatch, calls, 1, error)
-    start_ray(known=True, num_cpus=2)
+    start_ray(tmp_path, known=True, num_cpus=2)
     assert len(calls) == 2
     assert calls[0]["address"] == "local"
     assert calls[0]["num_cpus"] == 2
@@ -78,11 +83,11 @@ def test_a_start_that_fails_is_repeated(
 
 
 def test_ray_that_never_starts_is_a_sentence_with_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, calls: list[dict[str, Any]]
+    monkeypatch: pytest.MonkeyPatch, calls: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     let_ray_fail(monkeypatch, calls, 99, Exception(LATE))
-    with pytest.raises(PlatformError, match="Ray was not up in time") as raised:
-        start_ray()
+    with pytest.raises(PlatformError, match="Ray did not start in time") as raised:
+        start_ray(tmp_path)
     assert len(calls) == ray_start.TRIES
     assert "busy" in str(raised.value.hint)
     assert "again" in str(raised.value.hint)
@@ -90,11 +95,11 @@ def test_ray_that_never_starts_is_a_sentence_with_what_to_do(
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device", "/scratch/ray"), ValueError("num_cpus < 0")])
 def test_what_another_try_would_not_change_is_not_tried_again(
-    monkeypatch: pytest.MonkeyPatch, calls: list[dict[str, Any]], error: Exception
+    monkeypatch: pytest.MonkeyPatch, calls: list[dict[str, Any]], error: Exception, tmp_path: Path
 ) -> None:
     let_ray_fail(monkeypatch, calls, 99, error)
     with pytest.raises((OSError, PlatformError)):
-        start_ray()
+        start_ray(tmp_path)
     assert len(calls) == 1
 
 

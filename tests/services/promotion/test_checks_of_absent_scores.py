@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from cytoray_analysis.tasks import get_task
-from cytoray_services.evaluation import Evaluation
+from cytoray_services.kinds.evaluated import Evaluation
 from cytoray_services.promotion.checks import check_better, check_losses
-from cytoray_services.promotion.resampling import compare, find_loss
+from cytoray_services.promotion.resampling import find_loss
 from cytoray_services.statistics.counts import unit_scores
+from simulated_promotions import compare
 
 
 def evaluation(value: float | None) -> Evaluation:
@@ -20,7 +21,7 @@ def evaluation(value: float | None) -> Evaluation:
 def test_a_candidate_without_a_score_does_not_pass(champion: Evaluation | None) -> None:
     check = check_better(None, evaluation(None), champion)
     assert not check.passed
-    assert "cannot be judged" in check.reason
+    assert "cannot compare: ap50 of the candidate is absent" in check.reason
     assert check_better(None, evaluation(0.5)).passed
 
 

@@ -20,11 +20,11 @@ from cytoray_analysis.networks import build_network
 from cytoray_analysis.selection import EVERYTHING, Selection
 from cytoray_services.commands.promote import _freeze
 from cytoray_services.datasets import DataSource, Labelled, hash_dataset, open_dataset
-from cytoray_services.evaluation import ItemScore
+from cytoray_services.kinds.evaluated import ItemScore
 from cytoray_services.promotion.attempts import attempt_of
 from cytoray_services.promotion.checks import check_overlap
-from cytoray_services.promotion.frozen_set import freeze, recorded_set, settle
-from cytoray_services.promotion.gate import PromotionRefusedError, Wish, _seen_by, _units, _unlike, promote
+from cytoray_services.promotion.evaluation_set import freeze, recorded_set, settle
+from cytoray_services.promotion.gate import PromotionRefusedError, PromotionRequest, _seen_by, _units, _unlike, promote
 from cytoray_services.promotion.seen_data import SeenData, digests_of_images, record_seen_data
 from cytoray_services.registry import ModelVersion, Registry
 from registry_stores import local
@@ -63,6 +63,7 @@ def test_a_set_that_is_named_is_chosen_as_in_training(registry_home: Path, tmp_p
     assert settle(registry, version, None).open().selection == CHOSEN
 
 
+@pytest.mark.slow
 def test_a_set_that_is_chosen_otherwise_does_not_judge(registry_home: Path, tmp_path: Path, data: Path) -> None:
     registry = Registry.open(local(registry_home))
     plain = trained(registry, tmp_path / "plain", data, EVERYTHING)
@@ -73,7 +74,7 @@ def test_a_set_that_is_chosen_otherwise_does_not_judge(registry_home: Path, tmp_
         with pytest.raises(RequestError, match="channel"):
             settle(registry, version, given)
     chosen = freeze(DataSource((data,), "labels", selection=CHOSEN), "val")
-    with pytest.raises(RequestError, match="judged by everything"):
+    with pytest.raises(RequestError, match=r"of the evaluation set of cells, everything, got channel: "):
         settle(registry, version, chosen)
     assert settle(registry, version, chosen, replacing=True, reason="another channel").source.selection == CHOSEN
 
@@ -81,7 +82,9 @@ def test_a_set_that_is_chosen_otherwise_does_not_judge(registry_home: Path, tmp_
 def test_what_chose_nothing_is_frozen_where_no_set_is_named(registry_home: Path, tmp_path: Path, data: Path) -> None:
     registry = Registry.open(local(registry_home))
     version = trained(registry, tmp_path / "bundle", data, CHOSEN)
-    with pytest.raises(RequestError, match="have no split test, and val chose") as caught:
+    with pytest.raises(
+        RequestError, match="have no split test, and val was used to choose epoch and decoding"
+    ) as caught:
         settle(registry, version, None)
     assert "--on DATASET" in (caught.value.hint or "")
     shutil.copytree(data / "val", data / "test")
@@ -98,10 +101,11 @@ def test_policies_are_recorded_with_the_set_and_none_is_given_up(
     settle(registry, version, freeze(source, "val", metric="pq", guards={"ap90": 0.01, "dice": 0.02}))
     again = settle(registry, version, freeze(source, "val", guards={"ap90": 0.05, "iou": 0.1}))
     assert (again.metric, dict(again.guards)) == ("pq", {"ap90": 0.01, "dice": 0.02, "iou": 0.1})
-    with pytest.raises(RequestError, match="is judged by the score 'pq', got 'ap50'"):
+    with pytest.raises(RequestError, match="expected the score 'pq' of the evaluation set of cells, got 'ap50'"):
         settle(registry, version, freeze(source, "val", metric="ap50"))
 
 
+@pytest.mark.slow
 def test_each_pair_of_versions_is_one_attempt_on_its_set(registry_home: Path, tmp_path: Path, data: Path) -> None:
     registry = Registry.open(local(registry_home))
     trained(registry, tmp_path / "bundle", data, EVERYTHING)
@@ -111,6 +115,7 @@ def test_each_pair_of_versions_is_one_attempt_on_its_set(registry_home: Path, tm
     assert attempt_of(registry, "cells", "set", "a", "new") == 4
 
 
+@pytest.mark.slow
 def test_neither_another_name_nor_an_image_more_gives_a_fresh_level(
     registry_home: Path, tmp_path: Path, data: Path
 ) -> None:
@@ -169,8 +174,8 @@ def test_columns_that_judge_are_frozen_too(registry_home: Path, tmp_path: Path, 
     assert known.digest == hash_dataset(known.open())
     assert known.changed_columns(known.open()) == ["kind"]
     with pytest.raises(PromotionRefusedError, match="has changed in the column kind"):
-        promote(registry, version, Wish())
-    with pytest.raises(RequestError, match="whose column 'kind' says otherwise"):
+        promote(registry, version, PromotionRequest())
+    with pytest.raises(RequestError, match="which differs in the column 'kind'"):
         settle(registry, version, freeze(source, "test", by="kind"))
 
 
@@ -194,7 +199,7 @@ def test_that_the_champion_knows_the_images_is_said() -> None:
     assert check.passed
     assert "but cells/1 was trained on 1 of the 1 frozen images" in check.reason
     assert check_overlap({"cells/2": other}, {"a": Path("/frozen/a.tif")}, {"cells/1": other}).reason.endswith(
-        "anything"
+        "for choosing the model"
     )
 
 
@@ -228,6 +233,7 @@ def test_models_that_answer_other_questions_are_not_compared() -> None:
     assert "classes of pixels" in (_unlike(merged, three) or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "policy"), [("metric", {"metric": "pearson"}), ("guard", {"guards": {"pearson": 0.02}})]
 )
@@ -238,7 +244,7 @@ def test_a_policy_by_the_scores_of_another_task_is_refused(
     version = trained(registry, tmp_path / "bundle", data, EVERYTHING)
     given = freeze(DataSource((data,), "labels"), "val", **policy)
     with pytest.raises(RequestError, match="expected one of the scores of segmentation, got 'pearson'") as caught:
-        promote(registry, version, Wish(given=given))
+        promote(registry, version, PromotionRequest(given=given))
     assert caught.value.field == field
     assert recorded_set(registry, "cells") is None
 

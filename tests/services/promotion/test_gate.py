@@ -17,9 +17,9 @@ from cytoray_analysis.images import read_image, read_labels, write_labels
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.commands.root import main
 from cytoray_services.datasets import DataSource, open_dataset
-from cytoray_services.evaluation import evaluate
-from cytoray_services.promotion.frozen_set import FrozenSet, freeze, recorded_set
-from cytoray_services.promotion.gate import Promotion, PromotionRefusedError, Wish, judge, promote
+from cytoray_services.evaluation.evaluation import evaluate
+from cytoray_services.promotion.evaluation_set import EvaluationSet, freeze, recorded_set
+from cytoray_services.promotion.gate import Promotion, PromotionRefusedError, PromotionRequest, judge, promote
 from cytoray_services.registry import Registry
 from promotion_models import Zoo
 
@@ -30,15 +30,15 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 SCORES = {"better", "other scores"}
 
 
-def frozen(folder: Path, by: str | None = None) -> FrozenSet:
+def frozen(folder: Path, by: str | None = None) -> EvaluationSet:
     return freeze(DataSource((folder,), "labels"), "all", by=by)
 
 
-def pass_gate(registry: Registry, version: str, given: FrozenSet | None = None) -> Promotion:
-    return promote(registry, registry.resolve(f"cells/{version}"), Wish(given=given))
+def pass_gate(registry: Registry, version: str, given: EvaluationSet | None = None) -> Promotion:
+    return promote(registry, registry.resolve(f"cells/{version}"), PromotionRequest(given=given))
 
 
-def failed_checks(registry: Registry, version: str, given: FrozenSet | None = None) -> dict[str, str]:
+def failed_checks(registry: Registry, version: str, given: EvaluationSet | None = None) -> dict[str, str]:
     with pytest.raises(PromotionRefusedError) as caught:
         pass_gate(registry, version, given)
     assert caught.value.exit_status == 2
@@ -108,10 +108,10 @@ def test_what_a_model_was_trained_on_must_be_known(zoo: Zoo, registry: Registry)
     bundle = registry.fetch(registry.resolve(f"cells/{zoo.good}"))
     foreign = registry.register(bundle, "foreign")
     with pytest.raises(RequestError, match="expected an evaluation set") as caught:
-        promote(registry, foreign, Wish())
+        promote(registry, foreign, PromotionRequest())
     assert caught.value.field == "on"
-    with pytest.raises(PromotionRefusedError, match="nothing is recorded"):
-        promote(registry, foreign, Wish(given=frozen(zoo.frozen)))
+    with pytest.raises(PromotionRefusedError, match="the training images of foreign/1 are not recorded"):
+        promote(registry, foreign, PromotionRequest(given=frozen(zoo.frozen)))
 
 
 def test_a_subgroup_that_gets_worse_is_named_although_the_mean_gets_better(
@@ -132,8 +132,10 @@ def test_a_subgroup_that_gets_worse_is_named_although_the_mean_gets_better(
             write_labels(folder / "masks" / item.image.name, models[site].predict(read_image(item.image)).answer)
             writer.writerow([f"images/{item.image.name}", f"masks/{item.image.name}", "val", site])
     # A model of two epochs may answer otherwise in bf16; whether it does is not the question here.
-    wish = Wish(given=frozen(folder, by="site"), force=True, reason="the champion that the other is compared with")
-    promote(registry, registry.resolve(f"cells/{zoo.fewer_epochs}"), wish)
+    request = PromotionRequest(
+        given=frozen(folder, by="site"), force=True, reason="the champion that the other is compared with"
+    )
+    promote(registry, registry.resolve(f"cells/{zoo.fewer_epochs}"), request)
     failed = failed_checks(registry, zoo.good)
     # Whether it is better on average depends on how much the weak model invents.
     assert "subgroups" in failed
@@ -158,7 +160,7 @@ def test_a_data_set_that_changed_judges_nobody(zoo: Zoo, registry: Registry, tmp
     write_labels(mask, np.where(labels == labels.max(), 0, labels))
     failed = failed_checks(registry, zoo.good)
     assert set(failed) == {"frozen set"}
-    with pytest.raises(RequestError, match="is judged by") as caught:
+    with pytest.raises(RequestError, match=r"expected the evaluation set of cells, .* with the hash") as caught:
         pass_gate(registry, zoo.good, frozen(folder))
     assert caught.value.field == "on"
     shutil.rmtree(folder)
@@ -170,18 +172,20 @@ def test_a_data_set_that_changed_judges_nobody(zoo: Zoo, registry: Registry, tmp
 
 
 def test_images_that_chose_a_version_judge_it_by_force_only(zoo: Zoo, registry: Registry) -> None:
-    with pytest.raises(RequestError, match="have no split test, and val chose") as caught:
+    with pytest.raises(
+        RequestError, match="have no split test, and val was used to choose epoch and decoding"
+    ) as caught:
         pass_gate(registry, zoo.good)
     assert caught.value.field == "on"
     assert recorded_set(registry, "cells") is None
     version = registry.resolve(f"cells/{zoo.good}")
-    done = promote(registry, version, Wish(force=True, reason="there are no more images"))
+    done = promote(registry, version, PromotionRequest(force=True, reason="there are no more images"))
     known = recorded_set(registry, "cells")
     assert known is not None
     assert (known.source.roots, known.split) == ((zoo.training,), "val")
     overlap = next(check for check in done.checks if check.name == "overlap")
     assert not overlap.passed
-    assert "was chosen (its epoch and its decoding) by 6 of the 6" in overlap.reason
+    assert "was chosen (epoch and decoding) with 6 of the 6" in overlap.reason
     assert done.forced
 
 

@@ -58,6 +58,7 @@ def family(registry_home: Path, tmp_path: Path) -> Family:
     return Family(registry, registry.resolve("cells/1"), registry.resolve("cells/2"), dataset.root)
 
 
+@pytest.mark.slow
 def test_a_version_leads_to_run_recipe_code_data_and_to_what_it_started_from(family: Family) -> None:
     lineage = lineage_of(family.registry, family.second)
     kinds = {node.kind: node.detail for node in lineage.nodes if node.kind not in ("version", "run")}
@@ -73,11 +74,13 @@ def test_a_version_leads_to_run_recipe_code_data_and_to_what_it_started_from(fam
     assert ("cells/2", "@champion") in pairs
 
 
+@pytest.mark.slow
 def test_a_version_leads_to_what_started_from_it(family: Family) -> None:
     labels = {(edge.before, edge.after): edge.label for edge in lineage_of(family.registry, family.first).edges}
     assert labels["cells/1", "cells/2"] == "started from"
 
 
+@pytest.mark.slow
 def test_data_lead_to_every_version_that_saw_them_or_a_part(family: Family, tmp_path: Path) -> None:
     dataset = open_dataset(family.data)
     assert {one.version.reference for one in versions_that_saw(family.registry, dataset)} == {"cells/1", "cells/2"}
@@ -97,6 +100,7 @@ def test_data_lead_to_every_version_that_saw_them_or_a_part(family: Family, tmp_
         versions_that_saw(family.registry, "no-such-folder")
 
 
+@pytest.mark.slow
 def test_an_answer_leads_to_its_version(family: Family) -> None:
     assert find_answering(family.registry, family.second.digest).reference == "cells/2"
     assert find_answering(family.registry, family.first.digest[:12]).reference == "cells/1"
@@ -106,6 +110,7 @@ def test_an_answer_leads_to_its_version(family: Family) -> None:
         find_answering(family.registry, "cells")
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_draws_the_lineage(
     family: Family, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +125,7 @@ def test_the_command_prints_and_draws_the_lineage(
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_an_image_is_the_same_in_another_type(family: Family, tmp_path: Path) -> None:
     from cytoray_analysis.images import image_from_array, read_image, write_image
 

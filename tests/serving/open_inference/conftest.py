@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 from cytoray_analysis.errors import DeadlineError, ModelNotFoundError
 from cytoray_analysis.images import image_from_array, read_image
 from cytoray_analysis.predictor import Prediction, Predictor
-from cytoray_serving.answers import FORMS, Answered, choose_form
-from cytoray_serving.exchange import Answer, Answering, Question
+from cytoray_serving.answers import choose_form, forms_of
 from cytoray_serving.front.entrance import Entrance
 from cytoray_serving.front.rules import HeldBytes, Rules
-from cytoray_serving.inputs import boxes_of_json, in_model_axes, is_movie, label_pixels, require_objects_fit
+from cytoray_serving.inputs import boxes_of_json, in_model_axes, label_pixels, require_objects_fit
+from cytoray_serving.messages import Answer, Answering, Count, Question
 from cytoray_serving.open_inference.rest import open_inference_routes
 from cytoray_serving.schema import ModelStatus
 from serving_samples import LARGEST_BODY, moving_squares, noise
+
+T = TypeVar("T")
 
 
 class InProcess:
@@ -55,7 +57,7 @@ class InProcess:
             reference=predictor.identity.name,
             task=predictor.bundle.spec.task.name,
             kind=kind,
-            media_types=[form.media_type for form in FORMS[kind].values()],
+            media_types=[form.media_type for form in forms_of(kind).values()],
             axes=expected.axes,
             channels=list(expected.channels),
             grey_as_rgb=expected.grey_as_rgb,
@@ -63,6 +65,11 @@ class InProcess:
             loaded="2026-01-01T00:00:00+00:00",
             registry="fixed",
         )
+
+    @asynccontextmanager
+    async def made(self, model: str, version: str | None, make: Callable[[ModelStatus, Count], T]) -> AsyncIterator[T]:
+        status = await self.status(model, version)
+        yield await asyncio.to_thread(make, status, lambda size: None)
 
     async def statuses(self) -> list[ModelStatus]:
         return [await self.status(name, None) for name in self.predictors]
@@ -75,10 +82,9 @@ class InProcess:
 
     def _answer(self, predictor: Predictor, question: Question) -> Answer:
         form = choose_form(question.accept, predictor.task.output.truth)
-        answered = predicted(predictor, question)
-        prediction = answered.prediction
+        prediction = predicted(predictor, question)
         return Answer(
-            body=form.encode(answered),
+            body=form.encode(prediction),
             media_type=form.media_type,
             name=prediction.model.name,
             version="3" if prediction.model.name == "nuclei" else None,
@@ -93,16 +99,16 @@ class InProcess:
         )
 
 
-def predicted(predictor: Predictor, question: Question) -> Answered:
+def predicted(predictor: Predictor, question: Question) -> Prediction:
     expected = predictor.bundle.spec.input
     require_objects_fit(predictor, masks=question.masks, boxes=question.boxes, segmentation=question.segmentation)
-    image = in_model_axes(read_image(question.image), movie=is_movie(expected))
+    image = in_model_axes(read_image(question.image), movie=expected.movies)
     objects = None
     if question.masks is not None:
         objects = label_pixels(read_image(question.masks), expected)
     elif question.boxes is not None:
         objects = boxes_of_json(question.boxes, image, expected)
-    return Answered(predictor.predict(image, objects), image, predictor, objects)
+    return predictor.predict(image, objects)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +175,7 @@ def running() -> Running:
 def rest_url(answering: Answering, running: Running) -> Iterator[str]:
     """Run the routes over real models; gives host and port."""
     api = FastAPI()
-    api.include_router(open_inference_routes(answering))
+    api.include_router(open_inference_routes(lambda _: answering, require_ready=answering.statuses))
     rules = Rules(lambda authorization: None, LARGEST_BODY, HeldBytes(2**30))
     with running(Entrance(api, secret=None, rules=lambda: rules)) as address:
         yield address

@@ -8,8 +8,8 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,8 @@ import numpy as np
 import pytest
 
 from cytoray_analysis.errors import UnauthorizedError
-from cytoray_serving.exchange import Answering
-from cytoray_serving.front.rules import HeldBytes
-from cytoray_serving.open_inference.grpc import InferenceMethods
+from cytoray_serving.messages import Answering
+from cytoray_serving.open_inference.grpc import InferenceMethods, request_of
 from cytoray_serving.open_inference.protocol import open_inference_pb2 as messages
 from cytoray_serving.open_inference.protocol import open_inference_pb2_grpc as service
 from serving_samples import CELL_CLASSES
@@ -43,19 +42,20 @@ def address(answering: Answering) -> Iterator[str]:
 
     async def start() -> tuple[Any, int]:
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", LARGEST_MESSAGE)])
-        room = HeldBytes(2**20)
-        stack.enter_context(room.holding(1))  # one message alone is always taken
-        methods = InferenceMethods(answering, authorize=let_in, holding=room.holding)
+
+        def answering_for(authorization: str | None) -> Answering:
+            let_in(authorization)
+            return answering
+
+        methods = InferenceMethods(answering_for, require_ready=answering.statuses)
         service.add_GRPCInferenceServiceServicer_to_server(methods, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         return server, port
 
-    stack = ExitStack()
     server, port = asyncio.run_coroutine_threadsafe(start(), loop).result(20)
     yield f"127.0.0.1:{port}"
     asyncio.run_coroutine_threadsafe(server.stop(1), loop).result(20)
-    stack.close()
     loop.call_soon_threadsafe(loop.stop)
     thread.join(20)
 
@@ -151,6 +151,12 @@ def test_values_may_come_as_lists(address: str, datatype: str, contents: dict[st
     assert len(answer.raw_output_contents[0]) == 2 * 8 * 8 * 4
 
 
+def asking(name: str, value: str) -> dict[str, Any]:
+    image = {"name": "image", "datatype": "UINT8", "shape": [8, 8]}
+    parameters = {name: {"string_param": value}}
+    return {"inputs": [image], "raw_input_contents": [bytes(64)], "parameters": parameters}
+
+
 @pytest.mark.parametrize(
     "request_fields",
     [
@@ -164,6 +170,10 @@ def test_values_may_come_as_lists(address: str, datatype: str, contents: dict[st
         {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}], "raw_input_contents": [b"\xff" * 9]},
         {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1], "contents": {"uint_contents": [256]}}]},
         {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [0, 8]}] * 2, "raw_input_contents": [b"", b""]},
+        asking("channel", "[" * 10_000),
+        asking("channel", "[" * 2**17),
+        asking("segmentation", "a" * 2000),
+        {"parameters": {str(number): {"bool_param": True} for number in range(300)}},
     ],
 )
 def test_malformed_messages_are_invalid_arguments(address: str, request_fields: dict[str, Any]) -> None:
@@ -172,9 +182,15 @@ def test_malformed_messages_are_invalid_arguments(address: str, request_fields: 
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_a_message_for_which_there_is_no_room_is_refused(address: str) -> None:
-    image = {"name": "image", "datatype": "UINT8", "shape": [1024, 1024]}
-    request = messages.ModelInferRequest(model_name="stain", inputs=[image], raw_input_contents=[bytes(2**20)])
-    with pytest.raises(grpc.RpcError) as caught:
-        call(address, request)
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+def test_listed_values_become_an_array_without_a_list_of_objects() -> None:
+    contents = {"int64_contents": range(1000, 1000 + 2**18)}
+    image = {"name": "image", "datatype": "INT64", "shape": [512, 512], "contents": contents}
+    request = messages.ModelInferRequest(model_name="stain", inputs=[image])
+    tracemalloc.start()
+    try:
+        read = request_of(request)
+        _, highest = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(read.inputs["image"].values.ravel(), np.arange(1000, 1000 + 2**18))
+    assert highest < 3 * 8 * 2**18

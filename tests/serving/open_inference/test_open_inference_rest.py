@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from cytoray_analysis.errors import UnauthorizedError
-from cytoray_serving.exchange import Answering
+from cytoray_serving.messages import Answering
 from cytoray_serving.open_inference.rest import open_inference_routes
 from serving_samples import CELL_CLASSES, tiff_bytes
 
@@ -260,7 +260,7 @@ def test_who_may_not_ask_is_told_so_in_the_protocol_s_words(answering: Answering
 
     def client(**options: Any) -> TestClient:
         api = FastAPI()
-        api.include_router(open_inference_routes(answering, **options))
+        api.include_router(open_inference_routes(lambda _: answering, require_ready=answering.statuses, **options))
         return TestClient(api)
 
     guarded = client(guard=[Depends(refuse)])
@@ -275,7 +275,7 @@ class Never:
     """Answers nobody, and remembers that it was told to stop."""
 
     def __init__(self, answering: Answering) -> None:
-        self.status, self.statuses = answering.status, answering.statuses
+        self.status, self.statuses, self.made = answering.status, answering.statuses, answering.made
         self.begun, self.stopped = threading.Event(), threading.Event()
 
     async def answer(self, *arguments: Any, **options: Any) -> Any:
@@ -292,7 +292,7 @@ def test_nobody_works_for_a_caller_who_has_gone(
 ) -> None:
     never = Never(answering)
     api = FastAPI()
-    api.include_router(open_inference_routes(never))
+    api.include_router(open_inference_routes(lambda _: never, require_ready=never.statuses))
     with running(api) as url:
         image = {"name": "image", "shape": [8, 8], "datatype": "UINT8", "data": [1] * 64}
         with pytest.raises(httpx.ReadTimeout):

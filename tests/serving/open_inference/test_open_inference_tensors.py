@@ -161,6 +161,7 @@ def test_the_first_known_coding_that_is_accepted_is_taken(accepted: str | None, 
     assert compress(b"body", accepted)[1] == coding
 
 
+@pytest.mark.slow
 def test_json_has_a_limit_that_binary_data_has_not() -> None:
     one = triton.InferInput("image", [3000, 3000], "UINT8")
     one.set_data_from_numpy(np.zeros((3000, 3000), np.uint8))

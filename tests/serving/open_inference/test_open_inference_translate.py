@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from cytoray_analysis.errors import RequestError
+from cytoray_analysis.errors import ImageTooLargeError, RequestError
 from cytoray_analysis.images import read_image
 from cytoray_serving.open_inference.messages import InferenceRequest
 from cytoray_serving.open_inference.tensors import tensor_of_array
@@ -101,6 +102,34 @@ def test_masks_are_integers_in_the_spatial_axes() -> None:
         question_of(asking(image=image, masks=masks.astype(np.float32)), status("CYX"))
     with pytest.raises(RequestError, match="axes YX"):
         question_of(asking(image=image, masks=np.stack([masks, masks])), status("CYX"))
+
+
+@pytest.mark.slow
+def test_boxes_take_little_more_memory_than_their_text() -> None:
+    request = asking(image=np.zeros((8, 8), np.uint8), boxes=np.zeros((2**17, 4), np.uint8))
+    tracemalloc.start()
+    try:
+        boxes = question_of(request, status("CYX")).boxes
+        _, highest = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert boxes is not None
+    assert json.loads(boxes) == [[0, 0, 0, 0]] * 2**17
+    assert highest < 4 * len(boxes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("boxes", [np.zeros((2**20, 4), np.uint8), np.full((2**18, 4), np.pi)], ids=["zeros", "pi"])
+def test_more_boxes_than_a_question_may_hold_are_refused(boxes: NDArray[Any]) -> None:
+    with pytest.raises(ImageTooLargeError, match="characters of boxes") as caught:
+        question_of(asking(image=np.zeros((8, 8), np.uint8), boxes=boxes), status("CYX"))
+    assert caught.value.field == "boxes"
+
+
+@pytest.mark.parametrize("shape", [(2**20, 0), (4, 5), (0, 0)])
+def test_boxes_have_four_or_six_sides(shape: tuple[int, int]) -> None:
+    with pytest.raises(RequestError, match=r"\[n, 4\] or \[n, 6\]"):
+        question_of(asking(image=np.zeros((8, 8), np.uint8), boxes=np.zeros(shape, np.uint8)), status("CYX"))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int32])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cytoray_services.datasets import Dataset, make_segmentation
-from cytoray_services.datasets.synthetic_classification import make_classification
+from cytoray_services.datasets.synthetic.classification import make_classification
 from cytoray_training.diagnosis.diagnose import Diagnosis
 from planted_faults import CLASSES, plan_for, trained
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from cytoray_analysis.errors import TrainingError
 from cytoray_analysis.networks import NETWORKS
 from cytoray_services.datasets import Dataset
-from cytoray_training.cache import CachedPixels
+from cytoray_training.data.cache import CachedPixels
 from cytoray_training.diagnosis.diagnose import diagnose
 from cytoray_training.diagnosis.facts import Facts
 from cytoray_training.diagnosis.findings import find
-from cytoray_training.loop import train
-from cytoray_training.reporter import FolderReporter
+from cytoray_training.run.loop import train
+from cytoray_training.run.reporter import FolderReporter
 from planted_faults import CPU, SEGMENTATION, FaultyNetwork, facts_after, plan_for
 
 BARE = SEGMENTATION | {"model": {}}
@@ -73,9 +73,10 @@ def test_a_training_that_runs_away_is_named(fields: Dataset, tmp_path: Path) -> 
     assert "diverging" in named(facts(fields, tmp_path, "runaway"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["torch", "deepspeed"])
 def test_what_is_no_number_is_traced_to_its_step_and_layer(fields: Dataset, tmp_path: Path, engine: str) -> None:
-    with pytest.raises(TrainingError, match=r"step 0 .*it began in activation"):
+    with pytest.raises(TrainingError, match=r"step 0 .*the first such value is in activation"):
         facts(fields, tmp_path, "logarithm", engine=engine)
     diagnosis = diagnose(tmp_path / "run")
     (finding,) = (finding for finding in diagnosis.findings if finding.name == "not-finite")
@@ -85,6 +86,7 @@ def test_what_is_no_number_is_traced_to_its_step_and_layer(fields: Dataset, tmp_
     assert diagnosis.report.is_file()
 
 
+@pytest.mark.slow
 def test_a_network_that_waits_is_named_with_the_stage(
     fields: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

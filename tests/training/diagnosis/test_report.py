@@ -38,7 +38,7 @@ def test_the_report_has_its_pictures_beside_and_inside(healthy_segmentation: Dia
         *("curves.png", "layers.png", "scores.png", "time.png"),
     }
     assert written.report.read_text(encoding="utf-8").count("data:image/png;base64,") == 4
-    assert "![How the training went" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "![Progress of the training run" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
 
 def test_names_from_the_data_cannot_become_part_of_the_page(healthy_segmentation: Diagnosis) -> None:
@@ -71,6 +71,7 @@ def test_a_run_without_facts_is_the_callers_mistake(cytoray_home: Path, capsys: 
     assert json.loads(capsys.readouterr().out)["error"] == "MissingFileError"
 
 
+@pytest.mark.slow
 def test_a_failed_training_is_diagnosed_before_its_error_goes_on(
     healthy_segmentation: Diagnosis, cytoray_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,9 +111,9 @@ def test_a_diagnosis_that_fails_is_told_and_ends_nothing(
 
     monkeypatch.setattr(diagnosing, "record_ending", broken)
     conclude(*[None] * 5)  # type: ignore[arg-type] # nothing is touched before what is broken
-    told = capsys.readouterr().err
-    assert "the diagnosis failed; the training is not affected" in told
-    assert "of all things" in told
+    said = capsys.readouterr().err
+    assert "the diagnosis failed; the training run is not affected" in said
+    assert "of all things" in said
 
 
 def test_findings_are_sorted_by_severity_and_the_same_each_time(healthy_segmentation: Diagnosis) -> None:

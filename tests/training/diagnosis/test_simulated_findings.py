@@ -18,11 +18,13 @@ def told(facts: Facts) -> dict[str, str]:
     return {finding.name: finding.remedy for finding in find(facts)}
 
 
+@pytest.mark.slow
 def test_healthy_trainings_are_not_accused() -> None:
     accused = {seed: names for seed in range(20) if (names := set(told(simulated(seed))))}
     assert len(accused) <= 1, accused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(fault: str) -> None:
     found = sum(fault in told(simulated(seed, fault)) for seed in range(4))
@@ -35,7 +37,7 @@ def test_a_planted_fault_is_found(fault: str) -> None:
         ("epochs", "training.epochs: 32", "training.minutes"),
         ("minutes", "training.minutes: 12", "training.epochs: 64"),
         ("early stopping", "training.early_stopping: 12", "training.epochs"),
-        ("stop", "the same command goes on", "training.epochs"),
+        ("stop", "the same command continues", "training.epochs"),
     ],
 )
 def test_what_is_advised_to_an_unfinished_model_follows_from_what_ended_its_training(
@@ -67,6 +69,7 @@ def test_one_step_is_one_step() -> None:
     assert "of 1 step the loss" in evidence
 
 
+@pytest.mark.slow
 def test_an_under_fitted_model_disputes_no_label() -> None:
     """Its predictions are known to be wrong; nothing follows from them about labels."""
     accused = [seed for seed in range(8) if "disputed-labels" in told(simulated(seed, "under-fitting"))]

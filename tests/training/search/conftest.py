@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cytoray_services.datasets import Dataset
-from cytoray_services.datasets.synthetic_label_free import make_label_free
+from cytoray_services.datasets.synthetic.label_free import make_label_free
 from cytoray_training.recipe import Recipe, parse_recipe
 
 MakeRecipe = Callable[..., Recipe]

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from cytoray_services.settings import load_settings
+from cytoray_training.plan.planning import make_plan
 from cytoray_training.recipe import Recipe
 from cytoray_training.search.cost import Cost, seconds_of
 from cytoray_training.search.study import Member, open_study
-from cytoray_training.train import make_plan
 
 MakeRecipe = Callable[..., Recipe]
 
 
 def test_before_anything_was_trained_the_time_is_unknown_unless_the_recipe_limits_it(make_recipe: MakeRecipe) -> None:
-    cost = Cost("search", make_recipe(epochs=10), 20, at_once=4)
+    cost = Cost("search", make_recipe(epochs=10), 20, max_concurrent=4)
     assert cost.before(0, 0.0, []) == (
         "search: 20 training runs, 4 at a time on 4 workers in all; time: unknown until the first has ended"
     )
@@ -32,7 +32,7 @@ def test_what_was_measured_counts_by_epochs_and_in_rounds(make_recipe: MakeRecip
     recipe = make_recipe(epochs=10)
     assert seconds_of(recipe, [(5, 60.0), (10, 90.0)]) == pytest.approx(100.0)  # 10 s an epoch
     assert seconds_of(make_recipe(epochs=10, minutes=1), [(5, 60.0)]) == 60.0
-    cost = Cost("search", recipe, 9, at_once=4, last=make_recipe(epochs=100), fewer=True)
+    cost = Cost("search", recipe, 9, max_concurrent=4, last=make_recipe(epochs=100), fewer=True)
     # Of nine one has ended: two rounds of 120 s and the last training of 1200 s.
     line = cost.after(1, 0.0, [(10, 120.0)])
     assert line == "search: 1 of 10 training runs have ended; time: at most about 24 min"
@@ -41,8 +41,8 @@ def test_what_was_measured_counts_by_epochs_and_in_rounds(make_recipe: MakeRecip
 
 
 def test_the_trainings_that_confirm_the_best_are_counted_and_come_one_by_one(make_recipe: MakeRecipe) -> None:
-    cost = Cost("search", make_recipe(epochs=10), 9, at_once=4, confirming=4)
-    assert "9 training runs, up to 4 more to compare the best with the recipe as it is, 4 at a" in cost.before(0, 0, [])
+    cost = Cost("search", make_recipe(epochs=10), 9, max_concurrent=4, confirming=4)
+    assert "9 training runs, up to 4 more to compare the best with the unchanged recipe, 4 at" in cost.before(0, 0, [])
     # Two rounds of 120 s and four of 120 s; then two of these four.
     assert cost.after(1, 0.0, [(10, 120.0)]) == "search: 1 of 13 training runs have ended; time: at most about 12 min"
     assert cost.after(11, 0.0, [(10, 120.0)]) == "search: 11 of 13 training runs have ended; time: at most about 4 min"
@@ -59,8 +59,9 @@ def test_hours_are_a_limit_and_so_is_what_is_left_of_them(make_recipe: MakeRecip
     assert few.after(1, 0.0, [(10, 60.0)]).endswith("time: at most about 2 min")
 
 
+@pytest.mark.slow
 def test_a_study_says_it_on_standard_error_and_in_its_run_and_knows_what_ended_before(
-    cytoray_home: Path, make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]
+    registry_home: Path, make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, settings = make_plan(make_recipe(epochs=2), load_settings()), load_settings()
     cost = Cost("learning curve", plan.recipe, 3)
@@ -75,7 +76,7 @@ def test_a_study_says_it_on_standard_error_and_in_its_run_and_knows_what_ended_b
         assert line in capsys.readouterr().err
         raise KeyboardInterrupt
     with contextlib.suppress(KeyboardInterrupt), open_study("curve", plan, settings, wanted={}, cost=cost) as study:
-        assert "3 training runs, of which 1 ended before" in capsys.readouterr().err
+        assert "3 training runs, of which 1 has already ended" in capsys.readouterr().err
         with study.registry._connection.client() as client:
-            assert "of which 1 ended before" in client.get_run(study.run.run_id).data.tags["cost"]
+            assert "of which 1 has already ended" in client.get_run(study.run.run_id).data.tags["cost"]
         raise KeyboardInterrupt

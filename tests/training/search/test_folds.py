@@ -122,7 +122,7 @@ def test_too_few_groups_and_unknown_columns_are_refused() -> None:
     data = dataset([0, 0, 1, 1], ["a"] * 4, ["train"] * 4)
     with pytest.raises(DatasetError, match="at least 3 groups"):
         split_folds(data, 3, group="well")
-    with pytest.raises(DatasetError, match="leaves one group"):
+    with pytest.raises(DatasetError, match="outside fold"):
         split_folds(data, 2, group="well")
     with pytest.raises(DatasetError, match="plate") as caught:
         split_folds(data, 2, group="plate")
@@ -178,7 +178,7 @@ def test_a_recipe_with_folds_reports_their_spread_and_registers_the_model_of_its
     assert spread["low"] < spread["mean"] < spread["high"]
     assert (outcome["units"], outcome["unit"]) == (8, "image")
     assert "chose the epoch" in outcome["metrics_are"]
-    assert "the scores rest on 8" not in capsys.readouterr().err
+    assert "the scores are based on 8" not in capsys.readouterr().err
     version = Registry.open(settings).resolve("tiny@candidate")
     assert version.version == outcome["version"]
     assert version.run_id == outcome["run_id"]

@@ -51,7 +51,7 @@ def test_a_clear_difference_is_told_by_the_direction_of_the_score(metric: str, v
     assert abs(one.gain) == pytest.approx(0.3, abs=0.05)
     assert (one.gain > 0) == (verdict == "better")
     assert one.low < one.gain < one.high
-    assert f"{verdict} than the recipe as it is" in one.sentence
+    assert f"{verdict} than the unchanged recipe" in one.sentence
     assert "30 images" in one.sentence
 
 
@@ -63,7 +63,7 @@ def test_seeds_that_differ_much_and_few_images_leave_it_open() -> None:
     assert compare_recipes("ap50", far, near, unit="image").verdict == "cannot be told"
     few = compare_recipes("ap50", models(chance, 0.9, hard[:4]), models(chance, 0.5, hard[:4]), unit="movie")
     assert few.verdict == "cannot be told"
-    assert "rest on 4 movies" in few.sentence
+    assert "are based on 4 movies" in few.sentence
 
 
 def grouped(groups: int, *, val: int = 0, also_val: bool = False) -> Dataset:

@@ -11,12 +11,12 @@ import pytest
 
 from cytoray_analysis.errors import PlatformError, RecipeError, TrainingError, UntrainableError
 from cytoray_services.settings import load_settings
-from cytoray_training.launch import _is_of_recipe
+from cytoray_training.plan.planning import make_plan
 from cytoray_training.recipe import Recipe
+from cytoray_training.run.launch import _is_of_recipe
 from cytoray_training.search import study as studies
 from cytoray_training.search.search import run_search
 from cytoray_training.search.study import _persistently
-from cytoray_training.train import make_plan
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -27,9 +27,9 @@ def worker_error(*failures: Exception, lost: bool = False) -> Exception:
     from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
     from ray.train.v2.api.exceptions import WorkerGroupError
 
-    told: list[Exception] = [UserExceptionWithTraceback(one, str(one)) for one in failures]
-    told += [ActorDiedError()] if lost else []
-    return WorkerGroupError("workers failed", dict(enumerate(told)))
+    said: list[Exception] = [UserExceptionWithTraceback(one, str(one)) for one in failures]
+    said += [ActorDiedError()] if lost else []
+    return WorkerGroupError("workers failed", dict(enumerate(said)))
 
 
 def test_what_workers_died_of_tells_a_verdict_from_a_fault() -> None:
@@ -66,7 +66,7 @@ def test_a_training_of_a_study_is_tried_again_after_a_fault_and_not_after_a_verd
         return count
 
     assert tries(PlatformError("no space"), failures) == failures + 1
-    assert capsys.readouterr().err.count("fold-1 could not go on: no space; it is tried again") == failures
+    assert capsys.readouterr().err.count("fold-1 failed: no space; retrying") == failures
     assert tries(OSError(28, "No space left on device"), 1) == 2
     assert tries(TrainingError("lost"), failures + 1) == -(failures + 1)
     assert tries(UntrainableError("the gradient is nan"), 1) == -1
@@ -89,12 +89,12 @@ def test_a_search_on_a_machine_without_room_for_the_images_stays_open_and_goes_o
     tune = {"space": {"training.seed": {"choice": [1, 2]}}, "trials": 1, "asha": None}
     recipe = make_recipe(tune, epochs=1)
     recipe = recipe.model_copy(update={"scale": recipe.scale.model_copy(update={"max_failures": 1})})
-    with pytest.raises(PlatformError, match="trial-001 could not go on") as caught:
+    with pytest.raises(PlatformError, match="trial-001 failed") as caught:
         run_search(recipe, load_settings())
     assert "run the same command again" in (caught.value.hint or "")
-    told = capsys.readouterr().err
-    assert told.count("trial-001  could not go on: ") == 2
-    assert "Traceback" not in told
+    said = capsys.readouterr().err
+    assert said.count("trial-001  failed: ") == 2
+    assert "Traceback" not in said
     (record,) = (cytoray_home / "studies").glob("search-*/members/trial-001.json")
     known = json.loads(record.read_text(encoding="utf-8"))
     assert known["state"] == "running"

@@ -13,6 +13,7 @@ import pytest
 
 from cytoray_analysis.errors import RecipeError
 from cytoray_services.settings import load_settings
+from cytoray_training.plan.planning import make_plan
 from cytoray_training.recipe import Recipe
 from cytoray_training.search.population import is_replaced, perturbed, require_mutable
 from cytoray_training.search.report import common_place, parallel_coordinates
@@ -20,7 +21,6 @@ from cytoray_training.search.space import Choice, Range, parse_space, place_of
 from cytoray_training.search.study import Member, open_study
 from cytoray_training.search.trial import KEPT
 from cytoray_training.search.trials import Trials
-from cytoray_training.train import make_plan
 
 
 class KilledError(Exception):
@@ -32,7 +32,7 @@ RATES = {"training.learning_rate": {"log_range": [1e-4, 1e-1]}}
 
 
 @pytest.fixture
-def open_trials(cytoray_home: Path, make_recipe: MakeRecipe) -> Callable[..., Any]:
+def open_trials(registry_home: Path, make_recipe: MakeRecipe) -> Callable[..., Any]:
     """Return a context that opens the search of a section ``tune``, as each start of the command does."""
     settings = load_settings()
 
@@ -52,6 +52,7 @@ def scored(epoch: int, score: float) -> dict[str, float]:
     return {"epoch": epoch, "progress": epoch / 4, "pearson": score}
 
 
+@pytest.mark.slow
 def test_the_recipe_comes_first_and_what_was_interrupted_before_anything_new(open_trials: Callable[..., Any]) -> None:
     with open_trials(trials=3) as trials:
         first, second = trials.next(), trials.next()
@@ -74,6 +75,7 @@ def test_the_recipe_comes_first_and_what_was_interrupted_before_anything_new(ope
         assert trials.best().name == first.name  # was trained to its end, which the better one was not
 
 
+@pytest.mark.slow
 def test_more_trials_go_on_with_the_same_search_and_hours_end_it(open_trials: Callable[..., Any]) -> None:
     with open_trials(trials=1) as trials:
         first = trials.next()

@@ -1,4 +1,4 @@
-"""From the folder of a run to a report: read the facts, find, draw, write, tell."""
+"""From the folder of a run to a report: read the facts, find, draw, write, print."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from cytoray_analysis.errors import CytorayError, TrainingError
 from cytoray_analysis.files import write_whole
 from cytoray_analysis.predictor import Predictor
-from cytoray_services.evaluation import Evaluation
+from cytoray_services.kinds.evaluated import Evaluation
 from cytoray_services.registry import Run
 from cytoray_training.diagnosis.ending import DISPUTED, record_ending
 from cytoray_training.diagnosis.facts import FOLDER, Facts
@@ -21,19 +21,19 @@ from cytoray_training.diagnosis.findings import Finding, find
 from cytoray_training.diagnosis.plots import draw
 from cytoray_training.diagnosis.reading import read_facts
 from cytoray_training.diagnosis.report import Content, markdown, page
-from cytoray_training.plan import Plan
+from cytoray_training.plan.plan import Plan
 
 MARKDOWN, PAGE, LISTED = "report.md", "report.html", "findings.json"
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Findings about a training, and where the report is.
+    """Findings about a training run, and the path of the report.
 
     Attributes
     ----------
     report
-        The page; the Markdown, the pictures and the findings as JSON lie beside it.
+        The page; the Markdown, the pictures and the findings as JSON are in the same folder.
     """
 
     facts: Facts
@@ -42,7 +42,7 @@ class Diagnosis:
 
 
 def diagnose(folder: Path, out: Path | None = None) -> Diagnosis:
-    """Diagnose the training in a folder from what it wrote down, and write the report.
+    """Diagnose the training run in a folder from its recorded facts, and write the report.
 
     Parameters
     ----------
@@ -73,9 +73,9 @@ def diagnose(folder: Path, out: Path | None = None) -> Diagnosis:
 
 
 def conclude(plan: Plan, predictor: Predictor, evaluation: Evaluation, folder: Path, run: Run) -> None:
-    """Diagnose a training that has ended well, keep the report in its run, and say what was found.
+    """Diagnose a training run that succeeded, store the report in its run, and print the findings.
 
-    A diagnosis never changes or ends a training; one that fails says so on standard error.
+    A diagnosis never changes or ends a training run; a failed one is reported on standard error.
     """
     with _never_in_the_way():
         record_ending(plan, predictor, evaluation, folder)
@@ -84,7 +84,7 @@ def conclude(plan: Plan, predictor: Predictor, evaluation: Evaluation, folder: P
 
 @contextmanager
 def diagnosed_on_failure(folder: Path, run: Run) -> Iterator[None]:
-    """Diagnose a training that fails inside this context before its error goes on, whose hint then names the report."""
+    """Diagnose a training run that fails inside this context, and name the report in the hint of its error."""
     try:
         yield
     except TrainingError as error:
@@ -99,7 +99,7 @@ def diagnosed_on_failure(folder: Path, run: Run) -> Iterator[None]:
 
 
 def record(folder: Path, run: Run) -> Diagnosis:
-    """Diagnose the training in a folder, and copy the report into its run under ``diagnosis/``.
+    """Diagnose the training run in a folder, and copy the report into its MLflow run under ``diagnosis/``.
 
     Raises
     ------
@@ -123,11 +123,11 @@ def tell(diagnosis: Diagnosis) -> None:
 
 @contextmanager
 def _never_in_the_way() -> Iterator[None]:
-    """Let the model live when its diagnosis fails, for whatever reason, and say so loudly."""
+    """Report a failed diagnosis on standard error, and keep the model."""
     try:
         yield
     except CytorayError as error:
-        print(f"warning: the diagnosis failed: {error.message}; the training is not affected", file=sys.stderr)
-    except Exception as error:  # noqa: BLE001 - a trained model is worth more than what is said about it
+        print(f"warning: the diagnosis failed: {error.message}; the training run is not affected", file=sys.stderr)
+    except Exception as error:  # noqa: BLE001 - a failed diagnosis must not cost a trained model
         report = "".join(traceback.format_exception(error))
-        print(f"warning: the diagnosis failed; the training is not affected\n{report}", file=sys.stderr)
+        print(f"warning: the diagnosis failed; the training run is not affected\n{report}", file=sys.stderr)

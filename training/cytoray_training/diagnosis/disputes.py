@@ -1,8 +1,8 @@
-"""Labels that a model contradicts with confidence: the likeliest errors of annotation.
+"""Labels that a model contradicts with confidence: the most likely annotation errors.
 
 Classes by confident learning (Northcutt et al., J. Artif. Intell. Res. 70, 1373 (2021), arXiv:1911.00068): a cell is
 disputed when its probability for another class exceeds what the cells of that class get on average. Objects by size:
-those that are as large as usual, and that model and label do not share at all.
+those of usual size that only the model or only the label contains.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from cytoray_services.evaluation import ItemScore
+from cytoray_services.kinds.evaluated import ItemScore
 from cytoray_training.diagnosis.facts import Dispute
 
 _SURE = 0.9
 _SELDOM_MISSES = 0.98  # of large objects that are labelled: a model that misses more of them is wrong itself
 _LEAST_OF_LABEL = 0.1
-_RIGHT_OTHERWISE = 0.8  # of the other cells of an image; in an image where a model is often wrong it has no say
-_SHARED = 0.05  # share of an object that may lie in others and it is still missed, or invented
+_RIGHT_OTHERWISE = 0.8  # of the other cells of an image; an image where the model is often wrong is left out
+_SHARED = 0.05  # share of an object that may lie in others and it still counts as missed, or invented
 
 
 def disputed_classes(items: Sequence[ItemScore], split: str) -> list[Dispute]:
@@ -59,7 +59,7 @@ def contradicted_classes(
     truth
         (N,) classes as labelled, −1 unknown.
     image
-        (N,) number of the image that each cell lies in.
+        (N,) number of the image that contains each cell.
     """
     classes = range(probabilities.shape[1])
     usual = np.array([probabilities[truth == k, k].mean() if (truth == k).any() else 1.0 for k in classes])
@@ -79,7 +79,7 @@ def contradicted_classes(
 
 
 def disputed_objects(items: Sequence[ItemScore], split: str) -> list[Dispute]:
-    """Find objects as large as usual that only the model sees, or only the label, where it says how sure it is."""
+    """Find objects of usual size that only the model or only the label contains, if the task has confidences."""
     judged = [(item, item.prediction.confidence) for item in items if item.prediction.confidence is not None]
     found = contradicted_objects(
         [np.asarray(item.prediction.answer) for item, _ in judged],
@@ -94,7 +94,7 @@ def disputed_objects(items: Sequence[ItemScore], split: str) -> list[Dispute]:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """An object that only the model sees, or only the label; `image` is its index."""
+    """An object that only the model or only the label contains; `image` is its index."""
 
     image: int
     given: str
@@ -130,10 +130,10 @@ def contradicted_objects(
         ]
         large = [place for _, place in _alone(truth, answer > 0, usual)]
         misses += len(large)
-        # Where a model misses others as well, the image is hard and the model has no say.
+        # Where a model misses others as well, the image is difficult and is left out.
         if len(sizes[image]) > 1 and len(_alone(truth, answer > 0, 1.0)) == 1:
             missed += [(image, place) for place in large]
-    # No model says how sure it is of nothing; how rarely it misses such an object stands for that.
+    # No model gives a confidence for background; the rate of missed objects replaces it.
     sure = 1.0 - misses / sum(int((one >= usual).sum()) for one in sizes)
     if sure >= _SELDOM_MISSES:
         found += [Contradiction(image, "an object", "nothing", sure, place) for image, place in missed]

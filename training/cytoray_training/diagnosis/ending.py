@@ -1,4 +1,4 @@
-"""What is measured once, when a training has ended: single images, the splits side by side, disputed labels."""
+"""What is measured once, at the end of a training run: single images, a comparison of the splits, disputed labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from cytoray_analysis.pictures import SheetEntry, display_rgb, overlay, sheet
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.datasets import Dataset, read_parts
 from cytoray_services.datasets.check import count_classes
-from cytoray_services.evaluation import Evaluation, ItemScore, evaluate
+from cytoray_services.evaluation.evaluation import evaluate
+from cytoray_services.kinds.evaluated import Evaluation, ItemScore
 from cytoray_training.diagnosis.disputes import disputed_classes, disputed_objects
 from cytoray_training.diagnosis.facts import FOLDER, Cells, Dispute, Ending, ImageScore
 from cytoray_training.diagnosis.reading import write_ending
@@ -26,8 +27,8 @@ from cytoray_training.diagnosis.splits import (
     image_features,
     object_features,
 )
-from cytoray_training.plan import Plan
-from cytoray_training.validation import evenly_chosen
+from cytoray_training.plan.plan import Plan
+from cytoray_training.run.validation import evenly_chosen
 
 DISPUTED = "disputed_labels.png"
 _MOST_TRAINING_IMAGES = 48
@@ -44,12 +45,12 @@ class _Looked:
 
 
 def record_ending(plan: Plan, predictor: Predictor, evaluation: Evaluation, folder: Path) -> Ending:
-    """Measure the best weights on single images, and the splits, and write both into the run's folder.
+    """Measure the best weights on single images, and the splits; write both into the run's folder.
 
     Parameters
     ----------
     predictor
-        The best weights, decoded as they will be.
+        The best weights with their final decoding.
     evaluation
         Of the validation split.
     folder
@@ -72,7 +73,7 @@ def record_ending(plan: Plan, predictor: Predictor, evaluation: Evaluation, fold
             _image_score(plan, item, split, metric)
             for split, chosen in items.items()
             for item in chosen
-            if metric in item.metrics  # of an image with nothing to count there is no score
+            if metric in item.metrics  # an image with nothing to count has no score
         ),
         classes=classes,
         counts={split: tuple(count.get(name, 0) for name in classes) for split, count in counts.items()},
@@ -104,7 +105,7 @@ def _image_score(plan: Plan, item: ItemScore, split: str, metric: str) -> ImageS
 
 
 def _objects(item: ItemScore) -> int:
-    """Count what an image's score is about: its objects or cells, or itself."""
+    """Count the items behind an image's score: its objects or cells, or the image itself."""
     truth = item.labelled.truth
     if isinstance(truth, np.ndarray) and truth.dtype.kind in "iu":
         return len(truth) if truth.ndim == 1 else int(np.count_nonzero(np.unique(truth) > 0))
@@ -157,7 +158,7 @@ _DISPUTED: dict[str, Callable[[Sequence[ItemScore], str], list[Dispute]]] = {
 
 
 def _draw(plan: Plan, items: dict[str, tuple[ItemScore, ...]], disputes: Sequence[Dispute], path: Path) -> None:
-    """Draw the surroundings of disputed labels: outlines of the label beside those of the model."""
+    """Draw the surroundings of disputed labels: outlines of the label next to those of the model."""
     by_name = {
         (split, _name(plan.dataset, str(item.image))): item for split, chosen in items.items() for item in chosen
     }

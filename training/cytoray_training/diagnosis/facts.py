@@ -1,4 +1,4 @@
-"""What a training writes down about itself; :mod:`cytoray_training.diagnosis.reading` reads it back."""
+"""What a training run records; :mod:`cytoray_training.diagnosis.reading` reads it back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Steps:
     gradient_norm
         Norm of the mean gradient before clipping.
     learning_rate
-        Of that step.
+        Learning rate of that step.
     """
 
     step: tuple[int, ...] = ()
@@ -45,9 +45,9 @@ class Layer:
     rms, largest
         Root mean square, and largest absolute value, of its output after in-place activations.
     dead
-        Share of its channels that are the same number everywhere in the batch.
+        Share of its channels with one constant value in the whole batch.
     update
-        Norm of the step's change of its weights over their norm before; None for a layer without weights.
+        Norm of the weight change of the step, divided by the norm before; None for a layer without weights.
     """
 
     name: str
@@ -59,14 +59,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Probe:
-    """A step that was looked into.
+    """A step that was measured in detail.
 
     Attributes
     ----------
     step, learning_rate
-        Which one, and its learning rate.
+        Its number and its learning rate.
     gain
-        Share of the batch's loss that the step took away, measured on the same batch: below 0 the step made it worse.
+        Share by which the step reduced the loss, measured on the same batch; negative if it increased.
     layers
         In the order in which they computed.
     """
@@ -88,14 +88,14 @@ class Validation:
 
 @dataclass(frozen=True)
 class Unscored:
-    """A validation that could not tell how good the weights are.
+    """A validation without a score for the weights.
 
     Attributes
     ----------
     why
-        ``missing`` where the task left out the metric that chooses weights, ``nan`` where it was no number.
+        ``missing`` if the task left out the metric that chooses weights, ``nan`` if it was NaN.
     numbers
-        Other metrics of the same validation that were numbers.
+        Other metrics of the same validation with a finite value.
     """
 
     epoch: int
@@ -105,16 +105,16 @@ class Unscored:
 
 @dataclass(frozen=True)
 class Spent:
-    """Where the seconds of an epoch went, on worker 0.
+    """How worker 0 spent the seconds of an epoch.
 
     Attributes
     ----------
     waited
-        The network had no batch to work on.
+        The network waited for a batch.
     network
         Forward, backward, optimizer.
     read, augment, encode
-        Preparing batches, beside the network: pixels from the cache, warping and varying, targets.
+        Preparation of batches in parallel: pixels from the cache, augmentation, targets.
     validation
         After the steps.
     """
@@ -130,12 +130,12 @@ class Spent:
 
 @dataclass(frozen=True)
 class Failure:
-    """Where numbers stopped being numbers.
+    """Where a value became NaN or infinite.
 
     Attributes
     ----------
     layer
-        The first module whose output (or gradient) was no number though its inputs were; None where not located.
+        The first module whose output (or gradient) was not finite although its inputs were; None if not located.
     what
         ``input``, ``weights``, ``output``, ``loss`` or ``gradient``.
     """
@@ -155,9 +155,9 @@ class ImageScore:
     Attributes
     ----------
     objects
-        How many it holds in truth.
+        Number of true objects.
     unit
-        What it belongs to and varies with, such as a patient; empty where it is a unit of its own.
+        What it belongs to and varies with, such as a patient; empty if the image itself is the unit.
     """
 
     file: str
@@ -176,9 +176,9 @@ class Cells:
     truth, predicted
         True and predicted class.
     probability_of_truth, probability
-        What the model gives to either.
+        Predicted probability of each.
     owner
-        The unit that the cell belongs to; empty where nothing was recorded of it.
+        The unit that the cell belongs to; empty if not recorded.
     """
 
     truth: tuple[int, ...] = ()
@@ -195,7 +195,7 @@ class Dispute:
     Attributes
     ----------
     given, proposed
-        What the label says, and what the model says.
+        Label and answer of the model.
     confidence
         Of the model, 0 to 1.
     place
@@ -221,7 +221,7 @@ class Twin:
 
 @dataclass(frozen=True)
 class Ending:
-    """What was measured once, when the training had ended.
+    """What was measured once, at the end of the training run.
 
     Attributes
     ----------
@@ -230,21 +230,21 @@ class Ending:
     images
         Validation images, and a fixed sample of training images.
     classes
-        Names of classes; empty where there are none.
+        Names of classes; empty without classes.
     counts
         Items of each class, by split.
     cells
         Classified cells by split.
     disputes
-        Surest first.
+        Highest confidence first.
     judged
-        Labels that were looked at for disputes.
+        Number of labels that were checked for disputes.
     features
-        By split and name of the feature, one number per image that was looked at.
+        By split and name of the feature, one number per examined image.
     twins
         Most similar first.
     unit
-        What varies by itself, for people: ``image``, ``movie``, or the column that groups images.
+        The independent unit, as text: ``image``, ``movie``, or the column that groups images.
     intervals
         By score: its 95 % interval on the validation split, over units.
     """
@@ -264,25 +264,25 @@ class Ending:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that findings look at.
+    """All inputs of the findings.
 
     Attributes
     ----------
     recipe
-        As it was trained, nested.
+        The recipe of the run, nested.
     metric
         Name of the metric that chooses weights.
     images
         Number of images per split.
     agreement
-        What annotators reach against each other in `metric`; None where nobody knows.
+        What annotators reach against each other in `metric`; None if unknown.
     norm_crops
         How many crops the statistics of batch norms were of, at least; None without batch norms.
     ended_by
-        What ended the steps: all ``epochs`` were done, the ``minutes`` were over, validations gained no more (``early
-        stopping``), or it was asked to ``stop``. None while it goes on, where it failed, or where it was not recorded.
+        What ended the steps: all ``epochs`` were done, the ``minutes`` were over, validations no longer improved
+        (``early stopping``), or ``stop`` was requested. None while it runs, if it failed, or if not recorded.
     ending
-        None while the training goes on, or where it failed.
+        None while the training run continues, or if it failed.
     """
 
     recipe: Mapping[str, Any]
@@ -300,7 +300,7 @@ class Facts:
     ending: Ending | None = None
 
     def setting(self, path: str) -> Any:
-        """Return a field of the recipe by its dotted path; None where it has none."""
+        """Return a field of the recipe by its dotted path; None if absent."""
         value: Any = self.recipe
         for key in path.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None

@@ -1,4 +1,4 @@
-"""Where numbers stopped being numbers: the step is done again with eyes on every layer."""
+"""Where a value became NaN or infinite: the step is repeated with hooks on every layer."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def find_origin(
     passes: Sequence[tuple[Tensor, Tensor]],
     precision: torch.dtype | None,
 ) -> Origin:
-    """Find the first thing that was not finite, in the order of computation.
+    """Find the first value that is not finite, in the order of computation.
 
     Parameters
     ----------
     network
-        With the weights from before the step.
+        The network with the weights before the step.
     loss
         Maps (outputs float32, target) to a scalar.
     passes
@@ -34,8 +34,8 @@ def find_origin(
     Returns
     -------
     tuple
-        ``input``, ``weights``, ``output``, ``loss`` or ``gradient``; and the name of the layer (or weight), None where
-        it is no layer's doing. ``gradient`` without a layer where all was finite this time.
+        ``input``, ``weights``, ``output``, ``loss`` or ``gradient``; and the name of the layer (or weight), None if no
+        layer is the cause. ``gradient`` without a layer means that all values were finite in the repetition.
     """
     spoilt = next((name for name, weight in network.named_parameters() if not _finite(weight)), None)
     if spoilt is not None:
@@ -73,7 +73,7 @@ def _in_pass(
 
 @contextmanager
 def _watched(network: nn.Module, forward: list[str], backward: list[str]) -> Iterator[None]:
-    """Note the names of layers that give, or hand back, what is not finite though they got what is."""
+    """Record the layers with finite input and an output or gradient that is not finite."""
     handles = []
 
     def watch_output(name: str) -> Any:
@@ -86,7 +86,7 @@ def _watched(network: nn.Module, forward: list[str], backward: list[str]) -> Ite
         return look
 
     def watch_gradient(name: str) -> Any:
-        # The gradient of a layer's output comes from what follows it; the last finite one is where it went wrong.
+        # The gradient of a layer's output comes from the layers after it; the last finite one marks the fault.
         def look(gradient: Tensor) -> None:
             if _finite(gradient):
                 passed.append(name)

@@ -1,4 +1,4 @@
-"""The pictures of a report, drawn from facts alone."""
+"""The figures of a report, drawn from the facts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _MOST_LAYERS = 40
 
 
 def draw(facts: Facts) -> dict[str, bytes]:
-    """Draw what the facts allow.
+    """Draw the figures that the facts allow.
 
     Returns
     -------
     dict
         PNG files by name: ``curves`` (loss, scores of both splits, learning rate, gradient norm), ``layers`` (output,
         dead channels and updates of each layer over time), ``scores`` (of single images with the interval), ``time``
-        (what the machine did).
+        (how the machine spent its time).
     """
     pictures = {}
     if facts.steps.step:
@@ -117,7 +117,7 @@ def _layers(facts: Facts) -> bytes:
 
 def _scores(facts: Facts) -> bytes:
     ending = facts.ending
-    assert ending is not None  # noqa: S101 - asked for only then
+    assert ending is not None  # noqa: S101 - called only with an ending
     figure = new_figure(width=8.0, height=3.4)
     axes = figure.add_subplot()
     bins = _bins([image.score for image in ending.images])
@@ -134,7 +134,7 @@ def _scores(facts: Facts) -> bytes:
     if interval is not None:
         axes.axvspan(*interval, color=_VAL, alpha=0.15, label=f"95 % interval {interval[0]:.3f} to {interval[1]:.3f}")
     if facts.agreement is not None:
-        axes.axvline(facts.agreement, color="grey", linestyle="--", label=f"annotators agree on {facts.agreement:.3f}")
+        axes.axvline(facts.agreement, color="grey", linestyle="--", label=f"annotator agreement {facts.agreement:.3f}")
     _named(axes, f"{ending.metric} of single images", "share of images")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure_png(figure)
@@ -152,7 +152,7 @@ def _time(facts: Facts) -> bytes:
         stage: sum(getattr(one, stage) for one in facts.spent)
         for stage in ("waited", "network", "validation", "read", "augment", "encode")
     }
-    names = ["waiting for data", "network", "validation", "(beside) read", "(beside) augment", "(beside) encode"]
+    names = ["waiting for data", "network", "validation", "(parallel) read", "(parallel) augment", "(parallel) encode"]
     colours = ["#c0392b", _VAL, "#7f8c8d", "#bdc3c7", "#bdc3c7", "#bdc3c7"]
     axes.barh(names, list(total.values()), color=colours)
     axes.invert_yaxis()

@@ -1,6 +1,6 @@
-"""Looking into a single training step: what each layer gives, and how much its weights move.
+"""Measurement of a single training step: the output of each layer, and the change of its weights.
 
-Hooks are hung on the network for that step only, so that all other steps cost nothing more than before.
+Hooks are installed for that step only, so other steps have no overhead.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch.utils.hooks import RemovableHandle
 
 from cytoray_training.diagnosis.facts import Layer
 
-# A long training is looked into at every 32nd step, a short one sixteen times.
+# A long training run is measured at every 32nd step, a short one sixteen times.
 _RAREST, _LOOKS = 32, 16
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding)
 
 
 def probe_period(total_steps: int) -> int:
-    """Return how many steps lie between two that are looked into."""
+    """Return the number of steps between two measurements."""
     return min(_RAREST, max(1, total_steps // _LOOKS))
 
 
@@ -65,8 +65,8 @@ class LayerProbe:
             if self._measured is not None:
                 return
             if isinstance(output, Tensor) and output.is_floating_point() and output.numel():
-                # Activations that work in place change an output after its layer gave it; so it is measured at the
-                # end, and goes by the name of the layer that made it.
+                # In-place activations change an output after its layer returned it; so it is measured at the end, under
+                # the name of its layer.
                 self._outputs.setdefault(output.data_ptr(), (name, module, output.detach()))
             if module is self._network:
                 self._measure()
@@ -85,7 +85,7 @@ class LayerProbe:
 
     @torch.no_grad()
     def _updates(self) -> dict[str, float]:
-        """Return by layer the relative change of its weight matrix or kernel."""
+        """Return the relative change of each layer's weight matrix or kernel."""
         chosen = [
             (name.removesuffix(".weight"), before, weight)
             for (name, weight), before in zip(self._weights, self._before, strict=True)

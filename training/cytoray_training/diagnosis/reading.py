@@ -1,9 +1,9 @@
-"""The facts of a training on disk.
+"""The facts of a training run on disk.
 
-While it goes on, worker 0 appends lines to the run's progress file, each an object with a ``stage``: ``start``,
-``warning``, ``steps``, ``probe``, ``validation``, ``unscored``, ``spent``, ``ended``, ``failure``. When it has ended,
-``diagnosis/facts.json`` is written. A training that was interrupted and went on has written some steps twice; the later
-ones count.
+During the run, worker 0 appends lines to the run's progress file, each an object with a ``stage``: ``start``,
+``warning``, ``steps``, ``probe``, ``validation``, ``unscored``, ``spent``, ``ended``, ``failure``.
+``diagnosis/facts.json`` is written at the end. A run that continued after an interruption contains some steps twice;
+the later ones count.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ from cytoray_training.diagnosis.facts import (
     Unscored,
     Validation,
 )
-from cytoray_training.reporter import PROGRESS
+from cytoray_training.run.reporter import PROGRESS
 
 ENDING = "facts.json"
 FORMAT = 1
 
 
 def write_ending(folder: Path, ending: Ending) -> Path:
-    """Write what was measured at the end into a run's folder; it appears whole or not at all."""
+    """Write the final measurements into a run's folder, atomically."""
     return write_whole(folder / FOLDER / ENDING, json.dumps({"format": FORMAT, **asdict(ending)}))
 
 
 def read_facts(folder: Path) -> Facts:
-    """Read what the training in a folder has written down so far.
+    """Read the recorded facts of the training run in a folder.
 
     Raises
     ------
     MissingFileError
-        There is no training in that folder, or one from before training runs wrote facts down.
+        The folder has no training run, or one of an earlier version without facts.
     TrainingError
         A file is damaged.
     """
     path = folder / PROGRESS
     if not path.is_file():
-        raise MissingFileError(f"expected the folder of a training, found no {PROGRESS} in {folder}", field="run")
+        raise MissingFileError(f"expected the folder of a training run, found no {PROGRESS} in {folder}", field="run")
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
         facts = _from_lines(lines)
@@ -65,7 +65,8 @@ def read_facts(folder: Path) -> Facts:
         return facts if not ending.is_file() else _with_ending(facts, json.loads(ending.read_text(encoding="utf-8")))
     except StopIteration:
         raise MissingFileError(
-            f"the training in {folder} wrote no facts down: it never began, or an older version trained it",
+            f"expected recorded facts of the training run in {folder}, found none: it never started, or an older "
+            "version ran it",
             field="run",
             hint="train again with this version",
         ) from None
@@ -77,7 +78,7 @@ def _from_lines(lines: Iterable[Mapping[str, Any]]) -> Facts:
     by_stage: dict[str, list[dict[str, Any]]] = {}
     ended_by: EndedBy | None = None
     for line in lines:
-        if line["stage"] in ("ended", "steps"):  # what goes on with steps has not ended after all
+        if line["stage"] in ("ended", "steps"):  # further steps follow: it had not ended
             ended_by = line.get("by")
         by_stage.setdefault(line["stage"], []).append({key: value for key, value in line.items() if key != "stage"})
     start = next(reversed(by_stage.get("start", [])))
@@ -86,7 +87,7 @@ def _from_lines(lines: Iterable[Mapping[str, Any]]) -> Facts:
         metric=start["metric"],
         images=start["images"],
         agreement=start["agreement"],
-        norm_crops=start.get("norm_crops"),  # which earlier versions did not write
+        norm_crops=start.get("norm_crops"),  # earlier versions did not write it
         steps=_steps(by_stage.get("steps", [])),
         probes=tuple(_probe(line) for line in _last_of_each(by_stage.get("probe", []), "step")),
         validations=tuple(Validation(**line) for line in _last_of_each(by_stage.get("validation", []), "epoch")),
@@ -114,7 +115,7 @@ def _probe(line: Mapping[str, Any]) -> Probe:
 
 
 def _failure(lines: list[dict[str, Any]]) -> Failure | None:
-    """Take the last failure; of workers that failed together, one that knows where."""
+    """Take the last failure; of several workers, one that located it."""
     if not lines:
         return None
     together = [line for line in lines if line["step"] == lines[-1]["step"]]
@@ -145,7 +146,7 @@ def _with_ending(facts: Facts, document: dict[str, Any]) -> Facts:
             for split, features in document["features"].items()
         },
         twins=tuple(Twin(**twin) for twin in document["twins"]),
-        unit=document.get("unit", "image"),  # earlier releases wrote down neither this nor intervals
+        unit=document.get("unit", "image"),  # earlier releases recorded neither this nor intervals
         intervals={name: Interval(**one) for name, one in document.get("intervals", {}).items()},
     )
     return replace(facts, ending=ending)

@@ -1,4 +1,4 @@
-"""How a training writes facts down while it goes on."""
+"""Recording of facts during a training run."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from cytoray_training.diagnosis.facts import EndedBy, Failure, Spent, Unscored, 
 from cytoray_training.diagnosis.findings.learning import few_crops_warning
 from cytoray_training.diagnosis.findings.scoring import missing_score
 from cytoray_training.diagnosis.probe import LayerProbe, probe_period
-from cytoray_training.engine import Engine, Step, rank
-from cytoray_training.plan import Plan
-from cytoray_training.reporter import Reporter
+from cytoray_training.engines.engine import Engine, Step, rank
+from cytoray_training.plan.plan import Plan
+from cytoray_training.run.reporter import Reporter
 
 logger = logging.getLogger(__name__)
 
 
-class Record:
-    """Writes the facts of one training to the progress file, as worker 0.
+class FactRecorder:
+    """Writes the facts of one training run to the progress file, as worker 0.
 
     Parameters
     ----------
     plan
-        What is trained on what.
+        Recipe and data.
     reporter
-        Where lines go.
+        Receives the lines.
     norm_crops
-        How many crops the statistics of batch norms are of, at least; None without batch norms.
+        Minimum number of crops in the statistics of batch norms; None without batch norms.
     """
 
     def __init__(self, plan: Plan, reporter: Reporter, *, norm_crops: int | None = None) -> None:
@@ -56,13 +56,13 @@ class Record:
             self._tell("warning", {"text": "{} ({})".format(*warning)})
 
     def step(self, number: int, step: Step, learning_rate: float) -> None:
-        """Keep a step until the next :meth:`flush`."""
+        """Buffer a step until the next :meth:`flush`."""
         if not self._steps:
             self._first = number
         self._steps.append((step.loss, step.gradient_norm, learning_rate))
 
     def flush(self) -> None:
-        """Write the steps that were kept."""
+        """Write the buffered steps."""
         if self._steps:
             columns = {
                 name: [_short(row[place]) for row in self._steps]
@@ -79,7 +79,7 @@ class Record:
         number: int,
         seed: int,
     ) -> Step:
-        """Take a step with eyes on every layer, and measure what it did to the loss of its own batch.
+        """Take a step, measure every layer, and measure the change of the loss of its own batch.
 
         Every worker must call it. `seed` repeats the step's random numbers, such as those of dropout.
         """
@@ -98,7 +98,7 @@ class Record:
         self._tell("validation", asdict(validation))
 
     def unscored(self, unscored: Unscored) -> None:
-        """Write down that a validation had no score, and warn of it the first time."""
+        """Record a validation without a score, and warn about the first one."""
         self._tell("unscored", asdict(unscored))
         if not self._warned and rank() == 0:
             self._warned = True
@@ -107,16 +107,16 @@ class Record:
             self._tell("warning", {"text": text})
 
     def spent(self, spent: Spent) -> None:
-        """Write where the time of an epoch went."""
+        """Write how the time of an epoch was spent."""
         self._tell("spent", {name: _short(value) for name, value in asdict(spent).items()})
 
     def ended(self, by: EndedBy) -> None:
-        """Write what ended the training, behind all its steps."""
+        """Write what ended the training run, after all its steps."""
         self.flush()
         self._tell("ended", {"by": by})
 
     def failure(self, failure: Failure) -> None:
-        """Write where it ended; every worker that knows the layer does."""
+        """Write where it failed; every worker that located the layer does."""
         self.flush()
         if rank() == 0 or failure.layer is not None:
             self._reporter.progress({"stage": "failure", **asdict(failure)})
@@ -127,5 +127,5 @@ class Record:
 
 
 def _short(value: Any) -> Any:
-    """Round a number to five digits, which is more than any finding looks at."""
+    """Round a number to five digits, more than any finding needs."""
     return float(f"{value:.5g}") if isinstance(value, float) else value

@@ -1,7 +1,7 @@
-"""A diagnosis as Markdown and as one page of HTML that needs nothing beside it.
+"""A diagnosis as Markdown and as one self-contained HTML page.
 
-The page is built as a tree of elements, whose texts are escaped when it is written: names of files and classes come
-from whoever made the data.
+The page is built as a tree of elements, with texts escaped on writing, because names of files and classes come from the
+data.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from cytoray_training.diagnosis.findings import Finding
 from cytoray_training.diagnosis.findings.intervals import score_interval, unit_count
 
 CAPTIONS = {
-    "curves": "How the training went: loss and gradient norm of every step, scores of both splits",
+    "curves": "Progress of the training run: loss and gradient norm of every step, scores of both splits",
     "layers": "Each layer over time, first layer on top",
     "scores": "Scores of single images with the best weights",
-    "time": "Where the time went; batches are prepared beside the network",
+    "time": "How the time was spent; batches are prepared in parallel with the network",
     "disputed_labels": "Labels that the model disputes",
 }
-NOTHING = "Nothing was found that needs a remedy."
-_BINS = 15  # of the calibration error, as the task takes it
+NOTHING = "No problems found."
+_BINS = 15  # of the calibration error, as the task computes it
 _ENDED: dict[EndedBy, str] = {
     "epochs": "training.epochs",
     "minutes": "training.minutes",
@@ -51,14 +51,14 @@ figure { margin: 1.5rem 0; } figcaption { color: #555; } img { max-width: 100%; 
 
 @dataclass(frozen=True)
 class Content:
-    """What a report shows.
+    """The content of a report.
 
     Attributes
     ----------
     title
         Names the run.
     facts, findings
-        What was recorded, and what was seen in it.
+        Recorded facts, and the findings.
     pictures
         PNG files by name.
     """
@@ -70,13 +70,13 @@ class Content:
 
 
 def summary(facts: Facts) -> list[tuple[str, str]]:
-    """Return the figures that stand above all findings, as pairs of name and value."""
+    """Return the figures above the findings, as pairs of name and value."""
     rows = [("task", str(facts.setting("model.task.name"))), ("network", str(facts.setting("model.network.name")))]
     rows += [(f"images in {split}", str(count)) for split, count in facts.images.items()]
     rows.append(("optimizer steps", str(len(facts.steps.step))))
     if facts.validations:
         best = max((one.score for one in facts.validations), key=metric_named(facts.metric).goodness)
-        rows.append((f"best {facts.metric} while training", f"{best:.3f}"))
+        rows.append((f"best {facts.metric} during training", f"{best:.3f}"))
     interval = score_interval(facts.ending) if facts.ending is not None else None
     if facts.ending is not None and interval is not None:
         few = few_units(unit_count(facts.ending), facts.ending.unit)
@@ -88,7 +88,7 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
         error = binned_calibration_error(sure, right, _BINS)
         rows.append(("ece, out of fold", expected_calibration_error_when_calibrated(sure, _BINS).beside(error)))
     if facts.agreement is not None:
-        rows.append(("annotators agree on", f"{facts.agreement:.3f}"))
+        rows.append(("annotator agreement", f"{facts.agreement:.3f}"))
     if facts.ended_by is not None:
         rows.append(("ended by", _ENDED[facts.ended_by]))
     if facts.failure is not None:
@@ -97,7 +97,7 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
 
 
 def markdown(content: Content) -> str:
-    """Write the report as Markdown; pictures are linked by name."""
+    """Write the report as Markdown; figures are linked by name."""
     lines = [f"# {_plain(content.title)}", ""]
     lines += [
         "| | |",
@@ -109,7 +109,7 @@ def markdown(content: Content) -> str:
         lines += [
             f"### {finding.name} ({finding.severity})",
             "",
-            f"- Seen: {_plain(finding.evidence)}",
+            f"- Evidence: {_plain(finding.evidence)}",
             f"- Remedy: {_plain(finding.remedy)}",
             "",
         ]
@@ -121,7 +121,7 @@ def markdown(content: Content) -> str:
 
 
 def _plain(text: str) -> str:
-    """Take their meaning in Markdown and HTML from characters of a text."""
+    """Escape the characters of a text that have a meaning in Markdown or HTML."""
     return re.sub(r"([\\`*_\[\]<>|#&])", r"\\\1", text).replace("\n", " ")
 
 
@@ -144,7 +144,7 @@ def page(content: Content) -> str:
     for finding in content.findings:
         section = ElementTree.SubElement(body, "section", {"class": finding.severity})
         _text(section, "h3", f"{finding.name} ({finding.severity})")
-        _text(section, "p", f"Seen: {finding.evidence}")
+        _text(section, "p", f"Evidence: {finding.evidence}")
         _text(section, "p", f"Remedy: {finding.remedy}")
     if not content.findings:
         _text(body, "p", NOTHING)

@@ -1,7 +1,7 @@
-"""What the images of each split are like, and which images of two splits show the same.
+"""Features of the images of each split, and images of two splits with the same content.
 
-Features are few and plain, so that a difference can be said in words. Two images are twins when their fine structure
-(noise and texture, which no two exposures share) is the same up to brightness, turning and mirroring.
+Features are few and simple, so a difference can be described in words. Two images are twins when their fine structure
+(noise and texture, which no two exposures share) is the same except for brightness, rotation and mirroring.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from scipy.ndimage import gaussian_filter
 from cytoray_analysis.fine_structure import Plane
 from cytoray_services.datasets import Dataset, Item
 from cytoray_training.diagnosis.facts import Twin
-from cytoray_training.validation import evenly_chosen
+from cytoray_training.run.validation import evenly_chosen
 
 MOST_IMAGES = 256
 _ALIKE = 0.95
 
 
 def image_features(plane: Plane) -> dict[str, float]:
-    """Describe a plane (Y, X), the mean over channels, by a few numbers in its own units.
+    """Describe a plane (Y, X), the mean over channels, by a few features in its own units.
 
     Returns
     -------
     dict
-        ``mean``, ``contrast`` (99th less 1st percentile), ``background`` (20th percentile), ``sharpness`` (share of the
-        contrast in fine structure), ``shape`` (share of the contrast in coarse structure).
+        ``mean``, ``contrast`` (99th minus 1st percentile), ``background`` (20th percentile), ``sharpness`` (share of
+        the contrast in fine structure), ``shape`` (share of the contrast in coarse structure).
     """
     low, back, high = np.percentile(plane, (1, 20, 99))
     contrast = float(high - low)
@@ -54,7 +54,7 @@ def object_features(truth: Any) -> dict[str, float]:
 
 
 def chosen_images(dataset: Dataset, split: str) -> list[tuple[Item, ...]]:
-    """Return an evenly chosen few hundred images of a split."""
+    """Return a few hundred evenly spaced images of a split."""
     images = dataset.split(split).images if split in dataset.splits else []
     return evenly_chosen(images, min(len(images), MOST_IMAGES))
 
@@ -62,7 +62,7 @@ def chosen_images(dataset: Dataset, split: str) -> list[tuple[Item, ...]]:
 def find_twins(
     train: Sequence[tuple[str, NDArray[np.float32]]], val: Sequence[tuple[str, NDArray[np.float32]]]
 ) -> tuple[Twin, ...]:
-    """Find images of the validation split that a training image repeats, most similar first.
+    """Find validation images that repeat a training image, most similar first.
 
     Parameters
     ----------

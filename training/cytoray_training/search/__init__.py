@@ -1,1 +1,1 @@
-"""Several trainings of one recipe that answer a question together: a search, cross-validation, a learning curve."""
+"""Several training runs of one recipe that answer a question together: search, cross-validation, learning curve."""

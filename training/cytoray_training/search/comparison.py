@@ -1,8 +1,8 @@
-"""Is the best recipe of a search better than the recipe as it is? Decided by images that chose nothing.
+"""Is the best recipe of a search better than the unchanged recipe? Decided by images that chose nothing.
 
-The best of many trials was chosen by its score, so that this score is too good: of equal recipes, the luckiest seed and
-the luckiest validation are chosen. Here both recipes are trained again with the same new seeds, and the models are
-scored on the same images.
+The best of many trials was chosen by its score, so this score is too high: among equal recipes, the luckiest seed and
+the luckiest validation win. Here both recipes are trained again with the same new seeds, and the models are scored on
+the same images.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ _RESAMPLES = 4000
 
 @dataclass(frozen=True)
 class Compared:
-    """The best recipe of a search beside the recipe as it is.
+    """The best recipe of a search compared with the unchanged recipe.
 
     Attributes
     ----------
     metric
         The score.
     best, first
-        Scores of the best and of the recipe as it is, means over seeds.
+        Scores of the best and of the unchanged recipe, means over seeds.
     gain
-        By how much the best is better, whichever direction of the metric is, in its unit.
+        By how much the best is better, in the unit of the metric, whatever its direction.
     low, high
         The 95 % interval of `gain`.
     seeds
-        With how many each was trained.
+        Number of training runs of each.
     units, unit
-        How many images, movies or groups judged, and which of these.
+        Number of images, movies or groups that were scored, and which of these.
     verdict
-        ``better`` where the whole interval lies above 0, ``no better`` where it lies below.
+        ``better`` if the whole interval is above 0, ``no better`` if it is below.
     """
 
     metric: str
@@ -59,21 +59,21 @@ class Compared:
 
     @property
     def sentence(self) -> str:
-        """What was found, for people."""
+        """The result as a sentence."""
         what = {
-            "better": "The best is better than the recipe as it is",
-            "no better": "The best is no better than the recipe as it is",
-            "cannot be told": "Whether the best is better than the recipe as it is cannot be told",
+            "better": "The best is better than the unchanged recipe",
+            "no better": "The best is no better than the unchanged recipe",
+            "cannot be told": "It cannot be told whether the best is better than the unchanged recipe",
         }[self.verdict]
         few, over = few_units(self.units, self.unit), counted(self.units, self.unit)
         return (
-            f"{what}: {self.metric} {self.best:.3f} beside {self.first:.3f}, a gain of {self.gain:+.3f} "
+            f"{what}: {self.metric} {self.best:.3f} compared with {self.first:.3f}, a gain of {self.gain:+.3f} "
             f"({self.low:+.3f} to {self.high:+.3f}), over {self.seeds} new seeds each and {over} "
             f"that chose nothing.{f' But {few}.' if few else ''}"
         )
 
     def described(self) -> dict[str, Any]:
-        """Return what JSON can say."""
+        """Return the result as JSON types."""
         return {name: None if value in (math.inf, -math.inf) else value for name, value in asdict(self).items()}
 
 
@@ -82,9 +82,9 @@ def compare_recipes(
 ) -> Compared:
     """Compare two recipes, each trained with the same number of seeds, on the same units.
 
-    Two things make a difference by chance. Which images there are: the paired bootstrap over units, of the means over
-    seeds. Which seeds there were: the variance among the seeds of a recipe. The two variances are added, and the
-    interval is Student's t with the degrees of freedom of Welch and Satterthwaite (Biometrics Bulletin 2, 110 (1946)).
+    A difference has two random sources. The images: the paired bootstrap over units, of the means over seeds. The
+    seeds: the variance between the seeds of a recipe. The two variances are added, and the interval is Student's t with
+    the degrees of freedom of Welch and Satterthwaite (Biometrics Bulletin 2, 110 (1946)).
 
     Parameters
     ----------
@@ -93,9 +93,9 @@ def compare_recipes(
     best, first
         Scores of one model per seed, at least two.
     unit
-        What the units are, for people.
+        Name of a unit in the report.
     seed
-        Of the draw.
+        Of the bootstrap.
     """
     from scipy.stats import t
 

@@ -1,4 +1,4 @@
-"""What several training runs will cost: how many, on how many workers at once, and about how long."""
+"""The expected cost of several training runs: their number, workers, and approximate time."""
 
 from __future__ import annotations
 
@@ -13,63 +13,63 @@ _UNKNOWN = "time: unknown until the first has ended"
 
 @dataclass(frozen=True)
 class Cost:
-    """The training runs of a study, before and while they go on.
+    """The training runs of a study, before and during execution.
 
     Attributes
     ----------
     kind
-        What is asked, such as ``search``.
+        Kind of study, such as ``search``.
     recipe
-        Of each training, apart from what a search varies.
+        Of each training run, apart from what a search varies.
     runs
-        How many; None for as many as the hours allow.
-    at_once
-        How many of them at a time.
+        Number of runs; None: as many as the hours allow.
+    max_concurrent
+        Maximum number of concurrent runs.
     confirming
-        How many more of them, at most, begin one after the other when the others have ended.
+        Maximum number of further runs, which start one after the other at the end.
     last
-        Of one more training, which begins when all others have ended; None for none.
+        Recipe of one more run, which starts after all others; None for none.
     hours
-        After so many no further training goes on but the last; None for no such limit.
+        Time limit of all runs except the last; None for no limit.
     fewer
-        Whether training runs may be stopped early, so that the time is the longest that it can take.
+        Whether training runs may be stopped early, so the time is an upper bound.
     """
 
     kind: str
     recipe: Recipe
     runs: int | None
-    at_once: int = 1
+    max_concurrent: int = 1
     confirming: int = 0
     last: Recipe | None = None
     hours: float | None = None
     fewer: bool = False
 
     def before(self, ended: int, spent: float, measured: Sequence[tuple[int, float]]) -> str:
-        """Return the line that is shown before anything starts.
+        """Return the line that is printed before anything starts.
 
         Parameters
         ----------
         ended
-            How many training runs ended in earlier spells.
+            Number of training runs that ended before an interruption.
         spent
-            Seconds that earlier spells took.
+            Seconds spent before an interruption.
         measured
-            Epochs and seconds of each training that ended.
+            Epochs and seconds of each completed training run.
         """
         number = "as many training runs as the hours allow" if self.runs is None else _runs(self.runs)
         if self.confirming:
-            number += f", up to {self.confirming} more to compare the best with the recipe as it is"
+            number += f", up to {self.confirming} more to compare the best with the unchanged recipe"
         if self.last is not None:
             number += " and one more with the best settings"
         scale = self.recipe.scale
-        workers, gpus = self.at_once * scale.workers, self.at_once * scale.workers * scale.gpus_per_worker
-        on = f"{self.at_once} at a time on {workers} worker{'s' if workers > 1 else ''} in all"
+        workers, gpus = self.max_concurrent * scale.workers, self.max_concurrent * scale.workers * scale.gpus_per_worker
+        on = f"{self.max_concurrent} at a time on {workers} worker{'s' if workers > 1 else ''} in all"
         on += f" with {gpus} GPU{'s' if gpus > 1 else ''}" if gpus else ""
-        done = f", of which {ended} ended before" if ended else ""
+        done = f", of which {ended} {'has' if ended == 1 else 'have'} already ended" if ended else ""
         return f"{self.kind}: {number}{done}, {on}; {self._time(ended, spent, measured)}"
 
     def after(self, ended: int, spent: float, measured: Sequence[tuple[int, float]]) -> str:
-        """Return the line that is shown when a training has ended; see :meth:`before`."""
+        """Return the line that is printed after each training run; see :meth:`before`."""
         of = "" if self.runs is None else f" of {self._all(self.runs)}"
         return f"{self.kind}: {ended}{of} training runs have ended; {self._time(ended, spent, measured)}"
 
@@ -84,7 +84,7 @@ class Cost:
         limit = None if self.hours is None else max(0.0, self.hours * 3600 - spent)
         one = seconds_of(self.recipe, measured)
         left = None if self.runs is None else max(0, self.runs - ended)
-        all_others = None if one is None or left is None else math.ceil(left / self.at_once) * one
+        all_others = None if one is None or left is None else math.ceil(left / self.max_concurrent) * one
         bounded = [seconds for seconds in (all_others, limit) if seconds is not None]
         confirmed = 0 if self.runs is None else max(0, ended - self.runs)
         confirming = 0.0 if not self.confirming else None if one is None else max(0, self.confirming - confirmed) * one
@@ -96,12 +96,12 @@ class Cost:
 
 
 def seconds_of(recipe: Recipe, measured: Sequence[tuple[int, float]]) -> float | None:
-    """Return about how many seconds a training takes: its epochs as long as those of others, or its ``minutes``.
+    """Return the approximate seconds of a training run: its epochs at the measured speed, or its ``minutes``.
 
     Parameters
     ----------
     measured
-        Epochs and seconds of each training that ended.
+        Epochs and seconds of each completed training run.
     """
     epochs, seconds = sum(one for one, _ in measured), sum(one for _, one in measured)
     training = recipe.training

@@ -10,6 +10,7 @@ import networkx
 from cytoray_analysis.errors import DatasetError
 from cytoray_services.datasets import Dataset, Item
 from cytoray_services.datasets.content import content_digests, is_there
+from cytoray_services.kinds import data_kind
 
 _GROUP = "group"
 
@@ -19,22 +20,22 @@ def groups_of(
 ) -> list[str]:
     """Name the group of each item.
 
-    Items that share a value of the column are one group, and so are items that share an image or a truth.
+    Items with the same value in the column are one group, as are items that share an image or a truth.
 
     Parameters
     ----------
     items
         Of a data set.
     column
-        Of the manifest; None: the group that the manifest gives (see :attr:`Item.group`, and the column ``group``),
-        where it gives one.
+        Of the manifest; None: the group that the manifest gives (see :attr:`Item.group`, and the column ``group``), if
+        it gives one.
     contents
         Of image files, as :func:`contents_of` returns them: copies of one file are one group.
 
     Raises
     ------
     DatasetError
-        There is no such column, or an item has nothing in it.
+        The column is missing, or an item has no value in it.
     """
     values = [_given(item) for item in items] if column is None else column_of(items, column, "data.group")
     tied: networkx.Graph[tuple[str, str]] = networkx.Graph()
@@ -50,27 +51,28 @@ def groups_of(
 
 
 def contents_of(dataset: Dataset) -> dict[Path, str]:
-    """Return the digest of every image file that is there."""
+    """Return the digest of every existing image file."""
     return content_digests(dataset, (item.image for item in dataset.items if is_there(dataset, item.image)))
 
 
 def unit_of(dataset: Dataset, column: str | None = None) -> str:
-    """Return what :func:`groups_of` tells apart, for people."""
+    """Return the name of what :func:`groups_of` separates."""
     given = any(_given(item) for item in dataset.items)
-    plain = "movie" if dataset.truth_kind == "lineage" else "image"
+    plain = data_kind(dataset.truth_kind).unit
     name = column or dataset.group_column or (_GROUP if given else "")
     return f"group of {name}" if name else plain
 
 
 def column_of(items: Sequence[Item], column: str, field: str) -> list[str]:
-    """Return the value of each item in a column of the manifest that every row must fill."""
+    """Return the value of each item in a column of the manifest, which every row must have."""
     lacking = [item for item in items if not item.row.get(column)]
     if lacking:
         known = sorted({name for item in items for name in item.row})
         raise DatasetError(
-            f"{lacking[0].image} has nothing in the column {column!r}; columns are {', '.join(known) or 'none'}",
+            f"expected a value of {lacking[0].image} in the column {column!r}, found none; the columns are "
+            f"{', '.join(known) or 'none'}",
             field=field,
-            hint="name a column that is filled in every row",
+            hint="name a column with a value in every row",
         )
     return [item.row[column] for item in items]
 

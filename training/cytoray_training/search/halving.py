@@ -1,7 +1,7 @@
-"""When a trial is given up: asynchronous successive halving (ASHA, Li et al. 2020, arXiv:1810.05934), over records.
+"""When a trial is stopped: asynchronous successive halving (ASHA, Li et al. 2020, arXiv:1810.05934), over records.
 
-Trials are compared at like places of their schedules: a learning rate that has come down makes a score better, so that
-after as many epochs a trial with a short schedule would seem better than one with a long one. A rung is a share of the
+Trials are compared at the same relative position of their schedules: a lower learning rate improves the score, so at
+the same epoch a trial with a short schedule would seem better than one with a long schedule. A rung is a share of the
 schedule, and a score there that of :meth:`~cytoray_training.search.study.Member.after`.
 """
 
@@ -21,13 +21,13 @@ def rungs_of(wanted: Halving, training: Training) -> list[float]:
     rung = (wanted.grace or training.validate_every) / training.epochs
     found = []
     while rung < 1 - 0.5 / training.epochs:
-        found.append(math.floor(rung * 1e9) / 1e9)  # 3 × 0.1 lies above 3/10
+        found.append(math.floor(rung * 1e9) / 1e9)  # 3 × 0.1 is above 3/10
         rung *= wanted.reduction
     return found
 
 
 def is_behind(member: Member, members: Sequence[Member], rungs: Sequence[float], reduction: float, metric: str) -> bool:
-    """Whether a trial, with its newest validation, is not among the best of all that came to the rung it has reached.
+    """Whether a trial, with its newest validation, is not among the best of all trials that reached the same rung.
 
     Parameters
     ----------
@@ -36,14 +36,14 @@ def is_behind(member: Member, members: Sequence[Member], rungs: Sequence[float],
     rungs
         See :func:`rungs_of`.
     reduction
-        Of so many trials one goes on.
+        One of this many trials continues.
     metric
         The score that chooses.
     """
     before = member.scores[-2].get("progress", 0.0) if len(member.scores) > 1 else 0.0
     now = member.scores[-1].get("progress", 0.0)
     reached = [rung for rung in rungs if before < rung <= now]
-    if not reached or now >= 1:  # after its end nothing is left to stop
+    if not reached or now >= 1:  # a completed trial cannot be stopped
         return False
     found = {one.name: one.after(metric, reached[-1]) for one in members}
     own = found.pop(member.name)

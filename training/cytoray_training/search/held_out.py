@@ -1,4 +1,4 @@
-"""The split ``test`` of a search over data that have none: a part of the training groups that no trial sees."""
+"""The split ``test`` of a search over data without one: a part of the training groups that no trial uses."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from cytoray_services.datasets import Dataset
 from cytoray_services.statistics import FEW
 from cytoray_training.search.grouping import contents_of, groups_of
 
-_SHARE = 5  # of so many groups one is held out
+_SHARE = 5  # one of this many groups is held out
 
 
 def hold_out_test(dataset: Dataset, column: str | None = None, *, seed: int = 0) -> Dataset:
-    """Return the data set with a fifth of the groups of ``train`` as its split ``test``; as it is where it has one.
+    """Return the data set with a fifth of the groups of ``train`` as its split ``test``; unchanged if it has one.
 
-    So it is too where fewer than six groups would be held out, which cannot tell two models apart.
+    It is also unchanged if fewer than six groups would be held out, which cannot separate two models.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""What a search has found, judged by the split ``test``, which chose nothing.
+"""The result of a search, evaluated on the split ``test``, which chose nothing.
 
-The score that the trials are chosen by is a selection score: of the images that chose it, and too high.
+The score that chooses the best trial is a selection score: computed on the images that chose it, so too high.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any
 from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.errors import InputError, UntrainableError
 from cytoray_analysis.predictor import Predictor
-from cytoray_services.datasets import Dataset, hash_dataset
-from cytoray_services.evaluation import Evaluation, evaluate, scored
+from cytoray_services.datasets import Dataset
+from cytoray_services.evaluation.evaluation import evaluate
+from cytoray_services.kinds.evaluated import Evaluation
 from cytoray_services.statistics.counts import UnitScores, unit_scores
 from cytoray_services.statistics.intervals import described
-from cytoray_training.plan import Plan
+from cytoray_training.plan.plan import Plan
 from cytoray_training.recipe import Tune
 from cytoray_training.search.comparison import Compared, compare_recipes
 from cytoray_training.search.grouping import groups_of, unit_of
@@ -25,20 +26,20 @@ from cytoray_training.search.held_out import hold_out_test
 from cytoray_training.search.study import Member, Study
 from cytoray_training.search.trials import Trials
 
-SELECTION = "a selection score: of the images that chose it, and too high"
+SELECTION = "a selection score: computed on the images that chose it, so too high"
 _LAST_SEED = 2**31
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What images that chose nothing say of a search.
+    """The result of a search on images that chose nothing.
 
     Attributes
     ----------
     compared
-        The best recipe beside the recipe as it is; None where that was not done.
+        The best recipe compared with the unchanged recipe; None without a comparison.
     reason
-        Why it was not done.
+        Why there is no comparison.
     """
 
     compared: Compared | None
@@ -46,18 +47,18 @@ class Judgement:
 
     @property
     def sentence(self) -> str:
-        """What was found, for people."""
+        """The result as a sentence."""
         if self.compared is not None:
             return self.compared.sentence
-        return f"The best was not compared with the recipe as it is: {self.reason}."
+        return f"The best was not compared with the unchanged recipe: {self.reason}."
 
     def described(self) -> dict[str, Any]:
-        """Return what JSON can say."""
+        """Return the result as JSON types."""
         return {"verdict": None, "reason": self.reason} if self.compared is None else self.compared.described()
 
 
 def judged_plan(plan: Plan, tune: Tune) -> Plan:
-    """Return a plan with a split ``test``, where there can be one; see :func:`hold_out_test`."""
+    """Return a plan with a split ``test``, if possible; see :func:`hold_out_test`."""
     data = plan.recipe.data
     if not tune.confirm or not data.draw_test:
         return plan
@@ -65,19 +66,19 @@ def judged_plan(plan: Plan, tune: Tune) -> Plan:
     if dataset is plan.dataset:
         return plan
     held = len(dataset.split("test").images)
-    print(f"{held} images are held out of the trials, to judge the best by", file=sys.stderr, flush=True)
-    return replace(plan, dataset=dataset, dataset_hash=hash_dataset(dataset))
+    print(f"{held} images are held out of the trials, to score the best", file=sys.stderr, flush=True)
+    return plan.on(dataset)
 
 
 def confirmations(plan: Plan, tune: Tune) -> int:
-    """Return how many training runs :func:`judge` needs, at most."""
+    """Return the maximum number of training runs that :func:`judge` needs."""
     return 2 * tune.confirm if "test" in plan.dataset.splits else 0
 
 
 def judge(study: Study, trials: Trials, best: Member, on: str) -> Judgement:
-    """Train the best recipe and the recipe as it is once more, with the same new seeds, and compare them on ``test``.
+    """Train the best and the unchanged recipe once more, with the same new seeds, and compare them on ``test``.
 
-    New seeds, since the trial that won won also by its seed. A training that was completed before is not repeated.
+    The seeds are new because the best trial won partly by its seed. Completed training runs are not repeated.
     """
     reason = _why_not(trials, best)
     if reason:
@@ -98,7 +99,7 @@ def judge(study: Study, trials: Trials, best: Member, on: str) -> Judgement:
 
 
 def scores_on_test(plan: Plan, bundle: str) -> dict[str, dict[str, Any]]:
-    """Return what a model scores on the split ``test``: ``{metric: {score, low, high, units}}``; empty without one."""
+    """Return the scores of a model on the split ``test``: ``{metric: {score, low, high, units}}``, or empty."""
     if "test" not in plan.dataset.splits:
         return {}
     evaluation = evaluate(Predictor(Bundle.load(bundle)), plan.dataset.split("test"))
@@ -107,23 +108,23 @@ def scores_on_test(plan: Plan, bundle: str) -> dict[str, dict[str, Any]]:
 
 
 def _why_not(trials: Trials, best: Member) -> str:
-    """Return why there is nothing to compare; empty where there is."""
+    """Return why nothing can be compared; empty if it can."""
     first, data = trials.members[0], trials.plan.dataset
     if not trials.tune.confirm:
         return "tune.confirm is 0"
     if best.name == first.name:
-        return "none of the trials had a better selection score than the recipe as it is"
+        return "none of the trials had a better selection score than the unchanged recipe"
     if first.state == "failed":
-        return f"the recipe as it is failed: {first.reason}"
+        return f"the unchanged recipe failed: {first.reason}"
     if "test" not in data.splits:
-        return "the data have no split test, and too few images or groups to hold one out"
+        return "the data have no split test, and not enough images or groups to hold one out"
     if len(set(groups_of(data.split("test").items, trials.plan.recipe.data.group_column))) < 2:
         return f"the split test has one {unit_of(data, trials.plan.recipe.data.group_column)}"
     return ""
 
 
 def _trained(study: Study, trials: Trials, member: Member, number: int, on: str) -> Member:
-    """Train the recipe of a trial with another seed; what the recipe does wrong is taken down as its failure."""
+    """Train the recipe of a trial with another seed; an error of the recipe is recorded as its failure."""
     name = f"confirm-{member.name}-seed-{number}"
     known = study.member(name)
     if known is not None and known.state == "failed":
@@ -139,7 +140,7 @@ def _trained(study: Study, trials: Trials, member: Member, number: int, on: str)
 
 def _by_unit(member: Member, test: Dataset, trials: Trials) -> UnitScores:
     evaluation = evaluate(Predictor(Bundle.load(member.facts["bundle"])), test)
-    answers = [scored(one.prediction) for one in evaluation.items]
+    answers = [one.prediction.scored for one in evaluation.items]
     truths = [one.labelled.truth for one in evaluation.items]
     units = _units(evaluation, trials.plan.recipe.data.group_column)
     return unit_scores(answers, truths, units, trials.plan.task.score, [trials.metric])

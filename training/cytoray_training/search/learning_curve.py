@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +17,33 @@ from cytoray_analysis.errors import RecipeError, RequestError, TrainingError
 from cytoray_analysis.files import write_whole
 from cytoray_analysis.pictures import figure_png, new_figure, set_title
 from cytoray_analysis.tasks.metrics import metric_named
-from cytoray_services.datasets import hash_dataset
 from cytoray_services.settings import Settings
-from cytoray_training.clusters import cluster
-from cytoray_training.recipe import Recipe, changed_recipe
+from cytoray_training.plan.planning import make_plan
+from cytoray_training.recipe import Recipe
+from cytoray_training.run.clusters import cluster
 from cytoray_training.search.cost import Cost
 from cytoray_training.search.study import open_study
-from cytoray_training.train import make_plan
 
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
 _CONFIDENCE = 0.95
 _EXPONENTS = np.geomspace(0.05, 2.0, 60)
-# A gain below it is not worth labelling for, whatever its interval.
+# A smaller gain is not worth the labelling, whatever its interval.
 _WORTH = 0.005
 
 
 @dataclass(frozen=True)
 class Curve:
-    """An inverse power law through scores, and what it says about twice the labels.
+    """An inverse power law through scores, and its prediction for twice the labels.
 
     Attributes
     ----------
     ceiling, amplitude, exponent
-        score(n) = ceiling − amplitude · n^(−exponent), of a score turned so that more is better; the exponent is the
-        likeliest one.
+        score(n) = ceiling − amplitude · n^(−exponent), of a score transformed so that more is better; the exponent is
+        the most likely one.
     gain, low, high
-        By how much the score at twice the labels is better than that at all of them, and its 95 % interval.
+        Predicted gain of the score at twice the labels, and its 95 % interval.
     more_helps
-        Whether the whole interval lies above zero and the gain is worth it; None where that cannot be told.
+        Whether the whole interval is above zero and the gain large enough; None if that cannot be told.
     verdict
         One sentence.
     """
@@ -62,9 +61,9 @@ class Curve:
 def run_curve(
     recipe: Recipe, settings: Settings, *, shares: Sequence[float] = SHARES, on: str = "local", fresh: bool = False
 ) -> dict[str, Any]:
-    """Train at each share of the labels, as child runs of one run, and judge whether more labels would help.
+    """Train with each share of the labels, as child runs of one run, and decide whether more labels would help.
 
-    A smaller share is part of each larger one, and holds as much of every class; validation data are always the same.
+    A smaller share is part of each larger one, with the same proportion of classes; validation data are the same.
     Nothing is registered.
 
     Returns
@@ -78,7 +77,7 @@ def run_curve(
     RequestError
         The shares are not at least three different numbers above 0 and up to 1.
     RecipeError, DatasetError
-        The recipe or the data would ruin the trainings; nothing was started.
+        The recipe or the data would make the training runs useless; nothing was started.
     """
     began = time.perf_counter()
     shares = sorted(set(shares))
@@ -88,14 +87,12 @@ def run_curve(
             field="--shares",
         )
     if recipe.training.label_share != 1:
-        raise RecipeError(
-            "expected training.label_share 1, which the curve varies itself", field="training.label_share"
-        )
+        raise RecipeError("expected training.label_share 1, because the curve varies it", field="training.label_share")
     plan = make_plan(recipe.model_copy(update={"tune": None}), settings)
     metric = plan.metric
-    plain = plan.recipe.model_copy(update={"data": plan.recipe.data.model_copy(update={"folds": None})})
+    plain = plan.changed({"data.folds": None})
     points = []
-    cost = Cost("learning curve", plain, len(shares))
+    cost = Cost("learning curve", plain.recipe, len(shares))
     with (
         open_study("curve", plan, settings, wanted={"shares": list(shares)}, cost=cost, fresh=fresh) as study,
         cluster(recipe.scale, on),
@@ -103,15 +100,13 @@ def run_curve(
         for share in shares:
             values = {"training.label_share": share}
             dataset = plan.dataset.share(share, seed=recipe.training.seed)
-            part = replace(
-                plan, recipe=changed_recipe(plain, values), dataset=dataset, dataset_hash=hash_dataset(dataset)
-            )
-            member = study.train(f"share-{share:05.3f}", part, on=on, values=values)
+            member = study.train(f"share-{share:05.3f}", plain.changed(values).on(dataset), on=on, values=values)
             labels = sum(item.split == "train" for item in dataset.items)
             metrics = member.facts["metrics"]
             if metric not in metrics:
                 raise TrainingError(
-                    f"the model of {labels} labels has no {metric}: it has nothing to count in its answers",
+                    f"expected a score {metric} of the model with {labels} labels, found none: its answers contain "
+                    "nothing to count",
                     field="training.metric",
                     hint=f"choose another training.metric, such as {plan.task.output.metric}, or larger shares",
                 )
@@ -145,24 +140,24 @@ def run_curve(
 def fit_curve(labels: Sequence[float], scores: Sequence[float]) -> Curve:
     """Fit score(n) = a − b · n^(−c) with b ≥ 0, and predict the gain at twice the most labels.
 
-    The inverse power law is what learning curves follow between a start like guessing and their ceiling (Hestness et
-    al. 2017, arXiv:1712.00409; Viering & Loog 2022, arXiv:2103.10948). Few points do not tell its exponent, so it is
-    not chosen: for each exponent from 0.05 to 2, equally likely in logarithm, a and b are fitted by least squares, and
-    the predicted gains are mixed by how likely the points are under it (Student's t, with what the points scatter
-    around the curve). The interval is that of the mixture.
+    Learning curves follow an inverse power law between chance level and their ceiling (Hestness et al. 2017,
+    arXiv:1712.00409; Viering & Loog 2022, arXiv:2103.10948). A few points do not determine its exponent, so it is not
+    chosen: for each exponent from 0.05 to 2, equally likely in logarithm, a and b are fitted by least squares, and the
+    predicted gains are mixed by the likelihood of the points (Student's t, with their scatter around the curve). The
+    interval is that of the mixture.
 
     Parameters
     ----------
     labels
         Numbers of labels, positive.
     scores
-        Turned so that higher is better.
+        Transformed so that higher is better.
     """
     n, y = np.asarray(labels, float), np.asarray(scores, float)
     twice = 2 * float(n.max())
     top = float(n.max())
     freedom = max(1, len(n) - 3)
-    # Scores are printed to three digits and scatter by chance; no fit is better known than that.
+    # Scores have three digits and random scatter; no fit is more precise.
     floor = 1e-3**2 * freedom
     fits, weights = [], []
     for exponent in _EXPONENTS:
@@ -189,7 +184,7 @@ def fit_curve(labels: Sequence[float], scores: Sequence[float]) -> Curve:
 def _mixture(
     fits: Sequence[tuple[float, float, float, float, float]], likelihood: NDArray[np.float64], freedom: int
 ) -> NDArray[np.float64]:
-    """Return gains drawn from what the fits predict; of a negative amplitude, which no curve has, zero is taken."""
+    """Return gains sampled from the predictions of the fits; an impossible negative amplitude counts as zero."""
     chance = np.random.default_rng(0)
     which = chance.choice(len(fits), 20_000, p=likelihood)
     table = np.array(fits)[which]
@@ -233,7 +228,7 @@ def draw_curve(labels: Sequence[float], scores: Sequence[float], curve: Curve, s
 
 
 def _turned(metric: str) -> str:
-    """Return what is drawn upwards: the score, turned so that more is better."""
+    """Return the label of the vertical axis: the score, transformed so that more is better."""
     known = metric_named(metric)
     return {"higher": metric, "lower": f"−{metric}", "nearer": f"−|{metric} − {known.target:g}|"}[known.better]
 
@@ -257,7 +252,7 @@ def _report(
             *rows,
             "",
             f"Fitted: {_turned(metric)}(n) = {curve.ceiling:.3f} − {curve.amplitude:.3f} · n^(−{curve.exponent:.2f}); "
-            "the interval mixes all exponents by how well they fit.",
+            "the interval covers all exponents, weighted by their fit.",
             "",
         ]
     )

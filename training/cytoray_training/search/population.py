@@ -1,9 +1,9 @@
 """Population-based training (Jaderberg et al. 2017, arXiv:1711.09846), asynchronous, over recorded trials.
 
-A member that is among the worst at one of its comparisons is stopped; a new trial takes its place, which goes on from
-the checkpoint that one of the best had at the same epoch, with its settings multiplied or divided by a factor. That a
-place is taken over by a *new* trial keeps every record final, and lets a population be larger than what runs at a time:
-a member compares itself with all that ever came to its epoch.
+A member that is among the worst at a comparison is stopped. A new trial takes its place: it continues from the
+checkpoint that one of the best had at the same epoch, with its settings multiplied or divided by a factor. Because the
+replacement is a *new* trial, every record is final, and a population can be larger than the number of concurrent
+trials: a member is compared with all trials that ever reached its epoch.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from cytoray_training.recipe import Tune
 from cytoray_training.search.space import Choice, Range, Space
 from cytoray_training.search.study import Member
 
-# What a training that is under way can go on with when it changes.
+# Fields that can change during a training run.
 MUTABLE: tuple[str, ...] = ("augmentation.", "data.balance")
 MUTABLE += ("training.learning_rate", "training.weight_decay", "training.gradient_clip", "training.ema_decay")
 
 
 def require_mutable(space: Space) -> None:
-    """Raise RecipeError for a field that cannot change while a training goes on."""
+    """Raise RecipeError for a field that cannot change during a training run."""
     for path in space:
         if not path.startswith(MUTABLE):
             raise RecipeError(
-                f"{path!r} cannot change while a training goes on, as the searcher `population` would have it",
+                f"expected a field that can change during a training run for the searcher `population`, got {path!r}",
                 field=f"tune.space.{path}",
                 hint="use searcher: optuna, or only augmentation, data.balance, learning rate, weight decay, "
                 "gradient clipping and ema_decay",
@@ -36,9 +36,9 @@ def require_mutable(space: Space) -> None:
 
 
 def compares(member: Member, tune: Tune) -> int | None:
-    """Return the epoch at which a member is to be compared now, or None.
+    """Return the epoch at which a member must be compared now, or None.
 
-    What it took over from another is not judged again.
+    Epochs taken over from another member are not compared again.
     """
     interval = tune.population.interval
     taken = int(member.facts.get("epoch", 0))
@@ -48,7 +48,7 @@ def compares(member: Member, tune: Tune) -> int | None:
 
 
 def is_replaced(member: Member, members: Sequence[Member], tune: Tune, metric: str) -> bool:
-    """Whether a member's newest score is among the worst of all that came to its epoch."""
+    """Whether a member's newest score is among the worst of all that reached its epoch."""
     epoch = compares(member, tune)
     own = None if epoch is None else member.at(metric, epoch)
     if epoch is None or own is None:
@@ -65,7 +65,7 @@ def successor(
     values: Mapping[str, Mapping[str, Any]],
     kept: Callable[[str, int], bool],
 ) -> tuple[Member, int, Member, dict[str, Any]] | None:
-    """Return whose checkpoint of which epoch a new trial takes, instead of whom, and its values; None for no need.
+    """Return source, epoch, replaced member and values of a new trial; None if none is needed.
 
     Parameters
     ----------
@@ -78,9 +78,9 @@ def successor(
     metric
         The score that chooses.
     values
-        All values of each trial that lies in the space.
+        All values of each trial in the space.
     kept
-        Whether there is a checkpoint of a trial at an epoch.
+        Whether a checkpoint of a trial at an epoch exists.
     """
     replaced = {member.facts.get("instead_of") for member in members}
     waiting = [member for member in members if member.state in ("stopped", "failed") and member.name not in replaced]
@@ -103,7 +103,7 @@ def successor(
 
 
 def perturbed(space: Space, values: Mapping[str, Any], factor: float, chance: np.random.Generator) -> dict[str, Any]:
-    """Return values near others: numbers times or over a factor, within the space; of a choice, a neighbour."""
+    """Return values near others: numbers times or divided by a factor, within the space; neighbours of choices."""
     found = {}
     for path, parameter in space.items():
         up = bool(chance.integers(2))

@@ -1,4 +1,4 @@
-"""What a search found, for people: Markdown and pictures, on disk and in MLflow."""
+"""The report of a search: Markdown and pictures, on disk and in MLflow."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def write_report(
 
 
 def common_place(members: Sequence[Member], metric: str) -> tuple[float, dict[str, float]]:
-    """Return the last share of the schedule that every trial with a score came to, and the scores there.
+    """Return the last share of the schedule that every trial with a score reached, and the scores there.
 
-    Trials that were stopped have had less of it than the others; only at that place are all alike. Scores are turned so
-    that more is better.
+    Stopped trials completed less of it than the others; only at that position are all comparable. Scores are
+    transformed so that more is better.
     """
     scored = [member for member in members if member.best(metric) is not None]
     place = min((member.scores[-1].get("progress", 0.0) for member in scored), default=0.0)
@@ -137,7 +137,7 @@ def parallel_coordinates(
 
 
 def _height(parameter: Choice | Range, place: float) -> float:
-    """Return where a value is drawn on its axis, 0 to 1."""
+    """Return the position of a value on its axis, 0 to 1."""
     if isinstance(parameter, Choice):
         return place / max(1, len(parameter.values) - 1)
     if parameter.log:
@@ -184,7 +184,7 @@ def _curves(members: Sequence[Member], metric: str, best: str) -> bytes:
             color=colour,
         )
     axes.set_xlabel("epochs")
-    axes.set_ylabel(f"{metric} of the images that choose")
+    axes.set_ylabel(f"{metric} of the images that choose weights")
     axes.xaxis.get_major_locator().set_params(integer=True)
     set_title(axes, f"orange: the best ({best}), blue: completed, grey: stopped or failed")
     axes.grid(alpha=0.3)
@@ -210,9 +210,7 @@ def _text(
     members, metric = trials.members, trials.metric
     plan = trials.plan.recipe
     counts = _counts(members)
-    weights = (
-        f"the weights of {best.name}" if trials.tune.refit is None else f"trained once more with {trials.tune.refit}"
-    )
+    weights = f"the weights of {best.name}" if trials.tune.refit is None else f"trained again with {trials.tune.refit}"
     lines = [
         f"# Search: {plan.model.name}",
         "",
@@ -232,22 +230,22 @@ def _text(
 
 
 def _tested(metric: str, tested: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say what the registered model scores on images that chose nothing."""
+    """Describe the score of the registered model on images that chose nothing."""
     if metric not in tested:
-        return "No images were left that chose nothing, so that it is not known how good it is on others."
+        return "There are no images that chose nothing, so its score on other images is unknown."
     one = tested[metric]
     interval = f" ({one['low']:.3f} to {one['high']:.3f})" if "low" in one else ""
     return f"On the split test, which chose nothing, it has {metric} {one['score']:.3f}{interval}."
 
 
 def _mattered(metric: str, shares: Mapping[str, float], place: float, counted: int) -> str:
-    lines = ["## What mattered", ""]
+    lines = ["## Importance of the parameters", ""]
     if not shares:
-        return "\n".join([*lines, "Too few different trials, or scores without any difference, to tell.", ""])
-    hint = " From so few trials it is a hint, not a measurement." if counted < 40 else ""
+        return "\n".join([*lines, "Unknown: too few different trials, or scores without any difference.", ""])
+    hint = " With so few trials this is a hint, not a measurement." if counted < 40 else ""
     lines += [
-        f"Share of the variance of {_where(metric, place)}, which all {counted} scored trials had, by "
-        f"functional ANOVA over a random forest (Hutter, Hoos, Leyton-Brown 2014).{hint}",
+        f"Share of the variance of {_where(metric, place)}, which all {counted} scored trials reached, by functional "
+        f"ANOVA over a random forest (Hutter, Hoos, Leyton-Brown 2014).{hint}",
         "",
         *(f"- `{path}`: {share:.0%}" for path, share in shares.items()),
         "",
@@ -267,7 +265,7 @@ def _table(trials: Trials) -> str:
     lines.append("|---|---|---|---|" + "---|" * (len(paths) + 1))
     for one in sorted(trials.members, key=lambda member: -member.goodness(metric)):
         shown = one.best(metric)
-        values = " | ".join(_short(one.values[path]) if path in one.values else "as it is" for path in paths)
+        values = " | ".join(_short(one.values[path]) if path in one.values else "unchanged" for path in paths)
         number = "–" if shown is None else f"{shown:.3f}"
         why = one.reason if one.state == "failed" else f"after {one.facts['from']}" if "from" in one.facts else ""
         lines.append(f"| {one.name} | {one.state} | {one.epochs} | {number} | {values} | {why} |")

@@ -1,7 +1,7 @@
-"""Which recipe is tried next, and which parameter mattered; the only door to Optuna.
+"""Which recipe is tried next, and the importance of parameters; the only module that uses Optuna.
 
-A suggestion is a pure function of the records, the number of the trial and the seed, so that a search which was killed
-goes on as it would have: nothing but the records need survive.
+A suggestion is a pure function of the records, the number of the trial and the seed, so a killed search continues as if
+it had not been killed: only the records must survive.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.study import Study
 
-# TPE knows nothing from fewer; its authors start with 10 of about 100 trials.
+# TPE needs at least this many; its authors start with 10 of about 100 trials.
 _RANDOM_FIRST = 4
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What a sampler knows of a trial.
+    """A trial as the sampler uses it.
 
     Attributes
     ----------
     places
-        Where it lies in the space; see :func:`cytoray_training.search.space.place_of`.
+        Its position in the space; see :func:`cytoray_training.search.space.place_of`.
     steps
-        Score, turned so that more is better, by the percent of its schedule that a trial had behind it.
+        Score, transformed so that more is better, by the completed percentage of the schedule.
     state
-        ``completed``, ``running``, or ``stopped``, which stands for failed, too: without a score it is the worst.
+        ``completed``, ``running``, or ``stopped``, which includes failed: without a score it is the worst.
     """
 
     places: Mapping[str, float | int]
@@ -48,14 +48,14 @@ def suggest(space: Space, tried: Sequence[Tried], *, searcher: str, seed: int, n
     Parameters
     ----------
     space
-        What may be varied.
+        The parameters that may vary.
     tried
-        All trials so far. Those still running count as bad, so that two at a time do not try the same.
+        All trials so far. Running ones count as bad, so that two concurrent trials do not try the same values.
     searcher
         ``random``, or ``optuna``: the tree-structured Parzen estimator (Bergstra et al. 2011; with trials that were
-        stopped early behind those that were completed, as Optuna does it).
+        stopped early behind those that were completed, as in Optuna).
     seed, number
-        Of the search and of this trial; they alone decide about chance.
+        Of the search and of this trial; they alone determine the random numbers.
     """
     import optuna
 
@@ -75,7 +75,7 @@ def suggest(space: Space, tried: Sequence[Tried], *, searcher: str, seed: int, n
 
 
 def importances(space: Space, places: Sequence[Mapping[str, float | int]], scores: Sequence[float]) -> dict[str, float]:
-    """Return the share of each parameter in how the score varies, most important first; empty for too few trials.
+    """Return the share of each parameter in the variance of the score, largest first; empty for too few trials.
 
     Functional ANOVA of a random forest (Hutter, Hoos, Leyton-Brown 2014), as Optuna computes it.
     """

@@ -1,59 +1,59 @@
-"""A search from end to end: trials, the best of them compared with the recipe as it is and registered, a report."""
+"""A search from end to end: trials, the best of them compared with the unchanged recipe and registered, a report."""
 
 from __future__ import annotations
 
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from cytoray_analysis.errors import TrainingError
 from cytoray_services.settings import Settings
-from cytoray_training.clusters import cluster
-from cytoray_training.publish import CHOSEN_BY
+from cytoray_training.plan.planning import make_plan
+from cytoray_training.publish.publish import CHOSEN_BY
 from cytoray_training.recipe import Recipe, changed_recipe
+from cytoray_training.run.clusters import cluster
 from cytoray_training.search.cost import Cost
 from cytoray_training.search.judging import Judgement, confirmations, judge, judged_plan, scores_on_test
 from cytoray_training.search.population import require_mutable
 from cytoray_training.search.report import write_report
-from cytoray_training.search.space import Space, parse_space
+from cytoray_training.search.space import parse_space
 from cytoray_training.search.study import Member, Study, open_study
 from cytoray_training.search.trials import Trials
 from cytoray_training.search.tuning import run_trials
-from cytoray_training.train import make_plan
 
-# More of the same is no other question.
+# A larger budget is the same study.
 _BUDGET = {"trials", "hours", "concurrent", "confirm"}
 FINAL = "final"
 
 
 def run_search(recipe: Recipe, settings: Settings, *, on: str = "local", fresh: bool = False) -> dict[str, Any]:
-    """Try recipes as the section ``tune`` says, going on with an interrupted search, and register the best model.
+    """Try recipes as defined in the section ``tune``, continue an interrupted search, and register the best model.
 
-    The first trial is the recipe as it is. The best of the trials that were trained to their end gives its weights to
-    the model; with ``tune.refit`` it is trained once more with those fields changed. Whether it is better than the
-    recipe as it is, is judged by images that chose nothing; see :func:`cytoray_training.search.judging.judge`.
+    The first trial is the unchanged recipe. The best of the completed trials gives its weights to the model; with
+    ``tune.refit`` it is trained once more with those fields changed. Images that chose nothing decide whether it is
+    better than the unchanged recipe; see :func:`cytoray_training.search.judging.judge`.
 
     Returns
     -------
     dict
         ``{model, version, run_id, bundle, metrics, metrics_are, test, seconds, study, report, comparison, best,
         trials}``, where ``test`` is ``{metric: {score, low, high, units}}`` of the registered model on images that
-        chose nothing (empty where there are none), ``comparison`` has ``verdict``, ``gain``, ``low`` and ``high``, or
-        the ``reason`` why there is none, ``best`` is ``{name, values, selection_METRIC}`` and ``trials`` has one
+        chose nothing (empty without such images), ``comparison`` has ``verdict``, ``gain``, ``low`` and ``high``, or
+        the ``reason`` without a comparison, ``best`` is ``{name, values, selection_METRIC}`` and ``trials`` has one
         ``{name, state, epochs, selection_METRIC, values, reason}`` each.
 
     Raises
     ------
     RecipeError, DatasetError
-        The recipe, its space or the data would ruin the search; nothing was started.
+        The recipe, its space or the data would make the search useless; nothing was started.
     TrainingError, PlatformError
-        No trial came to a validation, or a service failed.
+        No trial reached a validation, or a service failed.
     """
     began = time.perf_counter()
     space = parse_space(recipe)
     tune = recipe.tune
-    assert tune is not None  # noqa: S101 - parse_space has seen to it
+    assert tune is not None  # noqa: S101 - parse_space has checked it
     if tune.searcher == "population":
         require_mutable(space)
     final = {} if tune.refit is None else tune.refit
@@ -61,7 +61,7 @@ def run_search(recipe: Recipe, settings: Settings, *, on: str = "local", fresh: 
     plan = judged_plan(make_plan(recipe.model_copy(update={"tune": None}), settings), tune)
     metric = plan.metric
     wanted = tune.model_dump(mode="json", exclude=_BUDGET)
-    wanted["space"] = {path: asdict(parameter) for path, parameter in space.items()}  # as read, not as written
+    wanted["space"] = {path: asdict(parameter) for path, parameter in space.items()}  # as parsed, not as written
     cost = Cost(
         "search",
         recipe,
@@ -80,8 +80,9 @@ def run_search(recipe: Recipe, settings: Settings, *, on: str = "local", fresh: 
             if best is None:
                 failures = [member.reason for member in trials.members if member.reason]
                 raise TrainingError(
-                    f"no trial came to a validation{f'; the first says: {failures[0]}' if failures else ''}",
-                    hint="see whether cytoray train works with this recipe",
+                    "expected at least one trial with a validation, found "
+                    f"none{f'; the first reports: {failures[0]}' if failures else ''}",
+                    hint="check whether cytoray train works with this recipe",
                 )
             judgement = judge(study, trials, best, on)
             member = _final(study, trials, best, on, judgement)
@@ -117,14 +118,10 @@ def run_search(recipe: Recipe, settings: Settings, *, on: str = "local", fresh: 
 
 
 def _final(study: Study, trials: Trials, best: Member, on: str, judgement: Judgement) -> Member:
-    """Make the best a registered model: of its own weights, or of a training with the fields of ``tune.refit``."""
+    """Register the best model: its own weights, or those of a training run with the fields of ``tune.refit``."""
     facts = {"search": study.run.run_id, "trial": best.name, "comparison": judgement.sentence}
     tune = trials.tune
     if tune.refit is None:
         return study.train(best.name, trials.plan_for(best.values), on=on, register=facts)
-    plan = trials.plan_for(best.values)
-    plan = replace(plan, recipe=changed_recipe(plan.recipe, tune.refit))
+    plan = trials.plan_for(best.values).changed(tune.refit)
     return study.train(FINAL, plan, on=on, values={**best.values, **tune.refit}, register=facts)
-
-
-__all__ = ["FINAL", "Space", "run_search"]

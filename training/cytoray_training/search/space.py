@@ -14,37 +14,26 @@ from pydantic import BaseModel
 
 from cytoray_analysis.errors import RecipeError
 from cytoray_training.recipe import Recipe, changed_recipe
+from cytoray_training.recipe.search_fields import require_searchable
 
-# A search compares settings, on the same data and in the same place.
-_FIXED: tuple[str, ...] = (
-    "model.name",
-    "model.task",
-    "model.start",
-    "data.root",
-    "data.validation",
-    "data.columns",
-    "data.where",
-    "data.shards",
-)
-_FIXED += ("data.folds", "data.group", "data.stratify", "training.label_share", "training.metric", "scale", "tune")
-# What YAML 1.1 takes for text, as 1e-4 without a point; a recipe's own fields take it for the number that it is.
+# YAML 1.1 reads 1e-4 without a point as text; a recipe's own fields accept it as a number.
 _EXPONENTIAL = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 _FORMS = "{choice: […]}, {range: [low, high]} or {log_range: [low, high]}"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values, which have no order."""
+    """One of several unordered values."""
 
     values: tuple[Any, ...]
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """The values that must all fit the recipe."""
+        """The values that must all be valid in the recipe."""
         return self.values
 
     def place(self, value: Any) -> int | None:
-        """Return which of the values it is; None for another one."""
+        """Return the index of a value; None for any other value."""
         texts = [json.dumps(one) for one in self.values]
         text = json.dumps(value)
         return texts.index(text) if text in texts else None
@@ -56,7 +45,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """A number between two, both included; of a logarithmic one, equal factors are equally likely."""
+    """A number between two limits, inclusive; in a logarithmic range, equal factors are equally likely."""
 
     low: float
     high: float
@@ -65,11 +54,11 @@ class Range:
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """The values that must all fit the recipe."""
+        """The values that must all be valid in the recipe."""
         return (self.low, self.high)
 
     def place(self, value: Any) -> float | None:
-        """Return the value as the number that it is; None outside of the range."""
+        """Return the value as a number; None outside the range."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             return None
         return value
@@ -85,18 +74,17 @@ Space = Mapping[str, Choice | Range]
 def parse_space(recipe: Recipe) -> dict[str, Choice | Range]:
     """Read and check the space of a recipe's section ``tune``.
 
-    Every value that the space names is tried on the recipe, each alone, so that nothing impossible is found out by a
-    trial.
+    Every value in the space is checked with the recipe, one at a time, so no trial starts with an impossible value.
 
     Raises
     ------
     RecipeError
-        There is no such section, it names a field that the recipe does not have or that must stay as it is, or it holds
-        a value that the field does not take.
+        The section is missing, it names a field that the recipe does not have or that cannot vary, or a value is
+        invalid.
     """
     if recipe.tune is None:
         raise RecipeError(
-            "expected a section `tune` in the recipe, which says what to try",
+            "expected a section `tune` in the recipe, found none",
             field="tune",
             hint="add it, such as tune: {space: {training.learning_rate: {log_range: [1.0e-4, 1.0e-2]}}}",
         )
@@ -112,16 +100,16 @@ def parse_space(recipe: Recipe) -> dict[str, Choice | Range]:
 
 
 def place_of(space: Space, recipe: Recipe, values: Mapping[str, Any]) -> dict[str, float | int] | None:
-    """Return where a recipe lies in the space, or None where it lies outside of it.
+    """Return the position of a recipe in the space, or None if it is outside.
 
     Parameters
     ----------
     space
         What is varied.
     recipe
-        What the values are taken from that were not changed.
+        Gives the values that were not changed.
     values
-        How the recipe was changed.
+        The changed values.
     """
     content = recipe.model_dump(mode="json")
     places = {}
@@ -143,21 +131,18 @@ def _value_at(content: Any, path: str) -> Any:
 
 def _require_field(path: str) -> None:
     field = f"tune.space.{path}"
-    if any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED):
-        raise RecipeError(
-            f"{path!r} cannot be searched: all trials must answer the same question at the same scale", field=field
-        )
+    require_searchable(path)
     section: type[BaseModel] | None = Recipe
     keys = path.split(".")
     for index, key in enumerate(keys):
         if section is None:
-            break  # below a mapping, such as the arguments of a network, which the network itself checks
+            break  # in a mapping, such as the arguments of a network, which the network itself checks
         if key not in section.model_fields:
             close = difflib.get_close_matches(path, _all_fields(Recipe), n=1, cutoff=0.5)
             near = difflib.get_close_matches(key, sorted(section.model_fields), n=1, cutoff=0.5)
             meant = ".".join([*keys[:index], near[0], *keys[index + 1 :]]) if near else close[0] if close else None
-            hint = f"did you mean {meant!r}?" if meant else f"known here: {', '.join(sorted(section.model_fields))}"
-            raise RecipeError(f"there is no field {path!r} in a recipe", field=field, hint=hint)
+            hint = f"did you mean {meant!r}?" if meant else f"valid names: {', '.join(sorted(section.model_fields))}"
+            raise RecipeError(f"expected a field of a recipe, got {path!r}", field=field, hint=hint)
         section, free = _below(section, key)
         last = index == len(keys) - 1
         if last and section is not None:
@@ -167,11 +152,14 @@ def _require_field(path: str) -> None:
                 hint=f"name one of {', '.join(f'{path}.{name}' for name in sorted(section.model_fields))}",
             )
         if not last and section is None and not free:
-            raise RecipeError(f"{'.'.join(keys[: index + 1])!r} is a value and has no fields", field=field)
+            raise RecipeError(
+                f"{'.'.join(keys[: index + 1])!r} is a value without fields",
+                field=field,
+            )
 
 
 def _below(section: type[BaseModel], key: str) -> tuple[type[BaseModel] | None, bool]:
-    """Return the section that a field holds, and whether the field is a free mapping."""
+    """Return the section in a field, and whether the field is a free mapping."""
     kind = section.model_fields[key].annotation
     candidates = [kind, *get_args(kind)]
     inner = next((one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), None)
@@ -202,7 +190,7 @@ def _parameter(path: str, form: Mapping[str, Any]) -> Choice | Range:
 def _range(field: str, kind: Literal["range", "log_range"] | str, given: Any) -> Range:
     numbers = [one for one in given if isinstance(one, int | float) and not isinstance(one, bool)]
     if len(given) != 2 or len(numbers) != 2 or not all(map(math.isfinite, numbers)) or numbers[0] >= numbers[1]:
-        raise RecipeError(f"expected two numbers, low before high, got {given!r}", field=f"{field}.{kind}")
+        raise RecipeError(f"expected two numbers, the lower first, got {given!r}", field=f"{field}.{kind}")
     if kind == "log_range" and numbers[0] <= 0:
-        raise RecipeError(f"expected numbers above zero, got {given!r}", field=f"{field}.{kind}")
+        raise RecipeError(f"expected numbers above zero for log_range, got {given!r}", field=f"{field}.{kind}")
     return Range(numbers[0], numbers[1], all(isinstance(one, int) for one in numbers), kind == "log_range")

@@ -1,8 +1,7 @@
-"""Several trainings as child runs of one MLflow run, in one folder: interrupted, they go on where they were.
+"""Several training runs as child runs of one MLflow run, in one folder; they continue after an interruption.
 
-What is known of a training is one JSON file, written atomically when it changes, and nothing else: a study that is
-killed at any moment reads the files, leaves alone what was completed, stopped or failed, and goes on with the rest from
-its newest checkpoint.
+The only record of a training run is one JSON file, which is written atomically. A study that was killed reads these
+files, does not repeat completed, stopped or failed runs, and continues the others from their newest checkpoint.
 """
 
 from __future__ import annotations
@@ -26,17 +25,16 @@ from cytoray_analysis.tasks.metrics import metric_named
 from cytoray_services.records import reading
 from cytoray_services.registry import Registry, Run
 from cytoray_services.settings import Settings
-from cytoray_training.checkpoint import Checkpoint
 from cytoray_training.diagnosis.diagnose import diagnosed_on_failure
-from cytoray_training.launch import launch, newest_journal
-from cytoray_training.plan import Plan
-from cytoray_training.progress_bar import ProgressBar
-from cytoray_training.publish import bundled, code_version
-from cytoray_training.recipe import recipe_hash
-from cytoray_training.runs import TrainingRun, claim_folder
+from cytoray_training.plan.plan import Plan
+from cytoray_training.publish.publish import publish
+from cytoray_training.run.checkpoint import Checkpoint
+from cytoray_training.run.kept_checkpoints import newest_progress
+from cytoray_training.run.launch import launch
+from cytoray_training.run.progress_bar import ProgressBar, listener
+from cytoray_training.run.runs import TrainingRun, claim_folder, start_run
+from cytoray_training.run.similar import RunSettings
 from cytoray_training.search.cost import Cost
-from cytoray_training.similar import RunSettings
-from cytoray_training.train import listener
 
 State = Literal["running", "completed", "stopped", "failed"]
 _SPENT = "spent.json"
@@ -46,25 +44,25 @@ _SECONDS_BETWEEN_TRIES = 5.0
 
 @dataclass(frozen=True)
 class Member:
-    """What is known of one training of a study.
+    """The record of one training run of a study.
 
     Attributes
     ----------
     name
-        Of its folder and its record.
+        Name of its folder and its record.
     values
-        How its recipe differs from the study's: value by dotted path.
+        Changes to the study's recipe: value by dotted path.
     state
-        ``running`` also when it was interrupted; ``completed``, ``stopped`` early, or ``failed``.
+        ``running``, also if it was interrupted; ``completed``, ``stopped`` early, or ``failed``.
     run_id
         Of its MLflow run.
     scores
         One mapping per validation: the task's scores, ``epoch``, the number of epochs trained, and of a trial
-        ``progress``, which share of its schedule that is.
+        ``progress``, the completed share of its schedule.
     reason
-        Why it was stopped or failed.
+        Why it stopped or failed.
     facts
-        What else the study must remember of it.
+        Further data that the study needs.
     """
 
     name: str
@@ -77,37 +75,37 @@ class Member:
 
     @property
     def epochs(self) -> int:
-        """Epochs trained, as far as they were validated."""
+        """Trained epochs up to the last validation."""
         return int(self.scores[-1]["epoch"]) if self.scores else 0
 
     @property
     def cost(self) -> tuple[int, float] | None:
-        """Epochs that it was trained and the seconds that they took; None where that is not known."""
+        """Trained epochs and their seconds; None if unknown."""
         if "epochs" in self.facts and "seconds" in self.facts:
             return int(self.facts["epochs"]), float(self.facts["seconds"])
         last = self.scores[-1] if self.scores else {}
         return (self.epochs, float(last["elapsed"])) if "elapsed" in last else None
 
     def best(self, metric: str) -> float | None:
-        """Return its best score, which is the least where less is better; None before the first validation."""
+        """Return its best score, the lowest if less is better; None before the first validation."""
         known = [one[metric] for one in self.scores if not math.isnan(one.get(metric, math.nan))]
         return max(known, key=metric_named(metric).goodness, default=None)
 
     def goodness(self, metric: str) -> float:
-        """Return its best score, turned so that more is better; -inf before the first validation."""
+        """Return its best score, transformed so that more is better; -inf before the first validation."""
         best = self.best(metric)
         return -math.inf if best is None else metric_named(metric).goodness(best)
 
     def at(self, metric: str, epoch: int) -> float | None:
-        """Return its score, turned so that more is better, at the first validation after so many epochs, if any."""
+        """Return its score, transformed so that more is better, at the first validation after `epochs`, if any."""
         score = next((one[metric] for one in self.scores if one["epoch"] >= epoch), None)
         return None if score is None else metric_named(metric).goodness(score)
 
     def after(self, metric: str, share: float) -> float | None:
-        """Return its score, turned so that more is better, after a share of its schedule; None if it never came to it.
+        """Return its score, transformed so that more is better, after a share of its schedule; None if not reached.
 
-        Trials whose schedules differ in length are validated at different places of them. Between two validations the
-        score is taken to be linear; before the first it is that of the first.
+        Trials with schedules of different length are validated at different positions. Between two validations the
+        score is interpolated linearly; before the first it is the first score.
         """
         goodness = metric_named(metric).goodness
         known = [(one["progress"], goodness(one[metric])) for one in self.scores if "progress" in one]
@@ -118,7 +116,7 @@ class Member:
 
 
 class Study:
-    """A folder of trainings and the MLflow run that is their parent.
+    """A folder of training runs and their parent MLflow run.
 
     Parameters
     ----------
@@ -127,9 +125,9 @@ class Study:
     run
         The parent.
     registry
-        Where runs and models are kept.
+        Stores runs and models.
     cost
-        What its training runs will cost; None where it is not asked for.
+        The expected cost of its training runs; None without a report.
     """
 
     def __init__(self, training: TrainingRun, run: Run, registry: Registry, cost: Cost | None = None) -> None:
@@ -139,34 +137,34 @@ class Study:
         self._cost = cost
         self._began = time.monotonic()
         spent = self.folder / _SPENT
-        with reading(spent, "the seconds that a study took", hint="remove it; they are then counted from 0"):
+        with reading(spent, "the duration of a study", hint="remove it; the duration then starts from 0"):
             self._spent_before = float(json.loads(spent.read_text(encoding="utf-8"))) if spent.is_file() else 0.0
         if cost is not None:
             self._say(cost.before(*self._known_costs()))
 
     @property
     def members(self) -> list[Member]:
-        """All trainings so far, by name."""
+        """All training runs so far, by name."""
         return [_member(path) for path in sorted(self._records.glob("*.json"))]
 
     def member(self, name: str) -> Member | None:
-        """Return what is known of one training."""
+        """Return the record of one training run."""
         path = self._records / f"{name}.json"
         return _member(path) if path.is_file() else None
 
     def note(self, member: Member) -> Member:
-        """Write down what is known of a training, and the time spent so far."""
+        """Write the record of a training run, and the time spent so far."""
         write_whole(self._records / f"{member.name}.json", json.dumps(asdict(member)))
         write_whole(self.folder / _SPENT, json.dumps(self.spent))
         return member
 
     @property
     def spent(self) -> float:
-        """Seconds that this study took, earlier spells included."""
+        """Seconds spent on this study, including before interruptions."""
         return self._spent_before + time.monotonic() - self._began
 
     def tell_cost(self) -> None:
-        """Say what is left to come, after a training has ended."""
+        """Print the remaining cost after a training run."""
         if self._cost is not None and not self._cost.is_over((known := self._known_costs())[0]):
             self._say(self._cost.after(*known))
 
@@ -179,21 +177,9 @@ class Study:
         self.run.set_tags({"cost": line})
 
     def begin(self, member: Member, plan: Plan) -> tuple[Member, Run]:
-        """Start the child run of a training, or go on with it."""
-        run = self.registry.start_run(
-            experiment=plan.recipe.model.name,
-            name=f"{self.folder.name}/{member.name}",
-            params=plan.recipe.model_dump(mode="json", exclude={"tune": True}),
-            tags={
-                _PARENT: self.run.run_id,
-                "member": member.name,
-                "recipe": recipe_hash(plan.recipe),
-                "data": plan.dataset_hash,
-                "code": code_version(),
-                "state": member.state,
-            },
-            run_id=member.run_id,
-        )
+        """Start or continue the child run of a training run."""
+        tags = {_PARENT: self.run.run_id, "member": member.name, "state": member.state}
+        run = start_run(self.registry, plan, f"{self.folder.name}/{member.name}", member.run_id, tags)
         return self.note(replace(member, run_id=run.run_id)), run
 
     def train(
@@ -205,52 +191,51 @@ class Study:
         values: Mapping[str, Any] | None = None,
         register: Mapping[str, Any] | None = None,
     ) -> Member:
-        """Train to the end, bundle and score; a training that was completed before is only looked up.
+        """Train to the end, bundle and score; the result of a completed training run is only read.
 
         Parameters
         ----------
         name
-            Of the training within this study.
+            Of the training run within this study.
         plan
-            What to train on what.
+            Recipe and data.
         on
-            See :func:`cytoray_training.launch.launch`.
+            See :func:`cytoray_training.run.launch.launch`.
         values
-            How its recipe differs.
+            Changes to its recipe.
         register
-            Facts to register the model with; None keeps the bundle without registering it.
+            Facts for the registration of the model; None: write the bundle, do not register it.
 
         Returns
         -------
         Member
-            With ``facts``: ``bundle``, ``metrics``, and ``version`` where it was registered.
+            With ``facts``: ``bundle``, ``metrics``, and ``version`` if it was registered.
 
         Raises
         ------
         UntrainableError
-            The recipe is why it could not go on.
+            The recipe is the cause of the failure.
         TrainingError, PlatformError
-            Something else is, again and again; the training stays open.
+            Another failure occurred repeatedly; the training run stays open.
         """
         member = self.member(name) or Member(name, dict(values or {}))
         if member.state == "completed" and ("version" in member.facts or register is None) and "bundle" in member.facts:
             return member
         member, run = self.begin(member, plan)
         folder = self.folder / name
-        before, began = newest_journal(folder), time.monotonic()
-        with run, diagnosed_on_failure(folder, run), ProgressBar(plan.recipe.training.epochs) as bar:
+        before, began = newest_progress(folder), time.monotonic()
+        with run, diagnosed_on_failure(folder, run), ProgressBar(plan.recipe.training.epochs, plan.metric) as bar:
             bar.say(name)
             checkpoint = _persistently(name, plan, lambda: launch(plan, folder, on=on, listen=listener(run, bar)))
-            bundle, evaluation = bundled(plan, checkpoint, folder, run)
-            facts: dict[str, Any] = {"bundle": str(bundle.folder), "metrics": evaluation.metrics}
+            published = publish(plan, checkpoint, folder, run, None if register is None else self.registry, register)
+            facts: dict[str, Any] = {
+                "bundle": str(published.bundle.folder),
+                "metrics": published.evaluation.metrics,
+                **({"version": published.version.version} if published.version else {}),
+            }
             if member.state == "running":
                 seconds = (before.elapsed if before else 0.0) + time.monotonic() - began
-                facts |= {"epochs": checkpoint.journal.epoch, "seconds": round(seconds, 1)}
-            if register is not None:
-                version = self.registry.register(
-                    bundle.folder, plan.recipe.model.name, run_id=run.run_id, metrics=evaluation.metrics, tags=register
-                )
-                facts["version"] = version.version
+                facts |= {"epochs": checkpoint.progress.epoch, "seconds": round(seconds, 1)}
             run.set_tags({"state": "completed"})
         member = self.note(replace(member, state="completed", reason="", facts=member.facts | facts))
         self.tell_cost()
@@ -258,7 +243,7 @@ class Study:
 
 
 def _persistently(name: str, plan: Plan, train: Callable[[], Checkpoint]) -> Checkpoint:
-    """Train, and try again as often as lost workers are replaced, where not the recipe is why it could not go on."""
+    """Train, and retry up to ``scale.max_failures`` times unless the recipe is the cause."""
     left = plan.recipe.scale.max_failures
     while True:
         try:
@@ -268,11 +253,11 @@ def _persistently(name: str, plan: Plan, train: Callable[[], Checkpoint]) -> Che
         except (PlatformError, OSError) as error:
             reason = str(error) or type(error).__name__
             if not left:
-                hint = "correct this and run the same command again to go on with it: that is no verdict on its recipe"
+                hint = "correct this and run the same command again to continue; it does not count against the recipe"
                 hint = f"{error.hint}; {hint}" if isinstance(error, PlatformError) and error.hint else hint
-                raise TrainingError(f"{name} could not go on: {reason}", hint=hint) from error
+                raise TrainingError(f"{name} failed: {reason}", hint=hint) from error
         left -= 1
-        print(f"{name} could not go on: {reason}; it is tried again", file=sys.stderr, flush=True)
+        print(f"{name} failed: {reason}; retrying", file=sys.stderr, flush=True)
         time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
@@ -286,48 +271,36 @@ def open_study(
     cost: Cost | None = None,
     fresh: bool = False,
 ) -> Iterator[Study]:
-    """Hold the study to go on with: the unfinished one of this question, or a new one.
+    """Lock the study to run: the unfinished one with the same settings, or a new one.
 
     Parameters
     ----------
     kind
-        What is asked: ``search``, ``folds``, ``curve``.
+        Kind of study: ``search``, ``folds``, ``curve``.
     plan
-        Of the recipe as it is.
+        Of the unchanged recipe.
     settings
-        Names the state folder and the registry.
+        Contains the state folder and the registry.
     wanted
-        What else tells one question from another.
+        Further settings that identify the study.
     cost
-        What its training runs will cost, which is said before any begins and whenever one has ended.
+        The expected cost of its training runs, printed at the start and after each run.
     fresh
-        Begin anew in any case.
+        Start from the beginning in any case.
 
     Raises
     ------
     TrainingError
-        Another process is at it.
+        Another process is running it.
     """
     question = json.dumps([plan.identity, wanted], sort_keys=True, default=str)
     identity = hashlib.sha256(question.encode()).hexdigest()
-    asked = {"search": {"tune": wanted}, "curve": wanted}.get(kind, {})  # what is asked of folds stands in the recipe
+    asked = {"search": {"tune": wanted}, "curve": wanted}.get(kind, {})  # the settings of folds are in the recipe
     known = RunSettings.of(plan, asked)
     registry = Registry.open(settings)
     studies, name = settings.home / "studies", f"{kind}-{plan.recipe.model.name}"
     with claim_folder(studies, name, identity, plan, known, fresh=fresh) as training:
-        run = registry.start_run(
-            experiment=plan.recipe.model.name,
-            name=training.folder.name,
-            params=plan.recipe.model_dump(mode="json", exclude={"tune": True}),
-            tags={
-                "kind": kind,
-                "recipe": recipe_hash(plan.recipe),
-                "data": plan.dataset_hash,
-                "code": code_version(),
-                **training.tags,
-            },
-            run_id=training.run_id,
-        )
+        run = start_run(registry, plan, training.folder.name, training.run_id, {"kind": kind, **training.tags})
         with run:
             training = training.noting(run_id=run.run_id)
             yield Study(training, run, registry, cost)
@@ -335,6 +308,6 @@ def open_study(
 
 
 def _member(path: Path) -> Member:
-    with reading(path, "the record of a training of a study", hint="remove it; that training is then run again"):
+    with reading(path, "the record of a training run of a study", hint="remove it; that training run is then repeated"):
         content = json.loads(path.read_text(encoding="utf-8"))
         return Member(**content | {"scores": tuple(content["scores"])})

@@ -1,4 +1,4 @@
-"""One trial, in the process that Ray Tune gives it. It waits for the workers, and imports little to start quickly."""
+"""One trial, in its own process of Ray Tune. It waits for the workers, and imports little to start quickly."""
 
 from __future__ import annotations
 
@@ -8,43 +8,42 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cytoray_analysis.errors import InputError, UntrainableError
 from cytoray_analysis.tasks.metrics import metric_named
 from cytoray_services.stopping import StoppedError
-from cytoray_training.checkpoint import Journal
-from cytoray_training.clusters import AUTO
-from cytoray_training.launch import launch, newest_journal
-from cytoray_training.plan import Plan
-from cytoray_training.recipe import changed_recipe
-from cytoray_training.schedule import progress_of
+from cytoray_training.engines.schedule import progress_of
+from cytoray_training.plan.plan import Plan
+from cytoray_training.run.checkpoint import TrainingProgress
+from cytoray_training.run.clusters import AUTO
+from cytoray_training.run.kept_checkpoints import newest_progress
+from cytoray_training.run.launch import launch
 
 KEPT = "kept"
-SAVED = "saved"  # what a trial leaves that was asked to save where it is
-_PATIENCE = 120.0  # seconds between an epoch's line and its checkpoint, before the line is left to the next one
+SAVED = "saved"  # left by a trial that saved its state on request
+_PATIENCE = 120.0  # maximum seconds between an epoch's line and its checkpoint
 
 
 def train_trial(config: Mapping[str, Any], *, plan: Plan, folder: str, metric: str, keep: int) -> None:
-    """Train one trial, going on with it where it was interrupted, and tell Ray Tune of every validation.
+    """Train one trial, continue it after an interruption, and report every validation to Ray Tune.
 
-    What its recipe does wrong is reported as its failure. Anything else that goes wrong, such as a full disk or lost
-    workers, is no verdict on it: that is reported, and raised, so that Tune tries the trial again.
+    An error of its recipe is reported as its failure. Other errors, such as a full disk or lost workers, do not count
+    against it: they are reported and raised, so that Tune retries the trial.
 
     Parameters
     ----------
     config
-        ``name`` of the trial and ``values``, how its recipe differs.
+        ``name`` of the trial and ``values``, the changes to its recipe.
     plan
-        Of the recipe as it is.
+        Of the unchanged recipe.
     folder
         Of the study.
     metric
         The score that chooses.
     keep
-        Keep a checkpoint every so many epochs for others to start from; 0: none.
+        Interval in epochs of checkpoints that other trials may start from; 0: none.
     """
     from ray import tune
 
@@ -52,37 +51,37 @@ def train_trial(config: Mapping[str, Any], *, plan: Plan, folder: str, metric: s
     goodness = metric_named(metric).goodness
     told = 0
 
-    def tell(journal: Journal | None) -> None:
+    def tell(reached: TrainingProgress | None) -> None:
         nonlocal told
-        for entry in journal.history if journal else ():
+        for entry in reached.history if reached else ():
             epoch = int(entry["epoch"]) + 1
             if epoch > told and _has(entry, metric):
                 told = epoch
                 training = changed.recipe.training
                 progress = progress_of(epoch, training.epochs, entry["elapsed"], training.minutes)
                 scores = {**entry, "epoch": epoch, "progress": progress}
-                # As text, since Tune takes nested results apart.
+                # As text, because Tune flattens nested results.
                 tune.report({"progress": progress, "score": goodness(entry[metric]), "scores": json.dumps(scores)})
 
     def listen(facts: Mapping[str, Any]) -> None:
         if facts["stage"] == "epoch" and _has(facts, metric):
             epoch = int(facts["epoch"]) + 1
-            journal = _covering(place, epoch)
+            reached = _covering(place, epoch)
             if keep and epoch % keep == 0:
                 _keep(place, epoch, epoch * plan.recipe.training.steps_per_epoch)
-            tell(journal)
+            tell(reached)
 
     (place / SAVED).unlink(missing_ok=True)
     try:
-        changed = replace(plan, recipe=changed_recipe(plan.recipe, config["values"]))
-        tell(newest_journal(place))
-        tell(launch(changed, place, on=AUTO, listen=listen).journal)  # this process is on a node of the cluster
+        changed = plan.changed(config["values"])
+        tell(newest_progress(place))
+        tell(launch(changed, place, on=AUTO, listen=listen).progress)  # this process is on a node of the cluster
     except (InputError, UntrainableError) as error:
         tune.report({"score": 0.0, "failed": error.message})
         return
     except StoppedError:
         (place / SAVED).touch()
-        time.sleep(_PATIENCE)  # the search ends this process; a trial that ended by itself would count as completed
+        time.sleep(_PATIENCE)  # the search ends this process; a trial that returns would count as completed
         return
     except Exception as error:
         tune.report({"score": 0.0, "fault": str(error) or type(error).__name__})
@@ -91,23 +90,23 @@ def train_trial(config: Mapping[str, Any], *, plan: Plan, folder: str, metric: s
 
 
 def _has(facts: Mapping[str, Any], metric: str) -> bool:
-    """Whether there was something to score."""
+    """Whether the validation had a score."""
     return not math.isnan(facts.get(metric, math.nan))
 
 
-def _covering(place: Path, epoch: int) -> Journal | None:
-    """Wait for the checkpoint of an epoch that was just told of: a trial stopped by it can be gone on with."""
+def _covering(place: Path, epoch: int) -> TrainingProgress | None:
+    """Wait for the checkpoint of an epoch that was just reported, so that a trial stopped now can continue later."""
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
-        journal = newest_journal(place)
-        if journal is not None and journal.epoch >= epoch:
-            return journal
+        reached = newest_progress(place)
+        if reached is not None and reached.epoch >= epoch:
+            return reached
         time.sleep(0.2)
     return None
 
 
 def _keep(place: Path, epoch: int, step: int) -> None:
-    """Keep the checkpoint of an epoch, if it is still there: the training keeps its newest two."""
+    """Keep the checkpoint of an epoch, if it still exists: the training run keeps its newest two."""
     source, target = place / f"checkpoint-{step:09d}", place / KEPT / str(epoch)
     if source.is_dir() and not target.exists():
         draft = target.with_name(f".{epoch}.{os.getpid()}")
@@ -116,5 +115,5 @@ def _keep(place: Path, epoch: int, step: int) -> None:
 
 
 def copy_links(source: Path, target: Path) -> None:
-    """Copy a folder of files that never change, without their bytes."""
+    """Copy a folder of immutable files by hard links."""
     shutil.copytree(source, target, copy_function=os.link)

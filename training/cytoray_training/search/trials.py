@@ -1,4 +1,4 @@
-"""The trials of a search: which recipe comes next, what became of each, which is the best. Knows no Ray."""
+"""The trials of a search: which recipe is next, the state of each, and the best. Does not use Ray."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import Any
 from cytoray_analysis.errors import BundleError, RecipeError
 from cytoray_analysis.tasks.metrics import metric_named
 from cytoray_services.registry import Run
-from cytoray_training.dimensions import require_fitting
-from cytoray_training.launch import START
-from cytoray_training.plan import Plan
-from cytoray_training.recipe import Tune, changed_recipe
+from cytoray_services.statistics.intervals import counted
+from cytoray_training.plan.dimensions import require_fitting
+from cytoray_training.plan.plan import Plan
+from cytoray_training.recipe import Tune
+from cytoray_training.run.launch import START
 from cytoray_training.search import population
 from cytoray_training.search.sampler import Tried, suggest
 from cytoray_training.search.space import Space, place_of
 from cytoray_training.search.study import Member, State, Study
 from cytoray_training.search.trial import KEPT, copy_links
 
-_DRAWS = 50  # of a recipe that fits together
+_DRAWS = 50  # of a valid recipe
 
 
 class Trials:
@@ -30,9 +31,9 @@ class Trials:
     Parameters
     ----------
     study
-        Where they are recorded.
+        Records the trials.
     plan
-        Of the recipe as it is.
+        Of the unchanged recipe.
     tune
         The recipe's section.
     space
@@ -43,7 +44,7 @@ class Trials:
 
     def __init__(self, study: Study, plan: Plan, tune: Tune, space: Space, metric: str) -> None:
         self.study, self.plan, self.tune, self.space, self.metric = study, plan, tune, space, metric
-        self.left_open: tuple[str, str] | None = None  # a trial that could not go on, and why
+        self.left_open: tuple[str, str] | None = None  # a trial that failed for another reason than its recipe, and why
         self._runs: dict[str, Run] = {}
         self._faults: dict[str, str] = {}
 
@@ -54,17 +55,17 @@ class Trials:
 
     @property
     def at_work(self) -> list[str]:
-        """The names of those that were begun in this process and have not ended."""
+        """Names of the trials that this process started and that have not ended."""
         return list(self._runs)
 
     @property
     def seconds_left(self) -> float | None:
-        """What is left of the budget in hours; None where there is none."""
+        """The remaining budget in hours; None without a budget."""
         return None if self.tune.hours is None else max(0.0, self.tune.hours * 3600 - self.study.spent)
 
     @property
     def exhausted(self) -> bool:
-        """Whether no further trial will begin."""
+        """Whether no further trial will start."""
         members = self.members
         if any(member.state == "running" for member in members):
             return False
@@ -72,9 +73,9 @@ class Trials:
         return enough or self.seconds_left == 0.0 or (bool(members) and not self._can_go_on(members))
 
     def next(self) -> Member | None:
-        """Begin the next trial: one that was interrupted, else a new one; None while none can begin.
+        """Start the next trial: an interrupted one, else a new one; None if none can start now.
 
-        None either after one could not go on: what stands in its way is likely to stand in that of any other.
+        Also None after a failure that is not due to the recipe: it would probably affect all other trials.
         """
         if self.left_open is not None:
             return None
@@ -86,7 +87,7 @@ class Trials:
             return None
         name = f"trial-{len(members) + 1:03d}"
         if not members:
-            return self._begin(Member(name))  # the recipe as it is, which the best is compared with
+            return self._begin(Member(name))  # the unchanged recipe, for comparison with the best
         if self.tune.searcher == "population" and len(members) >= self.tune.population.size:
             successor = self._successor(members)
             return None if successor is None else self._begin(self._descending(name, *successor))
@@ -98,14 +99,14 @@ class Trials:
         Raises
         ------
         RecipeError, BundleError
-            The values do not fit together.
+            The values are not a valid recipe.
         """
-        plan = replace(self.plan, recipe=changed_recipe(self.plan.recipe, values))
+        plan = self.plan.changed(values)
         require_fitting(plan)
         return plan
 
     def report(self, name: str, scores: Mapping[str, float]) -> Member:
-        """Take a validation down; one that is known changes nothing."""
+        """Record a validation; a known one changes nothing."""
         member = self._known(name)
         if scores["epoch"] <= member.epochs:
             return member
@@ -118,11 +119,11 @@ class Trials:
         return member
 
     def end(self, name: str, state: State, reason: str = "") -> None:
-        """Take down how a trial ended: ``completed``, ``stopped`` or ``failed``; the first word counts."""
+        """Record how a trial ended: ``completed``, ``stopped`` or ``failed``; the first record counts."""
         member = self._known(name)
         if member.state != "running":
             return
-        _say(f"{name}  {state} after {member.epochs} epochs{f': {reason}' if reason else ''}")
+        _say(f"{name}  {state} after {counted(member.epochs, 'epoch')}{f': {reason}' if reason else ''}")
         run = self._runs.pop(name, None) or self.study.begin(member, self.plan_for(member.values))[1]
         run.set_tags({"state": state, **({"reason": reason} if reason else {})})
         run.end("FAILED" if state == "failed" else "FINISHED")
@@ -130,30 +131,30 @@ class Trials:
         self.study.tell_cost()
 
     def note_fault(self, name: str, reason: str) -> None:
-        """Say why a trial could not go on this time, which is no verdict on its recipe: it is tried again."""
+        """Report a failure that does not count against the recipe: the trial is retried."""
         self._faults[name] = reason
-        _say(f"{name}  could not go on: {reason}")
+        _say(f"{name}  failed: {reason}; retrying")
 
     def leave_open(self, name: str) -> None:
-        """Give a trial up for now that could not go on again and again; the next spell goes on with it."""
+        """Leave a trial open that failed repeatedly; the next start of the search continues it."""
         member, run = self._known(name), self._runs.pop(name, None)
-        if member.state != "running" or run is None:  # the first word counts: Tune tells of some errors twice
+        if member.state != "running" or run is None:  # the first record counts: Tune reports some errors twice
             return
-        reason = self._faults.get(name, "its process ended again and again")
+        reason = self._faults.get(name, "its process ended repeatedly")
         self.left_open = name, reason
-        _say(f"{name}  stays open after {member.epochs} epochs: {reason}")
+        _say(f"{name}  stays open after {counted(member.epochs, 'epoch')}: {reason}")
         run.set_tags({"reason": reason})
         run.end("KILLED")
         self.study.note(replace(member, reason=reason))
 
     def best(self) -> Member | None:
-        """Return the best of the trials that were trained to their end; if none was, the best of all."""
+        """Return the best completed trial; if there is none, the best of all."""
         scored = [member for member in self.members if member.best(self.metric) is not None]
         completed = [member for member in scored if member.state == "completed"]
         return max(completed or scored, key=lambda member: member.goodness(self.metric), default=None)
 
     def tried(self) -> list[Tried]:
-        """Return what a sampler may know: the trials that lie in the space."""
+        """Return the input of a sampler: the trials in the space."""
         states = {"failed": "stopped"}
         found = []
         for member in self.members:
@@ -174,7 +175,7 @@ class Trials:
     def _begin(self, member: Member) -> Member:
         member, self._runs[member.name] = self.study.begin(member, self.plan_for(member.values))
         changes = "  ".join(f"{path}={_short(value)}" for path, value in member.values.items())
-        _say(f"{member.name}  {changes or 'the recipe as it is'}")
+        _say(f"{member.name}  {changes or 'the unchanged recipe'}")
         return member
 
     def _suggested(self, members: list[Member]) -> dict[str, Any]:
@@ -190,7 +191,7 @@ class Trials:
                 continue
             return values
         raise RecipeError(
-            f"of {_DRAWS} recipes drawn from tune.space none fits together: {refused}",
+            f"expected a valid recipe among {_DRAWS} draws from tune.space, found none: {refused}",
             field="tune.space",
             hint=refused.hint if refused else None,
         )
@@ -207,7 +208,7 @@ class Trials:
         return population.successor(members, self.tune, self.space, self.metric, self._values(members), kept)
 
     def _values(self, members: list[Member]) -> dict[str, dict[str, Any]]:
-        """Return all values of each trial, those of the recipe itself included."""
+        """Return all values of each trial, including those of the unchanged recipe."""
         found = {}
         for member in members:
             places = place_of(self.space, self.plan.recipe, member.values)

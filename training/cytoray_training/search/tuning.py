@@ -1,10 +1,9 @@
-"""The only door to Ray Tune: trials at a time, each a training of its own, stopped early where it is hopeless.
+"""The only module that uses Ray Tune: concurrent trials, each a training run, with early stopping.
 
-Tune runs the trials. What it remembers by itself is not used: its
-``Tuner.restore`` goes by snapshots that are at least ten seconds old, so that a trial which ended since is repeated, a
-function that starts a trainer begins again without a checkpoint of its own, and searcher and scheduler come back from
-pickles. Here all of this follows from the records of :mod:`cytoray_training.search.study`, which are written with every
-validation; so does when a trial is given up.
+Tune runs the trials. Its own persistence is not used: ``Tuner.restore`` uses snapshots that are at least ten seconds
+old, so a trial that has ended since then is repeated, a function that starts a trainer starts again without its
+checkpoint, and searcher and scheduler are restored from pickles. Here all state comes from the records of
+:mod:`cytoray_training.search.study`, which are written with every validation; they also decide when a trial is stopped.
 """
 
 from __future__ import annotations
@@ -16,26 +15,26 @@ import tempfile
 from typing import Any
 
 from cytoray_analysis.errors import CytorayError, PlatformError, TrainingError
+from cytoray_training.run.stopping import saved_when_stopped
 from cytoray_training.search import halving, population
 from cytoray_training.search.trial import SAVED, train_trial
 from cytoray_training.search.trials import Trials
-from cytoray_training.stopping import saved_when_stopped
 
-# A process that only waits for its training asks for no core, and Tune knows no empty request. All clusters have this.
+# A process that only waits for its training run needs no core, but Tune has no empty request. All clusters have this.
 _SEAT = {"node:__internal_head__": 0.001}
 
 
 def run_trials(trials: Trials) -> None:
-    """Run trials until the budget is spent. Ray is up.
+    """Run trials until the budget is spent. Ray must be running.
 
     Raises
     ------
     PlatformError
-        A trial could not go on for a reason that is none of its recipe. It stays open.
+        A trial failed for another reason than its recipe. It stays open.
     TrainingError
-        Tune ended before its time.
+        Tune ended early.
     StoppedError
-        A signal asked this process to end; the trials have saved where they were.
+        This process received a termination signal; the trials have saved their state.
     """
     if trials.seconds_left == 0.0:
         _end_all(trials)
@@ -58,7 +57,7 @@ def run_trials(trials: Trials) -> None:
         tuner = tune.Tuner(
             tune.with_resources(trainable, tune.PlacementGroupFactory([_SEAT])),
             tune_config=tune.TuneConfig(
-                metric="score",  # turned so that more is better
+                metric="score",  # transformed so that more is better
                 mode="max",
                 num_samples=-1,
                 search_alg=_searcher(trials),
@@ -70,7 +69,7 @@ def run_trials(trials: Trials) -> None:
                 storage_path=scratch,
                 name="search",
                 verbose=0,
-                # A process that dies and a fault of the platform are no verdict on the recipe: it is tried again.
+                # A dead process or a platform failure does not count against the recipe: the trial is retried.
                 failure_config=tune.FailureConfig(max_failures=trials.plan.recipe.scale.max_failures),
             ),
         )
@@ -80,7 +79,7 @@ def run_trials(trials: Trials) -> None:
             ):
                 tuner.fit()
         except tune.TuneError as error:
-            # Tune wraps what its callbacks raise, such as that the registry does not answer.
+            # Tune wraps errors of its callbacks, such as an unavailable registry.
             if isinstance(error.__context__, CytorayError):
                 raise error.__context__ from error
             raise
@@ -89,38 +88,39 @@ def run_trials(trials: Trials) -> None:
     if trials.left_open is not None and not trials.exhausted:
         name, reason = trials.left_open
         raise PlatformError(
-            f"{name} could not go on: {reason}",
-            hint="that is no verdict on its recipe, so it stays open: correct this and run the same command again, and "
-            "the search goes on where it is",
+            f"{name} failed: {reason}",
+            hint="correct this and run the same command again to continue the search; it does not count against the "
+            "recipe, so the trial stays open",
         )
     if not trials.exhausted:
         raise TrainingError(
-            "the search stopped before its budget was spent", hint="run the same command again to go on with it"
+            "the search stopped before its budget was spent",
+            hint="run the same command again to continue it",
         )
 
 
 def _is_unexplained(record: logging.LogRecord) -> bool:
-    """Whether what Tune logs is an error that no trial has reported, in one line instead of its traceback."""
+    """Filter Tune's log: an error that no trial has reported becomes one line without traceback."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(getattr(error, "cause", error), CytorayError)
 
 
 def _saved(trials: Trials) -> bool:
-    """Whether every trial at work has saved where it is."""
+    """Whether every running trial has saved its state."""
     return all((trials.study.folder / name / SAVED).exists() for name in trials.at_work)
 
 
 def _end_all(trials: Trials) -> None:
     for member in trials.members:
         if member.state == "running":
-            trials.end(member.name, "stopped", "the hours of the search are over")
+            trials.end(member.name, "stopped", "the time budget of the search is spent")
 
 
 def _searcher(trials: Trials) -> Any:
     from ray.tune.search import Searcher
 
     class Suggestions(Searcher):
-        """Hands Tune the next recipe."""
+        """Gives Tune the next recipe."""
 
         def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
             return True
@@ -132,10 +132,10 @@ def _searcher(trials: Trials) -> Any:
             return None if member is None else {"name": member.name, "values": member.values}
 
         def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-            """Nothing: the scheduler takes everything down."""
+            """Do nothing: the scheduler records everything."""
 
         def save(self, checkpoint_path: str) -> None:
-            """Nothing: see the top of this module."""
+            """Do nothing: see the docstring of this module."""
 
         def restore(self, checkpoint_path: str) -> None:
             """Nothing."""
@@ -150,7 +150,7 @@ def _scheduler(trials: Trials) -> Any:
     rungs = [] if asha is None else halving.rungs_of(asha, trials.plan.recipe.training)
 
     class Judge(FIFOScheduler):
-        """Takes every result down, and gives up what is hopeless."""
+        """Records every result, and stops hopeless trials."""
 
         def set_search_properties(self, metric: Any, mode: Any, **spec: Any) -> bool:
             return True
@@ -171,7 +171,7 @@ def _scheduler(trials: Trials) -> Any:
                     reason = "among the worst of its population"
                 elif asha is not None:
                     stop = halving.is_behind(member, trials.members, rungs, asha.reduction, trials.metric)
-                    reason = "behind the others at the same place of the schedule"
+                    reason = "behind the others at the same position of the schedule"
                 if stop and result["progress"] < 1:
                     trials.end(name, "stopped", reason)
                     return TrialScheduler.STOP

@@ -1,4 +1,4 @@
-"""Make a bucket in an S3 store that has just started; one that is there stays as it is."""
+"""Create a bucket in an S3 store that has just started; an existing bucket does not change."""
 
 import sys
 import time
@@ -6,11 +6,11 @@ import time
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-PATIENCE = 300  # seconds until the store must answer
+PATIENCE = 300  # timeout in seconds for the store
 
 
 def make_bucket(name: str, patience: float = PATIENCE) -> bool:
-    """Make the bucket; whether it was missing. The address and the keys come from the environment."""
+    """Create the bucket; returns whether it was missing. The address and the keys come from the environment."""
     store = boto3.client("s3")
     deadline = time.monotonic() + patience
     while True:
@@ -22,9 +22,9 @@ def make_bucket(name: str, patience: float = PATIENCE) -> bool:
         except (BotoCoreError, ClientError) as error:
             if time.monotonic() > deadline:
                 raise
-            print(f"not yet: {error}", file=sys.stderr)
+            print(f"not ready: {error}", file=sys.stderr)
             time.sleep(2)
 
 
 if __name__ == "__main__":
-    print(f"made {sys.argv[1]}" if make_bucket(sys.argv[1]) else f"{sys.argv[1]} is there")
+    print(f"created {sys.argv[1]}" if make_bucket(sys.argv[1]) else f"{sys.argv[1]} exists")

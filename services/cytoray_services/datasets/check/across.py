@@ -1,4 +1,4 @@
-"""The check of items against each other and against what a training asks for, whatever their truth is."""
+"""Checks of items against each other and against the requirements of training, for every kind of truth."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from pathlib import Path
 
 from cytoray_services.datasets.check.findings import Checked, Finding, Severity, shorten
 from cytoray_services.datasets.dataset import Item
+from cytoray_services.kinds import data_kind
 
 _DIMENSIONS = {"YX": "planes (2D)", "ZYX": "volumes (3D)"}
 _AXES_REMEDIES = {
-    ("YX", "ZYX"): "Take a recipe for volumes (3D), or choose: data.select.plane.",
-    ("ZYX", "YX"): "Take a recipe for planes (2D), or store each volume as one file with the axes ZYX.",
+    ("YX", "ZYX"): "Use a recipe for volumes (3D), or select a plane: data.select.plane.",
+    ("ZYX", "YX"): "Use a recipe for planes (2D), or store each volume as one file with the axes ZYX.",
 }
 
 
 def compare_axes(checked: Checked) -> Iterator[Finding]:
-    """Find images that have not the axes that the model takes, or else not those of most images."""
+    """Find images with other axes than the model or, without one, than most images."""
     axes = {path: facts.spatial_axes for (path, _), facts in checked.facts.items() if facts.axes}
     counts = Counter(axes.values())
     wanted = checked.axes or max(("YX", "ZYX"), key=lambda known: counts[known])
     if checked.axes is not None and len(counts) == 1 and wanted not in counts:
         (usual,) = counts
-        problem = f"the model takes {_kind(wanted)}, these images are {_kind(usual)}"
+        problem = f"the model expects {_kind(wanted)}, these images are {_kind(usual)}"
         yield Finding("error", ".", problem, _axes_remedy(wanted, usual), "wrong-axes")
         return
-    whose = "as the model takes them" if checked.axes else "like the other images"
+    whose = "of the model" if checked.axes else "like the other images"
     for path, got in axes.items():
         if got != wanted:
             problem = f"expected the axes {wanted} {whose}, got {got}"
@@ -39,11 +40,11 @@ def _kind(axes: str) -> str:
 
 
 def _axes_remedy(wanted: str, got: str) -> str:
-    return _AXES_REMEDIES.get((wanted, got), "Choose one of them: data.select.frame, data.select.plane.")
+    return _AXES_REMEDIES.get((wanted, got), "Select a part: data.select.frame, data.select.plane.")
 
 
 def compare_channels(checked: Checked) -> Iterator[Finding]:
-    """Find images that have another number of channels than the model takes, or else than most images."""
+    """Find images with another number of channels than the model or, without one, than most images."""
     counts = Counter(facts.channels for facts in checked.facts.values() if facts.channels)
     if not counts:
         return
@@ -54,7 +55,7 @@ def compare_channels(checked: Checked) -> Iterator[Finding]:
     for (path, _), facts in checked.facts.items():
         if facts.channels and facts.channels not in accepted:
             problem = f"expected {wanted} channels, got {facts.channels}"
-            remedy = "Choose the channels that the model is for (data.select.channel), or leave those images out."
+            remedy = "Select the channels of the model (data.select.channel), or remove those images."
             yield Finding("error", checked.name(path), problem, remedy, "wrong-channels")
 
 
@@ -70,25 +71,25 @@ def find_duplicates(checked: Checked) -> Iterator[Finding]:
         if other.split != item.split and (item.image, item.split) not in reported:
             reported.add((item.image, item.split))
             problem = f"it is in split {item.split!r} and, as {checked.name(other.image)}, in {other.split!r}"
-            remedy = "Keep it in one split only, or the score will be too good."
+            remedy = "Keep it in one split only; otherwise scores are too high."
             yield Finding("error", checked.name(item.image), problem, remedy, "duplicate-across-splits")
 
 
 def find_missing_splits(checked: Checked) -> Iterator[Finding]:
-    """Find splits that a training needs and that have no item."""
+    """Find required splits without items."""
     splits = checked.dataset.splits
     for split in checked.required_splits:
         if split not in splits:
             problem = f"no image is in split {split!r}; there are {', '.join(map(repr, splits))}"
-            remedy = f"Put some images into {split!r}, or name other folders as data.validation in the recipe."
+            remedy = f"Put some images into {split!r}, or set data.validation in the recipe to other folders."
             if checked.dataset.derived_split:
                 problem = f"no image is in split {split!r}, which was drawn {drawn_numbers(checked)}"
-                remedy = "Add images (or groups), give a split column or folders train/ and val/, or data.validation."
+                remedy = "Add images (or groups), a split column, folders train/ and val/, or data.validation."
             yield Finding("error", ".", problem, remedy, "split-missing")
 
 
 def find_shared_truths(checked: Checked) -> Iterator[Finding]:
-    """Find truths that several images share: across splits and in plain folders an error, else worth knowing."""
+    """Find truths that several images share: an error across splits and in plain folders, otherwise a note."""
     users: dict[Path, list[Item]] = {}
     written: dict[Path, Path] = {}
     for item in checked.dataset.items:
@@ -100,14 +101,14 @@ def find_shared_truths(checked: Checked) -> Iterator[Finding]:
         if len(images) < 2:
             if len(items) > len({item.split for item in items}):
                 problem = f"it is listed {len(items)} times with the same image, {checked.name(items[0].image)}"
-                remedy = "Keep one of the rows, unless it is meant to count more than others."
+                remedy = "Keep one of the rows, unless it should have more weight than others."
                 yield Finding("note", checked.name(written[place]), problem, remedy, "listed-twice")
             continue
         names = shorten([checked.name(item.image) for item in images.values()])
         splits = sorted({item.split for item in items})
         if len(splits) > 1:
             problem = f"it is used by {len(images)} images in the splits {', '.join(splits)}: {names}"
-            remedy = "Give each image its own truth, or keep all of them in one split, or the score will be too good."
+            remedy = "Give each image its own truth, or keep all of them in one split; otherwise scores are too high."
             yield Finding("error", checked.name(written[place]), problem, remedy, "truth-across-splits")
         else:
             severity: Severity = "note" if all(item.row for item in items) else "error"
@@ -117,7 +118,7 @@ def find_shared_truths(checked: Checked) -> Iterator[Finding]:
 
 
 def _one_path(path: Path) -> Path:
-    """Return a path by which two names of one file are equal; files in stores have one name."""
+    """Return a path that is equal for two names of one file; files in stores have one name."""
     return path.resolve() if path.is_absolute() else Path(os.path.normpath(path))
 
 
@@ -134,26 +135,28 @@ def find_split_groups(checked: Checked) -> Iterator[Finding]:
             f"{len(torn)} of {len(splits)} groups of the column {checked.dataset.group_column!r} are in several "
             f"splits, such as {first!r} in {', '.join(names)}"
         )
-        remedy = "Keep each group in one split, or the score will be too good; without a split column one is drawn so."
+        remedy = (
+            "Keep each group in one split; otherwise scores are too high. Without a split column, this is automatic."
+        )
         yield Finding("warning", ".", problem, remedy, "shared-group")
 
 
 def warn_of_unused(checked: Checked) -> Iterator[Finding]:
-    """Say which files of a plain folder no item uses."""
+    """Report files of a plain folder that no item uses."""
     for path in checked.dataset.unused:
-        problem = "no item uses it: it has no partner of its name, or lies where no layout looks for images"
-        remedy = "Give it a partner of its name, move it to where the layout has it, or remove it."
+        problem = "no item uses it: it has no partner with the same name, or is in a folder that no layout reads"
+        remedy = "Add a partner with the same name, move it to a folder of the layout, or remove it."
         yield Finding("warning", checked.name(path), problem, remedy, "unused-file")
 
 
 def warn_of_drawn_split(checked: Checked) -> Iterator[Finding]:
-    """Say that no split is given, and what was drawn."""
+    """Report that no split is given, and which one was drawn."""
     dataset = checked.dataset
     if dataset.derived_split:
         remedy = (
-            "The column 'group' keeps together what belongs together; give a split column to choose yourself."
+            "The column 'group' keeps groups together; add a split column to choose it yourself."
             if dataset.group_column
-            else "Add a column 'group' or a split where images belong together (one slide, one mosaic, one well)."
+            else "Add a column 'group' or a split if images belong together (one slide, one mosaic, one well)."
         )
         yield Finding(
             "warning", ".", f"no split is given, so one was drawn {drawn_numbers(checked)}", remedy, "no-split-column"
@@ -161,7 +164,7 @@ def warn_of_drawn_split(checked: Checked) -> Iterator[Finding]:
 
 
 def note_drawn_test(checked: Checked) -> Iterator[Finding]:
-    """Say that images were taken from ``train`` to judge models by."""
+    """Report that images of ``train`` were drawn for ``test``."""
     dataset = checked.dataset
     if dataset.derived_test and not dataset.derived_split:
         test = dataset.split("test")
@@ -171,15 +174,13 @@ def note_drawn_test(checked: Checked) -> Iterator[Finding]:
             if groups == len(test.images)
             else f"{len(test.images)} images ({groups} groups)"
         )
-        problem = (
-            f"no split test is given, so {what} of train were drawn for it: they judge a model, and choose nothing"
-        )
-        remedy = "Give a split test to choose yourself, or train on them: data.draw_test: false in the recipe."
+        problem = f"no split test is given, so {what} of train were drawn for it, for evaluation only"
+        remedy = "Add a split test to choose it yourself, or train on them: data.draw_test: false in the recipe."
         yield Finding("note", ".", problem, remedy, "no-test-split")
 
 
 def drawn_numbers(checked: Checked) -> str:
-    """Say how a split was drawn, and how many images it gave to each part."""
+    """Return how a split was drawn, and the number of images in each part."""
     dataset = checked.dataset
     images = Counter(items[0].split for items in dataset.images)
     shown = [split for split in ("train", "val", "test") if images[split] or split != "test"]
@@ -190,9 +191,9 @@ def drawn_numbers(checked: Checked) -> str:
         if groups
         else "by a hash of each image's content"
     )
-    what = "movies" if dataset.truth_kind == "lineage" else "images"
+    what = f"{data_kind(dataset.truth_kind).unit}s"
     lent = ""
     if dataset.lent:
         names = shorten([checked.name(path) for path in dataset.lent])
-        lent = f" ({names}, drawn for train, stands in for val, which would be empty, until there are more {what})"
+        lent = f" ({names}, drawn for train, is used for val, which would be empty, until there are more {what})"
     return f"{how}, of {sum(images.values())} {what} {numbers}{lent}"

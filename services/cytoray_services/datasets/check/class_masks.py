@@ -1,4 +1,4 @@
-"""The check of masks whose numbers are classes, and of classes that a task names."""
+"""Checks of masks of classes, and of the classes of a task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from cytoray_analysis.bundle import TaskChoice
 from cytoray_analysis.errors import DatasetError
 from cytoray_analysis.numbering import dense_numbers
-from cytoray_analysis.tasks import TASKS
+from cytoray_analysis.tasks import task_class
 from cytoray_analysis.tasks.class_values import DEFAULT_CLASSES, UNKNOWN, class_indices
 from cytoray_services.datasets.check.findings import Checked, Facts, Finding, shorten
 
@@ -19,14 +19,14 @@ _FIELD = "model.task.arguments.values"
 
 
 def holds_classes(task: TaskChoice) -> bool:
-    """Whether the masks of a task hold classes, not objects."""
+    """Whether the masks of a task contain classes, not objects."""
     import inspect
 
-    return "values" in inspect.signature(TASKS[task.name]).parameters
+    return "values" in inspect.signature(task_class(task.name)).parameters
 
 
 def examine_classes(labels: np.ndarray, name: str, facts: Facts, task: TaskChoice) -> tuple[Facts, list[Finding]]:
-    """Count the pixels of each class of a mask, and find numbers that are none."""
+    """Count the pixels of each class of a mask, and find numbers without a class."""
     dense, names = dense_numbers(labels)
     values = names[np.flatnonzero(np.bincount(dense.ravel()))]
     facts = replace(facts, values=tuple(int(value) for value in values))
@@ -44,7 +44,7 @@ def examine_classes(labels: np.ndarray, name: str, facts: Facts, task: TaskChoic
                 f"expected classes 0 to {len(classes) - 1} ({', '.join(classes)}) and {UNKNOWN} for unknown pixels, "
                 f"got {shorten(foreign)}"
             )
-            remedy = f"Name every class in model.task.arguments.classes, or say in {_FIELD} what each number means."
+            remedy = f"List every class in model.task.arguments.classes, or define in {_FIELD} what each number means."
             return facts, [Finding("error", name, problem, remedy, "unknown-class")]
     counts = np.bincount(indices.ravel().astype(np.int64), minlength=UNKNOWN + 1)[: len(classes)]
     return replace(facts, classes={index: int(count) for index, count in enumerate(counts) if count}), []
@@ -56,7 +56,7 @@ def class_names(task: TaskChoice) -> tuple[str, ...]:
 
 
 def find_classes_without_pixels(checked: Checked) -> Iterator[Finding]:
-    """Find classes that no mask shows, and those that a split lacks."""
+    """Find classes that no mask contains, and those that are missing in a split."""
     task = checked.task
     if task is None or not holds_classes(task):
         return
@@ -74,12 +74,12 @@ def find_classes_without_pixels(checked: Checked) -> Iterator[Finding]:
         else:
             for split in lacking:
                 problem = f"class {name!r} has no pixel in split {split!r}"
-                remedy = "Put images that show it into every split; without, its scores are absent or it is not learnt."
+                remedy = "Put images with it into every split; otherwise its scores are absent or it is not learnt."
                 yield Finding("warning", ".", problem, remedy, "class-without-pixels")
 
 
 def check_named(checked: Checked) -> Iterator[Finding]:
-    """Find classes of cells that a recipe names and the data lack, and the reverse."""
+    """Find classes of cells in the recipe that the data lack, and the reverse."""
     named = () if checked.task is None else checked.task.arguments.get("classes", ())
     if not named:
         return
@@ -87,17 +87,17 @@ def check_named(checked: Checked) -> Iterator[Finding]:
     field = "model.task.arguments.classes"
     for name in named:
         if name not in labels:
-            problem = f"class {name!r}, which {field} names, has no example"
-            yield Finding("error", ".", problem, "Drop the class, or label some.", "class-missing")
+            problem = f"class {name!r} of {field} has no example"
+            yield Finding("error", ".", problem, "Remove the class, or label examples.", "class-missing")
     for label in sorted(labels - set(named)):
-        problem = f"class {label!r} is not among those that {field} names: {', '.join(named)}"
-        yield Finding("error", ".", problem, "Name it there, or leave those rows out with data.where.", "unknown-class")
+        problem = f"expected a class of {field} ({', '.join(named)}), got {label!r}"
+        yield Finding("error", ".", problem, "Add it there, or exclude those rows with data.where.", "unknown-class")
 
 
 def _nowhere(name: str, values: set[int], mapped: bool) -> Finding:
     problem = f"class {name!r} has no pixel in any mask; their values are {shorten(sorted(values))}"
-    remedy = "Drop the class, or add images that show it."
+    remedy = "Remove the class, or add images with it."
     if UNKNOWN in values and not mapped:
         problem += f", and {UNKNOWN} stands for unknown pixels"
-        remedy = f"Say which class each number means, such as {_FIELD}: {{0: background, {UNKNOWN}: {name}}}."
+        remedy = f"Define the class of each number, such as {_FIELD}: {{0: background, {UNKNOWN}: {name}}}."
     return Finding("error", ".", problem, remedy, "class-without-pixels")

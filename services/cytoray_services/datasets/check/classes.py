@@ -1,4 +1,4 @@
-"""The check of classes: labels, boxes, balance, and cells that are in two splits."""
+"""Checks of classes: labels, boxes, balance, and cells in two splits."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from cytoray_services.datasets.check.findings import Checked, Finding
 from cytoray_services.datasets.dataset import Dataset, Item
 
 FEWEST_EXAMPLES = 10
-"""Fewer examples of a class in a split that is needed are a warning."""
+"""Fewer examples of a class in a required split give a warning."""
 NOTED_IMBALANCE = 3.0
-"""The largest class over the smallest in training: from here on it is worth a note."""
+"""Ratio of the largest to the smallest class in training above which there is a note."""
 _SAME_CELL = 0.5  # intersection over union of two boxes
 
 
 def count_classes(dataset: Dataset) -> dict[str, dict[str, int]]:
-    """Return how many items of each class each split has, splits by name, the largest class first.
+    """Return the number of items of each class in each split, splits by name, the largest class first.
 
-    Items without a label do not count; a data set without classes gives empty splits.
+    Items without a label do not count; a data set without classes has empty splits.
     """
     counts: dict[str, Counter[str]] = {split: Counter() for split in dataset.splits}
     for item in dataset.items:
@@ -32,7 +32,7 @@ def count_classes(dataset: Dataset) -> dict[str, dict[str, int]]:
 
 
 def imbalance(counts: Mapping[str, int]) -> float:
-    """Return the largest class over the smallest; 1 where there are none."""
+    """Return the ratio of the largest to the smallest class; 1 without classes."""
     return max(counts.values()) / min(counts.values()) if counts else 1.0
 
 
@@ -44,12 +44,12 @@ def check_labels_given(checked: Checked) -> Iterator[Finding]:
             problem = (
                 "it has no class" if len(items) == 1 else f"{len(missing)} of its {len(items)} items have no class"
             )
-            remedy = "Fill the label column, or leave out those rows."
+            remedy = "Fill the label column, or remove those rows."
             yield Finding("error", checked.name(items[0].image), problem, remedy, "missing-label")
 
 
 def check_boxes(checked: Checked) -> Iterator[Finding]:
-    """Find boxes that are empty, lie outside their image, or have other axes than it."""
+    """Find boxes that are empty, outside their image, or have other axes."""
     for items in checked.dataset.images:
         shape = checked.of(items[0]).shape
         boxes = [item.box for item in items if item.box is not None]
@@ -58,23 +58,23 @@ def check_boxes(checked: Checked) -> Iterator[Finding]:
             continue
         other = next((box for box in boxes if len(box[0]) != len(shape)), None)
         if other is not None:
-            problem = f"a box has {len(other[0])} axes, the image {len(shape)}"
-            remedy = "Give boxes of volumes zmin and zmax too, and boxes of planes none."
+            problem = f"expected boxes with {len(shape)} axes like the image, got {len(other[0])}"
+            remedy = "Add zmin and zmax to boxes of volumes, and remove them from boxes of planes."
             yield Finding("error", name, problem, remedy, "wrong-axes")
             continue
         array = np.asarray(boxes, dtype=np.float64)
-        empty = np.logical_not((array[:, 1] > array[:, 0]).all(axis=1))  # not a number, too
+        empty = np.logical_not((array[:, 1] > array[:, 0]).all(axis=1))  # also true for NaN
         middle = array.mean(axis=1)
         outside = ~empty & ((middle < 0) | (middle > shape)).any(axis=1)
         if empty.any():
             problem = f"{_so_many(empty)} end before they begin, such as {_show(array[empty][0])}"
-            remedy = "Give the smaller coordinate as min, the larger as max, in pixels."
+            remedy = "Use the smaller coordinate as min and the larger as max, in pixels."
             yield Finding("error", name, problem, remedy, "empty-box")
         if outside.any():
             problem = (
-                f"{_so_many(outside)} lie outside the image of {size_of(shape)}, such as {_show(array[outside][0])}"
+                f"{_so_many(outside)} are outside the image of {size_of(shape)}, such as {_show(array[outside][0])}"
             )
-            remedy = "Give boxes in pixels of this image; x counts columns and y rows."
+            remedy = "Give boxes in pixels of this image; x counts columns, y counts rows."
             yield Finding("error", name, problem, remedy, "box-outside")
 
 
@@ -87,13 +87,13 @@ def _show(box: np.ndarray) -> str:
 
 
 def check_classes(checked: Checked) -> Iterator[Finding]:
-    """Find classes that a split lacks or has few examples of."""
+    """Find classes with no or few examples in a split."""
     everywhere = count_classes(checked.dataset)
     counts = {split: everywhere[split] for split in checked.required_splits if split in everywhere}
     names = sorted({name for count in counts.values() for name in count})
     if len(names) == 1:
-        problem = f"expected two classes at least, got {names[0]!r} alone"
-        remedy = "Label what it is to be told from; data for another task need another layout or a manifest.csv."
+        problem = f"expected at least two classes, got only {names[0]!r}"
+        remedy = "Label another class; data for another task need another layout or a manifest.csv."
         yield Finding("error", ".", problem, remedy, "single-class")
         return
     for name in names:
@@ -102,24 +102,24 @@ def check_classes(checked: Checked) -> Iterator[Finding]:
                 yield _class_missing(checked, name, split)
             elif count[name] < FEWEST_EXAMPLES:
                 problem = f"class {name!r} has {count[name]} examples in split {split!r}, fewer than {FEWEST_EXAMPLES}"
-                remedy = "Label more of them, or join the class with the one it resembles; its score hangs on a few."
+                remedy = "Label more of them, or merge the class with a similar one; its score depends on few examples."
                 yield Finding("warning", ".", problem, remedy, "rare-class")
 
 
 def _class_missing(checked: Checked, name: str, split: str) -> Finding:
     if not checked.dataset.derived_split:
         problem = f"class {name!r} has no example in split {split!r}"
-        return Finding("error", ".", problem, "Move some there, or drop the class.", "class-missing")
+        return Finding("error", ".", problem, "Move some there, or remove the class.", "class-missing")
     problem = f"class {name!r} has no example in split {split!r}, which was drawn"
     remedy = (
-        "Label more of them, or give a split that has each class on both sides (a split column, or folders train/ and "
-        "val/): a drawn split moves no image to where it is missing."
+        "Label more of them, or add a split with each class on both sides (a split column, or folders train/ and "
+        "val/): a drawn split does not balance classes."
     )
     return Finding("warning", ".", problem, remedy, "class-missing")
 
 
 def note_imbalance(checked: Checked) -> Iterator[Finding]:
-    """Say how unequal the classes of the training split are where that calls for a choice in the recipe."""
+    """Report a class imbalance of the training split that needs a setting in the recipe."""
     everywhere = count_classes(checked.dataset)
     split = "train" if "train" in everywhere else next(iter(everywhere))
     counts = everywhere[split]
@@ -130,12 +130,12 @@ def note_imbalance(checked: Checked) -> Iterator[Finding]:
             f"the largest class of split {split!r} has {ratio:.0f} times the examples of the smallest: "
             f"{largest} {counts[largest]}, {smallest} {counts[smallest]}"
         )
-        remedy = "Balance the sampling (data.balance), weigh the classes, or use the focal loss; look at macro scores."
+        remedy = "Balance the sampling (data.balance), weight the classes, or use the focal loss; compare macro scores."
         yield Finding("note", ".", problem, remedy, "class-imbalance")
 
 
 def find_duplicate_cells(checked: Checked) -> Iterator[Finding]:
-    """Find cells that are in two splits, and images whose cells are."""
+    """Find cells in two splits, and images with cells in two splits."""
     boxed = all(item.box is not None for item in checked.dataset.items)
     yield from _find_shared_images(checked) if boxed else find_duplicates(checked)
 
@@ -160,10 +160,10 @@ def _compare_cells(checked: Checked, ones: Sequence[Item], others: Sequence[Item
     twice = _count_same(*(_sound_boxes(items, checked.of(others[0]).shape) for items in (ones, others)))
     if twice:
         problem = f"{twice} of its {len(others)} boxes in split {split!r} are also, {there}"
-        remedy = "Keep each cell in one split only, or the score will be too good."
+        remedy = "Keep each cell in one split only; otherwise scores are too high."
         return Finding("error", name, problem, remedy, "duplicate-across-splits")
     problem = f"it has cells in split {split!r} and, {there}"
-    remedy = "Split by image: cells of one image share light, stain and focus, so the score will be too good."
+    remedy = "Split by image: cells of one image share light, stain and focus, so scores are too high."
     return Finding("warning", name, problem, remedy, "shared-image")
 
 
@@ -180,7 +180,7 @@ def _count_same(ones: np.ndarray, others: np.ndarray) -> int:
 
     if not len(ones) or not len(others):
         return 0
-    # Boxes that agree by half have their middles within half a box length along every axis.
+    # Boxes that overlap by half have their centres within half a box length along every axis.
     reach = (ones[:, 1] - ones[:, 0]).max() / 2
     near = cKDTree(ones.mean(axis=1)).query_ball_point(others.mean(axis=1), reach, p=np.inf)
     return sum(

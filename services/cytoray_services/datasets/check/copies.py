@@ -1,4 +1,4 @@
-"""The check for one picture in two splits that was stored with another bit depth or contrast."""
+"""Check for the same image in two splits with another bit depth or contrast."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from cytoray_analysis.tracking.ctc import read_movie
 from cytoray_services.datasets.check.files import open_file
 from cytoray_services.datasets.check.findings import Checked, Finding
 from cytoray_services.datasets.dataset import Dataset, Item
-from cytoray_services.datasets.fetching import passing
+from cytoray_services.datasets.remote.fetching import passing
+from cytoray_services.kinds import data_kind
 
-_ALIKE = 0.9  # correlation of fine structure from which on two pictures are compared pixel by pixel
+_ALIKE = 0.9  # correlation of fine structure above which two images are compared pixel by pixel
 _AT_ONCE = 512
 
 
 def detail_of(image: Image) -> NDArray[np.float16] | None:
-    """Return the fine structure of an image, flat; None where it has none, or hardly a pixel to tell it by."""
+    """Return the fine structure of an image, flat; None if there is none or too few pixels."""
     if min(image.spatial_shape[-2:]) < 8:
         return None
     detail = fine_structure(middle_plane(image))
@@ -30,7 +31,7 @@ def detail_of(image: Image) -> NDArray[np.float16] | None:
 
 
 def find_copies(checked: Checked) -> Iterator[Finding]:
-    """Find pictures that another split has, too, but for brightness and contrast."""
+    """Find images that are also in another split, except for brightness and contrast."""
     by_shape: dict[tuple[str, tuple[int, ...]], list[Item]] = defaultdict(list)
     for items in checked.dataset.images:
         facts = checked.of(items[0])
@@ -51,13 +52,13 @@ def _copies_among(checked: Checked, items: list[Item]) -> Iterator[Finding]:
         for row, column in np.argwhere(similarity >= _ALIKE).tolist():
             one, other = items[start + row], items[column]
             if start + row <= column or checked.of(one).digest == checked.of(other).digest:
-                continue  # seen from the other side; or the very same pixels, which is said elsewhere
+                continue  # reported for the other one; or identical pixels, which another check reports
             if _are_copies(checked.dataset, one, other):
                 problem = (
                     f"it is in split {one.split!r} and, with other brightness or bit depth, as "
-                    f"{checked.name(other.image)} in {other.split!r}: the same picture"
+                    f"{checked.name(other.image)} in {other.split!r}: the same image"
                 )
-                remedy = "Keep it in one split only, or the score will be too good."
+                remedy = "Keep it in one split only; otherwise scores are too high."
                 yield Finding("error", checked.name(one.image), problem, remedy, "copy-across-splits")
 
 
@@ -65,13 +66,12 @@ def _are_copies(dataset: Dataset, one: Item, other: Item) -> bool:
     planes = []
     for item in (one, other):
         with passing(dataset, [item]) as (_, (local,)):
-            image = (
-                read_movie(local.image) if dataset.truth_kind == "lineage" else open_file(local.image, item.image.name)
-            )
+            movies = data_kind(dataset.truth_kind).movies
+            image = read_movie(local.image) if movies else open_file(local.image, item.image.name)
             if isinstance(image, Finding):
                 return False
             try:
                 planes.append(middle_plane(image))
-            except CytorayError:  # what keeps it from being read was found before
+            except CytorayError:  # another check has reported why it cannot be read
                 return False
     return planes[0].shape == planes[1].shape and is_linear_copy(*planes)

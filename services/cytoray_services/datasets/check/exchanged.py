@@ -1,4 +1,4 @@
-"""The check for masks that belong to other images of the set: exchanged one for another, or shuffled."""
+"""Check for masks of other images of the set: exchanged or shuffled."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from numpy.typing import NDArray
 from cytoray_analysis.mask_fit import MaskFit, fit_all
 from cytoray_services.datasets.check.findings import Checked, Finding
 
-_SEEN = 0.3  # correlation from which on a mask lies on an image; chance gives 0.05 to 0.2
-_TIMES = 2.0  # that with another image over that with its own
-_TIMES_OTHERS = 1.5  # and over that with any third
-_MOST = 4096  # pairs of one shape that are looked through for others
-_FEWEST_SHUFFLED = 3  # masks of other images that make it a matter of the set
+_SEEN = 0.3  # correlation above which a mask fits an image; chance gives 0.05 to 0.2
+_TIMES = 2.0  # ratio of the correlation with another image to that with its own
+_TIMES_OTHERS = 1.5  # and to that with any third image
+_MOST = 4096  # maximum number of pairs of one shape to compare
+_FEWEST_SHUFFLED = 3  # masks of other images that make it a problem of the set
 _SHARE_SHUFFLED = 0.2
-# Real masks fit their own images better than 99 % of other masks do, shuffled ones better than half.
+# Real masks fit their own image better than 99 % of the other masks, shuffled ones better than half of them.
 _LEAST_BETTER = 0.75
-_FEWEST = 8  # pairs by which that can be told
+_FEWEST = 8  # minimum number of pairs for this test
 _SAMPLE = 256
-_ALIKE = 0.5  # correlation from which on two masks cannot be told apart, as where each shows one cell in the middle
-_REMEDY = "Look at what paired images with masks, such as two lists of names in different order, and pair them again."
+_ALIKE = 0.5  # correlation above which two masks are too similar, such as those of single cells in the middle
+_REMEDY = "Check how images and masks were paired, such as two lists of names in different order, and pair them again."
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """An image and the mask that is said to be its own."""
+    """An image and its assigned mask."""
 
     image: Path
     mask: Path
@@ -110,7 +110,7 @@ def _second(values: NDArray[np.float32]) -> float:
 
 
 def _is_exchanged(mask: Path, own: Mapping[Path, Path], owners: Mapping[Path, Path]) -> bool:
-    """Whether going from a mask to the image that it fits, and on from that image's mask, leads back to it."""
+    """Whether the chain from a mask to its fitting image, and on from the mask of that image, leads back to it."""
     masks = {image: other for other, image in own.items()}
     place = mask
     for _ in owners:
@@ -123,7 +123,7 @@ def _is_exchanged(mask: Path, own: Mapping[Path, Path], owners: Mapping[Path, Pa
 
 
 def _fits_none(pairs: Sequence[_Pair]) -> int:
-    """Return how many masks fit their images no better than others do, or 0 where that cannot be told."""
+    """Return the number of masks that fit their images no better than others, or 0 if unknown."""
     sample = [pairs[place] for place in np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), _SAMPLE)).astype(int))]
     fits = _matrix(sample)
     drawn = np.stack([pair.fit.drawn for pair in sample]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Reading the files of a data set so that whatever is wrong with one becomes a finding."""
+"""Reading the files of a data set, with each problem as a finding."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ from cytoray_analysis.images.memory import require_memory
 from cytoray_analysis.selection import EVERYTHING, Selection
 from cytoray_services.datasets.check.findings import Finding
 
-_DIRECT_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg"}
-_DIRECT_BYTES = 2**27
-_COPIES = 3  # of the pixels of an image that its checks hold at once
+_COPIES = 3  # copies of the pixels of an image that its checks need
 
 
 def open_file(path: Path, name: str, selection: Selection = EVERYTHING, *, labels: bool = False) -> Image | Finding:
-    """Open what is chosen of an image or a label image of a data set, or say what keeps it from being opened."""
+    """Open the selection of an image or a label image, or return the finding that prevents it."""
     try:
         return read_image(path, name=name, selection=selection, labels=labels)
     except MissingFileError:
-        remedy = "Restore it, or remove what asks for it: its row of the manifest, or the image of its name."
-        return Finding("error", name, "there is no such file", remedy, "missing-file")
+        remedy = "Restore it, or remove its row of the manifest, or the image with its name."
+        return Finding("error", name, "the file does not exist", remedy, "missing-file")
     except UnreadableImageError as error:
         return damaged(name, error)
     except InputError as error:
@@ -34,7 +32,7 @@ def open_file(path: Path, name: str, selection: Selection = EVERYTHING, *, label
 
 
 def read_pixels(image: Image, name: str) -> np.ndarray | Finding:
-    """Decode the finite pixels of an image, or say why there are none."""
+    """Decode the pixels of an image and check that they are finite, or return a finding."""
     try:
         require_memory(_COPIES * math.prod(image.shape) * image.dtype.itemsize, name)
         pixels = image.read()
@@ -58,7 +56,7 @@ def hash_pixels(axes: str, images: Iterable[np.ndarray]) -> str:
 
 
 def size_of(shape: Iterable[int]) -> str:
-    """Return lengths as people write them: ``512 × 512``."""
+    """Return lengths for display: ``512 × 512``."""
     return " × ".join(str(length) for length in shape)
 
 

@@ -1,4 +1,4 @@
-"""What the check of a data set passes around: findings, facts about single items, and both for a whole set."""
+"""The data of the check: findings, facts about single items, and both for a data set."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from cytoray_services.datasets.check.looks import Look
 from cytoray_services.datasets.dataset import Dataset, Item
 
 Severity = Literal["error", "warning", "note"]
+_SHOWN = 5  # number of names to show
 _ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
 # Items that share image and truth, as the cells of one field do, are examined once.
 Files = tuple[Path, Path | None]
@@ -24,20 +25,20 @@ Files = tuple[Path, Path | None]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with a data set, or worth knowing about it.
+    """One problem of a data set, or a note about it.
 
     Parameters
     ----------
     severity
-        ``error`` ruins a training; ``warning`` is worth a look; ``note`` is worth knowing.
+        ``error`` would damage a training run; ``warning`` should be checked; ``note`` is information.
     file
         The file, relative to the data set; ``.`` for the data set itself.
     problem
-        What was expected and what came.
+        What was expected and what was found.
     remedy
         What to do.
     code
-        A name for programs; see the table of :mod:`cytoray_services.datasets.check`.
+        Identifier; see the table of :mod:`cytoray_services.datasets.check`.
     """
 
     severity: Severity
@@ -49,36 +50,36 @@ class Finding:
 
 @dataclass(frozen=True)
 class Facts:
-    """What was learnt about one image and its truth by reading both; empty where that failed.
+    """Facts about one image and its truth; empty if they could not be read.
 
     Parameters
     ----------
     findings
-        What is wrong with these two files alone.
+        Problems of these two files.
     axes, channels, shape
         Of the image (of a movie: of each frame); ``shape`` has the spatial axes only.
     digest
-        A hash of the image's pixels, whatever the file's format.
+        A hash of the pixels of the image, independent of the file format.
     detail
-        Fine structure of the image, by which copies of another bit depth are found; None where there is none.
+        Fine structure of the image, to find copies with another bit depth; None without any.
     fit
-        How a mask lies on its image; None where that cannot be told.
+        The fit of a mask and its image; None if unknown.
     classes
         Pixels of each class of a mask, by index.
     values
-        Numbers that a mask of classes holds, 255 among them.
+        Numbers in a mask of classes, including 255.
     look, truth_look
-        What the image and the file of its truth look like; None where they could not be read.
+        Statistics of the image and of the file of its truth; None if they could not be read.
     truth_digest
-        A hash of the truth's pixels, empty where it holds nothing.
+        A hash of the pixels of the truth; empty for an empty truth.
     target_channels
         Of a target image.
     shift
         Of a target image against its input.
     turn
-        In words, what must be done to a target image to make it lie on its input; empty where it does.
+        Text of the transformation that makes a target image fit its input; empty if it fits.
     copied
-        Whether a target image is its input, but for brightness and contrast.
+        Whether a target image equals its input except for brightness and contrast.
     tracks, divisions
         Counts of a lineage.
     """
@@ -110,7 +111,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Checked:
-    """A data set, what was learnt about its files, and what a training would ask of it.
+    """A data set, the facts about its files, and the requirements of training.
 
     Parameters
     ----------
@@ -119,15 +120,15 @@ class Checked:
     facts
         By image and truth; see :func:`files_of`.
     axes
-        Spatial axes that the model takes; ``None`` for those of most images.
+        Spatial axes of the model; ``None`` for those of most images.
     channels
-        How many channels the model takes; ``None`` for what most images have.
+        Number of channels of the model; ``None`` for that of most images.
     grey_as_rgb
-        Whether grey images stand in for colour ones.
+        Whether grey images are used as colour images.
     required_splits
         Splits that must have items.
     task
-        What is to be learnt; ``None`` where that is not said.
+        The task; ``None`` if unknown.
     """
 
     dataset: Dataset
@@ -139,21 +140,21 @@ class Checked:
     task: TaskChoice | None = None
 
     def of(self, item: Item) -> Facts:
-        """Return what was learnt about an item."""
+        """Return the facts about an item."""
         return self.facts[files_of(item)]
 
     def name(self, path: Path) -> str:
-        """Return a path as findings show it."""
+        """Return a path for findings."""
         return name_in(self.dataset, path)
 
 
 def files_of(item: Item) -> Files:
-    """Return what identifies the files of an item."""
+    """Return the identity of the files of an item."""
     return item.image, item.truth
 
 
 def name_in(dataset: Dataset, path: Path) -> str:
-    """Return a path relative to the data set where it lies inside."""
+    """Return a path relative to the data set, if it is inside."""
     return path.relative_to(dataset.root).as_posix() if path.is_relative_to(dataset.root) else str(path)
 
 
@@ -162,6 +163,6 @@ def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: (_ORDER[finding.severity], finding.file, finding.code))
 
 
-def shorten(names: Sequence[object], most: int = 5) -> str:
+def shorten(names: Sequence[object]) -> str:
     """List a few of many names: ``1, 2, 3 …``."""
-    return ", ".join(str(name) for name in names[:most]) + (" …" if len(names) > most else "")
+    return ", ".join(str(name) for name in names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")

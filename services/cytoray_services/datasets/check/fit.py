@@ -1,4 +1,4 @@
-"""The check of masks against the images they belong to: mirrored, transposed, or beside them."""
+"""Check of masks against their images: mirrored, transposed, or shifted."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 from cytoray_analysis.mask_fit import MaskFit, describe_turn
 from cytoray_services.datasets.check.findings import Checked, Finding
 
-_SEEN = 0.25  # correlation from which on a mask is on its image
-_SEEN_ALONE = 0.35  # where no other mask says the same
-_TIMES = 2.0  # that of another way to lay it over that of its own
-_AGREEING = 3  # so many masks must be wrong alike to make it an error of the whole set
-_LEAST_STEPS = 2  # that masks lie beside their images, in steps of what was measured
+_SEEN = 0.25  # correlation above which a mask fits its image
+_SEEN_ALONE = 0.35  # if no other mask agrees
+_TIMES = 2.0  # ratio of another position to its own
+_AGREEING = 3  # masks with the same problem that make it an error of the whole set
+_LEAST_STEPS = 2  # minimum shift of masks, in steps of the measurement
 
 
 def find_misplaced_masks(checked: Checked) -> Iterator[Finding]:
-    """Find masks that would lie on their images if they were mirrored, transposed or moved, and do not as they are.
+    """Find masks that fit their images only when mirrored, transposed or moved.
 
-    What most masks have in common is an error of the whole set; others are warnings.
+    A problem of most masks is an error of the whole set; others are warnings.
     """
     fits = {
         truth: facts.fit for (_, truth), facts in checked.facts.items() if truth is not None and facts.fit is not None
@@ -31,14 +31,16 @@ def find_misplaced_masks(checked: Checked) -> Iterator[Finding]:
     said = {mask for mask, turn in turned.items() if turn == shared}
     if shared is not None and _are_many(len(said), len(fits)):
         problem = f"{len(said)} of {len(fits)} masks do not fit their images: they fit when they are {shared}"
-        remedy = "Look at what wrote or flipped the masks, and export them in the orientation of the images."
+        remedy = "Check their export, and export them in the orientation of the images."
         yield Finding("error", ".", problem, remedy, "misplaced-masks")
     else:
         said = set()
     for mask, turn in turned.items():
         if mask not in said and fits[mask].turned >= _SEEN_ALONE:
             problem = f"it does not fit its image {_image_of(checked, mask)}: it fits when it is {turn}"
-            yield Finding("warning", checked.name(mask), problem, "Look at both, and turn the mask.", "misplaced-masks")
+            yield Finding(
+                "warning", checked.name(mask), problem, "Compare both, and correct the mask.", "misplaced-masks"
+            )
     yield from _find_shifted(checked, {mask: fit for mask, fit in fits.items() if mask not in turned})
 
 
@@ -56,15 +58,15 @@ def _find_shifted(checked: Checked, fits: Mapping[Path, MaskFit]) -> Iterator[Fi
     if apart and _are_many(len(agreeing), len(fits)):
         said = agreeing
         pixels = np.median([fits[mask].shift for mask in agreeing], axis=0)
-        problem = f"{len(said)} of {len(fits)} masks lie beside their images, all by about the same distance"
-        remedy = f"Move the masks by {_show(pixels, fits[next(iter(said))].axes)} and crop both; look at what cut them."
+        problem = f"{len(said)} of {len(fits)} masks are shifted from their images, all by about the same distance"
+        remedy = f"Move the masks by {_show(pixels, fits[next(iter(said))].axes)} and crop both; check their export."
         yield Finding("error", ".", problem, remedy, "misplaced-masks")
     for mask, fit in seen.items():
         alone = fit.shifted >= _SEEN_ALONE and fit.shifted >= _TIMES * fit.as_it_is
         if mask not in said and alone and float(np.abs(steps[mask][-2:]).max()) >= _LEAST_STEPS:
             far = max(map(abs, fit.shift[-2:]))
-            problem = f"it lies beside its image {_image_of(checked, mask)}, by about {far} pixels"
-            remedy = f"Move it by {_show(np.array(fit.shift), fit.axes)} and crop both, or leave out the pair."
+            problem = f"it is shifted from its image {_image_of(checked, mask)} by about {far} pixels"
+            remedy = f"Move it by {_show(np.array(fit.shift), fit.axes)} and crop both, or remove the pair."
             yield Finding("warning", checked.name(mask), problem, remedy, "misplaced-masks")
 
 
@@ -89,6 +91,6 @@ def _are_many(count: int, total: int) -> bool:
 
 
 def _show(shift: np.ndarray, axes: str) -> str:
-    """Say a shift in words: ``+5 along Y, -3 along X``."""
+    """Return a shift as text: ``+5 along Y, -3 along X``."""
     parts = [f"{round(distance):+d} along {axis}" for axis, distance in zip(axes, shift.tolist(), strict=True)]
     return ", ".join(part for part in parts if not part.startswith("+0"))

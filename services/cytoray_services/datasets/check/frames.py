@@ -1,4 +1,4 @@
-"""The check of single frames of a movie, of its masks and outlines: damaged, or unlike the frames around them."""
+"""Checks of single frames of a movie, its masks and outlines: damaged, or different from the other frames."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from cytoray_services.datasets.check.looks import Look, look_of_image, look_of_m
 from cytoray_services.datasets.check.unlike import UNLIKE_REMEDY, unlike_files
 from cytoray_services.datasets.dataset import Dataset
 
-_SAMPLE = 2**16  # pixels that two frames are compared by
+_SAMPLE = 2**16  # pixels for the comparison of two frames
 
 _SPECKS = {"smallest piece", "stray pixels", "holes", "pieces"}
 
 
 def find_unlike_frames(movie: Image, folder: Path, dataset: Dataset) -> Iterator[Finding]:
-    """Find frames of a sound movie that are unlike the others."""
+    """Find frames of a valid movie that differ from the others."""
     paths = movie_files(folder)
-    if movie.size("T") != len(paths):  # one of them was chosen
+    if movie.size("T") != len(paths):  # one of them was selected
         return
     in_file = dataset.selection.without("frame")
     looks, samples = {}, []
@@ -41,7 +41,7 @@ def find_unlike_frames(movie: Image, folder: Path, dataset: Dataset) -> Iterator
 
 
 def find_unlike_masks(masks: Image, folder: Path, dataset: Dataset) -> Iterator[Finding]:
-    """Find masks of a sound lineage that are unlike the others."""
+    """Find masks of a valid lineage that differ from the others."""
     looks, samples = {}, []
     for index, path in enumerate(movie_files(folder, masks=True)):
         labels = frame_of(masks, index)
@@ -51,14 +51,14 @@ def find_unlike_masks(masks: Image, folder: Path, dataset: Dataset) -> Iterator[
 
 
 def examine_outlines(folder: Path, shape: tuple[int, ...], dataset: Dataset) -> Iterator[Finding]:
-    """Find outlines (``SEG``) that cannot be read, are of another size than the frames, or unlike the others.
+    """Find outlines (``SEG``) that are unreadable, have another size than the frames, or differ from the others.
 
     Parameters
     ----------
     folder
-        ``NN_GT/SEG`` or ``NN_ST/SEG``; it may lack.
+        ``NN_GT/SEG`` or ``NN_ST/SEG``; it may be missing.
     shape
-        Spatial shape of the frames; of volumes outlines may be of single planes.
+        Spatial shape of the frames; outlines of volumes may be single planes.
     """
     if not folder.is_dir():
         return
@@ -83,7 +83,7 @@ def examine_outlines(folder: Path, shape: tuple[int, ...], dataset: Dataset) -> 
 
 def _look_of_mask(path: Path, labels: NDArray[Any]) -> Look:
     look = look_of_mask(read_image(path, labels=True), labels, None)
-    # Cells that come, go and pass under each other leave specks in some frame of most movies.
+    # In most movies, cells that enter, leave or overlap leave specks in some frame.
     return Look(look.traits, {name: value for name, value in look.measures.items() if name not in _SPECKS})
 
 
@@ -93,7 +93,7 @@ def _unlike(looks: Mapping[Path, Look], dataset: Dataset) -> Iterator[Finding]:
 
 
 def _sample(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """Return pixels of a frame, at the same places of each, of mean 0 and norm 1 (or 0)."""
+    """Return pixels of a frame, at the same positions for each, with mean 0 and norm 1 (or 0)."""
     flat = pixels.reshape(-1)[:: max(1, pixels.size // _SAMPLE)].astype(np.float32)
     flat -= flat.mean()
     norm = float(np.linalg.norm(flat))
@@ -101,7 +101,7 @@ def _sample(pixels: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _with_continuity(looks: Mapping[Path, Look], samples: Sequence[NDArray[np.float32]]) -> dict[Path, Look]:
-    """Add how much a frame resembles the one before or after it: the correlation with the more alike of the two."""
+    """Add the correlation of a frame with its more similar neighbour frame."""
     alike = [float(one @ other) if one.shape == other.shape else 0.0 for one, other in pairwise(samples)]
     found = {}
     for index, (path, look) in enumerate(looks.items()):

@@ -1,4 +1,4 @@
-"""The check of one image, whatever its truth is."""
+"""Check of one image, for every kind of truth."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOSSLESS = "Export the mask again as PNG, or as TIFF without JPEG compression; 
 
 @dataclass(frozen=True)
 class Examined:
-    """An image that could be read, its pixels, and the facts so far."""
+    """A readable image, its pixels, and its facts."""
 
     image: Image
     pixels: np.ndarray
@@ -31,13 +31,13 @@ class Examined:
 
 
 def examine_image(item: Item, dataset: Dataset) -> Facts:
-    """Return the facts of an image whose truth is no file."""
+    """Return the facts of an image whose truth is not a file."""
     examined = read_item_image(item, dataset)
     return examined.facts if isinstance(examined, Examined) else examined
 
 
 def read_item_image(item: Item, dataset: Dataset) -> Examined | Facts:
-    """Read the image of an item; facts alone where that fails."""
+    """Read the image of an item; return only facts if that fails."""
     name = name_in(dataset, item.image)
     selection = dataset.selection
     image = open_file(item.image, name, selection)
@@ -51,7 +51,7 @@ def read_item_image(item: Item, dataset: Dataset) -> Examined | Facts:
     findings = warned(image, name)
     if pixels.min() == pixels.max():
         problem = f"every pixel has the value {pixels.min()}"
-        remedy = "Remove the image unless empty fields are wanted."
+        remedy = "Remove the image, unless empty fields are intended."
         findings.append(Finding("warning", name, problem, remedy, "constant-image"))
     facts = Facts(
         findings=tuple(findings),
@@ -65,19 +65,21 @@ def read_item_image(item: Item, dataset: Dataset) -> Examined | Facts:
     return Examined(image, pixels, facts)
 
 
-def open_truth(item: Item, dataset: Dataset, what: str, axes: str) -> tuple[Image, str] | Finding:
-    """Open the truth file of an item, or say why there is none; `what` it should be is for the remedy.
+def open_truth(
+    item: Item, dataset: Dataset, what: str, axes: str, *, labels: bool = False
+) -> tuple[Image, str] | Finding:
+    """Open the truth file of an item, or return a finding; `what` is its expected kind, for the remedy.
 
-    `axes` are those of its image, after the choice.
+    `axes` are those of its image, after the selection; `labels` says whether it contains labels.
     """
     if item.truth is None:
         name = name_in(dataset, item.image)
-        return Finding("error", name, "it has no truth", f"Name its {what}.", "missing-file")
+        return Finding("error", name, "it has no truth", f"Add its {what}.", "missing-file")
     name = name_in(dataset, item.truth)
-    labels, selection = dataset.truth_kind == "labels", dataset.selection
+    selection = dataset.selection
     codec = lossy_codec(item.truth) if labels else None
     if codec is not None:
-        problem = f"it is stored as {codec}, which changes the numbers of a mask (lossy)"
+        problem = f"it is stored as {codec}, a lossy format that changes the numbers of a mask"
         return Finding("error", name, problem, _LOSSLESS, "lossy-mask")
     truth = open_file(item.truth, name, labels=labels)
     if isinstance(truth, Finding):
@@ -94,6 +96,6 @@ def open_truth(item: Item, dataset: Dataset, what: str, axes: str) -> tuple[Imag
 
 
 def warned(image: Image, name: str) -> list[Finding]:
-    """Return what reading an image has assumed or left out as findings."""
-    remedy = "Look whether that is meant; export the image again where it is not."
+    """Return the assumptions and omissions of reading an image as findings."""
+    remedy = "Check whether this is intended; otherwise export the image again."
     return [Finding("warning", name, one.sentence, remedy, one.code) for one in image.warnings]

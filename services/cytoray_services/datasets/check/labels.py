@@ -1,4 +1,4 @@
-"""The check of masks, of objects and of classes: 2D and 3D."""
+"""Check of masks of objects and of classes, 2D and 3D."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from cytoray_services.datasets.check.images import Examined, open_truth, read_it
 from cytoray_services.datasets.check.looks import Look, contrast_of, look_of_mask
 from cytoray_services.datasets.dataset import Dataset, Item
 
-_COVERING = 0.5  # share of an image from which on one object may be its background
+_COVERING = 0.5  # share of an image above which an object may be its background
 
 
 def examine_labelled(item: Item, dataset: Dataset, task: TaskChoice | None = None) -> Facts:
-    """Return the facts of an image and its mask; `task` says where its numbers are classes."""
+    """Return the facts of an image and its mask; `task` says whether its numbers are classes."""
     examined = read_item_image(item, dataset)
     if not isinstance(examined, Examined):
         return examined
     facts = examined.facts
-    opened = open_truth(item, dataset, "mask", examined.image.axes)
+    opened = open_truth(item, dataset, "mask", examined.image.axes, labels=True)
     if isinstance(opened, Finding):
         return replace(facts, findings=(*facts.findings, opened))
     mask, name = opened
@@ -78,26 +78,26 @@ def _refuse_form(mask: Image, name: str, expected: tuple[int, ...], image: str) 
         problem = f"its size is {size_of(mask.spatial_shape)}, that of its image {image} {size_of(expected)}"
         yield Finding("error", name, problem, "Crop or resample both together.", "size-mismatch")
     elif mask.axes not in ("YX", "ZYX"):
-        problem = f"a mask has axes YX or ZYX, this one has {mask.axes} = {mask.shape}"
+        problem = f"expected a mask with axes YX or ZYX, got {mask.axes} = {mask.shape}"
         yield Finding("error", name, problem, "Store one integer per pixel, not colours.", "wrong-axes")
 
 
 def check_labels(labels: np.ndarray, name: str) -> Iterator[Finding]:
-    """Find what is wrong with the numbers of a mask of objects, which are integers from 0."""
+    """Find problems in the numbers of a mask of objects, which are integers from 0."""
     dense, names = dense_numbers(labels)
     areas = np.bincount(dense.ravel())
     objects = np.flatnonzero(areas[1:]) + 1
     if len(objects) > MOST_OBJECTS:
-        problem = f"a mask numbers up to {MOST_OBJECTS} objects, this one {len(objects)}"
-        remedy = "Cut image and mask into smaller ones, and number the objects of each from 1."
+        problem = f"expected at most {MOST_OBJECTS} objects in a mask, got {len(objects)}"
+        remedy = "Divide image and mask into smaller ones, and number the objects of each from 1."
         yield Finding("error", name, problem, remedy, "too-many-ids")
     elif not len(objects):
-        yield Finding("warning", name, "it holds no object", "Check that it was exported fully.", "empty-mask")
+        yield Finding("warning", name, "it contains no object", "Check that it was exported completely.", "empty-mask")
     elif covering := _covering(dense, areas, objects):
         share = areas[covering] / dense.size
         zero = "no pixel is 0, and " if not areas[0] else ""
         problem = f"{zero}the object numbered {names[covering]} covers {share:.0%} of the image, from side to side"
-        remedy = "If it is the background, give it the number 0; else cut the image so that it shows what is around."
+        remedy = "If it is the background, set it to 0; otherwise crop the image with some background around it."
         yield Finding("warning", name, problem, remedy, "background-not-zero")
     elif scattered := [int(names[number]) for number in scattered_ids(dense)]:
         problem = f"{len(scattered)} numbers stand for pieces far apart (such as {shorten(scattered)})"
@@ -106,7 +106,7 @@ def check_labels(labels: np.ndarray, name: str) -> Iterator[Finding]:
 
 
 def _covering(dense: np.ndarray, areas: np.ndarray, objects: np.ndarray) -> int:
-    """Return the number of an object that covers most of an image and meets all its sides; 0 where there is none."""
+    """Return the number of an object that covers most of an image and touches all its sides; 0 without one."""
     largest = int(objects[areas[objects].argmax()])
     if areas[largest] < _COVERING * dense.size:
         return 0
@@ -115,7 +115,7 @@ def _covering(dense: np.ndarray, areas: np.ndarray, objects: np.ndarray) -> int:
 
 
 def scattered_ids(labels: np.ndarray) -> list[int]:
-    """Numbers of which two pieces lie further apart than the larger of them is long."""
+    """Return the numbers with two pieces that are further apart than the length of the larger one."""
     from scipy.ndimage import find_objects
     from skimage.measure import label
 
@@ -126,7 +126,7 @@ def scattered_ids(labels: np.ndarray) -> list[int]:
     owners: dict[int, list[tuple[slice, ...]]] = {}
     for number, box in enumerate(boxes, start=1):
         inside = pieces[box] == number
-        if np.count_nonzero(inside) > 4:  # specks are no objects
+        if np.count_nonzero(inside) > 4:  # specks are not objects
             owners.setdefault(int(labels[box][inside][0]), []).append(box)
     return sorted(number for number, parts in owners.items() if any(_far(parts[0], part) for part in parts[1:]))
 

@@ -1,9 +1,9 @@
-"""What a file of a data set looks like in a few words and numbers, by which one that is unlike the others is found.
+"""Traits and measures of the files of a data set, to find a file that differs from the others.
 
-The numbers are made so that damage moves them far: a flipped byte is a pixel unlike its neighbours, bytes that were
-lost are a run of equal pixels, rows that slipped are a step between two rows, and bytes that were read in a wrong way
-are noise. What they are of a sound image depends on stain and camera, so they mean something only beside those of the
-other files: see :mod:`cytoray_services.datasets.check.unlike`.
+Damage changes the measures strongly: a flipped byte is a pixel that differs from its neighbours, lost bytes are a run
+of equal pixels, shifted rows are a step between two rows, and misread bytes are noise. The values of a valid image
+depend on stain and camera, so they are only compared with those of the other files: see
+:mod:`cytoray_services.datasets.check.unlike`.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from cytoray_analysis.images import Image
 from cytoray_analysis.images.axes import channel_names
 
 UNKNOWN = "unknown"
-_LARGEST_SIDE = 1024  # of larger planes the middle is looked at
+_LARGEST_SIDE = 1024  # of larger planes, only the middle is measured
 _MOST_PLANES = 8
 _MOST_CHANNELS = 4
-_SAMPLE = 2**17  # pixels that levels are taken from
+_SAMPLE = 2**17  # pixels for the measurement of levels
 _TINY = 1e-6
-_NOTHING = 1e-9  # differences below this are those of rounding
+_NOTHING = 1e-9  # smaller differences are rounding errors
 
 _Plane = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one file looks like.
+    """Traits and measures of one file.
 
     Attributes
     ----------
     traits
-        Words that files of one set usually share, such as the type of pixels, by their name.
+        Texts that files of one set usually share, such as the type of pixels, by name.
     measures
-        Numbers by their name; see the functions that make them.
+        Numbers by name; see the functions that compute them.
     """
 
     traits: Mapping[str, str] = field(default_factory=dict)
@@ -57,14 +57,14 @@ def look_of_image(image: Image, pixels: NDArray[Any]) -> Look:
 
 
 def contrast_of(pixels: NDArray[Any], labels: NDArray[np.integer[Any]]) -> dict[str, float]:
-    """Return by how much objects are brighter than what is around them, −1 to 1, of the first channel.
+    """Return the contrast of objects to their surroundings, −1 to 1, in the first channel.
 
     Parameters
     ----------
     pixels
         (C, spatial…)
     labels
-        (spatial…), 0 where there is no object.
+        (spatial…), 0 for background.
     """
     channel, inside = pixels[0], labels > 0
     low, _, high = _levels(channel)
@@ -75,13 +75,13 @@ def contrast_of(pixels: NDArray[Any], labels: NDArray[np.integer[Any]]) -> dict[
 
 
 def look_of_target(target: Image, pixels: NDArray[Any], fit: float | None) -> Look:
-    """Describe a target image; `fit` says how much of its edges its input has, too."""
+    """Describe a target image; `fit` is the share of its edges that its input has."""
     look = look_of_image(target, pixels)
     return look if fit is None else Look(look.traits, {**look.measures, "fit": fit})
 
 
 def look_of_mask(mask: Image, labels: NDArray[np.integer[Any]], fit: float | None) -> Look:
-    """Describe a mask of objects or classes; `labels` are its own, integers from 0, `fit` how it lies on its image."""
+    """Describe a mask of objects or classes; `labels` are integers from 0, `fit` is the fit with its image."""
     measures = _measures_of_mask(labels) if labels.any() else {}
     return Look(_traits(mask), measures if fit is None else measures | {"fit": fit})
 
@@ -97,7 +97,7 @@ def _traits(image: Image) -> dict[str, str]:
 
 
 def _looked_at(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Return (plane, Y, X): some planes, and of large ones the middle."""
+    """Return (plane, Y, X): some planes, and the middle of large ones."""
     planes = pixels.reshape(-1, *pixels.shape[-2:])
     if len(planes) > _MOST_PLANES:
         planes = planes[np.unique(np.linspace(0, len(planes) - 1, _MOST_PLANES).round().astype(int))]
@@ -126,7 +126,7 @@ def _measures_of_planes(stored: NDArray[Any]) -> dict[str, float]:
 
 
 def _levels(pixels: NDArray[Any]) -> tuple[float, float, float]:
-    """Return what 1 %, half and 99 % of the pixels are below, of large images roughly."""
+    """Return the 1 %, 50 % and 99 % quantiles of the pixels, approximate for large images."""
     sample = pixels.reshape(-1)[:: max(1, pixels.size // _SAMPLE)]
     low, middle, high = (float(value) for value in np.quantile(sample.astype(np.float64), (0.01, 0.5, 0.99)))
     return low, middle, high
@@ -146,7 +146,7 @@ def _measures_of_neighbours(planes: _Plane, spread: float) -> dict[str, float]:
 
 
 def _among_neighbours(planes: _Plane) -> _Plane:
-    """Return the mean of the middle two of the four neighbours of each pixel that has four."""
+    """Return the mean of the middle two of the four neighbours of each inner pixel."""
     sides = (planes[:, :-2, 1:-1], planes[:, 2:, 1:-1], planes[:, 1:-1, :-2], planes[:, 1:-1, 2:])
     low, high = sides[0].copy(), sides[0].copy()
     total = sides[0].copy()
@@ -159,9 +159,9 @@ def _among_neighbours(planes: _Plane) -> _Plane:
 
 
 def _longest_run(pixels: NDArray[Any]) -> int:
-    """Return how many pixels in a row, in the order in which they are stored, have one value at most.
+    """Return the length of the longest run of equal pixels, in storage order.
 
-    The largest value does not count: a bright object reaches the camera's limit now and then.
+    The largest value does not count, because bright objects may saturate the camera.
     """
     flat = np.ascontiguousarray(pixels).ravel()
     starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
@@ -181,7 +181,7 @@ def _measures_of_mask(labels: NDArray[np.integer[Any]]) -> dict[str, float]:
 
     pieces: NDArray[np.integer[Any]] = label(labels, connectivity=labels.ndim)  # type: ignore[no-untyped-call]
     areas = np.bincount(pieces.ravel())[1:]
-    cut = np.zeros(len(areas) + 1, bool)  # by the sides of the image: what is left may be of any size
+    cut = np.zeros(len(areas) + 1, bool)  # by the sides of the image: the visible part may have any size
     for side in (pieces[..., 0, :], pieces[..., -1, :], pieces[..., :, 0], pieces[..., :, -1]):
         cut[side.ravel()] = True
     whole = areas[~cut[1:]]
@@ -202,11 +202,11 @@ def _measures_of_mask(labels: NDArray[np.integer[Any]]) -> dict[str, float]:
 
 
 def _count_strays(planes: NDArray[Any]) -> int:
-    """Count pixels of objects that have no other pixel of theirs within two pixels, or in the planes before and after.
+    """Count isolated pixels of objects, without another one within two pixels or in the neighbour planes.
 
     The ends of objects in a volume may be single pixels of a plane.
     """
-    middle = planes[:, 1:-1, 1:-1]  # not those that the sides of the image cut
+    middle = planes[:, 1:-1, 1:-1]  # not those at the sides of the image
     stray = middle != 0
     for side in (planes[:, 2:, 1:-1], planes[:, :-2, 1:-1], planes[:, 1:-1, :-2], planes[:, 1:-1, 2:]):
         stray &= side != middle
@@ -228,7 +228,7 @@ def _count_holes(planes: NDArray[Any]) -> int:
 
 
 def _straight_edges(planes: NDArray[Any]) -> Iterator[int]:
-    """Yield for each border between rows over how many pixels at a stretch the two rows differ."""
+    """Yield, for each border between rows, the longest run of pixels in which the two rows differ."""
     differs = planes[:, 1:] != planes[:, :-1]
     padded = np.zeros((*differs.shape[:2], differs.shape[2] + 2), np.int8)
     padded[..., 1:-1] = differs

@@ -1,4 +1,4 @@
-"""Findings about data sets, kept, so that a training that goes on does not read everything again."""
+"""Cache of findings, so that a resumed training run does not read all files again."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ logger = logging.getLogger(__name__)
 def remembered(
     dataset: Dataset, question: dict[str, Any], find: Callable[[], list[Finding]], known_as: str | None = None
 ) -> list[Finding]:
-    """Return what was found when the same was asked of the same files.
+    """Return the cached findings for the same files and question.
 
-    Files of this machine are read each time, unless their contents are given; then also where something is wrong.
+    Local files are read each time, unless `known_as` identifies their contents; then also with errors.
 
     Parameters
     ----------
     question
         What else the findings depend on.
     find
-        Looks for them.
+        Computes the findings.
     known_as
-        Another text for other contents of the files, or another version of what looks at them.
+        A text that changes with the contents of the files or the version of the checks.
     """
     elsewhere = all(_is_remote(dataset, item) for item in dataset.items)
     if not elsewhere and known_as is None:
@@ -53,14 +53,14 @@ def remembered(
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     path = load_settings().cache / "checks" / f"{key}.json"
     if path.is_file():
-        with reading_cache(path, "what an earlier check found"):
+        with reading_cache(path, "the findings of an earlier check"):
             return [Finding(**finding) for finding in json.loads(path.read_text(encoding="utf-8"))]
     findings = find()
     if elsewhere or not any(finding.severity == "error" for finding in findings):
         try:
             write_whole(path, json.dumps([asdict(finding) for finding in findings]))
-        except OSError as error:  # the check was made, and will be made again
-            logger.warning("what the check found is not remembered, so that the next one takes as long: %s", error)
+        except OSError as error:  # the check was done, and will be repeated
+            logger.warning("cannot cache the findings, so the next check takes as long: %s", error)
     return findings
 
 

@@ -1,4 +1,4 @@
-"""The check of movies and their lineages, in the layout of the Cell Tracking Challenge."""
+"""Checks of movies and their lineages, in the layout of the Cell Tracking Challenge."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from cytoray_services.datasets.check.labels import scattered_ids
 from cytoray_services.datasets.dataset import Dataset, Item
 
 FEWEST_DIVISIONS = 10
-"""Fewer divisions than this in training are worth a note."""
+"""Fewer divisions than this in training give a note."""
 _MARKERS, _OUTLINES, _TABLE = "TRA", "SEG", "man_track.txt"
 _CODES = {"axes": "wrong-axes", "shape": "size-mismatch", "frames": "missing-frame"}
 
 
 def examine_movie(item: Item, dataset: Dataset) -> Facts:
-    """Return the facts of a movie and its lineage; one frame is held at a time."""
+    """Return the facts of a movie and its lineage, with one frame in memory at a time."""
     name = name_in(dataset, item.image)
     try:
         movie = read_movie(item.image, dataset.selection)
@@ -43,7 +43,7 @@ def examine_movie(item: Item, dataset: Dataset) -> Facts:
         facts = replace(facts, findings=(*facts.findings, *find_unlike_frames(movie, item.image, dataset)))
     facts = replace(facts, findings=(*warned(movie, name), *facts.findings))
     if item.truth is None:
-        problem = Finding("error", name, "it has no truth", "Name its folder of tracks.", "missing-file")
+        problem = Finding("error", name, "it has no truth", "Add its folder of tracks.", "missing-file")
         return replace(facts, findings=(*facts.findings, problem))
     lineage = _examine_lineage(item.truth, movie, dataset)
     return replace(
@@ -70,7 +70,7 @@ def _examine_frames(movie: Image, name: str) -> Facts:
     findings = []
     if blank:
         problem = f"every pixel has the same value in {len(blank)} of {len(digests)} frames ({shorten(blank)})"
-        remedy = "Leave out such frames and number the others anew, or cut the movie there."
+        remedy = "Remove these frames and renumber the others, or split the movie there."
         findings.append(Finding("warning", name, problem, remedy, "constant-image"))
     return Facts(
         tuple(findings),
@@ -83,7 +83,7 @@ def _examine_frames(movie: Image, name: str) -> Facts:
 
 
 def _examine_lineage(folder: Path, movie: Image, dataset: Dataset) -> Facts:
-    """Return what is known of a lineage alone, and whether its masks fit the movie and the tracks."""
+    """Return the facts of a lineage, and whether its masks fit the movie and the tracks."""
     place = f"{name_in(dataset, folder)}/{_MARKERS}"
     silver = folder.with_name(f"{folder.name.removesuffix('_GT')}_ST")
     outlines: list[Finding] = []
@@ -92,8 +92,8 @@ def _examine_lineage(folder: Path, movie: Image, dataset: Dataset) -> Facts:
     try:
         table = read_tracks(folder / _MARKERS / _TABLE)
     except MissingFileError:
-        remedy = "Lay the truth out as NN_GT/TRA/man_track.txt beside NN, as the Cell Tracking Challenge does."
-        return Facts((Finding("error", f"{place}/{_TABLE}", "there is no such file", remedy, "missing-file"),))
+        remedy = "Store the truth as NN_GT/TRA/man_track.txt next to NN, as in the Cell Tracking Challenge."
+        return Facts((Finding("error", f"{place}/{_TABLE}", "the file does not exist", remedy, "missing-file"),))
     except InputError as error:
         return Facts((Finding("error", f"{place}/{_TABLE}", error.message, error.hint or "", "invalid-lineage"),))
     _, daughters = np.unique(table[table[:, 3] > 0, 3], return_counts=True)
@@ -111,7 +111,7 @@ def _examine_lineage(folder: Path, movie: Image, dataset: Dataset) -> Facts:
 
 
 def _find_joined(masks: Image, place: str) -> Iterator[Finding]:
-    """Find masks in which one number stands for cells far apart: they would be one track."""
+    """Find masks with one number for cells far apart, which would be one track."""
     joined: dict[int, int] = {}
     numbers: set[int] = set()
     for frame in range(masks.size("T")):
@@ -122,10 +122,10 @@ def _find_joined(masks: Image, place: str) -> Iterator[Finding]:
     if not joined:
         return
     number, frame = next(iter(joined.items()))
-    many = f"{len(joined)} numbers stand" if len(joined) > 1 else f"the number {number} stands"
+    many = f"{len(joined)} numbers are used" if len(joined) > 1 else f"the number {number} is used"
     problem = f"{many} for pieces far apart, such as {number} in frame {frame}: they count as one cell, one track"
-    remedy = "Give each cell a number of its own in every frame, the same from frame to frame."
-    # A single number in the whole movie is a mask of foreground, from which no track can be learnt.
+    remedy = "Give each cell its own number, the same in every frame."
+    # A single number in the whole movie is a mask of foreground, without tracks to learn.
     yield Finding("error" if len(numbers) == 1 else "warning", place, problem, remedy, "fragmented-ids")
 
 
@@ -133,7 +133,7 @@ def _fit_of(masks: Image, movie: Image) -> MaskFit | None:
     middle = masks.size("T") // 2
     try:
         pixels, labels = frame_of(movie, middle), frame_of(masks, middle)
-    except InputError:  # a frame that cannot be read was found before
+    except InputError:  # another check has reported the unreadable frame
         return None
     return None if pixels.min() == pixels.max() else measure_fit(pixels[np.newaxis], labels)
 
@@ -144,12 +144,12 @@ def _compare_sizes(masks: Image, movie: Image, place: str) -> Iterator[Finding]:
         yield Finding("error", place, problem, "Crop or resample both together.", "size-mismatch")
     if masks.size("T") != movie.size("T"):
         problem = f"it has {masks.size('T')} masks for {movie.size('T')} frames"
-        remedy = "Give every frame a mask, empty where there is no cell, or cut the movie to the frames that have one."
+        remedy = "Add a mask for every frame, empty without cells, or crop the movie to the frames with masks."
         yield Finding("error", place, problem, remedy, "missing-frame")
 
 
 def _compare_objects(masks: Image, table: Integers, place: str, names: Sequence[str]) -> Iterator[Finding]:
-    """Find objects that belong to no track in their frame, and tracks without an object in one of theirs."""
+    """Find objects without a track in their frame, and tracks without an object in one of their frames."""
     unlisted, absent = [], []
     for frame in range(masks.size("T")):
         present = np.setdiff1d(np.unique(frame_of(masks, frame)), 0)
@@ -158,11 +158,11 @@ def _compare_objects(masks: Image, table: Integers, place: str, names: Sequence[
         absent += [f"{track} in {names[frame]}" for track in np.setdiff1d(listed, present)]
     if unlisted:
         problem = f"{len(unlisted)} objects of the masks are not in {_TABLE}: {shorten(unlisted)}"
-        remedy = "List each track with the first and the last frame in which the masks show it."
+        remedy = "List each track with its first and last frame in the masks."
         yield Finding("error", place, problem, remedy, "unlisted-object")
     if absent:
-        problem = f"{len(absent)} objects that {_TABLE} lists are not in the masks: {shorten(absent)}"
-        remedy = "Draw what is missing, or end the track before and begin its daughter after the frames without it."
+        problem = f"{len(absent)} objects of {_TABLE} are not in the masks: {shorten(absent)}"
+        remedy = "Draw the missing objects, or end the track before the gap and begin a daughter after it."
         yield Finding("error", place, problem, remedy, "missing-object")
 
 
@@ -182,18 +182,18 @@ def _explain(error: InputError, name: str, otherwise: str) -> Finding:
 
 
 def note_drawn_split(checked: Checked) -> Iterator[Finding]:
-    """Say that nobody gave a split, as is usual for movies."""
+    """Report that no split is given, as is usual for movies."""
     if checked.dataset.derived_split:
         problem = f"no split is given, so whole movies were drawn {drawn_numbers(checked)}"
-        remedy = "Name the folder of other movies as data.validation in the recipe, or put them into train/ and val/."
+        remedy = "Set data.validation in the recipe to a folder of other movies, or put them into train/ and val/."
         yield Finding("note", ".", problem, remedy, "no-split-column")
 
 
 def note_divisions(checked: Checked) -> Iterator[Finding]:
-    """Say how few divisions there are to learn from."""
+    """Report a small number of divisions."""
     facts = [facts for facts in checked.facts.values() if facts.tracks]
     divisions, tracks = sum(one.divisions for one in facts), sum(one.tracks for one in facts)
     if facts and divisions < FEWEST_DIVISIONS:
         problem = f"there are {divisions} divisions among {tracks} tracks, fewer than {FEWEST_DIVISIONS}"
-        remedy = "Add movies with divisions; a linker learns little from so few, and division F1 hangs on each."
+        remedy = "Add movies with divisions; a linker learns little from so few, and division F1 depends on each."
         yield Finding("note", ".", problem, remedy, "few-divisions")

@@ -1,4 +1,4 @@
-"""The check for files that are there twice under two names, in one split.
+"""Check for files with the same pixels under two names, in one split.
 
 Across splits the same image is an error: see :func:`cytoray_services.datasets.check.across.find_duplicates`.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from cytoray_services.datasets.check.findings import Checked, Finding
 from cytoray_services.datasets.dataset import Item
 
-_REMEDY = "Look which of the two is the copy; restore the other, or leave one out."
+_REMEDY = "Find which one is the copy, then restore the other or remove one."
 
 
 def find_same_pixels(checked: Checked) -> Iterator[Finding]:
@@ -40,6 +40,6 @@ def _twice(
         if other is item or (code == "same-image" and other.split != item.split):
             continue
         if code == "same-truth" and checked.of(other).digest == checked.of(item).digest:
-            continue  # the images are the same, too, which is said of them
+            continue  # the images are the same as well, which is reported for them
         problem = f"its pixels are those of {checked.name(place(other))}"
         yield Finding("note", checked.name(path), problem, _REMEDY, code)

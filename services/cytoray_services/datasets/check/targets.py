@@ -1,4 +1,4 @@
-"""The check of target images: what a label-free model is to predict."""
+"""Check of the target images of label-free prediction."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cytoray_services.datasets.check.images import Examined, open_truth, read_it
 from cytoray_services.datasets.check.looks import look_of_target
 from cytoray_services.datasets.dataset import Dataset, Item
 
-_AGREEING = 3  # so many pairs must share a shift to make it one of the whole set
-_TIMES = 1.1  # the confidence of a target that is turned over that of one that is moved
-_TIMES_MOVED = 1.5  # of one that is turned and moved
-_SAMPLE = 2**14  # pixels that are looked at first
-_NEARLY_A_LINE = 0.98  # their correlation from which on all are
+_AGREEING = 3  # pairs with the same shift that make it a problem of the whole set
+_TIMES = 1.1  # ratio of the confidence of a turned target to that of a moved one
+_TIMES_MOVED = 1.5  # for one that is turned and moved
+_SAMPLE = 2**14  # pixels to compare first
+_NEARLY_A_LINE = 0.98  # correlation above which all pixels are compared
 
 
 def examine_pair(item: Item, dataset: Dataset) -> Facts:
@@ -61,14 +61,14 @@ def examine_pair(item: Item, dataset: Dataset) -> Facts:
 
 def _turn(image: np.ndarray, target: np.ndarray, shift: Shift) -> str:
     turn, turned = estimate_turn(image, target)
-    # What lies in its place when it is turned is not there by chance; what must be moved as well may be.
+    # A target that fits when turned does not fit by chance; one that must be moved as well may.
     times = _TIMES_MOVED if turned.misplaced else _TIMES
     fits = turned.trusted and turned.confidence >= times * shift.confidence
     return describe_turn(turn, "YX") if fits else ""
 
 
 def _is_copy(examined: Examined, target: np.ndarray) -> bool:
-    """Whether each channel of a target is a channel of its input, or a plane of one, as it is or inverted."""
+    """Whether each channel of a target equals a channel of its input, or a plane of one, or its inverse."""
     image, size = examined.pixels, target[0].size
     seen = image.reshape(-1, size) if image.size % size == 0 else image.reshape(len(image), -1)[:0]
     return all(any(_is_line(one, other) for one in seen) for other in target.reshape(len(target), -1))
@@ -83,10 +83,10 @@ def _is_line(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _misfit(target: Image, name: str, facts: Facts, image: str) -> Finding | None:
-    # A stack may have one plane as its target: a stack in, a plane out.
+    # The target of a stack may be a single plane.
     sizes = (facts.shape, facts.shape[1:]) if len(facts.shape) == 3 else (facts.shape,)
     if "T" in target.axes:
-        problem = f"a target has axes YX or ZYX, and C for several channels, this one has {target.axes}"
+        problem = f"expected a target with axes YX or ZYX, and C for several channels, got {target.axes}"
         return Finding("error", name, problem, "Split the movie into single images.", "wrong-axes")
     if target.spatial_shape not in sizes:
         problem = f"its size is {size_of(target.spatial_shape)}, that of its image {image} {size_of(facts.shape)}"
@@ -99,12 +99,12 @@ def _find_constant(channels: np.ndarray, target: Image, name: str) -> Iterator[F
         if pixels.min() == pixels.max():
             where = f" of channel {channel!r}" if len(channels) > 1 else ""
             problem = f"every pixel{where} has the value {pixels.min()}, so there is nothing to predict"
-            remedy = "Look whether the stain was exported; leave out the pair if it failed."
+            remedy = "Check whether the stain was exported; remove the pair if it failed."
             yield Finding("warning", name, problem, remedy, "constant-target")
 
 
 def compare_target_channels(checked: Checked) -> Iterator[Finding]:
-    """Find targets that have another number of channels than most."""
+    """Find targets with another number of channels than most."""
     counts = Counter(facts.target_channels for facts in checked.facts.values() if facts.target_channels)
     for (_, target), facts in checked.facts.items():
         (usual, _), *_ = counts.most_common(1) or [(0, 0)]
@@ -114,10 +114,10 @@ def compare_target_channels(checked: Checked) -> Iterator[Finding]:
 
 
 def find_shifted_targets(checked: Checked) -> Iterator[Finding]:
-    """Find targets that do not lie on their images, as registration sees it.
+    """Find targets that are shifted from their images, by registration.
 
-    A shift that most pairs share is an error of the whole set; others are warnings. Those that are mirrored or
-    transposed are none of these.
+    A shift of most pairs is an error of the whole set; others are warnings. Mirrored or transposed targets are not
+    included.
     """
     shifts = {
         target: facts.shift
@@ -134,43 +134,45 @@ def find_shifted_targets(checked: Checked) -> Iterator[Finding]:
         else set()
     )
     if shared:
-        problem = f"{len(shared)} of {len(checked.facts)} targets lie beside their images, all by the same distance"
-        remedy = f"Move the targets by {_show(common)} and crop both; look at what cut or aligned them."
+        problem = (
+            f"{len(shared)} of {len(checked.facts)} targets are shifted from their images, all by the same distance"
+        )
+        remedy = f"Move the targets by {_show(common)} and crop both; check how they were cropped or aligned."
         yield Finding("error", ".", problem, remedy, "shifted-target")
     images = {target: checked.name(image) for image, target in checked.facts}
     for target, shift in shifts.items():
         if shift.misplaced and target not in shared:
-            problem = f"it lies {shift.distance:.0f} pixels beside its image {images[target]}"
-            remedy = f"Move it by {_show(shift.pixels)} and crop both, or leave out the pair."
+            problem = f"it is shifted by {shift.distance:.0f} pixels from its image {images[target]}"
+            remedy = f"Move it by {_show(shift.pixels)} and crop both, or remove the pair."
             yield Finding("warning", checked.name(target), problem, remedy, "shifted-target")
 
 
 def find_turned_targets(checked: Checked) -> Iterator[Finding]:
-    """Find targets that lie on their images only when they are mirrored or transposed."""
+    """Find targets that fit their images only when mirrored or transposed."""
     turned = {files: facts.turn for files, facts in checked.facts.items() if facts.turn}
     usual, count = Counter(turned.values()).most_common(1)[0] if turned else ("", 0)
     whole = _are_most(count, checked)
     if whole:
         problem = f"{count} of {len(checked.facts)} targets do not fit their images: they fit when they are {usual}"
-        remedy = "Look at what wrote or flipped the targets, and export them in the orientation of the images."
+        remedy = "Check their export, and export them in the orientation of the images."
         yield Finding("error", ".", problem, remedy, "turned-target")
     for (image, target), turn in turned.items():
         if target is not None and not (whole and turn == usual):
             problem = f"it does not fit its image {checked.name(image)}: it fits when it is {turn}"
-            yield Finding("warning", checked.name(target), problem, "Look at both, and turn it.", "turned-target")
+            yield Finding("warning", checked.name(target), problem, "Compare both, and correct it.", "turned-target")
 
 
 def find_copied_targets(checked: Checked) -> Iterator[Finding]:
-    """Find targets that are their inputs."""
+    """Find targets that are copies of their inputs."""
     copied = [files for files, facts in checked.facts.items() if facts.copied]
-    remedy = "Look whether inputs and targets come from different channels; a model would learn to copy."
+    remedy = "Check that inputs and targets are different channels; a model would learn to copy."
     if _are_most(len(copied), checked):
-        problem = f"{len(copied)} of {len(checked.facts)} targets are their inputs, but for brightness and contrast"
+        problem = f"{len(copied)} of {len(checked.facts)} targets equal their inputs except for brightness and contrast"
         yield Finding("warning", ".", problem, remedy, "copied-target")
         return
     for image, target in copied:
         if target is not None:
-            problem = f"it is its input {checked.name(image)}, but for brightness and contrast"
+            problem = f"it equals its input {checked.name(image)} except for brightness and contrast"
             yield Finding("warning", checked.name(target), problem, remedy, "copied-target")
 
 
@@ -179,5 +181,5 @@ def _are_most(count: int, checked: Checked) -> bool:
 
 
 def _show(shift: Sequence[float] | np.ndarray) -> str:
-    """Say a shift in words: ``+5.0 along Y, -3.0 along X``."""
+    """Return a shift as text: ``+5.0 along Y, -3.0 along X``."""
     return ", ".join(f"{distance:+.1f} along {axis}" for axis, distance in zip("YX", shift, strict=True))

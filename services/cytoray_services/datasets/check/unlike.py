@@ -1,8 +1,8 @@
-"""The check for one file that is unlike all others of its kind in a data set.
+"""Check for one file that differs from all others of its kind in a data set.
 
-Nothing here is wrong by itself: sets of several microscopes differ in all of it. So the others must agree first. A
-trait counts where hardly a file has another, a number where it lies further from those of all other files than they
-lie from each other.
+None of these differences is an error by itself: sets of several microscopes have all of them. So the others must agree.
+A trait counts if almost all files share it, a number if it is further from those of all other files than they are from
+each other.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from cytoray_analysis.images.names import image_suffix
 from cytoray_services.datasets.check.findings import Checked, Finding
 from cytoray_services.datasets.check.looks import UNKNOWN, Look
 
-_FEWEST = 4  # others that numbers are compared with
-_FEWEST_ALIKE = 3  # others that must have one trait
-_ONE_IN = 50  # so many files may have one that is unlike them
-_TIMES = 2.0  # the width of the others' range, from which on a number is outside it
-_FEW = 8.0  # the range of few files is narrower than that of many: with this many it counts twice
+_FEWEST = 4  # minimum number of other files for numbers
+_FEWEST_ALIKE = 3  # minimum number of other files with the same trait
+_ONE_IN = 50  # maximum share of files that differ
+_TIMES = 2.0  # factor of the width of the others' range above which a number is outside
+_FEW = 8.0  # the range of few files is narrower than that of many: with this number it counts twice
 
 _TRAITS: Mapping[str, str] = {
     "ending": "its name ends in {got}, unlike those of the others",
@@ -30,38 +30,36 @@ _TRAITS: Mapping[str, str] = {
     "channels": "its channels are called {got}, those of the others {usual}",
     "pixel size": "its pixel size is {got}, that of the others {usual}",
 }
-# By name: how far outside the others' range a number must lie at least, what to say of one above it, and below it.
+# By name: minimum distance from the others' range, text for a number above it, and below it.
 _MEASURES: Mapping[str, tuple[float, str, str]] = {
     "brightness": (2.0, "it is {times} times as bright as", "it is {times} times darker than"),
     "range": (2.0, "its values span {times} times as much as those of", "its values span {times} times less than"),
     "at its smallest value": (3.0, "{times} times as many pixels have its smallest value as in", ""),
     "contrast": (0.3, "its objects are bright, unlike those of", "its objects are dark, unlike those of"),
-    "polarity": (0.35, "it looks inverted beside", "it looks inverted beside"),
+    "polarity": (0.35, "it looks inverted compared with", "it looks inverted compared with"),
     "roughness": (1.5, "it is {times} times as noisy as", "it is {times} times smoother than"),
     "spike": (0.7, "single pixels stand out {times} times as far from their neighbours as in", ""),
     "row step": (1.5, "a row differs {times} times as much from the next as in", ""),
     "column step": (1.5, "a column differs {times} times as much from the next as in", ""),
-    "equal run": (2.0, "pixels that follow each other have one value, {times} times as many as in", ""),
+    "equal run": (2.0, "it has a run of equal pixels, {times} times as long as in", ""),
     "steps": (0.9, "its values are multiples of {times} times the step of", "its values are in between the steps of"),
-    "smallest piece": (2.0, "", "it holds a speck {times} times smaller than any of"),
-    "largest piece": (2.0, "it holds an object {times} times as large as any of", "its objects are smaller than in"),
-    "pieces": (0.15, "its objects are in pieces more than those of", ""),
+    "smallest piece": (2.0, "", "it contains a speck {times} times smaller than any of"),
+    "largest piece": (2.0, "it contains an object {times} times as large as any of", "its objects are smaller than in"),
+    "pieces": (0.15, "its objects are more fragmented than those of", ""),
     "covered": (2.0, "its objects cover {times} times as much as in", "its objects cover {times} times less than in"),
     "numbers": (1.5, "its numbers go {times} times as high for as many objects as those of", ""),
-    "stray pixels": (0.9, "it holds single pixels of an object far from it, unlike", ""),
+    "stray pixels": (0.9, "it contains isolated pixels far from their object, unlike", ""),
     "holes": (2.0, "its objects have holes of one pixel, {times} times as many as in", ""),
-    "straight edge": (0.9, "its objects are cut along a row, {times} times as far as in", ""),
+    "straight edge": (0.9, "its objects are cut along a row, {times} times as long as in", ""),
     "outline": (1.0, "its objects are {times} times as ragged as those of", ""),
-    "continuity": (0.2, "", "it does not show what the frames before and after it show, as in"),
-    "fit": (0.2, "", "it does not lie on its image as those of"),
+    "continuity": (0.2, "", "it differs from the frames before and after it, unlike"),
+    "fit": (0.2, "", "it does not fit its image as those of"),
 }
-UNLIKE_REMEDY = (
-    "Look at it beside the others; restore or export it again where it is damaged, or keep it if it is meant."
-)
+UNLIKE_REMEDY = "Compare it with the others; restore or export it again if it is damaged, or keep it if it is intended."
 
 
 def find_unlike(checked: Checked) -> Iterator[Finding]:
-    """Find images, masks and targets that are unlike all others of the set."""
+    """Find images, masks and targets that differ from all others of the set."""
     images = {path: facts.look for (path, _), facts in checked.facts.items() if facts.look is not None}
     truths = {
         path: facts.truth_look
@@ -76,7 +74,7 @@ def find_unlike(checked: Checked) -> Iterator[Finding]:
 
 
 def unlike_files(looks: Mapping[Path, Look]) -> dict[Path, str]:
-    """Return files that are unlike the others, with what is unlike."""
+    """Return files that differ from the others, with the difference."""
     said: dict[Path, list[str]] = defaultdict(list)
     for path, sentence in (*unlike_traits(looks), *unlike_measures(looks)):
         said[path].append(sentence)
@@ -84,12 +82,12 @@ def unlike_files(looks: Mapping[Path, Look]) -> dict[Path, str]:
 
 
 def unlike_traits(looks: Mapping[Path, Look]) -> Iterator[tuple[Path, str]]:
-    """Yield files that have another type, size, … than nearly all, and what is unlike."""
+    """Yield files with another type, size, … than almost all, and the difference."""
     for name, sentence in _TRAITS.items():
         values = {path: look.traits.get(name) or _ending(path) for path, look in looks.items()}
         counts = Counter(values.values())
         few = max(1, len(values) // _ONE_IN)
-        if few < counts[UNKNOWN] < len(values) - few:  # some files say nothing: those that do are compared
+        if few < counts[UNKNOWN] < len(values) - few:  # some files have no value: compare those that have one
             values = {path: value for path, value in values.items() if value != UNKNOWN}
             del counts[UNKNOWN]
         if not counts:
@@ -97,12 +95,12 @@ def unlike_traits(looks: Mapping[Path, Look]) -> Iterator[tuple[Path, str]]:
         usual, agreeing = counts.most_common(1)[0]
         if agreeing >= _FEWEST_ALIKE and 0 < len(values) - agreeing <= max(1, len(values) // _ONE_IN):
             for path, got in values.items():
-                if got != usual and counts[got] < _FEWEST_ALIKE:  # several alike are another kind of image
+                if got != usual and counts[got] < _FEWEST_ALIKE:  # several equal ones are another kind of image
                     yield path, sentence.format(got=got, usual=usual)
 
 
 def unlike_measures(looks: Mapping[Path, Look]) -> Iterator[tuple[Path, str]]:
-    """Yield files of which a number lies far outside the range of all others, and what is unlike."""
+    """Yield files with a number far outside the range of all others, and the difference."""
     names = sorted({name for look in looks.values() for name in look.measures})
     paths = list(looks)
     for full in names:

@@ -1,4 +1,4 @@
-"""The packages of this installation as a zip that travels with a job."""
+"""The packages of this installation as a zip that is sent with a training job."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
-_PACKAGES = ("cytoray_analysis", "cytoray_services", "cytoray_training", "cytoray_serving")
-_SAME_DATE = (2020, 1, 1, 0, 0, 0)  # the same code is the same zip
+_PACKAGES = ("cytoray_analysis", "cytoray_services", "cytoray_training")
+_SAME_DATE = (2020, 1, 1, 0, 0, 0)  # the same code gives the same zip
 
 
 def pack_code() -> bytes:
-    """Return a zip of Cytoray's packages as they are here."""
+    """Return a zip of the installed packages of Cytoray."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name in _PACKAGES:

@@ -1,4 +1,4 @@
-"""The door to the `kubernetes` client: a cluster, one namespace of it, and the few verbs that jobs need."""
+"""The interface to the `kubernetes` client: one namespace of a cluster, and the verbs that jobs need."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ JsonObject = dict[str, Any]
 
 
 class Cluster:
-    """An API server, asked about one namespace.
+    """An API server, for one namespace.
 
-    Objects are plain mappings, as Kubernetes writes them. All methods raise RefusedError where the API server refuses,
-    and PlatformError where it does not answer.
+    Objects are plain mappings, as Kubernetes writes them. All methods raise RefusedError if the API server refuses,
+    and PlatformError if it does not answer.
 
     Parameters
     ----------
     client
-        ``kubernetes.client.ApiClient``. One from `connect` repeats what can be repeated: too many requests, errors of
-        the server, lost connections.
+        ``kubernetes.client.ApiClient``. One from `connect` retries after too many requests, server errors and lost
+        connections.
     namespace
-        Where jobs are.
+        Namespace of the jobs.
     context
-        Of the kubeconfig; empty inside a cluster.
+        Context of the kubeconfig; empty inside a cluster.
     """
 
     def __init__(self, client: Any, namespace: str, context: str = "") -> None:
@@ -54,7 +54,7 @@ class Cluster:
         return self._send("GET", path, query)
 
     def find(self, path: str) -> JsonObject | None:
-        """Read one object; None where there is none."""
+        """Read one object; None if it does not exist."""
         try:
             return self.get(path)
         except RefusedError as refused:
@@ -70,7 +70,7 @@ class Cluster:
             try:
                 page = self.get(path, limit=str(_PAGE), **({"continue": token} if token else {}), **query)
             except RefusedError as refused:
-                if refused.code == 410 and token:  # the pages' common version is gone: from the start
+                if refused.code == 410 and token:  # the version of the pages has expired: start again
                     items, token = [], ""
                     continue
                 raise
@@ -81,7 +81,7 @@ class Cluster:
                 return items, metadata.get("resourceVersion") or ""
 
     def create(self, path: str, body: Mapping[str, Any]) -> JsonObject:
-        """Create an object, or ask a question that Kubernetes takes as one, such as an access review."""
+        """Create an object, also one that is a request, such as an access review."""
         return self._send("POST", path, {}, body)
 
     def apply(self, path: str, body: Mapping[str, Any]) -> JsonObject:
@@ -94,7 +94,7 @@ class Cluster:
         return self._send("PATCH", path, {"fieldManager": FIELD_MANAGER}, body, "application/merge-patch+json")
 
     def delete(self, path: str) -> None:
-        """Delete an object and, after it, all that it owns; one that is gone is no error."""
+        """Delete an object and then all that it owns; a missing object is not an error."""
         try:
             self._send("DELETE", path, {"propagationPolicy": "Background"})
         except RefusedError as refused:
@@ -102,7 +102,7 @@ class Cluster:
                 raise
 
     def lines(self, path: str, *, seconds: float, **query: str) -> Iterator[str]:
-        """Yield an answer line by line as it comes, until it ends, the connection is lost, or `seconds` were silent."""
+        """Yield a response line by line, until it ends, the connection is lost, or `seconds` pass without data."""
         from urllib3.exceptions import HTTPError
 
         response = self._request("GET", path, query, seconds=seconds)
@@ -117,15 +117,15 @@ class Cluster:
             if rest:
                 yield rest.decode(errors="replace")
         except HTTPError:
-            return  # who reads on asks again
+            return  # the caller reconnects
         finally:
             response.response.close()
             response.response.release_conn()
 
     def wait_for_change(self, path: str, version: str, *, seconds: float, **query: str) -> None:
-        """Return as soon as something of a list changes after `version`, or when `seconds` have passed.
+        """Return when a list changes after `version`, or when `seconds` have passed.
 
-        What changed is for the caller to read: a watch whose version is gone (410) ends just the same.
+        The caller reads what changed; a watch with an expired version (410) ends in the same way.
         """
         watch = {"watch": "true", "resourceVersion": version, "timeoutSeconds": str(max(1, round(seconds)))}
         try:
@@ -137,12 +137,12 @@ class Cluster:
                 raise
 
     def preferred(self, group: str) -> str | None:
-        """Return the version of an API group that the cluster prefers, such as ``ray.io/v1``, if it has any."""
+        """Return the preferred version of an API group, such as ``ray.io/v1``, if there is one."""
         found = self.find(f"/apis/{group}")
         return str(found["preferredVersion"]["groupVersion"]) if found else None
 
     def allows(self, verb: str, group: str, resource: str) -> bool:
-        """Ask whether the caller may do something in the namespace."""
+        """Whether the caller has a permission in the namespace."""
         asked = {"namespace": self.namespace, "verb": verb, "group": group, "resource": resource}
         review = {
             "apiVersion": "authorization.k8s.io/v1",
@@ -173,9 +173,9 @@ class Cluster:
             answer = json.loads(data)
         except ValueError as error:
             raise PlatformError(
-                f"what answers at {self.client.configuration.host} is no Kubernetes API server",
+                f"expected a Kubernetes API server at {self.client.configuration.host}, got another server",
                 field="--on",
-                hint="look at the address of the cluster in the kubeconfig, and at proxies on the way",
+                hint="check the address of the cluster in the kubeconfig, and the proxies",
             ) from error
         return dict(answer)
 
@@ -202,7 +202,7 @@ class Cluster:
         )
         try:
             return self.client.call_api(*request, _request_timeout=(CONNECT_SECONDS, seconds or READ_SECONDS))
-        except (HTTPError, ApiException) as error:  # an ApiException is TLS that fails, nothing else comes here
+        except (HTTPError, ApiException) as error:  # here an ApiException is always a TLS failure
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> PlatformError:
@@ -210,25 +210,25 @@ class Cluster:
         return PlatformError(
             f"the cluster{whose} at {self.client.configuration.host} does not answer: {_why(error)}",
             field="--on",
-            hint="look whether it runs, and at the network or VPN on the way",
+            hint="check that it runs, and check the network or VPN",
         )
 
 
 def connect(context: str, namespace: str) -> Cluster | None:
-    """Find a cluster without asking it anything.
+    """Find a cluster without a request to it.
 
     Parameters
     ----------
     context
-        Of the kubeconfig that KUBECONFIG names (or ``~/.kube/config``); empty for its current one, and inside a cluster
-        without a kubeconfig for the pod's service account.
+        Context of the kubeconfig in KUBECONFIG (or ``~/.kube/config``); empty for its current one, and inside a cluster
+        without a kubeconfig for the service account of the pod.
     namespace
-        Empty for that of the context, or of the pod.
+        Empty for the namespace of the context or of the pod.
 
     Returns
     -------
     Cluster or None
-        None where there is neither a kubeconfig nor a service account.
+        None if there is neither a kubeconfig nor a service account.
 
     Raises
     ------
@@ -242,12 +242,10 @@ def connect(context: str, namespace: str) -> Cluster | None:
         from kubernetes import client, config
         from kubernetes.config.incluster_config import InClusterConfigLoader
     except ImportError as error:
-        raise PlatformError(
-            "the Kubernetes client is not installed here", hint="pip install 'cytoray[cluster]'"
-        ) from error
+        raise PlatformError("the Kubernetes client is not installed", hint="pip install 'cytoray[cluster]'") from error
     configuration = client.Configuration()
     configuration.retries = _retries()
-    named = os.environ.get("KUBECONFIG") or "~/.kube/config"  # the client reads the variable once, when it is imported
+    named = os.environ.get("KUBECONFIG") or "~/.kube/config"  # the client reads the variable only on import
     files = [one for one in named.split(os.pathsep) if one and Path(one).expanduser().is_file()]
     if not files:
         if not (_ACCOUNT / "token").is_file() or context:
@@ -276,27 +274,27 @@ def connect(context: str, namespace: str) -> Cluster | None:
         raise PlatformError(
             f"the kubeconfig {named} cannot be used: {error}", field="KUBECONFIG", hint="kubectl config view shows it"
         ) from error
-    if not configuration.verify_ssl:  # as the kubeconfig has it; kubectl does not speak of it at every request either
+    if not configuration.verify_ssl:  # set by the kubeconfig; kubectl does not warn at every request either
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     return Cluster(client.ApiClient(configuration), namespace or known[chosen] or "default", chosen)
 
 
 def no_cluster() -> PlatformError:
-    """Return the error of a machine that knows no cluster."""
+    """Return the error of a machine without a cluster."""
     return PlatformError(
-        "there is no kubeconfig here, and this is no pod of a cluster",
+        "expected a kubeconfig, or a pod of a cluster, got neither",
         field="KUBECONFIG",
-        hint="set KUBECONFIG or write ~/.kube/config; kubectl get pods must work",
+        hint="set KUBECONFIG or create ~/.kube/config; kubectl get pods must work",
     )
 
 
 def _retries() -> Any:
     from urllib3 import Retry
 
-    # All verbs: applying, deleting and asking twice does what once does.
+    # All verbs: applying, deleting and reading are idempotent.
     return Retry(
         total=4,
-        connect=0,  # a cluster that is not there is told at once
+        connect=0,  # report a cluster that does not exist immediately
         read=2,
         status=4,
         backoff_factor=BACKOFF_SECONDS,
@@ -318,19 +316,19 @@ def _refused(code: int, data: bytes) -> RefusedError:
 
 
 _CAUSES = (
-    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not one to trust"),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
     ("NameResolutionError", "there is no such host"),
     ("Name or service not known", "there is no such host"),
     ("Connection refused", "the connection was refused"),
-    ("No route to host", "there is no way there"),
-    ("Timeout", "it took too long"),
-    ("timed out", "it took too long"),
+    ("No route to host", "there is no route to it"),
+    ("Timeout", "the request timed out"),
+    ("timed out", "the request timed out"),
     ("Disconnected", "the connection was closed"),
     ("Connection reset", "the connection was closed"),
 )
 
 
 def _why(error: Exception) -> str:
-    """Say in words of people why there is no connection."""
-    told = f"{type(error).__name__} {error!r} {getattr(error, 'reason', '')!r}"
-    return next((words for sign, words in _CAUSES if sign in told), str(error))
+    """Return why there is no connection."""
+    text = f"{type(error).__name__} {error!r} {getattr(error, 'reason', '')!r}"
+    return next((words for sign, words in _CAUSES if sign in text), str(error))

@@ -1,4 +1,4 @@
-"""What a Kubernetes cluster refuses, told in one sentence with what to do."""
+"""Translates refusals of a Kubernetes cluster to errors with a hint."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ _QUOTA = re.compile(
     r"exceeded quota: (?P<name>[^,]+), requested: (?P<asked>.+), used: (?P<used>.+), limited: (?P<limit>.+)"
 )
 _WEBHOOK = re.compile(r"admission webhook \"(?P<name>[^\"]+)\" denied the request:? ?(?P<why>.*)", re.DOTALL)
+_POLICY = re.compile(r"ValidatingAdmissionPolicy '(?P<name>[^']+)' .*denied request: (?P<why>.*)", re.DOTALL)
 _UNREACHED = re.compile(r"failed calling webhook \"(?P<name>[^\"]+)\"")
 _CAN = re.compile(r"cannot (?P<verb>[a-z]+) resource \"(?P<what>[^\"]+)\"")
 
-KUBERAY_HINT = "install KubeRay's operator, which the chart helm/cytoray brings along, or choose another cluster"
+KUBERAY_HINT = "install the operator of KubeRay, which the chart helm/cytoray includes, or choose another cluster"
 
 
 class RefusedError(Exception):
-    """An answer of the API server that is no success; stays inside this package.
+    """An error response of the API server; used only inside this package.
 
     Parameters
     ----------
     code
         HTTP status.
     status
-        The ``Status`` that came with it, as Kubernetes has it; empty where something else answered.
+        The ``Status`` object of Kubernetes in the response; empty if something else answered.
     """
 
     def __init__(self, code: int, status: Mapping[str, Any]) -> None:
@@ -46,24 +47,24 @@ class RefusedError(Exception):
 
 
 def explain(refused: RefusedError, *, namespace: str, context: str) -> CytorayError:
-    """Turn a refusal into the error that a caller understands.
+    """Translate a refusal to an error for the caller.
 
     Parameters
     ----------
     refused
-        What the API server said.
+        The response of the API server.
     namespace
-        Where jobs were asked for.
+        Namespace of the request.
     context
-        Of the kubeconfig; empty inside a cluster.
+        Context of the kubeconfig; empty inside a cluster.
     """
     message = refused.message
     flag = f" --context {context}" if context else ""
     if refused.code == 401:
         return UnauthorizedError(
-            f"the cluster does not know who you are: {message or 'Unauthorized'}",
+            f"the cluster does not accept your credentials: {message or 'Unauthorized'}",
             field="--on",
-            hint=f"sign in again, until kubectl{flag} get pods works",
+            hint=f"sign in again and check with kubectl{flag} get pods",
         )
     if refused.code == 403:
         return _forbidden(message, namespace)
@@ -71,49 +72,51 @@ def explain(refused: RefusedError, *, namespace: str, context: str) -> CytorayEr
         return _missing(refused, namespace, flag)
     if refused.code == 409:
         return PlatformError(
-            f"the cluster refuses, since somebody else changed it: {message}", hint="look at the job, and try again"
+            f"the cluster reports a conflict with another change: {message}", hint="check the job, and try again"
         )
     if refused.code == 410:
-        return PlatformError(f"the cluster no longer knows what was asked about: {message}", hint="try again")
+        return PlatformError(f"the requested version of the object has expired: {message}", hint="try again")
+    if refused.code == 422 and (rule := explain_admission(message)):
+        return ForbiddenError(rule[0], hint=rule[1])
     if refused.code in (400, 413, 422):
-        return RequestError(f"the cluster does not take this: {message}", hint="change the recipe's section scale")
+        return RequestError(f"the cluster rejects the job: {message}", hint="change the section scale of the recipe")
     if refused.code == 429:
-        return OverloadedError("the cluster's API server has too much to do", hint="try again in a minute")
+        return OverloadedError("the API server of the cluster is overloaded", hint="try again in a minute")
     if "field not declared in schema" in message:
         return PlatformError(
-            f"this cluster's KubeRay is too old: {message}", hint="have KubeRay v1.7.0 or later installed"
+            f"the KubeRay of this cluster is too old: {message}", hint="install KubeRay v1.7.0 or later"
         )
     if unreached := _UNREACHED.search(message):
         return PlatformError(
-            f"the cluster's admission webhook {unreached['name']} does not answer: {message}",
-            hint="ask who runs the cluster; nothing was submitted",
+            f"the admission webhook {unreached['name']} of the cluster does not answer: {message}",
+            hint="ask the operator of the cluster; nothing was submitted",
         )
     return PlatformError(
-        f"the cluster's API server failed with {refused.code}: {message or 'it gave no reason'}",
-        hint="try again, or ask who runs the cluster",
+        f"the API server of the cluster failed with {refused.code}: {message or 'no reason given'}",
+        hint="try again, or ask the operator of the cluster",
     )
 
 
 def explain_quota(message: str) -> tuple[str, str] | None:
-    """Read a refusal by a ResourceQuota; returns reason and hint, None where it is another one."""
+    """Parse a refusal by a ResourceQuota, and return reason and hint; None for other refusals."""
     found = _QUOTA.search(message)
     if found is None:
         return None
     reason = (
-        f"the quota {found['name']} is exceeded: {found['asked']} asked for, {found['used']} used, "
+        f"the quota {found['name']} is exceeded: {found['asked']} requested, {found['used']} used, "
         f"{found['limit']} allowed"
     )
-    return reason, "wait until other jobs have ended, ask for less in scale, or have the quota raised"
+    return reason, "wait until other jobs have ended, request less in scale, or ask the operator to raise the quota"
 
 
 def explain_admission(message: str) -> tuple[str, str] | None:
-    """Read a refusal by a rule of the cluster; returns reason and hint, None where it is another one."""
+    """Parse a refusal by a rule of the cluster, and return reason and hint; None for other refusals."""
     if quota := explain_quota(message):
         return quota
-    if denied := _WEBHOOK.search(message):
-        return f"the cluster's rule {denied['name']} forbids it: {denied['why']}", "ask who runs the cluster"
+    if denied := _POLICY.search(message) or _WEBHOOK.search(message):
+        return f"the cluster's rule {denied['name']} forbids it: {denied['why']}", "ask the operator of the cluster"
     if "violates PodSecurity" in message:
-        return f"the namespace forbids such pods: {message}", "have the namespace allow them, or choose another"
+        return f"the namespace forbids such pods: {message}", "ask the operator to allow them, or choose another one"
     return None
 
 
@@ -126,20 +129,20 @@ def _forbidden(message: str, namespace: str) -> CytorayError:
         return PlatformError(f"the namespace {namespace} is being deleted", hint="choose another with --on")
     if can := _CAN.search(message):
         return no_right(can["verb"], can["what"], namespace)
-    return ForbiddenError(f"the cluster forbids it: {message}", hint="ask who runs the cluster")
+    return ForbiddenError(f"the cluster forbids it: {message}", hint="ask the operator of the cluster")
 
 
 def no_right(verb: str, resource: str, namespace: str) -> ForbiddenError:
-    """Return the error of somebody who may not do something."""
+    """Return the error for a missing permission."""
     return ForbiddenError(
-        f"you may not {verb} {resource} in the namespace {namespace}",
+        f"you have no permission to {verb} {resource} in the namespace {namespace}",
         field="--on",
-        hint="have the role cytoray-jobs bound to you there, or go through the jobs service: --on service:URL",
+        hint="ask the operator to bind the role cytoray-jobs to you, or use the jobs service: --on service:URL",
     )
 
 
 def no_namespace(namespace: str, flag: str = "") -> RequestError:
-    """Return the error of a namespace that does not exist."""
+    """Return the error for a namespace that does not exist."""
     return RequestError(
         f"there is no namespace {namespace} in this cluster",
         field="--on",
@@ -148,7 +151,7 @@ def no_namespace(namespace: str, flag: str = "") -> RequestError:
 
 
 def no_kuberay() -> PlatformError:
-    """Return the error of a cluster without KubeRay."""
+    """Return the error for a cluster without KubeRay."""
     return PlatformError("this cluster has no RayJob: KubeRay is not installed", hint=KUBERAY_HINT)
 
 
@@ -159,8 +162,8 @@ def _missing(refused: RefusedError, namespace: str, flag: str) -> CytorayError:
     if kind == "rayjobs" and name:
         return JobNotFoundError(
             f"there is no job {name} in the namespace {namespace}",
-            hint="cytoray jobs list with the same --on shows all; a job's record is removed some days after its end",
+            hint="cytoray jobs list with the same --on lists all; records are removed some days after the end",
         )
     if not refused.reason:  # "404 page not found": the whole group is unknown
         return no_kuberay()
-    return PlatformError(f"the cluster does not find it: {refused.message}", hint="ask who runs the cluster")
+    return PlatformError(f"the cluster does not find it: {refused.message}", hint="ask the operator of the cluster")

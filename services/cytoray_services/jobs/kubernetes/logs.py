@@ -1,4 +1,4 @@
-"""What a job has printed: the output of the container that submits it and follows its driver."""
+"""The log of a job: the output of the container that submits it and follows its driver."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from cytoray_services.jobs.kubernetes.errors import RefusedError
 from cytoray_services.jobs.kubernetes.manifest import JOB_LABEL, RAY_GROUP
 
 _SUBMITTER = "ray-job-submitter"
-_LOOK_SECONDS = 10.0  # at most so long until a change is seen that the watch does not tell of
-_SILENT_SECONDS = 300.0  # after which a connection may be dead: it is asked anew
+_LOOK_SECONDS = 10.0  # maximum delay of a change that the watch misses
+_SILENT_SECONDS = 30.0  # then a connection may be dead, or the reader may have stopped: it is opened again
 
 Look = Callable[[], tuple[Job, Mapping[str, Any]]]
 
 
 def read(cluster: Cluster, look: Look, *, follow: bool, say: Callable[[str], None]) -> Iterator[str]:
-    """Yield the lines that a job has printed; with `follow` until it has ended.
+    """Yield the lines of the log of a job; with `follow` until it has ended, with empty lines while there is no output.
 
     Parameters
     ----------
     cluster
-        Where the job is.
+        Cluster of the job.
     look
-        Returns where the job stands, and its RayJob.
+        Returns the status of the job, and its RayJob.
     follow
         Whether to wait for more, and for the first line.
     say
-        Told why the job waits.
+        Called with the reason why the job waits.
 
     Raises
     ------
     PlatformError
-        It has printed nothing yet, or not here.
+        There is no output yet, or it is not here.
     MissingFileError
-        Its pods are gone.
+        Its pods were removed.
     """
     reader = _Reader(cluster)
-    told: str | None = None
+    shown: str | None = None
     while True:
         job, rayjob = look()
         mode = rayjob["spec"].get("submissionMode")
         if mode == "HTTPMode":
             raise PlatformError(
-                f"what {job.id} prints is in Ray's dashboard only, since the platform submits in HTTPMode",
+                f"the log of {job.id} is only in Ray's dashboard, because the platform submits in HTTPMode",
                 hint=job.dashboard or "set the platform's submitter to K8sJobMode",
             )
         path = cluster.path("v1", "pods")
@@ -58,26 +58,27 @@ def read(cluster: Cluster, look: Look, *, follow: bool, say: Callable[[str], Non
             if reader.has_read:
                 return
             raise MissingFileError(
-                f"what {job.id} has printed is gone: its pods were removed",
-                hint="its run in MLflow keeps its course and its files",
+                f"the log of {job.id} no longer exists: its pods were removed",
+                hint="its run in MLflow has its metrics and its files",
             )
         elif not follow:
-            raise PlatformError(f"{job.id} has printed nothing yet: {job.reason or 'it starts'}", hint=job.hint)
-        elif job.reason and job.reason != told:
-            told = job.reason
-            say(f"{job.id} waits: {told}" + (f"\n hint: {job.hint}" if job.hint else ""))
+            raise PlatformError(f"{job.id} has no output yet: {job.reason or 'it is starting'}", hint=job.hint)
+        elif job.reason and job.reason != shown:
+            shown = job.reason
+            say(f"{job.id} waits: {shown}" + (f"\n hint: {job.hint}" if job.hint else ""))
         if not follow or job.has_ended:
             return
-        if reader.has_read:  # what is awaited now is the job's end
+        if reader.has_read:  # now only the end of the job is missing
             path, version = cluster.path(RAY_GROUP, "rayjobs"), rayjob["metadata"].get("resourceVersion") or ""
             selector = {"fieldSelector": f"metadata.name={job.id}"}
         else:
             selector = {"labelSelector": f"{JOB_LABEL}={job.id}"}
+        yield ""
         cluster.wait_for_change(path, version, seconds=_LOOK_SECONDS, **selector)
 
 
 class _Reader:
-    """Reads a container's log on from where it stopped, whatever connections do."""
+    """Reads the log of a container, and continues after lost connections."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -101,7 +102,7 @@ class _Reader:
                 self._last, self.has_read = moment, True
                 yield text + "\n"
         except RefusedError as refused:
-            # Between two looks the pod may have gone, or its container may not have begun.
+            # In the meantime the pod may have been removed, or its container may not have started.
             if refused.code not in (400, 404):
                 raise
 

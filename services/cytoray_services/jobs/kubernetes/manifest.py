@@ -15,6 +15,7 @@ import yaml
 
 from cytoray_analysis.errors import RequestError
 from cytoray_services.jobs.kubernetes.quantities import quantity, total, written
+from cytoray_services.jobs.kubernetes.written_back import written_back
 from cytoray_services.jobs.platform import Nodes, Platform
 from cytoray_services.jobs.submission import Submission
 
@@ -26,21 +27,22 @@ OWNER, COMMAND, NAME, SCALE = "cytoray.io/owner", "cytoray.io/command", "cytoray
 PART_OF = {"app.kubernetes.io/part-of": "cytoray", "app.kubernetes.io/component": "training"}
 RECIPE = "recipe.yaml"
 FOLDER = "/etc/cytoray/job"
+CERTIFICATES = "/etc/cytoray/ca"
 
 _HEAD_SHARED_MEMORY = "1Gi"
 _LABEL = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")
-_MOST_BYTES = 2**20 - 2**12  # of a ConfigMap's values; Kubernetes takes 1 MiB, names included
+_MOST_BYTES = 2**20 - 2**12  # of the values of a ConfigMap; Kubernetes accepts 1 MiB, including names
 
 
 class PlainDumper(yaml.SafeDumper):
-    """YAML as people write it: long texts as blocks, lists indented, nothing shared by anchors."""
+    """Readable YAML: long texts as blocks, indented lists, no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Write everything out."""
+        """Write no anchors."""
         return True
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        """Indent lists, too."""
+        """Indent lists also."""
         super().increase_indent(flow, False)
 
 
@@ -53,34 +55,33 @@ PlainDumper.add_representer(str, _text)
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is sent.
+    """The objects of a job.
 
     Attributes
     ----------
     rayjob, config_map
         The objects, without a namespace.
-    nodes, least_nodes
-        Pods of workers, and how few may start.
+    least_nodes
+        Minimum number of worker pods.
     """
 
     rayjob: dict[str, Any]
     config_map: dict[str, Any]
-    nodes: int
     least_nodes: int
 
     @property
     def head(self) -> dict[str, Any]:
-        """Specification of the head's pod."""
+        """Specification of the head pod."""
         return dict(self.rayjob["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"])
 
     @property
     def worker(self) -> dict[str, Any] | None:
-        """Specification of a worker's pod; None where the head does all."""
-        groups = self.rayjob["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+        """Specification of a worker pod; None if the head does all the work."""
+        groups = self.rayjob["spec"]["rayClusterSpec"].get("workerGroupSpecs")
         return dict(groups[0]["template"]["spec"]) if groups else None
 
     def as_yaml(self, namespace: str) -> str:
-        """Return both as YAML that ``kubectl apply`` takes."""
+        """Return both as YAML for ``kubectl apply``."""
         objects = [copy.deepcopy(self.rayjob), copy.deepcopy(self.config_map)]
         for one in objects:
             one["metadata"] = {"name": one["metadata"].pop("name"), "namespace": namespace, **one["metadata"]}
@@ -95,18 +96,18 @@ def build(
     Parameters
     ----------
     submission
-        What is to run.
+        The submission.
     platform
-        What the cluster's operator has decided.
+        Configuration of the cluster.
     owner, team
         Who submits it.
     code
-        A zip with packages that count before those of the image; None for the image's.
+        A zip with packages that take precedence over those of the image; None for none.
 
     Raises
     ------
     RequestError
-        The platform has no such data claim, cannot run so many nodes, or a name is none that Kubernetes takes.
+        The platform has no such data claim, cannot run so many nodes, or Kubernetes does not accept a name.
     """
     scale = submission.scale
     per_node = min(scale.workers, scale.workers_per_node)
@@ -132,7 +133,7 @@ def build(
     spec["submissionMode"] = platform.submitter
     spec["ttlSecondsAfterFinished"] = platform.keep_seconds
     if queue:
-        spec["suspend"] = True  # Kueue lets it go
+        spec["suspend"] = True  # Kueue resumes it
     if scale.wait_minutes > 0:
         spec["preRunningDeadlineSeconds"] = max(1, round(scale.wait_minutes * 60))
     if platform.deadline_seconds is not None:
@@ -148,60 +149,86 @@ def build(
     group["template"]["spec"]["containers"][0]["name"] = "ray-worker"
     _size_head(head, platform)
     _size_worker(group, submission, platform, per_node)
-    # Kueue admits a job whole and takes none that an autoscaler changes; lost pods come back all the same.
+    # Kueue admits a job as a whole and accepts none that an autoscaler changes; lost pods are still replaced.
     elastic = nodes > least and not queue
     group["replicas"] = least if elastic else nodes
     group["minReplicas"], group["maxReplicas"] = least if elastic else nodes, nodes
     cluster["enableInTreeAutoscaling"] = elastic
     if elastic:
         cluster["autoscalerOptions"]["imagePullPolicy"] = platform.images.pull_policy
-        head["template"]["spec"]["automountServiceAccountToken"] = True  # the autoscaler asks for pods
+        head["template"]["spec"]["volumes"].append(_api_access())
     else:
         del cluster["autoscalerOptions"]
     if platform.submitter == "K8sJobMode":
         _fill_pod(spec["submitterPodTemplate"], platform, labels, image)
-    else:  # KubeRay submits by itself, and takes no template
+    else:  # KubeRay submits itself, without a template
         del spec["submitterPodTemplate"], spec["submitterConfig"]
     if platform.home_claim is None:
         _on_the_head(cluster, nodes)
-    return Manifest(rayjob, _config_map(submission, labels, code), nodes, least)
+    # Then KubeRay changes nothing in it, and it can be applied again.
+    return Manifest(written_back(rayjob), _config_map(submission, labels, code), least)
 
 
 def _template() -> dict[str, Any]:
     text = files(__package__).joinpath("rayjob.yaml").read_text(encoding="utf-8")
-    # Through JSON, since what YAML's anchors share would be changed together.
+    # Through JSON, because parts that YAML anchors share would be changed together.
     return dict(json.loads(json.dumps(yaml.safe_load(text))))
+
+
+def _api_access() -> dict[str, Any]:
+    """Return the volume with which only the autoscaler can request pods from the API server.
+
+    By default Kubernetes mounts it into all containers of a pod; the code of the training run does not need it.
+    """
+    authorities = {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    namespace = {"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}
+    sources = [
+        {"serviceAccountToken": {"path": "token"}},
+        {"configMap": authorities},
+        {"downwardAPI": {"items": [namespace]}},
+    ]
+    return {"name": "api-access", "projected": {"sources": sources}}
 
 
 def _labels(submission: Submission, team: str | None) -> dict[str, str]:
     if team is not None and not _LABEL.match(team):
         raise RequestError(
-            f"expected a team that Kubernetes takes as a label, got {team!r}",
+            f"expected a team that is a valid label of Kubernetes, got {team!r}",
             field="team",
-            hint="use letters, digits, '-', '_' and '.', at most 63",
+            hint="use at most 63 letters, digits, '-', '_' and '.'",
         )
     named = {MODEL_LABEL: submission.name} if _LABEL.match(submission.name) else {}
     return PART_OF | {JOB_LABEL: submission.id} | named | ({TEAM_LABEL: team} if team else {})
 
 
-def _data_claims(submission: Submission, platform: Platform) -> list[str]:
-    """Return the claims that the recipe's data names, each once."""
-    claims = sorted(
-        {one.removeprefix("pvc://").partition("/")[0] for one in submission.data if one.startswith("pvc://")}
-    )
-    for claim in claims:
+def _data_claims(submission: Submission, platform: Platform) -> list[tuple[str, str]]:
+    """Return the claims that the recipe names, each with its visible folder; empty for the whole claim."""
+    named = {_claim_and_folder(one) for one in submission.data if one.startswith("pvc://")}
+    seen = {(claim, "") for claim, _ in named}
+    if submission.within is not None:
+        seen = {_claim_and_folder(one) for one in submission.within if one.startswith("pvc://")}
+    for claim in sorted({claim for claim, _ in named | seen}):
         if claim not in platform.data_claims:
             allowed = ", ".join(platform.data_claims) or "none"
             raise RequestError(
                 f"expected a volume claim that jobs here may read, got {claim!r}",
                 field="data",
-                hint=f"these may be read: {allowed}; who runs the cluster adds others to dataClaims",
+                hint=f"allowed: {allowed}; the operator of the cluster adds others to dataClaims",
             )
-    return claims
+    return sorted(one for one in seen if not any(other != one and _holds(other, one) for other in seen))
+
+
+def _claim_and_folder(uri: str) -> tuple[str, str]:
+    claim, _, folder = uri.removeprefix("pvc://").rstrip("/").partition("/")
+    return claim, folder
+
+
+def _holds(place: tuple[str, str], other: tuple[str, str]) -> bool:
+    return place[0] == other[0] and (not place[1] or other[1].startswith(f"{place[1]}/"))
 
 
 def _fill_pod(template: dict[str, Any], platform: Platform, labels: Mapping[str, str], image: str) -> None:
-    """Fill in what all pods of a job have."""
+    """Add the parts that all pods of a job have."""
     template["metadata"]["labels"] = dict(labels)
     spec = template["spec"]
     spec["serviceAccountName"] = platform.service_account
@@ -218,9 +245,9 @@ def _fill_node(
     platform: Platform,
     labels: Mapping[str, str],
     image: str,
-    claims: Iterable[str],
+    claims: Iterable[tuple[str, str]],
 ) -> None:
-    """Fill in what the head and the workers have in common: volumes, environment, secrets."""
+    """Add the common parts of the head and the workers: volumes, environment, secrets."""
     _fill_pod(template, platform, labels, image)
     spec = template["spec"]
     if submission.scale.priority:
@@ -238,10 +265,18 @@ def _fill_node(
         del volumes["home"]["persistentVolumeClaim"]
     else:
         volumes["home"]["persistentVolumeClaim"]["claimName"] = platform.home_claim
-    for claim in claims:
+    if platform.private_ca is not None:
+        items = [{"key": platform.private_ca.key, "path": "ca.crt"}]
+        spec["volumes"].append({"name": "ca", "configMap": {"name": platform.private_ca.config_map, "items": items}})
+        container["volumeMounts"].append({"name": "ca", "mountPath": CERTIFICATES, "readOnly": True})
+    for claim, folder in claims:
         volume = f"data-{claim}"[:63].rstrip("-.").replace(".", "-")
-        spec["volumes"].append({"name": volume, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
-        container["volumeMounts"].append({"name": volume, "mountPath": f"/data/{claim}", "readOnly": True})
+        source = {"name": volume, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        if source not in spec["volumes"]:
+            spec["volumes"].append(source)
+        mount = {"name": volume, "mountPath": f"/data/{claim}/{folder}".rstrip("/"), "readOnly": True}
+        # The kubelet prevents that a link leads out of a folder that is mounted separately.
+        container["volumeMounts"].append(mount | ({"subPath": folder} if folder else {}))
 
 
 def _size_head(head: dict[str, Any], platform: Platform) -> None:
@@ -271,14 +306,14 @@ def _size_worker(group: dict[str, Any], submission: Submission, platform: Platfo
         {
             "maxSkew": 1,
             "topologyKey": "kubernetes.io/hostname",
-            "whenUnsatisfiable": "ScheduleAnyway",  # on few nodes it runs all the same
+            "whenUnsatisfiable": "ScheduleAnyway",  # with few nodes it runs nevertheless
             "labelSelector": {"matchLabels": {JOB_LABEL: submission.id, "ray.io/node-type": "worker"}},
         }
     ]
 
 
 def _set_resources(group: dict[str, Any], resources: dict[str, str], *, shared_memory: str, scratch: str) -> None:
-    """Ask for no less than what is allowed: no pod is slowed down or ended for what a neighbour does."""
+    """Set requests equal to limits, so that no pod is slowed down or ended because of its neighbours."""
     spec = group["template"]["spec"]
     spec["containers"][0]["resources"] = {
         "requests": resources | {"ephemeral-storage": scratch},
@@ -287,17 +322,17 @@ def _set_resources(group: dict[str, Any], resources: dict[str, str], *, shared_m
     volumes = {one["name"]: one for one in spec["volumes"]}
     volumes["shared-memory"]["emptyDir"]["sizeLimit"] = shared_memory
     volumes["scratch"]["emptyDir"]["sizeLimit"] = scratch
-    # Half for Ray's objects; the rest is DeepSpeed's and NCCL's.
+    # Half for Ray's objects; the rest for DeepSpeed and NCCL.
     group["rayStartParams"]["object-store-memory"] = str(int(quantity(shared_memory)) // 2)
 
 
 def _on_the_head(cluster: dict[str, Any], nodes: int) -> None:
-    """Without a volume that all nodes share there is one node: the head does the workers' part."""
+    """Without a volume that all nodes share there is one node: the head does the work of the workers."""
     if nodes > 1:
         raise RequestError(
-            f"expected workers that fit on one node, since the platform has no homeClaim, got {nodes} nodes",
+            f"expected workers on one node, because the platform has no homeClaim, got {nodes} nodes",
             field="scale.workers",
-            hint="raise scale.workers_per_node, or have a claim that all nodes can write to set up",
+            hint="raise scale.workers_per_node, or ask the operator for a claim that all nodes can write to",
         )
     head, group = cluster["headGroupSpec"], cluster["workerGroupSpecs"].pop()
     cluster["enableInTreeAutoscaling"] = False
@@ -318,9 +353,9 @@ def _config_map(submission: Submission, labels: Mapping[str, str], code: bytes |
     if size > _MOST_BYTES:
         what = "the recipe and the code are" if code else "the recipe is"
         raise RequestError(
-            f"{what} larger than a ConfigMap takes: expected at most {_MOST_BYTES // 1024} KiB, got {size // 1024}",
+            f"{what} too large for a ConfigMap: expected at most {_MOST_BYTES // 1024} KiB, got {size // 1024}",
             field="code" if code else "recipe",
-            hint="build an image with the code, and name it as the platform's image",
+            hint="build an image with the code, and set it as the image of the platform",
         )
     packed = {"binaryData": {"code.zip": base64.b64encode(code).decode()}} if code is not None else {}
     return {

@@ -1,4 +1,4 @@
-"""What is said of a job: read from its RayJob, and from pods and events where the RayJob does not tell why."""
+"""The description of a job from its RayJob, and from pods and events if the RayJob gives no reason."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _ENDS: Mapping[str, State] = {"SUCCEEDED": "done", "STOPPED": "cancelled"}
 
 
 def state_of(rayjob: Mapping[str, Any]) -> State:
-    """Read the state of a job."""
+    """Return the state of a job."""
     status = rayjob.get("status") or {}
     deployment, job = status.get("jobDeploymentStatus") or "", status.get("jobStatus") or ""
     if deployment in _ENDED:
-        # What fails after the job has succeeded, such as the end of its cluster, changes nothing that it has made.
+        # A failure after the success of the job, such as at the end of its cluster, does not change its results.
         return _ENDS.get(job, "failed") if deployment == "Complete" or job == "SUCCEEDED" else "failed"
     if CANCELLED in _annotations(rayjob):
         return "cancelled"
-    # Ray has taken the job when it says RUNNING; what it says later is settled when the deployment has ended.
+    # RUNNING means that Ray has started the job; later states are final when the deployment has ended.
     return "running" if deployment == "Running" and job not in ("", "PENDING") else "queued"
 
 
@@ -39,18 +39,18 @@ def describe(
     events: Sequence[Mapping[str, Any]] = (),
     workload: Mapping[str, Any] | None = None,
 ) -> Job:
-    """Tell of a job.
+    """Describe a job.
 
     Parameters
     ----------
     rayjob
-        As the API server has it.
+        Object from the API server.
     place
-        Where it is, as ``--on`` has it.
+        The backend, in the form of ``--on``.
     pods, events
-        Of all jobs or of this one; those of others are passed over.
+        Of all jobs or of this one; those of other jobs are ignored.
     workload
-        What Kueue keeps of it.
+        Kueue's workload of the job.
     """
     metadata, status = rayjob["metadata"], rayjob.get("status") or {}
     annotations, labels = _annotations(rayjob), metadata.get("labels") or {}
@@ -107,12 +107,12 @@ def _label(thing: Mapping[str, Any], name: str) -> str | None:
 def _scale(annotations: Mapping[str, str]) -> Scale | None:
     try:
         return Scale.model_validate_json(annotations.get(SCALE, ""))
-    except ValidationError:  # written by another version, or by hand
+    except ValidationError:  # from another version, or edited by hand
         return None
 
 
 def _workers(status: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], scale: Scale | None) -> int | None:
-    """Count processes: as many as there is room for on the pods that are ready."""
+    """Count worker processes: the capacity of the pods that are ready."""
     if scale is None:
         return None
     ready = sum(_is_ready(pod) for pod in pods if _label(pod, "ray.io/node-type") == "worker")
@@ -128,7 +128,7 @@ def _is_ready(pod: Mapping[str, Any]) -> bool:
 def _events_of(
     rayjob: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], events: Iterable[Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
-    """Return warnings about a job and what belongs to it, the newest first."""
+    """Return warnings about a job and its objects, newest first."""
     names = {rayjob["metadata"]["name"], (rayjob.get("status") or {}).get("rayClusterName")}
     names |= {pod["metadata"]["name"] for pod in pods}
     own = [
@@ -148,6 +148,6 @@ def _moment(event: Mapping[str, Any]) -> str:
 def _time(text: str | None) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text or "")
-    except ValueError:  # there is none yet, or somebody wrote it by hand
+    except ValueError:  # there is none yet, or it was edited by hand
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

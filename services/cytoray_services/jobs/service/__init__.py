@@ -1,1 +1,1 @@
-"""The jobs service: trainings over HTTP for those without rights on the cluster, with quotas and an audit trail."""
+"""The jobs service: training runs over HTTP for users without rights on the cluster, with quotas and an audit trail."""

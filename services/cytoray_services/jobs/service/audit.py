@@ -1,8 +1,8 @@
-"""The audit trail: who did what, one JSON line each, on the disk before anybody is answered.
+"""The audit trail: who did what, one JSON line each, on disk before the response is sent.
 
-Each line carries the digest of the one before and its own, so that no line can be changed, taken out, put in or moved
-unless all that follow are written anew. Whoever notes the last digest somewhere else, as the service's own log does,
-notices that too.
+Each line contains the digest of the previous line and its own, so that no line can be changed, removed, inserted or
+moved without rewriting all following lines. A copy of the last digest elsewhere, as in the log of the service, detects
+this as well.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import hashlib
 import json
 import logging
 import os
+import time
+from collections import deque
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from cytoray_analysis.errors import MissingFileError, PlatformError, RequestError
+from cytoray_analysis.errors import MissingFileError, OverloadedError, PlatformError, RequestError
 
 log = logging.getLogger(__name__)
 
@@ -30,28 +32,28 @@ Outcome = Literal["begun", "done", "refused", "failed"]
 
 
 class Act(BaseModel):
-    """What somebody did, or wanted to do.
+    """An act, or an attempt.
 
     Attributes
     ----------
     when
         In UTC.
     who, token
-        Name and number of the token; None for somebody without a valid one.
+        Name and number of the token; None without a valid token.
     team
-        Whose job it is.
+        Team of the job.
     address
-        Where the request came from.
+        Address of the caller.
     what
         ``submit`` or ``stop``.
     job
-        None where it came to none.
+        ID of the job; None if there is none.
     recipe
-        SHA-256 of the recipe, as it was sent.
+        SHA-256 of the recipe as sent.
     outcome
-        ``begun`` before anything is done, then ``done`` or ``failed``; ``refused`` where nothing was done.
+        ``begun`` before the act, then ``done`` or ``failed``; ``refused`` if nothing was done.
     reason
-        Why it was refused, or failed.
+        Why it was refused or failed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,14 +71,14 @@ class Act(BaseModel):
 
 
 class Line(Act):
-    """An act in its place in the trail.
+    """An act with its position in the trail.
 
     Attributes
     ----------
     previous
-        Digest of the line before.
+        Digest of the previous line.
     digest
-        SHA-256 of all the others, as :func:`digest_of` writes them.
+        SHA-256 of the other fields, from :func:`digest_of`.
     """
 
     previous: str
@@ -84,24 +86,24 @@ class Line(Act):
 
 
 class Audit:
-    """Appends to a trail; several processes may.
+    """Appends to a trail, also from several processes.
 
     Parameters
     ----------
     path
-        The file; it is made with the first line. One that was moved away is begun anew.
+        The file; created with the first line, also after it was moved away.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def append(self, act: Act) -> Line:
-        """Write an act, and return when it lies on the disk.
+        """Write an act, and return when it is on disk.
 
         Raises
         ------
         PlatformError
-            It cannot be written, or somebody has changed the last line.
+            It cannot be written, or the last line was changed.
         """
         try:
             line = self._append(act)
@@ -110,7 +112,7 @@ class Audit:
         except OSError as error:
             raise PlatformError(
                 f"the audit trail {self._path} cannot be written: {error.strerror}",
-                hint="nothing was done; tell the operator of the service",
+                hint="nothing was done; report this to the operator of the service",
             ) from error
         log.info("audit: %s %s by %s: %s, digest %s", act.what, act.job, act.who, act.outcome, line.digest)
         return line
@@ -129,7 +131,7 @@ class Audit:
                     raise OSError(28, "no space is left on the disk")
                 os.fsync(descriptor)
             except OSError:
-                os.ftruncate(descriptor, size)  # half a line would be taken for a changed one
+                os.ftruncate(descriptor, size)  # half a line would count as a changed line
                 raise
         finally:
             os.close(descriptor)
@@ -144,10 +146,10 @@ class Audit:
 
 
 class Refusals:
-    """Lets so many refusals of one token a minute into the trail, and of all without a valid one together.
+    """Limits refusals in the trail per minute, for each token, and for all requests without a valid token together.
 
-    Refused requests could otherwise fill the disk. The others are counted, and the next that is written
-    down says how many there were.
+    Otherwise refused requests could fill the disk. Refusals above the limit are counted, and the next recorded one
+    contains their number.
     """
 
     def __init__(self, a_minute: int = 10) -> None:
@@ -155,7 +157,7 @@ class Refusals:
         self._minutes: dict[str | None, tuple[datetime, int, int]] = {}
 
     def admit(self, act: Act) -> Act | None:
-        """Return what is written of an act; None for a refusal that is only counted."""
+        """Return the act to record; None for a refusal that is only counted."""
         if act.outcome != "refused":
             return act
         began, written, left_out = self._minutes.get(act.token, (act.when, 0, 0))
@@ -172,22 +174,46 @@ class Refusals:
         )
 
 
+class Beginnings:
+    """Limits acts of one caller per minute, because each adds two lines to the trail."""
+
+    def __init__(self, a_minute: int) -> None:
+        self._most = a_minute
+        self._began: dict[str, deque[float]] = {}
+
+    def admit(self, who: str) -> None:
+        """Count an act of a caller.
+
+        Raises
+        ------
+        OverloadedError
+            The limit per minute is reached.
+        """
+        began, now = self._began.setdefault(who, deque(maxlen=self._most)), time.monotonic()
+        if len(began) == self._most and now - began[0] < 60:
+            raise OverloadedError(
+                f"expected at most {self._most} acts per minute of the caller {who}, got one more",
+                hint="wait a minute",
+            )
+        began.append(now)
+
+
 def digest_of(act: Act, previous: str) -> str:
-    """Return the digest of a line: SHA-256 of the digest before it and of the act as JSON, keys in order."""
+    """Return the digest of a line: SHA-256 of the previous digest and of the act as JSON with sorted keys."""
     told = {name: value for name, value in act.model_dump(mode="json").items() if name in Act.model_fields}
     content = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(f"{previous}\n{content}".encode()).hexdigest()
 
 
 def read_audit(path: Path) -> list[Line]:
-    """Read a whole trail, and make sure that nobody has changed it.
+    """Read a whole trail, and verify that it is unchanged.
 
     Raises
     ------
     MissingFileError
-        There is no such file.
+        The file does not exist.
     RequestError
-        A line was changed, taken out, put in or moved; the message names the first that does not fit.
+        A line was changed, removed, inserted or moved; the message names the first wrong line.
     """
     if not path.is_file():
         raise MissingFileError(f"there is no audit trail at {path}", field="FILE", hint="check the path")
@@ -195,14 +221,14 @@ def read_audit(path: Path) -> list[Line]:
     for number, content in enumerate(path.read_bytes().splitlines(keepends=True), 1):
         line = _parse(content, path, f"line {number}")
         if line.previous != previous:
-            raise _changed(path, f"line {number}", "it does not follow the one before")
+            raise _changed(path, f"line {number}", "it does not follow the previous line")
         previous = line.digest
         lines.append(line)
     return lines
 
 
 def now() -> datetime:
-    """Return the time, as the trail has it."""
+    """Return the current time in the form of the trail."""
     return datetime.now(UTC)
 
 
@@ -210,10 +236,10 @@ def _parse(content: bytes, path: Path, where: str) -> Line:
     try:
         line = Line.model_validate_json(content)
     except ValidationError as error:
-        raise _changed(path, where, "it is no line of a trail") from error
-    # Byte by byte, since JSON can say the same in several ways.
+        raise _changed(path, where, "it is not a line of a trail") from error
+    # Byte by byte, because JSON has several forms of the same data.
     if line.digest != digest_of(line, line.previous) or content != line.model_dump_json().encode() + b"\n":
-        raise _changed(path, where, "it is not what was written")
+        raise _changed(path, where, "its content does not match its digest")
     return line
 
 

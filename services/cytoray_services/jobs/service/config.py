@@ -1,4 +1,4 @@
-"""What the operator of a jobs service decides."""
+"""The configuration of a jobs service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from cytoray_analysis.errors import ForbiddenError
 from cytoray_services.configuration import read_configuration
 from cytoray_services.jobs.scale import Scale, Toleration
-from cytoray_services.tokens import Team
+from cytoray_services.tokens.scopes import Team
+
+_BYTES = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"  # a quantity of Kubernetes
 
 
 class _Frozen(BaseModel):
@@ -18,35 +20,42 @@ class _Frozen(BaseModel):
 
 
 class Quota(_Frozen):
-    """What the jobs of a team may hold at a time, queued or running; null sets no limit.
+    """Limits of the queued and running jobs of a team (null for no limit), and the data of the team.
 
     Attributes
     ----------
     jobs
-        How many.
+        Maximum number of jobs.
     gpus, cpus
-        Of all their workers.
+        Maximum for all their workers.
     memory
-        Of all their workers, as Kubernetes writes it, such as ``256Gi``.
+        Maximum for all their nodes, including shared memory, in the form of Kubernetes, such as ``256Gi``.
+    scratch
+        Maximum for the disks of their nodes, such as ``2Ti``.
+    data
+        Locations that training jobs of other teams may not name: ``s3://bucket/prefix``, ``pvc://claim/folder``, or a
+        path.
     """
 
     jobs: int | None = Field(None, ge=0)
     gpus: int | None = Field(None, ge=0)
     cpus: int | None = Field(None, ge=0)
-    memory: str | None = Field(None, pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$")
+    memory: str | None = Field(None, pattern=_BYTES)
+    scratch: str | None = Field(None, pattern=_BYTES)
+    data: tuple[str, ...] = ()
 
 
 class Choices(_Frozen):
-    """What of the cluster a recipe may choose, beside what the platform gives every job: by default nothing.
+    """What a recipe may choose in addition to the defaults of the platform: nothing by default.
 
     Attributes
     ----------
     priorities, queues
         Names of priority classes, and of Kueue's local queues.
     node_selector
-        By label of a node, the values that may be asked for.
+        Allowed values by label of a node.
     tolerations
-        Taints that may be tolerated, each written as in a recipe.
+        Allowed tolerations, each as in a recipe.
     """
 
     priorities: tuple[str, ...] = ()
@@ -55,12 +64,12 @@ class Choices(_Frozen):
     tolerations: tuple[Toleration, ...] = ()
 
     def require(self, scale: Scale) -> None:
-        """Refuse a job that chooses anything else.
+        """Refuse a job with other choices.
 
         Raises
         ------
         ForbiddenError
-            It does.
+            The recipe has a choice that is not allowed.
         """
         wanted: list[tuple[str, object, bool, Sequence[object]]] = [
             ("priority", scale.priority, scale.priority in (None, *self.priorities), self.priorities),
@@ -76,33 +85,38 @@ class Choices(_Frozen):
             if not fine:
                 named = ", ".join(map(str, known)) or "none"
                 raise ForbiddenError(
-                    f"expected scale.{field} to be what the operator allows ({named}), got {got!r}",
+                    f"expected an allowed value of scale.{field} ({named}), got {got!r}",
                     field=f"scale.{field}",
-                    hint="leave it out, or ask the operator of the jobs service",
+                    hint="remove it, or ask the operator of the jobs service",
                 )
 
 
 class JobsServiceConfig(_Frozen):
-    """A whole jobs service.
+    """The configuration of a jobs service.
 
     Attributes
     ----------
     place
-        Where its jobs run, as ``--on`` has it; ``kubernetes:/NAMESPACE`` is a namespace of the cluster it runs in.
+        The backend, in the form of ``--on``; ``kubernetes:/NAMESPACE`` is a namespace of the cluster of the service.
     audit
         The file of the audit trail.
     tokens
-        The file of the tokens; null for the one in CYTORAY_HOME.
+        The token file; null for the one in CYTORAY_HOME.
     teams
-        Quotas. Where there are any, only these teams submit jobs; where there are none, nobody has a limit.
+        Quotas. If there are any, only these teams submit jobs; otherwise there are no limits.
     choices
-        What recipes may choose of the cluster.
+        What recipes may choose.
     look_seconds
-        Between two looks at the jobs, for the metrics and for ``/health/ready``.
+        Interval of polling the jobs, for the metrics and for ``/health/ready``.
     recipe_megabytes
-        Of the largest request.
+        Maximum size of a request.
     followers
-        Logs that are followed at a time.
+        Maximum number of logs that are followed at a time.
+    per_caller
+        Maximum number of queued and running jobs of one caller (the name of a token); null for no limit. Tokens with
+        the scope administer have no limit.
+    acts_a_minute
+        Maximum number of submissions and stops of one caller per minute; each adds two lines to the audit trail.
     """
 
     place: str
@@ -113,6 +127,8 @@ class JobsServiceConfig(_Frozen):
     look_seconds: float = Field(30.0, gt=0)
     recipe_megabytes: float = Field(1.0, gt=0)
     followers: int = Field(64, ge=1)
+    per_caller: int | None = Field(100, ge=1)
+    acts_a_minute: int = Field(60, ge=1)
 
 
 def read_jobs_config(path: Path) -> JobsServiceConfig:

@@ -1,4 +1,4 @@
-"""The JSON that the jobs service speaks, beside :class:`~cytoray_services.jobs.job.Job` itself."""
+"""The JSON of the jobs service, in addition to :class:`~cytoray_services.jobs.job.Job`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cytoray_services.jobs.job import Command, Job
-from cytoray_services.tokens import Team
+from cytoray_services.jobs.job import Command, Job, Shown
+from cytoray_services.tokens.scopes import Team
 
 
 class _Frozen(BaseModel):
@@ -15,30 +15,30 @@ class _Frozen(BaseModel):
 
 
 class JobRequest(_Frozen):
-    """A recipe, and what is done with it."""
+    """A recipe and its command."""
 
     recipe: str = Field(min_length=1, description="The recipe, YAML.")
     overrides: list[str] = Field(default=[], alias="set", max_length=256, description="Fields: training.epochs=10.")
     command: Command = "train"
-    team: Team | None = Field(default=None, description="For whom; that of the token by default.")
+    team: Team | None = Field(default=None, description="Team of the job; by default the team of the token.")
 
 
 class JobList(_Frozen):
-    """Jobs, the newest first."""
+    """Jobs, newest first."""
 
     jobs: list[Job]
 
 
 class Checked(_Frozen):
-    """A recipe that could be submitted."""
+    """A valid recipe."""
 
-    name: str = Field(description="Of the model.")
+    name: str = Field(description="Name of the model.")
     command: Command
-    manifest: str = Field(description="What would be sent to the cluster, YAML.")
+    manifest: str = Field(description="The YAML that would be submitted, without values of environment variables.")
 
 
 class Ready(_Frozen):
     """The cluster answers."""
 
     status: Literal["ready"] = "ready"
-    place: str
+    place: Shown

@@ -1,4 +1,4 @@
-"""Looks at all jobs again and again: for the metrics, and to know whether the cluster answers."""
+"""Polls all jobs, for the metrics and for the readiness of the cluster."""
 
 from __future__ import annotations
 
@@ -9,36 +9,38 @@ from collections.abc import Hashable
 from prometheus_client import CollectorRegistry
 
 from cytoray_analysis.errors import CytorayError, PlatformError
-from cytoray_services.jobs.job import Job
-from cytoray_services.jobs.place import Place
+from cytoray_services.jobs.backend import JobBackend
+from cytoray_services.jobs.job import Job, Progress
+from cytoray_services.jobs.progress import training_progress
 from cytoray_services.telemetry import JobWatch, SeenJob, job_metrics
 
 log = logging.getLogger(__name__)
 
 
 class Watch:
-    """One look after the other.
+    """Polls the jobs at an interval.
 
     Parameters
     ----------
     seconds
-        Between two.
+        Interval.
     """
 
-    def __init__(self, place: Place, registry: CollectorRegistry, seconds: float) -> None:
-        self._place = place
+    def __init__(self, backend: JobBackend, registry: CollectorRegistry, seconds: float) -> None:
+        self._backend = backend
         self._seconds = seconds
         self._metrics = JobWatch(job_metrics(registry), "training")
-        self._failed: CytorayError | None = PlatformError("the service has not looked at the cluster yet")
+        self._progress: dict[str, Progress] = {}
+        self._failed: CytorayError | None = PlatformError("the service has not polled the cluster yet")
 
     async def run(self) -> None:
-        """Look for as long as the service runs."""
+        """Poll while the service runs."""
         while True:
             await self.look()
             await asyncio.sleep(self._seconds)
 
     async def look(self) -> None:
-        """Look once."""
+        """Poll once."""
         try:
             self._metrics.look(await asyncio.to_thread(self._seen))
             self._failed = None
@@ -46,29 +48,38 @@ class Watch:
             log.warning("the cluster does not answer: %s", error.message)
             self._failed = error
         except Exception as error:
-            log.exception("looking at the jobs failed; it is tried again")
-            self._failed = PlatformError(f"looking at the jobs failed: {type(error).__name__}")
+            log.exception("polling the jobs failed, trying again")
+            self._failed = PlatformError(f"polling the jobs failed: {type(error).__name__}")
 
     def require_answer(self) -> None:
-        """Make sure that the last look told something.
+        """Raise unless the last poll succeeded.
 
         Raises
         ------
         PlatformError
-            It did not.
+            It failed.
         """
         if self._failed is not None:
             raise PlatformError(self._failed.message, hint=self._failed.hint)
 
-    def _seen(self) -> list[SeenJob]:
-        return [SeenJob(job.id, job.state, self._progress(job)) for job in self._place.list()]
+    def with_progress(self, job: Job) -> Job:
+        """Return a job with its progress at the last poll."""
+        return job.model_copy(update={"progress": job.progress or self._progress.get(job.id)})
 
-    def _progress(self, job: Job) -> Hashable:
-        """Return what is another whenever a running job has moved forward: how much it has said."""
+    def _seen(self) -> list[SeenJob]:
+        jobs = self._backend.list()
+        self._progress = {job.id: self._progress[job.id] for job in jobs if job.id in self._progress}
+        return [SeenJob(job.id, job.state, self._moved(job)) for job in jobs]
+
+    def _moved(self, job: Job) -> Hashable:
+        """Return a value that changes whenever a running job progresses: the length of its log."""
         if job.state != "running":
             return None
         try:
-            return sum(len(piece) for piece in self._place.logs(job.id))
-        except CytorayError as error:  # it has just ended, or its node is going
+            printed = "".join(self._backend.logs(job.id))
+            if progress := training_progress([printed]):
+                self._progress[job.id] = progress
+            return len(printed)
+        except CytorayError as error:  # it has just ended, or its node is being removed
             log.info("the log of %s cannot be read: %s", job.id, error.message)
             return None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cytoray_services.jobs.kubernetes import connection
-from cytoray_services.jobs.kubernetes.place import KubernetesPlace, open_kubernetes
+from cytoray_services.jobs.kubernetes.backend import KubernetesBackend, open_kubernetes
 from services.jobs.kubernetes.api_server import ApiServer
 from services.jobs.kubernetes.lab import Submit, install, make_submission
 
@@ -30,12 +30,12 @@ def kubeconfig(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def place(kubeconfig: Path) -> KubernetesPlace:
+def place(kubeconfig: Path) -> KubernetesBackend:
     return open_kubernetes("")
 
 
 @pytest.fixture
-def submit(place: KubernetesPlace) -> Submit:
+def submit(place: KubernetesBackend) -> Submit:
     """Submit a job and return its id."""
 
     def submit(job_id: str = "nuclei-x7k2q", **scale: Any) -> str:

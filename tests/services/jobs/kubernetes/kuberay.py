@@ -89,7 +89,7 @@ class Operator:
         """Create the head and the workers that the RayCluster starts with."""
         cluster = self.rayjob["spec"]["rayClusterSpec"]
         wanted = [("head", 1, cluster["headGroupSpec"])]
-        wanted += [("worker", group["replicas"], group) for group in cluster["workerGroupSpecs"]]
+        wanted += [("worker", group["replicas"], group) for group in cluster.get("workerGroupSpecs", ())]
         names = []
         for kind, number, group in wanted:
             for at in range(number):

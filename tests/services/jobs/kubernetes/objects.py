@@ -26,6 +26,7 @@ KINDS = {
     "secrets": ("v1", "Secret"),
     "serviceaccounts": ("v1", "ServiceAccount"),
     "rayjobs": ("ray.io/v1", "RayJob"),
+    "rayservices": ("ray.io/v1", "RayService"),
     "rayclusters": ("ray.io/v1", "RayCluster"),
     "localqueues": ("kueue.x-k8s.io/v1beta1", "LocalQueue"),
     "workloads": ("kueue.x-k8s.io/v1beta1", "Workload"),

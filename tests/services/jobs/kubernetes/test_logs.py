@@ -10,7 +10,7 @@ import pytest
 
 from cytoray_analysis.errors import MissingFileError, PlatformError
 from cytoray_services.jobs.kubernetes import logs
-from cytoray_services.jobs.kubernetes.place import KubernetesPlace, open_kubernetes
+from cytoray_services.jobs.kubernetes.backend import KubernetesBackend, open_kubernetes
 from services.jobs.kubernetes.api_server import ApiServer
 from services.jobs.kubernetes.kuberay import NAMESPACE, Operator
 from services.jobs.kubernetes.lab import Submit, make_submission, set_platform
@@ -44,20 +44,20 @@ def later(*steps: Step | tuple[Step, ...]) -> threading.Thread:
 def within(seconds: float, lines: Iterator[str]) -> list[str]:
     """Read to the end; fail where that does not come."""
     found: list[str] = []
-    thread = threading.Thread(target=lambda: found.extend(lines), daemon=True)
+    thread = threading.Thread(target=lambda: found.extend(filter(None, lines)), daemon=True)
     thread.start()
     thread.join(seconds)
     assert not thread.is_alive(), f"still reading after {seconds} s, with {found}"
     return found
 
 
-def test_what_is_there_is_printed(server: ApiServer, place: KubernetesPlace, operator: Operator) -> None:
+def test_what_is_there_is_printed(server: ApiServer, place: KubernetesBackend, operator: Operator) -> None:
     server.print(operator.run(), "epoch 1: loss 0.5", "", "épôque 2")
 
     assert list(place.logs(operator.name)) == ["epoch 1: loss 0.5\n", "\n", "épôque 2\n"]
 
 
-def test_following_ends_with_the_job(server: ApiServer, place: KubernetesPlace, operator: Operator) -> None:
+def test_following_ends_with_the_job(server: ApiServer, place: KubernetesBackend, operator: Operator) -> None:
     pod = operator.run()
     server.print(pod, "epoch 1")
     later(
@@ -69,7 +69,7 @@ def test_following_ends_with_the_job(server: ApiServer, place: KubernetesPlace, 
 
 
 def test_following_a_job_that_has_ended_prints_all_of_it(
-    server: ApiServer, place: KubernetesPlace, operator: Operator
+    server: ApiServer, place: KubernetesBackend, operator: Operator
 ) -> None:
     pod = operator.run()
     server.print(pod, "epoch 1")
@@ -80,7 +80,7 @@ def test_following_a_job_that_has_ended_prints_all_of_it(
 
 
 def test_a_lost_connection_loses_and_doubles_no_line(
-    server: ApiServer, place: KubernetesPlace, operator: Operator, monkeypatch: pytest.MonkeyPatch
+    server: ApiServer, place: KubernetesBackend, operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logs, "_LOOK_SECONDS", 0.5)
     pod = operator.run()
@@ -95,7 +95,7 @@ def test_a_lost_connection_loses_and_doubles_no_line(
 
 
 def test_a_new_submitter_is_followed(
-    server: ApiServer, place: KubernetesPlace, operator: Operator, monkeypatch: pytest.MonkeyPatch
+    server: ApiServer, place: KubernetesBackend, operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logs, "_LOOK_SECONDS", 0.5)
     first = operator.run()
@@ -113,9 +113,9 @@ def test_a_new_submitter_is_followed(
 
 
 def test_before_there_is_anything_it_says_why_it_waits(
-    server: ApiServer, place: KubernetesPlace, operator: Operator, capsys: pytest.CaptureFixture[str]
+    server: ApiServer, place: KubernetesBackend, operator: Operator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(PlatformError, match="has printed nothing yet: its pods are starting: 2 of 2 to go"):
+    with pytest.raises(PlatformError, match="has no output yet: its pods are starting: 2 of 2 left"):
         list(place.logs(operator.name))
 
     def run() -> None:
@@ -126,11 +126,11 @@ def test_before_there_is_anything_it_says_why_it_waits(
 
     later(run)
     assert within(20, place.logs(operator.name, follow=True)) == ["epoch 1\n"]
-    assert f"{operator.name} waits: its pods are starting: 2 of 2 to go" in capsys.readouterr().err
+    assert f"{operator.name} waits: its pods are starting: 2 of 2 left" in capsys.readouterr().err
 
 
 def test_waiting_goes_on_when_the_watch_is_gone(
-    server: ApiServer, place: KubernetesPlace, operator: Operator, monkeypatch: pytest.MonkeyPatch
+    server: ApiServer, place: KubernetesBackend, operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logs, "_LOOK_SECONDS", 0.2)
     reader = place.logs(operator.name, follow=True)
@@ -147,7 +147,7 @@ def test_waiting_goes_on_when_the_watch_is_gone(
 
 
 def test_a_container_that_has_just_begun_is_asked_again(
-    server: ApiServer, place: KubernetesPlace, operator: Operator, monkeypatch: pytest.MonkeyPatch
+    server: ApiServer, place: KubernetesBackend, operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logs, "_LOOK_SECONDS", 0.2)
     pod = operator.run()  # it runs, and its log is not there yet: 400
@@ -157,7 +157,7 @@ def test_a_container_that_has_just_begun_is_asked_again(
 
 
 def test_logs_stay_when_the_cluster_of_a_job_is_gone(
-    server: ApiServer, place: KubernetesPlace, operator: Operator
+    server: ApiServer, place: KubernetesBackend, operator: Operator
 ) -> None:
     server.print(operator.run(), "epoch 1")
     operator.finish()
@@ -169,16 +169,16 @@ def test_logs_stay_when_the_cluster_of_a_job_is_gone(
 
 
 @pytest.mark.parametrize("follow", [False, True])
-def test_logs_that_are_gone(server: ApiServer, place: KubernetesPlace, operator: Operator, follow: bool) -> None:
+def test_logs_that_are_gone(server: ApiServer, place: KubernetesBackend, operator: Operator, follow: bool) -> None:
     operator.run()
     place.stop(operator.name)
     operator.suspend()
 
-    with pytest.raises(MissingFileError, match="is gone: its pods were removed"):
+    with pytest.raises(MissingFileError, match="no longer exists: its pods were removed"):
         list(place.logs(operator.name, follow=follow))
 
 
-def test_a_sidecar_submits_in_the_head_pod(server: ApiServer, place: KubernetesPlace) -> None:
+def test_a_sidecar_submits_in_the_head_pod(server: ApiServer, place: KubernetesBackend) -> None:
     set_platform(server, "submitter: SidecarMode")
     operator = Operator(server, open_kubernetes("").submit(make_submission(), owner="ann").id)
     operator.initialize()
@@ -193,9 +193,9 @@ def test_a_sidecar_submits_in_the_head_pod(server: ApiServer, place: KubernetesP
     assert list(place.logs(operator.name)) == ["epoch 1\n"]
 
 
-def test_over_http_there_is_nothing_to_read(server: ApiServer, place: KubernetesPlace) -> None:
+def test_over_http_there_is_nothing_to_read(server: ApiServer, place: KubernetesBackend) -> None:
     set_platform(server, "submitter: HTTPMode")
     job = open_kubernetes("").submit(make_submission(), owner="ann")
 
-    with pytest.raises(PlatformError, match="Ray's dashboard only"):
+    with pytest.raises(PlatformError, match="is only in Ray's dashboard"):
         list(place.logs(job.id))

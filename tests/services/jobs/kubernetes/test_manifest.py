@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from cytoray_analysis.errors import PlatformError, RequestError
 from cytoray_services.jobs.kubernetes import connection
+from cytoray_services.jobs.kubernetes.backend import KubernetesBackend, open_kubernetes, parse_platform
 from cytoray_services.jobs.kubernetes.manifest import Manifest, build
-from cytoray_services.jobs.kubernetes.place import KubernetesPlace, open_kubernetes, parse_platform
 from cytoray_services.jobs.kubernetes.quantities import quantity, total, written
 from cytoray_services.jobs.platform import Gpus, Images, Nodes, Platform
 from cytoray_services.jobs.scale import Scale, Toleration
@@ -32,9 +32,12 @@ from services.jobs.kubernetes.lab import make_submission, set_platform
 REPOSITORY = Path(__file__).resolve().parents[4]
 
 
-def made(platform: Platform | None = None, *, data: tuple[str, ...] = (), **scale: Any) -> Manifest:
+def made(
+    platform: Platform | None = None, *, data: tuple[str, ...] = (), within: tuple[str, ...] | None = None, **scale: Any
+) -> Manifest:
     platform = platform or Platform(data_claims=("images",))
-    return build(make_submission(data=data, **scale), platform, owner="ann", team="cells")
+    submission = make_submission(data=data, **scale).model_copy(update={"within": within})
+    return build(submission, platform, owner="ann", team="cells")
 
 
 def spec_of(manifest: Manifest) -> dict[str, Any]:
@@ -76,7 +79,8 @@ def test_kuberay_and_the_definitions_take_it(scale: dict[str, Any], platform: Pl
     if platform.home_claim is None:
         scale = scale | {"workers_per_node": 8}
 
-    manifest = made(platform, data=("pvc://images/a", "pvc://images/b", "s3://bucket/c"), **scale)
+    data = ("pvc://images/a", "pvc://images/b", "s3://bucket/c")
+    manifest = made(platform, data=data, within=data, **scale)
 
     assert [*validate(manifest.rayjob), *validate(manifest.config_map)] == []
     assert refused_by_operator(manifest.rayjob) is None
@@ -157,10 +161,18 @@ def test_an_elastic_job_is_autoscaled_and_a_fixed_one_is_not() -> None:
 
     assert elastic["enableInTreeAutoscaling"]
     assert elastic["autoscalerOptions"]["version"] == "v2"
-    assert elastic["headGroupSpec"]["template"]["spec"]["automountServiceAccountToken"]
+    # The autoscaler asks the API server for pods; the training's own code beside it cannot.
+    pod = elastic["headGroupSpec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    [access] = [one["name"] for one in pod["volumes"] if "projected" in one]
+    assert [one for one in elastic["autoscalerOptions"]["volumeMounts"] if one["name"] == access] == [
+        {"name": access, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True}
+    ]
+    assert access not in {one["name"] for one in pod["containers"][0]["volumeMounts"]}
     assert not fixed["enableInTreeAutoscaling"]
     assert "autoscalerOptions" not in fixed
     assert not fixed["headGroupSpec"]["template"]["spec"]["automountServiceAccountToken"]
+    assert not [one for one in fixed["headGroupSpec"]["template"]["spec"]["volumes"] if "projected" in one]
 
 
 def test_a_job_in_a_queue_waits_for_kueue_and_has_a_fixed_size() -> None:
@@ -194,13 +206,33 @@ def test_workers_on_spot_nodes_and_the_head_not() -> None:
     assert "tolerations" not in manifest.head
 
 
-def test_data_claims_are_mounted_once_and_read_only_on_all_nodes() -> None:
-    manifest = made(data=("pvc://images/train", "pvc://images/more", "s3://bucket/x"))
+@pytest.mark.parametrize(
+    ("within", "folders"),
+    [
+        (None, [None]),
+        (("pvc://images/train", "pvc://images/more", "s3://bucket/x", "pvc://images/train"), ["more", "train"]),
+        (("pvc://images/a", "pvc://images/a/b", "pvc://images/ab"), ["a", "ab"]),
+        (("pvc://images/a b/c",), ["a b/c"]),
+        (("pvc://images/a", "pvc://images"), [None]),
+        (("s3://bucket/x",), []),
+    ],
+)
+def test_of_a_claim_a_job_sees_what_it_may_read_on_all_nodes_and_nothing_beside(
+    within: tuple[str, ...] | None, folders: list[str | None]
+) -> None:
+    manifest = made(data=("pvc://images/a/train", "pvc://images/a/more", "s3://bucket/x"), within=within)
 
     assert manifest.worker is not None
     for pod in (manifest.head, manifest.worker):
         mounts = [one for one in pod["containers"][0]["volumeMounts"] if one["mountPath"].startswith("/data")]
-        assert mounts == [{"name": "data-images", "mountPath": "/data/images", "readOnly": True}]
+        assert mounts == [
+            {"name": "data-images", "mountPath": "/data/images" + (f"/{one}" if one else ""), "readOnly": True}
+            | ({"subPath": one} if one else {})
+            for one in folders
+        ]
+        assert [one for one in pod["volumes"] if one["name"] == "data-images"] == [
+            {"name": "data-images", "persistentVolumeClaim": {"claimName": "images", "readOnly": True}}
+        ][: len(folders)]
 
 
 def test_secrets_are_named_and_never_written() -> None:
@@ -220,11 +252,11 @@ def test_without_a_shared_home_one_pod_does_all() -> None:
 
     cluster = spec_of(made(platform, workers=2, workers_per_node=2, cpus_per_worker=3))["rayClusterSpec"]
 
-    assert cluster["workerGroupSpecs"] == []
+    assert "workerGroupSpecs" not in cluster
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "6"
     limits = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
     assert (limits["cpu"], limits["memory"]) == ("8", "27Gi")
-    with pytest.raises(RequestError, match="fit on one node"):
+    with pytest.raises(RequestError, match="workers on one node"):
         made(platform, workers=2)
 
 
@@ -247,14 +279,14 @@ def test_everything_of_a_job_carries_its_labels() -> None:
 
 @pytest.mark.parametrize("team", ["", "-a", "a b", "x" * 64])
 def test_a_team_that_is_no_label_is_refused(team: str) -> None:
-    with pytest.raises(RequestError, match="expected a team that Kubernetes takes"):
+    with pytest.raises(RequestError, match="expected a team that is a valid label"):
         build(make_submission(), Platform(), owner="ann", team=team)
 
 
 def test_a_recipe_that_no_config_map_takes_is_refused() -> None:
     submission = make_submission().model_copy(update={"recipe": "x" * 1_100_000})
 
-    with pytest.raises(RequestError, match="larger than"):
+    with pytest.raises(RequestError, match="too large for a ConfigMap: expected at most 1020 KiB, got 1074"):
         build(submission, Platform(), owner="ann")
 
 
@@ -282,12 +314,12 @@ def test_a_dry_run_needs_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (rayjob["kind"], config_map["kind"]) == ("RayJob", "ConfigMap")
     assert rayjob["metadata"]["namespace"] == "default"
     assert [*validate(rayjob), *validate(config_map)] == []
-    told = capsys.readouterr().err
-    assert "so defaults are shown: there is no kubeconfig here" in told
-    assert "is a path, which the nodes of a cluster see only if" in told
+    said = capsys.readouterr().err
+    assert "so defaults are shown: expected a kubeconfig" in said
+    assert "is a path, which the nodes of a cluster can read only if" in said
 
 
-def test_a_dry_run_shows_what_the_clusters_operator_has_decided(place: KubernetesPlace, server: ApiServer) -> None:
+def test_a_dry_run_shows_what_the_clusters_operator_has_decided(place: KubernetesBackend, server: ApiServer) -> None:
     set_platform(server, "images: {cpu: 'registry.lab/cytoray:7'}\nkeep_seconds: 60\n")
 
     rayjob, _ = yaml.safe_load_all(place.manifest(make_submission(), owner="ann"))
@@ -328,7 +360,7 @@ def test_in_a_pod_its_service_account_counts(
     place = open_kubernetes(rest)
 
     assert (place.namespace, place.name) == (namespace, "kubernetes")
-    with pytest.raises(PlatformError, match="there is no kubeconfig here"):
+    with pytest.raises(PlatformError, match="expected a kubeconfig"):
         open_kubernetes("lab")
 
 

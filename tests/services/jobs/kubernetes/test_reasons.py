@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cytoray_services.jobs.kubernetes.place import KubernetesPlace
+from cytoray_services.jobs.kubernetes.backend import KubernetesBackend
 from services.jobs.kubernetes.api_server import ApiServer
 from services.jobs.kubernetes.kuberay import NAMESPACE, Operator
 from services.jobs.kubernetes.lab import Submit
@@ -38,7 +38,7 @@ def unschedulable(message: str) -> dict[str, Any]:
         (
             waiting("InvalidImageName", "couldn't parse image"),
             "the image cytoray:9.9 cannot be pulled (InvalidImageName): couldn't parse image",
-            "corrected",
+            "pull secrets",
         ),
         (
             waiting("CreateContainerConfigError", 'secret "bucket" not found'),
@@ -65,19 +65,19 @@ def unschedulable(message: str) -> dict[str, Any]:
         ),
         (
             unschedulable("0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector."),
-            "no node is of the kind asked for: 0/3 nodes are available: "
+            "no node matches the request: 0/3 nodes are available: "
             "3 node(s) didn't match Pod's node affinity/selector.",
             "scale.accelerator",
         ),
         (
             unschedulable('0/3 nodes are available: persistentvolumeclaim "images" not found.'),
-            'a volume claim is not there: 0/3 nodes are available: persistentvolumeclaim "images" not found.',
+            'a volume claim does not exist: 0/3 nodes are available: persistentvolumeclaim "images" not found.',
             "claims",
         ),
     ],
 )
 def test_why_pods_do_not_start(
-    server: ApiServer, place: KubernetesPlace, submit: Submit, status: dict[str, Any], reason: str, hint: str
+    server: ApiServer, place: KubernetesBackend, submit: Submit, status: dict[str, Any], reason: str, hint: str
 ) -> None:
     operator = Operator(server, submit())
     operator.initialize()
@@ -97,7 +97,7 @@ def test_why_pods_do_not_start(
             "FailedToCreateWorkerPod",
             'Failed to create worker Pod for the cluster, pods "x" is forbidden: exceeded quota: gpus, requested: '
             "requests.nvidia.com/gpu=1, used: requests.nvidia.com/gpu=4, limited: requests.nvidia.com/gpu=4",
-            "the quota gpus is exceeded: requests.nvidia.com/gpu=1 asked for, requests.nvidia.com/gpu=4 used, "
+            "the quota gpus is exceeded: requests.nvidia.com/gpu=1 requested, requests.nvidia.com/gpu=4 used, "
             "requests.nvidia.com/gpu=4 allowed",
         ),
         (
@@ -110,7 +110,7 @@ def test_why_pods_do_not_start(
     ],
 )
 def test_why_the_cluster_does_not_make_pods(
-    server: ApiServer, place: KubernetesPlace, submit: Submit, kind: str, message: str, reason: str
+    server: ApiServer, place: KubernetesBackend, submit: Submit, kind: str, message: str, reason: str
 ) -> None:
     operator = Operator(server, submit())
     operator.initialize()
@@ -120,25 +120,25 @@ def test_why_the_cluster_does_not_make_pods(
     assert place.show(operator.name).reason == reason
 
 
-def test_what_has_been_overcome_is_no_reason(server: ApiServer, place: KubernetesPlace, submit: Submit) -> None:
+def test_what_has_been_overcome_is_no_reason(server: ApiServer, place: KubernetesBackend, submit: Submit) -> None:
     operator = Operator(server, submit())
     operator.initialize()
     operator.warn("FailedToCreateHeadPod", 'pods "x" is forbidden: violates PodSecurity "restricted:latest"')
     *_, worker = operator.make_pods()
     operator.warn("FailedScheduling", "0/3 nodes are available: 3 Insufficient cpu.", about=worker)
 
-    assert place.show(operator.name).reason == "its pods are starting: 2 of 2 to go"
+    assert place.show(operator.name).reason == "its pods are starting: 2 of 2 left"
 
 
 def test_events_and_pods_that_the_caller_may_not_see_do_not_matter(
-    server: ApiServer, place: KubernetesPlace, submit: Submit, capsys: pytest.CaptureFixture[str]
+    server: ApiServer, place: KubernetesBackend, submit: Submit, capsys: pytest.CaptureFixture[str]
 ) -> None:
     operator = Operator(server, submit())
     operator.initialize()
     server.forbidden |= {("list", "events"), ("list", "pods")}
 
-    assert place.show(operator.name).reason == "its cluster is being made"
-    assert "not looked at, for want of rights: events" in capsys.readouterr().err
+    assert place.show(operator.name).reason == "its cluster is being created"
+    assert "not checked, because of missing permissions: events" in capsys.readouterr().err
 
 
 AT_THE_END = """Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):
@@ -166,12 +166,12 @@ error: the loss is not a number after 120 steps
         ),
         (
             {"reason": "AppFailed", "message": "Job entrypoint command failed with exit code 137"},
-            "its driver was ended, most likely for want of memory",
+            "its driver was killed, probably for lack of memory",
             "headMemory",
         ),
         (
             {"reason": "DeadlineExceeded", "message": "The RayJob has"},
-            "it took longer than a job may take here",
+            "it exceeded the maximum time of a job",
             "deadline",
         ),
         (
@@ -184,11 +184,11 @@ error: the loss is not a number after 120 steps
             "it could not be submitted to its cluster: Job submission has failed. Reason: BackoffLimitExceeded.",
             "logs",
         ),
-        ({"message": ""}, "it failed without a word", "logs"),
+        ({"message": ""}, "it failed without a reason", "logs"),
     ],
 )
 def test_why_a_job_has_failed(
-    server: ApiServer, place: KubernetesPlace, submit: Submit, status: dict[str, Any], reason: str, hint: str
+    server: ApiServer, place: KubernetesBackend, submit: Submit, status: dict[str, Any], reason: str, hint: str
 ) -> None:
     operator = Operator(server, submit())
     operator.initialize()
@@ -201,7 +201,7 @@ def test_why_a_job_has_failed(
     assert hint in job.hint
 
 
-def test_a_pod_that_took_too_much_memory(server: ApiServer, place: KubernetesPlace, submit: Submit) -> None:
+def test_a_pod_that_took_too_much_memory(server: ApiServer, place: KubernetesBackend, submit: Submit) -> None:
     operator = Operator(server, submit())
     operator.initialize()
     *_, worker = operator.make_pods()
@@ -211,11 +211,11 @@ def test_a_pod_that_took_too_much_memory(server: ApiServer, place: KubernetesPla
 
     job = place.show(operator.name)
 
-    assert job.reason == f"the pod {worker} took more memory than it may (OOMKilled)"
+    assert job.reason == f"the pod {worker} exceeded its memory limit (OOMKilled)"
     assert job.hint == "raise scale.memory_per_worker, or train on smaller batches"
 
 
-def test_a_job_that_the_operator_refuses(server: ApiServer, place: KubernetesPlace, submit: Submit) -> None:
+def test_a_job_that_the_operator_refuses(server: ApiServer, place: KubernetesBackend, submit: Submit) -> None:
     operator = Operator(server, submit())
     server.objects.merge("rayjobs", NAMESPACE, operator.name, {"spec": {"activeDeadlineSeconds": 0}})
     operator.initialize()
@@ -224,5 +224,5 @@ def test_a_job_that_the_operator_refuses(server: ApiServer, place: KubernetesPla
 
     assert (job.state, job.reason) == (
         "failed",
-        "KubeRay does not take it: activeDeadlineSeconds must be a positive integer",
+        "KubeRay rejects it: activeDeadlineSeconds must be a positive integer",
     )

@@ -10,22 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cytoray_analysis.errors import JobNotFoundError
-from cytoray_services.jobs.kubernetes.place import KubernetesPlace
+from cytoray_services.jobs.kubernetes.backend import KubernetesBackend
 from cytoray_services.jobs.kubernetes.status import describe
 from services.jobs.kubernetes.api_server import ApiServer
 from services.jobs.kubernetes.kuberay import NAMESPACE, Operator
 from services.jobs.kubernetes.lab import Submit
 
 
-def test_from_submitting_to_done(server: ApiServer, place: KubernetesPlace, submit: Submit) -> None:
+def test_from_submitting_to_done(server: ApiServer, place: KubernetesBackend, submit: Submit) -> None:
     job_id = submit(workers=4, workers_per_node=2)
     operator = Operator(server, job_id)
 
-    assert place.show(job_id).reason == "KubeRay has not looked at it yet"
+    assert place.show(job_id).reason == "KubeRay has not processed it yet"
     operator.initialize()
-    assert place.show(job_id).reason == "its cluster is being made"
+    assert place.show(job_id).reason == "its cluster is being created"
     operator.make_pods()
-    assert place.show(job_id).reason == "its pods are starting: 3 of 3 to go"
+    assert place.show(job_id).reason == "its pods are starting: 3 of 3 left"
     operator.run()
     running = place.show(job_id)
     operator.finish()
@@ -43,7 +43,7 @@ def test_from_submitting_to_done(server: ApiServer, place: KubernetesPlace, subm
 
 @pytest.mark.parametrize(("job", "state"), [("SUCCEEDED", "done"), ("FAILED", "failed"), ("RUNNING", "failed")])
 def test_a_deployment_that_fails_after_its_job_has_succeeded_takes_nothing_back(
-    server: ApiServer, place: KubernetesPlace, submit: Submit, job: str, state: str
+    server: ApiServer, place: KubernetesBackend, submit: Submit, job: str, state: str
 ) -> None:
     operator = Operator(server, submit())
     operator.initialize()
@@ -51,7 +51,7 @@ def test_a_deployment_that_fails_after_its_job_has_succeeded_takes_nothing_back(
     assert place.show(operator.name).state == state
 
 
-def test_a_job_is_queued_until_ray_runs_it(server: ApiServer, place: KubernetesPlace, submit: Submit) -> None:
+def test_a_job_is_queued_until_ray_runs_it(server: ApiServer, place: KubernetesBackend, submit: Submit) -> None:
     operator = Operator(server, submit())
     operator.initialize()
     for job_status in ("", "PENDING"):
@@ -59,12 +59,12 @@ def test_a_job_is_queued_until_ray_runs_it(server: ApiServer, place: KubernetesP
 
         job = place.show(operator.name)
 
-        assert (job.state, job.reason) == ("queued", "its cluster is up, and it is being submitted there")
+        assert (job.state, job.reason) == ("queued", "its cluster is ready, and it is being submitted")
 
 
 @pytest.mark.parametrize("deployment", ["Initializing", "Waiting", "Retrying", "Suspending", "Suspended", ""])
 def test_states_in_which_nothing_runs(
-    server: ApiServer, place: KubernetesPlace, submit: Submit, deployment: str
+    server: ApiServer, place: KubernetesBackend, submit: Submit, deployment: str
 ) -> None:
     operator = Operator(server, submit())
     operator.status(jobDeploymentStatus=deployment)
@@ -72,7 +72,7 @@ def test_states_in_which_nothing_runs(
     assert place.show(operator.name).state == "queued"
 
 
-def test_all_jobs_are_listed_the_newest_first(server: ApiServer, place: KubernetesPlace, submit: Submit) -> None:
+def test_all_jobs_are_listed_the_newest_first(server: ApiServer, place: KubernetesBackend, submit: Submit) -> None:
     for name, created in (("nuclei-first", "2026-11-01T00:00:00Z"), ("nuclei-last", "2026-11-22T00:00:00Z")):
         submit(name)
         server.objects.merge("rayjobs", NAMESPACE, name, {"metadata": {"creationTimestamp": created}})
@@ -85,7 +85,7 @@ def test_all_jobs_are_listed_the_newest_first(server: ApiServer, place: Kubernet
 
 
 def test_a_long_list_comes_in_pages_even_if_their_version_is_gone(
-    server: ApiServer, place: KubernetesPlace, submit: Submit
+    server: ApiServer, place: KubernetesBackend, submit: Submit
 ) -> None:
     names = [f"nuclei-{number:05}" for number in range(7)]
     for name in names:
@@ -105,14 +105,14 @@ def _expire(server: ApiServer, handler: Any) -> None:
 
 
 @pytest.mark.parametrize("job_id", ["nothing-x7k2q", "../../../namespaces", "UPPER", "a/b", ""])
-def test_no_such_job(place: KubernetesPlace, job_id: str) -> None:
+def test_no_such_job(place: KubernetesBackend, job_id: str) -> None:
     for ask in (place.show, place.stop, lambda name: list(place.logs(name))):
         with pytest.raises(JobNotFoundError, match="there is no job") as caught:
             ask(job_id)
         assert caught.value.hint
 
 
-def test_a_job_that_kueue_holds_back(server: ApiServer, place: KubernetesPlace, submit: Submit) -> None:
+def test_a_job_that_kueue_holds_back(server: ApiServer, place: KubernetesBackend, submit: Submit) -> None:
     _install_kueue(server)
     operator = Operator(server, submit(queue="short"))
     operator.initialize()
@@ -128,7 +128,7 @@ def test_a_job_that_kueue_holds_back(server: ApiServer, place: KubernetesPlace, 
 
 
 def test_stopping_a_running_job_is_remembered_when_its_cluster_is_gone(
-    server: ApiServer, place: KubernetesPlace, submit: Submit
+    server: ApiServer, place: KubernetesBackend, submit: Submit
 ) -> None:
     operator = Operator(server, submit())
     operator.initialize()
@@ -144,7 +144,7 @@ def test_stopping_a_running_job_is_remembered_when_its_cluster_is_gone(
     assert server.objects.names("pods", NAMESPACE) == []
 
 
-def test_stopping_a_job_before_kuberay_has_seen_it(server: ApiServer, place: KubernetesPlace, submit: Submit) -> None:
+def test_stopping_a_job_before_kuberay_has_seen_it(server: ApiServer, place: KubernetesBackend, submit: Submit) -> None:
     operator = Operator(server, submit())
 
     place.stop(operator.name)
@@ -156,7 +156,7 @@ def test_stopping_a_job_before_kuberay_has_seen_it(server: ApiServer, place: Kub
 
 @pytest.mark.parametrize(("job", "state"), [("SUCCEEDED", "done"), ("FAILED", "failed"), ("STOPPED", "cancelled")])
 def test_stopping_a_job_that_has_ended_changes_nothing(
-    server: ApiServer, place: KubernetesPlace, submit: Submit, job: str, state: str
+    server: ApiServer, place: KubernetesBackend, submit: Submit, job: str, state: str
 ) -> None:
     operator = Operator(server, submit())
     operator.initialize()
@@ -168,7 +168,7 @@ def test_stopping_a_job_that_has_ended_changes_nothing(
 
 
 def test_stopping_a_job_of_a_queue_keeps_kueue_from_starting_it_again(
-    server: ApiServer, place: KubernetesPlace, submit: Submit
+    server: ApiServer, place: KubernetesBackend, submit: Submit
 ) -> None:
     _install_kueue(server)
     operator = Operator(server, submit(queue="short"))
@@ -179,7 +179,7 @@ def test_stopping_a_job_of_a_queue_keeps_kueue_from_starting_it_again(
 
 
 def test_a_preempted_node_is_seen_in_the_number_of_workers(
-    server: ApiServer, place: KubernetesPlace, submit: Submit
+    server: ApiServer, place: KubernetesBackend, submit: Submit
 ) -> None:
     operator = Operator(server, submit(workers=4, min_workers=2))
     operator.initialize()
@@ -193,7 +193,7 @@ def test_a_preempted_node_is_seen_in_the_number_of_workers(
 
 
 def test_a_job_of_another_version_is_told_of_all_the_same(
-    server: ApiServer, place: KubernetesPlace, submit: Submit
+    server: ApiServer, place: KubernetesBackend, submit: Submit
 ) -> None:
     job_id = submit()
     change = {"metadata": {"annotations": {"cytoray.io/scale": json.dumps({"planets": 3})}}}

@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cytoray_analysis.errors import PlatformError, RequestError
-from cytoray_services.jobs.kubernetes.place import KubernetesPlace, open_kubernetes
+from cytoray_services.jobs.kubernetes.backend import KubernetesBackend, open_kubernetes
 from services.jobs.kubernetes.api_server import ApiServer
 from services.jobs.kubernetes.kuberay import NAMESPACE, Operator, check_rayjob
 from services.jobs.kubernetes.lab import Submit, make_submission
 
 
-def test_a_job_is_a_rayjob_that_owns_its_recipe(server: ApiServer, place: KubernetesPlace) -> None:
+def test_a_job_is_a_rayjob_that_owns_its_recipe(server: ApiServer, place: KubernetesBackend) -> None:
     server.admission = check_rayjob
     job = place.submit(make_submission(workers=2, data=("pvc://images/nuclei",)), owner="ann", team="cells")
 
@@ -38,27 +38,27 @@ def test_the_recipe_goes_with_its_job(server: ApiServer, submit: Submit) -> None
     assert server.objects.names("configmaps", NAMESPACE) == ["cytoray-platform"]
 
 
-def test_no_job_without_its_recipe_is_left_behind(server: ApiServer, place: KubernetesPlace) -> None:
+def test_no_job_without_its_recipe_is_left_behind(server: ApiServer, place: KubernetesBackend) -> None:
     server.objects.create(
         "resourcequotas", NAMESPACE, {"metadata": {"name": "few"}, "spec": {"hard": {"count/configmaps": "0"}}}
     )
     server.forbidden.add(("list", "resourcequotas"))  # so that the look before does not see it
 
-    with pytest.raises(PlatformError, match="quota few is exceeded: count/configmaps=1 asked for"):
+    with pytest.raises(PlatformError, match="quota few is exceeded: count/configmaps=1 requested"):
         place.submit(make_submission(), owner="ann")
 
     assert server.objects.names("rayjobs", NAMESPACE) == []
 
 
-def test_an_id_is_taken_once(place: KubernetesPlace, submit: Submit) -> None:
+def test_an_id_is_taken_once(place: KubernetesBackend, submit: Submit) -> None:
     submit("nuclei-aaaaa")
 
-    with pytest.raises(RequestError, match="there is a job nuclei-aaaaa already"):
+    with pytest.raises(RequestError, match="the job nuclei-aaaaa exists already"):
         place.submit(make_submission("nuclei-aaaaa"), owner="ben")
 
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
-def test_a_busy_api_server_is_asked_again(server: ApiServer, place: KubernetesPlace, code: int) -> None:
+def test_a_busy_api_server_is_asked_again(server: ApiServer, place: KubernetesBackend, code: int) -> None:
     server.fail(code, path="/rayjobs/nuclei", method="PATCH", times=2)
 
     job = place.submit(make_submission(), owner="ann")
@@ -68,7 +68,7 @@ def test_a_busy_api_server_is_asked_again(server: ApiServer, place: KubernetesPl
 
 
 def test_a_connection_that_is_lost_while_applying_makes_no_second_job(
-    server: ApiServer, place: KubernetesPlace
+    server: ApiServer, place: KubernetesBackend
 ) -> None:
     server.hang_up(path="/rayjobs/nuclei", method="PATCH")
 
@@ -78,7 +78,7 @@ def test_a_connection_that_is_lost_while_applying_makes_no_second_job(
 
 
 def test_records_of_jobs_that_ended_long_ago_are_removed(
-    server: ApiServer, place: KubernetesPlace, submit: Submit
+    server: ApiServer, place: KubernetesBackend, submit: Submit
 ) -> None:
     for name, days in (("nuclei-older", 40), ("nuclei-newer", 2)):
         submit(name)
@@ -90,11 +90,13 @@ def test_records_of_jobs_that_ended_long_ago_are_removed(
     assert server.objects.names("rayjobs", NAMESPACE) == ["nuclei-newer", "nuclei-third"]
 
 
-def test_the_packages_of_this_installation_travel_on_request(server: ApiServer, place: KubernetesPlace) -> None:
+def test_the_packages_of_this_installation_travel_on_request(server: ApiServer, place: KubernetesBackend) -> None:
     job = open_kubernetes("", code=True).submit(make_submission(), owner="ann")
 
     packed = base64.b64decode(server.objects.get("configmaps", NAMESPACE, job.id)["binaryData"]["code.zip"])
     names = zipfile.ZipFile(io.BytesIO(packed)).namelist()
     assert "cytoray_services/jobs/kubernetes/rayjob.yaml" in names
+    # What training jobs do not run stays at home: a ConfigMap takes little.
+    assert {name.partition("/")[0] for name in names} == {"cytoray_analysis", "cytoray_services", "cytoray_training"}
     runtime = server.objects.get("rayjobs", NAMESPACE, job.id)["spec"]["runtimeEnvYAML"]
     assert "file:///etc/cytoray/job/code.zip" in runtime

@@ -1,4 +1,4 @@
-"""What can be seen in the facts of a training: one small pure function each."""
+"""Findings from the facts of a training run: one small pure function each."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
 
 
 def find(facts: Facts) -> tuple[Finding, ...]:
-    """Return all that is seen, errors first."""
+    """Return all findings, errors first."""
     seen = [finding for look in FINDINGS if (finding := look(facts)) is not None]
     return tuple(sorted(seen, key=lambda finding: _ORDER[finding.severity]))
 

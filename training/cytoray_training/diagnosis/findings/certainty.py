@@ -1,4 +1,4 @@
-"""Whether the validation score says anything: against annotators, and given how few images it comes from."""
+"""Whether the validation score is informative: compared with annotators, and given its number of images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _AS_GOOD = 0.01
 
 
 def agreement_reached(facts: Facts) -> Finding | None:
-    """Tell when the score has reached what annotators reach against each other."""
+    """Report when the score has reached the agreement of annotators."""
     if facts.ending is None or facts.agreement is None or not facts.validations:
         return None
     metric = metric_named(facts.metric)
@@ -25,16 +25,16 @@ def agreement_reached(facts: Facts) -> Finding | None:
     between = "" if interval is None else f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})"
     evidence = f"{facts.metric} is {score:.3f}{between}; annotators reach {facts.agreement:.3f} against each other"
     remedy = (
-        "more training will not show in this score: have a part of the validation images annotated by several people "
-        "and agreed on, or measure where the model is used"
+        "more training cannot improve this score: let several people annotate a part of the validation images and "
+        "agree on the labels, or measure the model in its application"
     )
     return Finding("annotator-agreement", "note", evidence, remedy)
 
 
 def too_few_examples(facts: Facts, widest: float = 0.15) -> Finding | None:
-    """Tell when the score rests on fewer than six units, or its 95 % interval is wider than `widest`.
+    """Report when the score is based on fewer than six units, or its 95 % interval is wider than `widest`.
 
-    Scores that do not end at 1, such as decibels, are measured against their own size.
+    For scores without the maximum 1, such as decibels, the width is relative to the score.
     """
     if facts.ending is None or not of_split(facts.ending.images, "val"):
         return None
@@ -49,14 +49,14 @@ def too_few_examples(facts: Facts, widest: float = 0.15) -> Finding | None:
     between = (
         ""
         if interval is None
-        else f"{facts.metric} lies between {interval[0]:.3f} and {interval[1]:.3f} (95 %, bootstrap over "
+        else f"{facts.metric} is between {interval[0]:.3f} and {interval[1]:.3f} (95 %, bootstrap over "
         f"{counted(units, f'validation {unit}')}): {width:.3f} wide"
     )
     evidence = "; ".join(part for part in (between, few) if part) + (f", more than {widest:g}" if few is None else "")
     wanted = max(units + 1, FEW, round((width / widest) ** 2 * units))
     remedy = (
         f"label about {counted(wanted, f'validation {unit}')} instead of {units}, "
-        "or let every image be validated on once with data.folds: 5; until then a difference between two models that "
-        "is smaller than the interval says nothing"
+        "or use every image for validation once with data.folds: 5; until then, a difference between two models that "
+        "is smaller than the interval is not evidence"
     )
     return Finding("too-few-examples", "note" if few is None else "warning", evidence, remedy)

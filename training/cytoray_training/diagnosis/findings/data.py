@@ -20,11 +20,11 @@ from cytoray_training.diagnosis.findings.words import counted
 _CHANCE = 0.001
 _EFFECT = 0.6  # Cliff's delta; from 0.474 on an effect counts as large (Romano et al. 2006)
 _LOST_RECALL = 0.2
-_TRUSTED = 0.8  # mean recall of a model that may dispute labels
+_TRUSTED = 0.8  # minimum mean recall of a model whose disputes count
 _MISSED = 2  # a good model misses one object among hundreds
 _SELDOM = 1e-4
-_CERTAIN = 1e-5  # as far from 0 and 1 as probabilities are written down
-_MOST_DISPUTED = 0.2  # share of labels; a model that disputes more is wrong itself
+_CERTAIN = 1e-5  # recorded probabilities are at least this far from 0 and 1
+_MOST_DISPUTED = 0.2  # share of labels; a model that disputes more is itself wrong
 _WORDS = {
     "mean": "mean intensity",
     "contrast": "contrast",
@@ -37,10 +37,10 @@ _WORDS = {
 
 
 def class_imbalance(facts: Facts) -> Finding | None:
-    """Tell when a class that is rare in training is recognised worse than the common ones.
+    """Report when a class that is rare in training is recognised worse than the common ones.
 
-    Fisher's exact test over cells; and a test over units, since cells of one image are alike: how far the difference of
-    two ratios varies between units (Cochran, Sampling Techniques, 1977, chapter 6). The larger p counts.
+    Fisher's exact test over cells; and a test over units, because cells of one image are similar: how much the
+    difference of two ratios varies between units (Cochran, Sampling Techniques, 1977, chapter 6). The larger p counts.
     """
     ending = facts.ending
     if ending is None or not ending.classes:
@@ -74,14 +74,14 @@ def class_imbalance(facts: Facts) -> Finding | None:
         f"the largest class has {int(counts.max())}"
     )
     remedy = (
-        f"data.balance: 1.0 (now {facts.setting('data.balance'):g}), which draws every class equally often; or "
-        "model.task.arguments.class_weights: balanced, not both; and label more of the rare ones"
+        f"data.balance: 1.0 (now {facts.setting('data.balance'):g}), which samples every class equally often; or "
+        "model.task.arguments.class_weights: balanced, not both; and label more cells of the rare classes"
     )
     return Finding("class-imbalance", "warning", evidence, remedy)
 
 
 def _chance_of_units(right: NDArray[np.bool_], of_rare: NDArray[np.bool_], members: NDArray[np.int64]) -> float:
-    """Return how probable it is that the common are found so much more often than the rare, if units vary so much."""
+    """Return the probability of such a difference between common and rare classes, given the variation of units."""
     units = int(members.max()) + 1
     if units < 2:
         return 1.0
@@ -96,7 +96,7 @@ def _chance_of_units(right: NDArray[np.bool_], of_rare: NDArray[np.bool_], membe
 
 
 def different_splits(facts: Facts) -> Finding | None:
-    """Tell when training and validation images differ in plain features by more than chance.
+    """Report when training and validation images differ in simple features by more than chance.
 
     Mann-Whitney's test for each feature, corrected for their number (Holm, Scand. J. Stat. 6, 65 (1979)), with Cliff's
     delta as effect size.
@@ -124,33 +124,33 @@ def different_splits(facts: Facts) -> Finding | None:
     if not differing:
         return None
     remedy = (
-        "draw the splits anew so that both hold images of every source (the manifest's column split, or data.folds "
-        "with data.group), unless the difference is what is to be tested; then label some images like those of val "
-        "for training"
+        "draw the splits again so that both contain images of every source (the manifest's column split, or data.folds "
+        "with data.group), unless the difference is intended; in that case, label some images like those of val for "
+        "training"
     )
     return Finding("different-splits", "warning", "medians per image: " + "; ".join(differing), remedy)
 
 
 def same_content(facts: Facts) -> Finding | None:
-    """Tell when validation images repeat training images."""
+    """Report when validation images repeat training images."""
     if facts.ending is None or not facts.ending.twins:
         return None
     twins = facts.ending.twins
     pairs = ", ".join(f"{twin.val} repeats {twin.train} ({twin.similarity:.3f})" for twin in twins[:5])
     count = facts.images.get("val", len(twins))
     evidence = (
-        f"{len(twins)} of {counted(count, 'validation image')} with the fine structure of a training image, up to "
-        f"brightness, turning and mirroring (correlation): {pairs}"
+        f"{len(twins)} of {counted(count, 'validation image')} have the fine structure of a training image, except for "
+        f"brightness, rotation and mirroring (correlation): {pairs}"
     )
     remedy = (
-        "take those images out of one of the splits (the manifest's column split), keep what comes from one field, "
-        "mosaic, well or patient in one split, and train again: the score is too good"
+        "remove those images from one of the splits (the manifest's column split), keep all images of one field, "
+        "mosaic, well or patient in one split, and train again: the score is too high"
     )
     return Finding("same-content", "error", evidence, remedy)
 
 
 def disputed_labels(facts: Facts) -> Finding | None:
-    """Tell of labels that a good model contradicts with confidence; a bad one has no say."""
+    """Report labels that a good model contradicts with confidence; a bad model is not consulted."""
     ending = facts.ending
     if ending is None or not ending.disputes or not well_fitted(facts) or not _trusted(ending):
         return None
@@ -165,13 +165,13 @@ def disputed_labels(facts: Facts) -> Finding | None:
         for one in disputes[:5]
     )
     more = f"; {len(disputes) - 5} more in facts.json" if len(disputes) > 5 else ""
-    evidence = f"{len(disputes)} of {counted(ending.judged, 'label')} disputed by the model: {named}{more}"
-    remedy = "look at the pictured labels, correct those that are wrong, and train again; what is right stays as it is"
+    evidence = f"{len(disputes)} of {counted(ending.judged, 'label')} are disputed by the model: {named}{more}"
+    remedy = "check the pictured labels, correct those that are wrong, and train again; leave correct labels unchanged"
     return Finding("disputed-labels", "note", evidence, remedy)
 
 
 def _trusted(ending: Ending) -> bool:
-    """Return whether a classifier recognises its classes, the rare ones as well; else what it says of them is noise."""
+    """Return whether a classifier recognises its classes, including rare ones; otherwise its disputes are noise."""
     truth = np.array([one for cells in ending.cells.values() for one in cells.truth])
     predicted = np.array([one for cells in ending.cells.values() for one in cells.predicted])
     recalls = [float((predicted[truth == number] == number).mean()) for number in np.unique(truth)]
@@ -179,11 +179,11 @@ def _trusted(ending: Ending) -> bool:
 
 
 def _are_its_own_errors(ending: Ending) -> bool:
-    """Return whether a classifier of such cells would contradict so many labels if all were right.
+    """Return whether a classifier would contradict as many labels even if all were correct.
 
-    A classifier that is right in 95 % is sure of some of its errors, too. What speaks for the labels, in log-odds, is
-    taken to be normal, its lower side as wide as from the median to the tenth percentile, which some wrong labels do
-    not move; wrong labels lie below what that leads to expect (Poisson test of their number).
+    A classifier that is correct in 95 % of cells is also confident in some of its errors. The evidence for the labels,
+    in log-odds, is assumed to be normal; its lower side is as wide as from the median to the tenth percentile, which a
+    few wrong labels do not move. Wrong labels are below the expected values (Poisson test of their number).
     """
     given = np.array([one for cells in ending.cells.values() for one in cells.probability_of_truth])
     if not len(given):

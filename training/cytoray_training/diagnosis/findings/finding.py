@@ -1,4 +1,4 @@
-"""What a finding is."""
+"""The definition of a finding."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ Severity = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was seen in a training.
+    """One finding about a training run.
 
     Attributes
     ----------
     name
-        For programs, such as ``over-fitting``; the guide explains each.
+        Stable identifier, such as ``over-fitting``; the guide explains each.
     severity
-        ``error``: the model is not what its score says, or there is none; ``warning``: it could be better;
-        ``note``: worth knowing.
+        ``error``: the model is worse than its score, or there is none; ``warning``: it could be better; ``note``: worth
+        knowing.
     evidence
         The figures.
     remedy
-        What to do; which recipe field to change to what.
+        What to do: which recipe field to change, and its new value.
     """
 
     name: str

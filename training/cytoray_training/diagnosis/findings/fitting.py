@@ -1,4 +1,4 @@
-"""Whether the model knows its training images, and whether that helps with others."""
+"""Whether the model fits its training images, and whether it generalises."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Numbers = NDArray[np.float64]
 
 _GAP = 0.1
 _CHANCE = 0.001
-_UNFITTED = 0.6  # of 1, or of what annotators agree on
+_UNFITTED = 0.6  # of 1, or of the agreement of annotators
 _STILL_FALLING = 0.1
-_FEW_STEPS = 300  # before them a falling learning rate ends the descent, not the network
-_FASTER = (diverging, rate_too_high, rate_too_low, exploding_layers, dead_layers)  # what keeps a network from learning
+_FEW_STEPS = 300  # with fewer steps, the falling learning rate ends the descent
+_FASTER = (diverging, rate_too_high, rate_too_low, exploding_layers, dead_layers)  # what prevents learning
 
 
 def over_fitting(facts: Facts) -> Finding | None:
-    """Tell when training images score better than validation images by more than chance.
+    """Report when training images score better than validation images by more than chance.
 
-    Welch's test over units (images, movies, groups), since what belongs to one is alike; Fisher's exact test over cells
-    where each unit is a single cell.
+    Welch's test over units (images, movies, groups), because members of a unit are similar; Fisher's exact test over
+    cells if each unit is a single cell.
     """
     ending = facts.ending
     if ending is None:
@@ -45,7 +45,7 @@ def over_fitting(facts: Facts) -> Finding | None:
     chance = _chance_of_more_cells(known, new) if single else _chance_of_more(ending, known, new)
     if chance > _CHANCE:
         return None
-    what = "share of cells that are right" if ending.cells else facts.metric
+    what = "share of correct cells" if ending.cells else facts.metric
     unit = "cell" if single else ending.unit
     evidence = (
         f"{what}: {known.mean():.3f} over {counted(len(known), unit)} in training and {new.mean():.3f} over "
@@ -53,15 +53,15 @@ def over_fitting(facts: Facts) -> Finding | None:
     )
     count = facts.images.get("train", len(known))
     remedy = (
-        f"label more than the {counted(count, 'training image')}; until then vary them more (augmentation.rotation, "
-        f"augmentation.zoom, augmentation.gamma), raise training.weight_decay above "
+        f"label more than the {counted(count, 'training image')}; until then, use more augmentation "
+        f"(augmentation.rotation, augmentation.zoom, augmentation.gamma), raise training.weight_decay above "
         f"{facts.setting('training.weight_decay'):g}, or make model.network.arguments.widths smaller"
     )
     return Finding("over-fitting", "warning", evidence, remedy)
 
 
 def _gap(ending: Ending, known: Numbers, new: Numbers) -> float:
-    """Return by how much `known` is better than `new` on average."""
+    """Return the mean advantage of `known` over `new`."""
     return float(_goodness(ending, known).mean() - _goodness(ending, new).mean())
 
 
@@ -72,12 +72,12 @@ def _goodness(ending: Ending, values: Numbers) -> Numbers:
 
 
 def _scale(ending: Ending, values: Numbers) -> float:
-    """Return 1 for scores that end at 1, else the size of the values: 0.1 is nothing in decibels."""
+    """Return 1 for scores with the maximum 1, else the magnitude of the values: 0.1 dB is negligible."""
     return 1.0 if ending.cells or metric_named(ending.metric).bounded else float(np.abs(values).mean())
 
 
 def _chance_of_more(ending: Ending, known: Numbers, new: Numbers) -> float:
-    """Return how probable it is that `known` is on average so much better than `new` by chance (Welch's test)."""
+    """Return the probability that `known` is better than `new` by this much by chance (Welch's test)."""
     errors = [float(_goodness(ending, values).var(ddof=1)) / len(values) for values in (known, new)]
     if sum(errors) == 0:
         return 0.0
@@ -104,9 +104,9 @@ def _fallen(facts: Facts) -> str:
 
 
 def well_fitted(facts: Facts) -> bool:
-    """Return whether the model answers its training images well enough to be believed.
+    """Return whether the model answers its training images well enough to be trusted.
 
-    Scores without a common scale, such as decibels, say nothing about that.
+    Scores without a common scale, such as decibels, cannot show this.
     """
     ending = facts.ending
     if ending is None:
@@ -123,7 +123,7 @@ def _enough(facts: Facts) -> float:
 
 
 def under_fitting(facts: Facts) -> Finding | None:
-    """Tell when not even the training images are answered well."""
+    """Report when the model does not answer even its training images well."""
     ending = facts.ending
     if ending is None or not facts.steps.loss or well_fitted(facts):
         return None
@@ -149,24 +149,24 @@ def _falling(loss: Numbers) -> float:
 
 
 def _more_learning(facts: Facts, falling: float) -> str:
-    """Return what lets the network learn more: what keeps it from learning, what ended it, or what it is made of."""
+    """Return the remedy for what prevents learning, for what ended the training run, or for the size of the network."""
     first = next((found for look in _FASTER if (found := look(facts)) is not None), None)
     if first is not None:
-        return f"correct {first.name} first, which may be the whole reason: {first.remedy}"
+        return f"correct {first.name} first, which may be the only cause: {first.remedy}"
     if falling > _STILL_FALLING or len(facts.steps.loss) < _FEW_STEPS:
         return longer(facts)
     return (
-        "take a larger network: model.network.arguments.widths with more levels or wider ones; then check that "
-        "data.pixel_size and training.crop_size show whole objects"
+        "use a larger network: model.network.arguments.widths with more or wider levels; then check that crops with "
+        "this data.pixel_size and training.crop_size contain whole objects"
     )
 
 
 def longer(facts: Facts) -> str:
-    """Return how to train for longer, given what ended the training."""
+    """Return how to train for longer, given what ended the training run."""
     epochs, minutes = facts.setting("training.epochs"), facts.setting("training.minutes")
     patience = facts.setting("training.early_stopping")
     if facts.ended_by == "stop":
-        return "let it train to its end: it was asked to stop; the same command goes on from where it was saved"
+        return "let the training run finish: it was stopped; the same command continues from its checkpoint"
     if facts.ended_by == "minutes" and minutes is not None:
         done = facts.spent[-1].epoch + 1 if facts.spent else epochs
         enough = "" if 4 * done <= epochs else f", and training.epochs: {4 * done}"
@@ -176,8 +176,8 @@ def longer(facts: Facts) -> str:
         )
     if facts.ended_by == "early stopping" and patience is not None:
         return (
-            f"give it more patience: training.early_stopping: {4 * patience} (now {patience}, which ended it when "
-            f"{counted(patience, 'validation')} brought no gain)"
+            f"stop later: training.early_stopping: {4 * patience} (now {patience}, which ended it after "
+            f"{counted(patience, 'validation')} without improvement)"
         )
     more = "" if minutes is None else f" and training.minutes: {4 * minutes:g} (now {minutes:g})"
     return f"train for longer: training.epochs: {4 * epochs} (now {epochs}){more}"

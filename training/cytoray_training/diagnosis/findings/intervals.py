@@ -1,4 +1,4 @@
-"""How sure a score is: over units (images, movies, groups), never over cells, since cells of one image are alike."""
+"""Intervals of scores: over units (images, movies, groups), not cells, because cells of one image are similar."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Numbers = NDArray[np.float64]
 def score_interval(ending: Ending) -> tuple[float, float] | None:
     """Return the 95 % interval of the validation score; None with fewer than two units.
 
-    The one that was recorded; else the expanded percentile bootstrap over units
-    (:mod:`cytoray_services.statistics.intervals`) of what is known of cells, or of images, each weighing as many
-    objects as it holds.
+    The recorded interval; else the expanded percentile bootstrap over units
+    (:mod:`cytoray_services.statistics.intervals`) of the scores of cells, or of images weighted by their number of
+    objects.
     """
     found = ending.intervals.get(ending.metric) or _interval(ending)
     return None if found is None else (found.low, found.high)
@@ -32,23 +32,23 @@ def of_split(images: Sequence[ImageScore], split: str) -> list[ImageScore]:
     return [image for image in images if image.split == split]
 
 
-def unit_count(ending: Ending, split: str = "val") -> int:
-    """Return how many units a split's scores rest on."""
-    if split == "val" and ending.metric in ending.intervals:
+def unit_count(ending: Ending) -> int:
+    """Return the number of units behind the validation scores."""
+    if ending.metric in ending.intervals:
         return ending.intervals[ending.metric].units
-    return len(set(owners(ending, split) if ending.cells.get(split, Cells()).truth else image_units(ending, split)))
+    return len(set(owners(ending, "val") if ending.cells.get("val", Cells()).truth else image_units(ending, "val")))
 
 
 def image_units(ending: Ending, split: str) -> list[str]:
-    """Return for each image of a split the unit that it belongs to."""
+    """Return the unit of each image of a split."""
     return [image.unit or image.file for image in of_split(ending.images, split)]
 
 
 def owners(ending: Ending, split: str) -> list[str]:
-    """Return for each cell of a split the unit that it belongs to.
+    """Return the unit of each cell of a split.
 
-    Endings of earlier releases did not record it: there the images own the cells in order, if they hold as many in
-    all; else each cell is a unit by itself.
+    Earlier releases did not record it: then the cells belong to the images in order if the totals agree; else each cell
+    is its own unit.
     """
     cells = ending.cells.get(split, Cells())
     if cells.owner:
@@ -62,9 +62,9 @@ def owners(ending: Ending, split: str) -> list[str]:
 
 
 def unit_means(ending: Ending, split: str) -> tuple[Numbers, Numbers]:
-    """Return the mean score of each unit of a split, and how many cells or images it holds.
+    """Return the mean score of each unit of a split, and its number of cells or images.
 
-    The score is the share of cells that are right where there are classes, else that of images.
+    The score is the share of correct cells if there are classes, else the score of images.
     """
     cells = ending.cells.get(split, Cells())
     if cells.truth:
@@ -94,7 +94,7 @@ def _of_images(ending: Ending) -> UnitScores:
 
 
 def _of_cells(ending: Ending) -> UnitScores:
-    """Score the cells as their task does: scores need only the predicted class and how probable it is."""
+    """Score the cells as their task does: scores need only the predicted class and its probability."""
     cells, members = ending.cells["val"], members_of(owners(ending, "val"))
     truth, number = np.array(cells.truth), len(ending.classes)
     probabilities = np.zeros((len(truth), number))

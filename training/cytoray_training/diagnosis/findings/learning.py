@@ -1,4 +1,4 @@
-"""Whether the learning rate was right, and the training held together."""
+"""Whether the learning rate was suitable, and the training run stable."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from cytoray_training.diagnosis.findings.words import counted
 
 _LEAST_STEPS = 16
 _LEAST_PROBES = 8
-_WORSE = 0.01  # share of the loss of its own batch that a step may add by rounding, momentum or weight decay
+_WORSE = 0.01  # relative increase of its own batch's loss that a step may cause by rounding, momentum or weight decay
 _BACKWARDS = 0.3  # share of steps that made their own batch worse
-_SOUND, _CHANCE = 0.1, 0.01  # what training runs that go well have of such steps, and how rarely they have so many
+_SOUND, _CHANCE = 0.1, 0.01  # share of such steps in healthy training runs, and the significance level
 _REPLACED = 0.15  # relative change of the median layer's weights in a single step
 _STANDSTILL = 0.005
 _CREEP = 2e-4  # relative change of weights per step
-_NOWHERE = 0.1  # relative change of weights over the whole training
+_NOWHERE = 0.1  # relative change of weights over the whole training run
 _BLOWN_UP = 3.0
-_FEWEST_CROPS = 4  # below, the statistics of a batch norm differ much from those that it answers with later
-_SPIKES = 0.1  # share of late steps that are far above the beginning
+_FEWEST_CROPS = 4  # below, the statistics of a batch norm differ much from those used for inference
+_SPIKES = 0.1  # share of late steps with a loss far above the beginning
 _SPIKE = 10.0
 
 
 def numbers_lost(facts: Facts) -> Finding | None:
-    """Tell where the training ended because something was no number any more."""
+    """Report where a value became NaN or infinite and ended the training run."""
     failure = facts.failure
     if failure is None:
         return None
     places = {
-        "input": "the images themselves held what is no number",
-        "weights": f"the weights {failure.layer} were no numbers any more",
-        "output": f"the layer {failure.layer} was the first whose output was not finite, though what it got was",
-        "loss": "all layers were finite and the loss was not",
-        "gradient": f"going back, the gradient stopped being finite at {failure.layer or 'a layer not located'}",
+        "input": "the images contain NaN or infinite values",
+        "weights": f"the weights {failure.layer} were not finite",
+        "output": f"the layer {failure.layer} was the first with finite input and an output that was not finite",
+        "loss": "all layers were finite, but the loss was not",
+        "gradient": "in the backward pass, the gradient was not finite for the first time at "
+        f"{failure.layer or 'a layer that was not located'}",
     }
     evidence = (
         f"step {failure.step} (epoch {failure.epoch + 1}): loss {failure.loss:g}, gradient norm "
@@ -45,7 +46,7 @@ def numbers_lost(facts: Facts) -> Finding | None:
     rate = facts.setting("training.learning_rate")
     if failure.what == "input":
         return Finding("not-finite", "error", evidence, "find the images with: cytoray data check")
-    layer = f"look at {failure.layer} in the network; " if failure.layer else ""
+    layer = f"check {failure.layer} in the network; " if failure.layer else ""
     remedy = (
         f"{layer}training.learning_rate: {rate / 10:g} (now {rate:g}), training.gradient_clip: "
         f"{facts.setting('training.gradient_clip') / 10:g}, training.precision: fp32"
@@ -63,7 +64,7 @@ def _before(facts: Facts) -> str:
 
 
 def diverging(facts: Facts) -> Finding | None:
-    """Tell when the loss ended far above where it had been, or leapt far above its beginning again and again."""
+    """Report when the loss ended far above its minimum, or repeatedly rose far above its beginning."""
     loss = _finite(facts)
     if len(loss) < _LEAST_STEPS:
         return None
@@ -75,7 +76,7 @@ def diverging(facts: Facts) -> Finding | None:
     leaps = int((late > _SPIKE * max(smooth[0], 1e-12)).sum())
     if ended_high:
         evidence = (
-            f"the loss had come down to {smooth[lowest]:.3g} by step {facts.steps.step[lowest]} and ended at "
+            f"the loss fell to {smooth[lowest]:.3g} by step {facts.steps.step[lowest]} and ended at "
             f"{smooth[-1]:.3g}, above its beginning ({smooth[0]:.3g})"
         )
     elif leaps >= _SPIKES * len(late):
@@ -90,29 +91,29 @@ def diverging(facts: Facts) -> Finding | None:
 
 
 def few_crops_per_norm(facts: Facts) -> Finding | None:
-    """Tell when batch norms took their statistics of very few crops at a time."""
+    """Report when batch norms computed their statistics from very few crops at a time."""
     warning = few_crops_warning(facts.norm_crops)
     return None if warning is None else Finding("few-crops-per-norm", "warning", *warning)
 
 
 def few_crops_warning(norm_crops: int | None) -> tuple[str, str] | None:
-    """Return what is wrong with so few crops and what to do; None where they are enough, or nothing depends on them."""
+    """Return the problem with so few crops and the remedy; None if they suffice, or no batch norm uses them."""
     if norm_crops is None or norm_crops >= _FEWEST_CROPS:
         return None
     return (
-        f"batch norms take their statistics of {norm_crops} crop{'' if norm_crops == 1 else 's'} at a time, fewer than "
-        f"{_FEWEST_CROPS}: they vary from pass to pass, and the trained network answers from their average",
-        "a larger training.batch_size, or a smaller training.accumulate; with several workers "
+        f"batch norms compute their statistics from {counted(norm_crops, 'crop')} at a time, fewer "
+        f"than {_FEWEST_CROPS}: they vary from pass to pass, but predictions use their average",
+        "increase training.batch_size, or decrease training.accumulate; with several workers, use "
         "training.batch_norm: synchronised",
     )
 
 
 def rate_too_high(facts: Facts) -> Finding | None:
-    """Tell when steps at the highest rates made the loss of their own batch worse, or replaced the weights.
+    """Report when steps at the highest rates increased the loss of their own batch, or replaced the weights.
 
-    A step along the gradient lowers the loss of its batch if it is short enough; when it does not, it was too long. A
-    few such steps are chance (binomial test). Norms hide long steps from the loss, but one that changes the weights by
-    a seventh of their size forgets much of what they knew.
+    A short step along the gradient reduces the loss of its batch; otherwise it was too long. A few such steps are
+    chance (binomial test). Norms hide long steps from the loss, but a step that changes the weights by a seventh of
+    their size discards much of what was learned.
     """
     probes = _at_full_rate(facts)
     if len(probes) < _LEAST_PROBES:
@@ -124,18 +125,18 @@ def rate_too_high(facts: Facts) -> Finding | None:
         return None
     rate = facts.setting("training.learning_rate")
     evidence = (
-        f"{backwards} of {counted(len(probes), 'step')} at the highest rates made the loss of their own batch worse by "
-        f"{_WORSE:.0%} or more; weights changed by {_update(probes):.1%} of their size a step, by "
+        f"{backwards} of {counted(len(probes), 'step')} at the highest rates increased the loss of their own batch by "
+        f"{_WORSE:.0%} or more; the weights changed by {_update(probes):.1%} of their size per step, by "
         f"{_update([longest]):.0%} in step {longest.step}"
     )
-    remedy = f"training.learning_rate: {rate / 10:g} (now {rate:g}), or training.warmup: 0.1 if it is only the start"
+    remedy = f"training.learning_rate: {rate / 10:g} (now {rate:g}), or training.warmup: 0.1 if only its start fails"
     return Finding("learning-rate-too-high", "warning", evidence, remedy)
 
 
 def rate_too_low(facts: Facts) -> Finding | None:
-    """Tell when weights hardly moved, from step to step and in all, and each step gained next to nothing.
+    """Report when the weights hardly changed, per step and in total, and each step hardly reduced the loss.
 
-    Nothing is said of the rate where layers are dead: through them no weight learns at any rate.
+    With dead layers the rate is not reported: no learning rate helps there.
     """
     probes = _at_full_rate(facts)
     loss = _finite(facts)
@@ -155,7 +156,7 @@ def rate_too_low(facts: Facts) -> Finding | None:
 
 
 def _at_full_rate(facts: Facts) -> list[Probe]:
-    """Return the probes at half of the highest rate or more: neither warming up nor dying down."""
+    """Return the probes at half of the highest rate or more: neither in the warm-up nor near the end."""
     highest = max((probe.learning_rate for probe in facts.probes), default=0.0)
     return [probe for probe in facts.probes if probe.learning_rate >= highest / 2 and np.isfinite(probe.gain)]
 

@@ -1,19 +1,19 @@
-"""Whether validation could tell how good the weights were."""
+"""Whether validations had a score for the weights."""
 
 from __future__ import annotations
 
 from cytoray_training.diagnosis.facts import Facts, Unscored
 from cytoray_training.diagnosis.findings.finding import Finding, Severity
 
-_NAMES = {"missing": "missing", "nan": "no number (NaN)"}
+_NAMES = {"missing": "missing", "nan": "not a number (NaN)"}
 _WHY = {
-    "missing": "the task leaves it out where it is not defined, such as a precision where nothing was found",
-    "nan": "it is not defined for these answers and truths, such as a score of objects where there are none",
+    "missing": "the task omits it if it is undefined, such as a precision without any predicted object",
+    "nan": "it is undefined for these answers and truths, such as an object score without objects",
 }
 
 
 def no_score(facts: Facts) -> Finding | None:
-    """Tell when validations had no score to choose weights by."""
+    """Report when validations had no score that can choose the weights."""
     if not facts.unscored:
         return None
     unscored, every = len(facts.unscored), len(facts.unscored) + len(facts.validations)
@@ -23,10 +23,10 @@ def no_score(facts: Facts) -> Finding | None:
 
 
 def missing_score(one: Unscored, metric: str) -> str:
-    """Return what to say while a training goes on: which score is missing, why, and what to do."""
+    """Return the warning during a training run: which score is missing, why, and what to do."""
     return (
-        f"validation after epoch {one.epoch + 1}: {_described(one, metric)}. Weights of such an epoch are never the "
-        f"best, and without best weights there is no model. If it stays so, {_remedy(one, metric)}"
+        f"validation after epoch {one.epoch + 1}: {_described(one, metric)}. The weights of such an epoch are never "
+        f"chosen, and without chosen weights there is no model. If this continues, {_remedy(one, metric)}"
     )
 
 
@@ -36,5 +36,5 @@ def _described(one: Unscored, metric: str) -> str:
 
 def _remedy(one: Unscored, metric: str) -> str:
     numbers = [name for name in one.numbers if name != metric and "/" not in name]
-    other = f", or set training.metric to one that is a number: {', '.join(numbers)}" if numbers else ""
+    other = f", or set training.metric to a score with a value: {', '.join(numbers)}" if numbers else ""
     return f"check the truths of the validation images (cytoray data check){other}"

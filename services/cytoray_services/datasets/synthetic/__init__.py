@@ -1,0 +1,1 @@
+"""Synthetic data sets for every task, with the truth that made them."""

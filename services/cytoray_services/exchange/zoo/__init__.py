@@ -1,0 +1,1 @@
+"""Packages of the BioImage Model Zoo: written, and read as bundles."""

@@ -1,0 +1,1 @@
+"""What the HTTP services and their clients share."""

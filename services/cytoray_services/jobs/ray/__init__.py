@@ -1,0 +1,1 @@
+"""Jobs on Ray clusters, and Ray instances of this machine."""

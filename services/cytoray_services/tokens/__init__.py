@@ -1,0 +1,1 @@
+"""Tokens, their scopes, and what a caller may do."""

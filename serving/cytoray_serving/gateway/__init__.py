@@ -1,0 +1,1 @@
+"""Gateways: from a request to exact versions of models, and back to a response."""

@@ -1,0 +1,1 @@
+"""Prediction from files to files, without a service or through one."""

@@ -1,0 +1,1 @@
+"""Replicas: they hold versions of models and answer batches of questions."""

@@ -1,0 +1,1 @@
+"""Engines that take optimizer steps: plain PyTorch or DeepSpeed."""

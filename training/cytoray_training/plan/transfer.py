@@ -1,0 +1,97 @@
+"""Initial weights from another model: registered, in a folder, or from a hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from cytoray_analysis.bundle import Bundle
+from cytoray_analysis.networks import NETWORKS
+from cytoray_analysis.networks.classifier import Classifier, freeze_trunk
+from cytoray_analysis.networks.transfer import load_pretrained
+from cytoray_services.datasets.remote.data_uris import folder_of_claim
+from cytoray_services.datasets.remote.within import require_folder_within
+from cytoray_services.registry import load_bundle
+from cytoray_services.settings import Settings
+from cytoray_training.engines.adamw import Trunk
+from cytoray_training.recipe import REGISTRY, Start
+
+
+@dataclass(frozen=True)
+class StartWeights:
+    """The source of initial weights, determined before any worker starts.
+
+    Attributes
+    ----------
+    source
+        A bundle folder, a transformers folder, or a hub name.
+    identity
+        Recorded identity: model and digest of a bundle, or the source itself.
+    rate
+        Learning rate of the weights taken over, relative to the rest; 0 freezes them.
+    arguments
+        Arguments of the network that follow from the source, such as a transformers configuration.
+    """
+
+    source: str
+    identity: str
+    rate: float
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def find_start(
+    start: Start, network: str, settings: Settings, *, within: Sequence[Path | str] | None = None
+) -> StartWeights:
+    """Find the initial weights of a recipe.
+
+    Parameters
+    ----------
+    network
+        Name of the network that uses them.
+    within
+        Only files in these folders are read; None: any folder.
+
+    Raises
+    ------
+    ModelNotFoundError
+        The registry has no such model.
+    BundleError, MissingFileError
+        The source does not exist, or does not describe the network.
+    ForbiddenError
+        It is outside these folders.
+    """
+    rate = 0.0 if start.trunk == "frozen" else start.rate
+    place = start.place
+    source = str(place or start.source)
+    folder = folder_of_claim(source) if source.startswith("pvc://") else Path(source).expanduser()
+    if place is not None:
+        source = str(folder)
+    if start.source.startswith(REGISTRY):
+        bundle, version = load_bundle(start.source.removeprefix(REGISTRY), settings)
+        name = version.reference if version else bundle.spec.name
+        return StartWeights(str(bundle.folder), f"{name} {bundle.digest}", rate)
+    if within is not None and (place is not None or folder.exists()):
+        require_folder_within(folder, within)
+    if (folder / "bundle.yaml").is_file():
+        bundle = Bundle.load(folder)
+        return StartWeights(str(folder), f"{bundle.spec.name} {bundle.digest}", rate)
+    arguments_from = getattr(NETWORKS.get(network), "arguments_from", None)
+    return StartWeights(source, start.source, rate, arguments_from(source) if arguments_from else {})
+
+
+def take_over(start: StartWeights, network: nn.Module) -> Trunk:
+    """Load the weights into a new network, and return which part of it they are.
+
+    Raises
+    ------
+    BundleError
+        None of them fits.
+    """
+    load_pretrained(start.source, network)
+    if start.rate == 0:
+        freeze_trunk(network)
+    return Trunk(cast(Classifier, network).trunk, start.rate)

@@ -1,0 +1,1 @@
+"""A training run: its folder, workers, loop, checkpoints and progress."""
