@@ -13,7 +13,7 @@ from cytoray_services.registry import Registry
 from cytoray_services.rollouts.controller import RolloutController
 from cytoray_services.settings import Settings
 from cytoray_serving.front.entrance import Entrance
-from cytoray_serving.gateway.routes import SHARED
+from cytoray_serving.gateway.route import SHARED
 from cytoray_serving.messages import Answer, Question
 from cytoray_serving.replica.options import ReplicaOptions
 from cytoray_serving.replica.replica import LoadedModel, load_model

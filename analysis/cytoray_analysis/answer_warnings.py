@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cytoray_analysis.plural import counted
+
 
 @dataclass(frozen=True)
 class AnswerWarning:
@@ -54,8 +56,7 @@ class WarningSummary:
 
     def __str__(self) -> str:
         """Return it as one line for a terminal."""
-        images = "1 image" if self.count == 1 else f"{self.count} images"
-        return f"{images}: {self.sentence} [{self.code}]"
+        return f"{counted(self.count, 'image')}: {self.sentence} [{self.code}]"
 
 
 def summarise_warnings(images: Iterable[Iterable[AnswerWarning]]) -> tuple[WarningSummary, ...]:

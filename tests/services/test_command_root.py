@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from cytoray_services.commands import root
 from cytoray_services.commands.root import main
 
 PLUGIN = '''
@@ -164,12 +168,22 @@ def test_help_lists_every_command_with_its_first_line_and_no_docstring_sections(
     assert "Parameters" not in capsys.readouterr().out
 
 
-def test_help_shows_no_type_of_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in ((), ("evaluate",), ("data", "check"), ("models", "promote")):
+def test_each_help_has_an_example_and_shows_no_python_types(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in all_commands():
         assert status_of(*words, "--help") == 0
         listed = capsys.readouterr().out
-        assert "--help" in listed
-        assert "<bool>" not in listed
+        assert "Example: cytoray" in listed, words
+        assert not re.search(r"<[a-z\[]+|\{[A-Za-z]+\}", listed), words
+
+
+def all_commands() -> Iterator[tuple[str, ...]]:
+    """Yield the words of each command and group."""
+    rest: list[tuple[tuple[str, ...], Any]] = [((), typer.main.get_command(root.app))]
+    while rest:
+        words, command = rest.pop()
+        yield words
+        names = command.list_commands(typer.Context(command)) if isinstance(command, typer.core.TyperGroup) else ()
+        rest += [((*words, name), command.get_command(typer.Context(command), name)) for name in names]
 
 
 def test_help_lists_the_commands_in_the_order_of_use(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,7 +125,7 @@ def test_a_score_that_is_no_number_is_told_and_keeps_nothing_from_being_listed(
 
 
 def test_an_unknown_name_gets_a_suggestion_and_a_list(registry: Registry, bundle: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match="there are none yet"):
+    with pytest.raises(ModelNotFoundError, match="the registry contains no models"):
         registry.resolve("nuclei")
     registry.register(bundle, "nuclei")
     registry.register(bundle, "worms")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="List and remove what training runs store on this machine (CYTORAY_CACHE, and shards in CYTORAY_HOME). "
     "A training run creates what is missing again.\n\nExample: cytoray cache list",
 )

@@ -14,7 +14,6 @@ a separate process (:mod:`cytoray_analysis.images.uploads`).
 from __future__ import annotations
 
 import io
-from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,10 @@ from cytoray_analysis.errors import (
 from cytoray_analysis.images.archive import ZIP_STARTS, list_in
 from cytoray_analysis.images.arrange import arrange, arrange_samples
 from cytoray_analysis.images.axes import (
-    COLOURS,
-    SPATIAL_AXES,
-    micrometres,
     resolve_axes,
 )
 from cytoray_analysis.images.choose import choose
 from cytoray_analysis.images.colours import tiff_colours
-from cytoray_analysis.images.czi import name_scenes
 from cytoray_analysis.images.damage import reading
 from cytoray_analysis.images.image import Image
 from cytoray_analysis.images.label_values import refuse_lossy
@@ -62,15 +57,11 @@ from cytoray_analysis.images.tiff_directories import TIFF_STARTS
 from cytoray_analysis.images.tiff_listing import list_tiff_series
 from cytoray_analysis.images.tiff_pixels import TiffPixels
 from cytoray_analysis.images.uploads import declared_in_upload, needs_file, read_upload
-from cytoray_analysis.images.vendor_formats import format_of, reader_module
+from cytoray_analysis.images.vendor_images import open_vendor, read_vendor, scenes_of, unknown_format
 from cytoray_analysis.selection import EVERYTHING, Selection
 
 # Formats with a signature: a file with such a name but another signature is not tried again.
 _KNOWN_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr", ".txt", ".csv"}
-_FORMATS = (
-    "known formats: TIFF, OME-TIFF, OME-Zarr (also zipped), PNG, JPEG; "
-    "CZI, ND2 and LIF with pip install 'cytoray[formats]'"
-)
 _MOST_APART = 2**32  # size of an untrusted file that is decoded in a limited process
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
@@ -171,8 +162,8 @@ def _read(
     if start.startswith(ZIP_STARTS):
         return read_upload(path.read_bytes(), label, limits, selection, labels)
     if not start or path.suffix.lower() in _KNOWN_SUFFIXES:
-        raise _unknown_format(label, start)
-    return _read_other(path, label, limits, selection, alone=alone)
+        raise unknown_format(label, start)
+    return read_vendor(path, label, limits, selection, alone=alone)
 
 
 def _start_of(path: Path, label: str) -> bytes | None:
@@ -221,9 +212,9 @@ def list_series(
         with reading(label):
             return list_in(source if isinstance(source, bytes) else Path(source).read_bytes(), limits, label)
     if path is not None and not is_picture(start):
-        reader = _vendor_reader(path, label, alone=alone)
+        reader = open_vendor(path, label, alone=alone)
         with reading(label):
-            return _scenes(reader)
+            return scenes_of(reader)
     image = read_image(source, limits=Limits(frames=limits.frames, files=limits.files), name=name, alone=alone)
     return (SeriesInfo("", image.axes, image.shape),)
 
@@ -266,7 +257,7 @@ def declared_size(source: str | Path | bytes, *, limits: Limits | None = None, n
             return _check_picture(picture_header(io.BytesIO(source)), len(source), Limits(), label)
     if needs_file(source, label):
         return declared_in_upload(source, label, limits)
-    raise _unknown_format(label, source)
+    raise unknown_format(label, source)
 
 
 def read_zarr(
@@ -316,7 +307,7 @@ def _read_bytes(data: bytes, label: str, limits: Limits, selection: Selection, l
             return choose(_read_picture(data, label, limits, selection, labels), selection)
     if needs_file(data, label):
         return read_upload(data, label, limits, selection, labels)
-    raise _unknown_format(label, data)
+    raise unknown_format(label, data)
 
 
 def _folder(source: bytes | Path, alone: bool) -> Path | None:
@@ -380,56 +371,6 @@ def _read_zarr(path: Path, label: str, limits: Limits, selection: Selection, lab
     return read_zarr(path, limits=limits, name=label, alone=alone, selection=selection, labels=labels)
 
 
-def _vendor_reader(path: Path, label: str, *, alone: bool) -> Any:
-    """Open a vendor's format: with its own reader, or for trusted files with any reader that bioio finds."""
-    from bioio_base.exceptions import UnsupportedFileFormatError
-
-    with path.open("rb") as file:
-        found = format_of(file.read(128), path.name)
-    if found is None and alone:
-        raise _unknown_format(label, path.read_bytes()[:16])
-    try:
-        with reading(label):
-            if found is not None:
-                reader = reader_module(found, label).Reader(path)
-                if found.name == "CZI":
-                    name_scenes(reader, label)
-                return reader
-            from bioio import BioImage
-
-            return BioImage(path).reader
-    except UnsupportedFileFormatError as error:
-        if found is not None:
-            raise UnreadableImageError(
-                f"expected a valid {found.name} file, but its reader cannot read {label}",
-                hint="the file is damaged or truncated; copy or export it again",
-            ) from error
-        raise UnreadableImageError(f"{label}: no installed reader supports this format", hint=_FORMATS) from error
-
-
-def _scenes(reader: Any) -> tuple[SeriesInfo, ...]:
-    found = []
-    for index, scene in enumerate(reader.scenes):
-        reader.set_scene(index)
-        found.append(SeriesInfo(str(scene), _letters(reader.dims.order), tuple(map(int, reader.dims.shape))))
-    return tuple(found)
-
-
-def _read_other(path: Path, label: str, limits: Limits, selection: Selection, *, alone: bool) -> Image:
-    reader = _vendor_reader(path, label, alone=alone)
-    with reading(label):
-        chosen, warnings = choose_series(_scenes(reader), selection.series, label)
-        reader.set_scene(chosen)
-        array = reader.xarray_dask_data
-        letters, names = _letters(array.dims), reader.channel_names
-        scale = reader.physical_pixel_sizes
-    check_declared(resolve_axes(letters, array.shape, label), array.shape, array.dtype, limits, label)
-    pixel_size = {axis: micrometres(getattr(scale, axis), "µm") for axis in SPATIAL_AXES}
-    if dict(zip(letters, array.shape, strict=True)).get("S") == 3:
-        names = COLOURS
-    return choose(arrange(array.data, letters, names, pixel_size, label, warnings=warnings), selection)
-
-
 def _check_picture(header: PictureHeader, length: int, limits: Limits, label: str) -> Declared:
     dtype = np.dtype(np.uint16 if header.bits == 16 else np.uint8)
     pictures = replace(limits, pixels=min(limits.pixels, LARGEST_PICTURE))
@@ -442,12 +383,3 @@ def _check_picture(header: PictureHeader, length: int, limits: Limits, label: st
             hint="the file is truncated; copy or export it again",
         )
     return declared
-
-
-def _letters(dims: Iterable[Hashable]) -> str:
-    return "".join(str(letter) for letter in dims)
-
-
-def _unknown_format(label: str, start: bytes) -> UnreadableImageError:
-    what = "is empty" if not start else f"starts with {start[:8]!r}"
-    return UnreadableImageError(f"expected an image in a known format, got {label}, which {what}", hint=_FORMATS)

@@ -58,7 +58,7 @@ def reach_of_decoding(parameters: VotingParameters, dimensions: int = 2) -> tupl
     """Return how far from a pixel the dense outputs may lie that change its object, in pixels along each spatial axis.
 
     A pixel's peak lies within ``reach + capture``. That peak, its rivals (within ``2 capture + separation``)
-    and the object's other pixels (within ``reach + capture`` of it) are told by votes from within ``reach``,
+    and the object's other pixels (within ``reach + capture`` of it) are found by votes from within ``reach``,
     each of which reads one more offset.
     """
     distances = (parameters.reach, parameters.capture, parameters.separation)

@@ -19,7 +19,11 @@ from cytoray_services.commands.output import JsonOption, print_json
 if TYPE_CHECKING:
     from cytoray_services.datasets import Dataset, Finding
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Make, check and hash data sets.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Make, check and hash data sets.\n\nExample: cytoray data check cells",
+)
 app.add_typer(make_data.app, name="make")
 
 _AXES = ("YX", "ZYX")

@@ -29,12 +29,12 @@ def refuse_idle(context: typer.Context, names: Sequence[str], where: str, *, hin
         At least one was given; the message names all.
     """
     flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-    idle = []
+    given = []
     for name in names:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            idle.append(flags[name])
-    if idle:
+            given.append(flags[name])
+    if given:
         raise RequestError(
-            f"{', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect {where}", field=idle[0], hint=hint
+            f"{', '.join(given)} {'has' if len(given) == 1 else 'have'} no effect {where}", field=given[0], hint=hint
         )

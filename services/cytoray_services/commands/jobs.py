@@ -108,8 +108,8 @@ def verify_audit(path: Path, *, json: bool) -> None:
         return
     for act in acts:
         asked = f"{act.who} ({act.team})" if act.team else act.who or "unknown user"
-        told = "" if act.reason is None else f": {act.reason}"
-        print(f"{act.when:%F %T}  {asked}  {act.what}  {act.job or '-'}  {act.outcome}{told}")
+        why = "" if act.reason is None else f": {act.reason}"
+        print(f"{act.when:%F %T}  {asked}  {act.what}  {act.job or '-'}  {act.outcome}{why}")
     lines = "1 line" if len(acts) == 1 else f"{len(acts)} lines"
     print(f"intact: {lines}, the last is {acts[-1].digest if acts else 'none'}", file=sys.stderr)
 

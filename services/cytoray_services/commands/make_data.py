@@ -16,7 +16,7 @@ from cytoray_services.commands.output import JsonOption, print_json
 if TYPE_CHECKING:
     from cytoray_services.datasets import Dataset
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.")]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write.")]
 Images = Annotated[int, typer.Option(help="Number of images.")]
 Size = Annotated[str, typer.Option(metavar="N or YxX", help="Size in pixels, such as 256 or 520x696.")]
 Seed = Annotated[int, typer.Option(help="Random seed; the same seed gives the same data.")]
@@ -43,7 +43,10 @@ class Tasks(TyperGroup):
 
 
 app = typer.Typer(
-    cls=Tasks, no_args_is_help=True, add_completion=False, help="Write a synthetic data set with exact truth."
+    cls=Tasks,
+    no_args_is_help=True,
+    add_completion=False,
+    help="Write a synthetic data set with exact truth.\n\nExample: cytoray data make segmentation cells",
 )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cytoray_analysis.errors import RequestError
+from cytoray_analysis.plural import counted
 from cytoray_services.commands.exchange import export_model, import_model
 from cytoray_services.commands.lineage import show_lineage
 from cytoray_services.commands.output import JsonOption, print_json
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="List, show, promote and roll back models; run canaries and shadows.",
+    help="List, show, promote and roll back models; run canaries and shadows.\n\nExample: cytoray models list",
 )
 
 MODEL = typer.Argument(metavar="MODEL", help="NAME, NAME@ALIAS or NAME/VERSION.")
@@ -119,9 +120,7 @@ def _list_by_data(data: str, json: bool) -> None:
         )
         return
     for one in found:
-        images = ", ".join(
-            f"{count} image{'' if count == 1 else 's'} for {split}" for split, count in one.images.items()
-        )
+        images = ", ".join(f"{counted(count, 'image')} for {split}" for split, count in one.images.items())
         typer.echo(f"{one.version.reference}  {'all of it' if one.whole else 'a part'}{images and ': '}{images}")
     if not found:
         typer.echo("No registered version used it, as far as recorded.")

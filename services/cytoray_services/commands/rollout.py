@@ -1,4 +1,4 @@
-"""``cytoray models canary`` and ``shadow``, and what ``show`` says about them."""
+"""``cytoray models canary`` and ``shadow``, and the rollouts that ``models show`` prints."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from cytoray_services.rollouts.rollout import Kind, Rollout, Routing, Traffic
 
 NAME = typer.Argument(metavar="NAME", help="The model's name.")
-VERSION = typer.Argument(metavar="VERSION", help="The version that is to stand beside; not with --stop.")
-ALIAS = typer.Option("--alias", help="The alias that it stands beside.")
-STOP = typer.Option("--stop", help="End it instead.")
+VERSION = typer.Argument(metavar="VERSION", help="The version to roll out; not with --stop.")
+ALIAS = typer.Option("--alias", help="Alias that answers now.")
+STOP = typer.Option("--stop", help="Stop the running one.")
 _LONG = 24.0  # hours
 _OF_A_CANARY = ("steps", "seconds_per_step", "least_requests", "failures", "slower", "slowest", "drift")
-REASON = typer.Option("--reason", help="Why; kept in the history.")
+REASON = typer.Option("--reason", help="Reason, stored in the history.")
 
 
 def canary(
@@ -30,19 +30,29 @@ def canary(
     version: Annotated[str | None, VERSION] = None,
     alias: Annotated[str, ALIAS] = "champion",
     steps: Annotated[
-        str, typer.Option(metavar="PERCENT,…", help="Shares of the requests; the old version keeps 10 % to the end.")
+        str,
+        typer.Option(
+            metavar="PERCENT,…", help="Share of the requests in each step; the old version keeps 10 % to the end."
+        ),
     ] = "5,25,90",
-    seconds_per_step: Annotated[float, typer.Option(min=0, help="A step lasts at least so long.")] = 600.0,
-    least_requests: Annotated[int, typer.Option(min=1, help="And until the canary answered so many in it.")] = 500,
-    failures: Annotated[float, typer.Option(min=0, max=1, help="By how much more of its requests may fail.")] = 0.005,
-    slower: Annotated[float, typer.Option(min=1, help="How many times the median time it may take.")] = 1.25,
-    slowest: Annotated[float, typer.Option(min=1, help="How many times the 95 % quantile of it.")] = 1.5,
-    drift: Annotated[float, typer.Option(min=0, max=1, help="How far its answers may drift; 1 for any.")] = 0.1,
+    seconds_per_step: Annotated[float, typer.Option(min=0, help="Minimum duration of a step in seconds.")] = 600.0,
+    least_requests: Annotated[
+        int, typer.Option(min=1, help="Minimum number of answers of the canary in a step.")
+    ] = 500,
+    failures: Annotated[
+        float, typer.Option(min=0, max=1, help="Largest increase of the share of failed requests.")
+    ] = 0.005,
+    slower: Annotated[float, typer.Option(min=1, help="Largest ratio of the median times.")] = 1.25,
+    slowest: Annotated[float, typer.Option(min=1, help="Largest ratio of the 95 % quantiles of the times.")] = 1.5,
+    drift: Annotated[float, typer.Option(min=0, max=1, help="Largest drift of its answers; 1 for any.")] = 0.1,
     stop: Annotated[bool, STOP] = False,
     reason: Annotated[str, REASON] = "",
     json: JsonOption = False,
 ) -> None:
-    """Let a version answer a growing share of the requests; if nothing speaks against it, the alias moves to it."""
+    """Let a version answer a growing share of the requests, and move the alias to it if all limits hold.
+
+    Example: cytoray models canary nuclei 4 --steps 5,25,90
+    """
     from cytoray_services.rollouts.changes import start_rollout
     from cytoray_services.rollouts.rollout import Limits, facts_of, read_routing
 
@@ -67,12 +77,15 @@ def shadow(
     name: Annotated[str, NAME],
     version: Annotated[str | None, VERSION] = None,
     alias: Annotated[str, ALIAS] = "champion",
-    share: Annotated[float, typer.Option(min=0, max=1, help="Share of the requests that it gets as well.")] = 0.1,
+    share: Annotated[float, typer.Option(min=0, max=1, help="Share of the requests that it also gets.")] = 0.1,
     stop: Annotated[bool, STOP] = False,
     reason: Annotated[str, REASON] = "",
     json: JsonOption = False,
 ) -> None:
-    """Send a share of requests to a version as well, discard its answers, and measure how they differ."""
+    """Send a share of requests to a second version as well, discard its answers, and measure how they differ.
+
+    Example: cytoray models shadow nuclei 4 --share 0.5
+    """
     from cytoray_services.rollouts.changes import start_rollout
 
     if _stopping(version, stop):
@@ -85,7 +98,7 @@ def shadow(
 
 
 def rollout_facts(routing: Routing) -> dict[str, Any]:
-    """Return what ``--json`` says about the rollouts of a model."""
+    """Return the rollouts of a model as ``--json`` prints them."""
     from cytoray_services.rollouts.rollout import facts_of
 
     return {
@@ -100,7 +113,7 @@ def rollout_facts(routing: Routing) -> dict[str, Any]:
 
 
 def print_rollouts(routing: Routing) -> None:
-    """Print the rollouts of a model, past ones first; nothing where it never had one."""
+    """Print the rollouts of a model, past ones first; print nothing if there are none."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -113,8 +126,8 @@ def print_rollouts(routing: Routing) -> None:
         words = (f"{one.started.astimezone():%Y-%m-%d %H:%M:%S}", _named(one), _state(one), one.why or one.reason)
         table.add_row(*map(Text, words))
         if one.measured:
-            seen = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in one.measured.items())
-            table.add_row("", "", "", Text(seen, "dim"))
+            measured = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in one.measured.items())
+            table.add_row("", "", "", Text(measured, "dim"))
         if one.answers and one.state == "running" and "hours_left" not in one.measured:
             table.add_row("", "", "", Text(_duration(one, routing.traffic.get(one.alias)), "dim"))
     for column in table.columns[:3]:
@@ -135,7 +148,7 @@ def _state(one: Rollout) -> str:
 
 
 def _expected(canary: Rollout, traffic: Traffic | None) -> dict[str, float | None]:
-    """Return what a decision takes from here: requests, and hours where it is known how many requests come."""
+    """Return the requests that a decision still needs, and the hours if the rate of requests is known."""
     from cytoray_services.rollouts.duration import hours_left, requests_of_steps
 
     measured = canary.measured.get("hours_left")
@@ -145,22 +158,22 @@ def _expected(canary: Rollout, traffic: Traffic | None) -> dict[str, float | Non
 
 
 def _duration(canary: Rollout, traffic: Traffic | None) -> str:
-    """Say how long a decision takes, and what is quicker where that is long."""
+    """Say how long a decision takes, and name a faster way if that is long."""
     expected = _expected(canary, traffic)
     requests, hours = expected["requests_expected"], expected["hours_expected"]
     if hours is None or traffic is None:
         return (
-            f"a decision takes about {requests:,.0f} requests to @{canary.alias}; how many come is not known, "
-            "for no service has counted them for ten minutes"
+            f"a decision takes about {requests:,.0f} requests to @{canary.alias}; their rate is "
+            "unknown, because no service has reported one for ten minutes"
         )
     per_hour = f"{traffic.per_hour:,.{0 if traffic.per_hour >= 10 else 1}f}"
-    said = f"at {per_hour} requests an hour a decision takes about {_hours(hours)}"
+    said = f"at {per_hour} requests per hour a decision takes about {_hours(hours)}"
     if hours <= _LONG:
         return said
     compared = canary.limits.least_requests
     return (
-        f"{said}; a shadow compares answers to {compared} of the same requests in "
-        f"{_hours(compared / traffic.per_hour)} and decides nothing: "
+        f"{said}; a shadow compares the answers to {compared} requests in "
+        f"{_hours(compared / traffic.per_hour)} but decides nothing: "
         f"cytoray models shadow {canary.model} {canary.version} --alias {canary.alias} --share 1"
     )
 
@@ -186,9 +199,7 @@ def _answer(one: Rollout, json: bool) -> None:
 
 def _stopping(version: str | None, stop: bool) -> bool:
     if stop == (version is not None):
-        raise RequestError(
-            "expected VERSION or --stop, one of them", field="version", hint="see: cytoray models show NAME"
-        )
+        raise RequestError("expected either VERSION or --stop", field="version", hint="see: cytoray models show NAME")
     return stop
 
 
@@ -197,7 +208,7 @@ def _shares(steps: str) -> tuple[float, ...]:
         return tuple(float(part) / 100 for part in steps.split(","))
     except ValueError as error:
         raise RequestError(
-            f"expected percentages with commas between them, got {steps!r}", field="steps", hint="such as 5,25,90"
+            f"expected percentages separated by commas, got {steps!r}", field="steps", hint="such as 5,25,90"
         ) from error
 
 

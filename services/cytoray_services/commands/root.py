@@ -59,6 +59,7 @@ ORDER = (
 )
 
 _HELP = ["-h", "--help"]
+_VALUES = {"str": "TEXT", "int": "NUMBER", "float": "NUMBER", "path": "PATH", "file": "FILE", "directory": "FOLDER"}
 INTERRUPTED = 130  # as Typer reports Ctrl-C
 UNREAD = 1  # as Typer reports a closed standard output
 
@@ -147,7 +148,7 @@ def root(
 def _run(words: list[str], as_json: bool) -> int:
     try:
         command = typer.main.get_command(app)
-        _hide_types_of_flags(command)
+        _show_plain_types(command)
         status = command.main(args=words, prog_name="cytoray", standalone_mode=False)
     except CytorayError as error:
         return _refuse(error, as_json)
@@ -219,18 +220,30 @@ def _load(entry_point: EntryPoint) -> Any:
     command.name = entry_point.name
     # The help omits the sections of a numpy docstring, because options have help texts of their own.
     command.help = (command.help or "").partition("\nParameters\n---")[0].rstrip()
-    _hide_types_of_flags(command)
+    _show_plain_types(command)
     return command
 
 
-def _hide_types_of_flags(command: Any) -> None:
-    """Omit ``<bool>`` after flags, which take no value, in the help of a command and its subcommands."""
+def _show_plain_types(command: Any) -> None:
+    """Show what a value is instead of its Python type, in the help of a command and its subcommands.
+
+    Flags take no value, so they show none; an argument shows its name: ``MODEL`` instead of ``{MODEL}  <str>``.
+    """
     context = typer.Context(command, help_option_names=_HELP)
     for parameter in command.get_params(context):
         if getattr(parameter, "is_bool_flag", False):
             parameter.metavar = ""
+        elif parameter.param_type_name == "argument":
+            name = parameter.metavar = (parameter.metavar or parameter.name).upper()
+            usage = name if parameter.required else f"[{name}]"
+            usage += "" if parameter.nargs == 1 else "..."
+            parameter.display_type = lambda _: None
+            parameter.get_usage_pieces = lambda _, usage=usage: [usage]
+        elif parameter.metavar is None:
+            shown = parameter.display_type(context).strip("<>").removeprefix("list[").removesuffix("]")
+            parameter.metavar = _VALUES.get(shown.removesuffix(" range"), shown)
     for inner in getattr(command, "commands", {}).values():
-        _hide_types_of_flags(inner)
+        _show_plain_types(inner)
 
 
 def _unavailable(name: str, missing: PlatformError) -> typer.Typer:

@@ -14,7 +14,11 @@ from cytoray_services.settings import load_settings
 if TYPE_CHECKING:
     from cytoray_services.tokens.tokens import Token
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Create, list, rotate and revoke tokens.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Create, list, rotate and revoke tokens.\n\nExample: cytoray tokens create lab-a --scope predict",
+)
 
 NAME = typer.Argument(metavar="NAME", help="Owner of the token.")
 FileOption = Annotated[

@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cytoray_analysis.images import Image
+from cytoray_analysis.plural import counted
 from cytoray_services.kinds import Pictures, data_kind
 from cytoray_services.kinds.evaluated import Evaluation, ItemScore, extremes
 
@@ -46,8 +47,7 @@ def shown(metric: str, scores: Mapping[str, float]) -> str:
 
 def headline(evaluation: Evaluation) -> str:
     """Return the score of all images, for display."""
-    count = len(evaluation.items)
-    return f"{shown(evaluation.metric, evaluation.metrics)} over {count} image{'' if count == 1 else 's'}"
+    return f"{shown(evaluation.metric, evaluation.metrics)} over {counted(len(evaluation.items), 'image')}"
 
 
 def middle_plane(image: Image) -> NDArray[Any]:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from cytoray_analysis.errors import BundleError, RequestError
 from cytoray_analysis.files import draft_folder
+from cytoray_analysis.plural import counted
 
 MOST_BYTES = 8 * 2**30  # of an unpacked archive
 MOST_FILES = 1000
@@ -97,7 +98,8 @@ def _refuse_too_much(source: Path, entries: list[zipfile.ZipInfo]) -> None:
     if len(entries) > MOST_FILES or total > MOST_BYTES or (total > _SMALL and total > MOST_EXPANSION * packed):
         raise BundleError(
             f"{source}: expected at most {MOST_FILES} files, {MOST_BYTES // 2**30} GiB and {MOST_EXPANSION} times the "
-            f"size of the archive, got {len(entries)} files, {total / 2**20:.0f} MiB and {total / packed:.0f} times",
+            f"size of the archive, got {counted(len(entries), 'file')}, {total / 2**20:.0f} MiB and "
+            f"{total / packed:.0f} times",
             field=str(source),
             hint="such an archive can fill the disk; if you trust it, unpack it yourself and import the folder",
         )

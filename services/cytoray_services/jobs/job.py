@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from cytoray_analysis.plural import counted
 from cytoray_analysis.uris import without_secrets
 from cytoray_services.jobs.scale import Scale
 
@@ -117,7 +118,7 @@ class Job(BaseModel):
     def known_progress(self) -> str:
         """The progress, the number of workers and the time."""
         parts = [] if self.progress is None else [str(self.progress)]
-        parts += [] if self.workers is None else [f"{self.workers} {'worker' if self.workers == 1 else 'workers'}"]
+        parts += [] if self.workers is None else [counted(self.workers, "worker")]
         return ", ".join(parts + ([f"{self.seconds:.1f} s"] if self.seconds else []))
 
     def reasons(self) -> list[str]:

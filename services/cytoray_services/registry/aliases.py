@@ -1,12 +1,19 @@
-"""Requests to move an alias, and the error after a concurrent move."""
+"""Moves of an alias to a version of a model, and the error after a concurrent move."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
 
 from cytoray_analysis.errors import RequestError
-from cytoray_services.registry.versions import AliasMove
+from cytoray_services.registry.queries import aliases_of, find_version, no_such_version
+from cytoray_services.registry.run import whoami
+from cytoray_services.registry.versions import AliasMove, Reference
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion as MlflowModelVersion
 
 ANY = "any"  # not the name of a version
 
@@ -23,7 +30,45 @@ class AliasRequest:
     report: str = ""
 
 
-def overtaken(name: str, request: AliasRequest, current: str | None, history: tuple[AliasMove, ...]) -> RequestError:
+def move_alias(
+    client: MlflowClient, name: str, version: str, request: AliasRequest, history: tuple[AliasMove, ...]
+) -> tuple[MlflowModelVersion, dict[str, str]]:
+    """Move an alias to a version and record the move, unless both were done before.
+
+    Returns
+    -------
+    version
+        MLflow's record of the version.
+    aliases
+        The aliases of the model after the move.
+
+    Raises
+    ------
+    ModelNotFoundError
+        There is no such version.
+    RequestError
+        The alias does not have the expected version.
+    """
+    alias, aliases = request.alias, aliases_of(client, name)
+    found = find_version(client, name, version)
+    if found is None:
+        raise no_such_version(client, Reference(name, version=version), aliases)
+    current = aliases.get(alias)
+    if request.expected not in (ANY, current):
+        raise _overtaken(name, request, current, history)
+    recorded = next((move.after for move in reversed(history) if move.alias == alias), None)
+    if current != version:
+        client.set_registered_model_alias(name, alias, version)
+    if current != version or recorded != version:  # the latter if a process died between the move and its record
+        before, when = current if current != version else recorded, datetime.now(UTC)
+        move = AliasMove(
+            alias, request.action, before, version, whoami(), when, request.reason, request.forced, request.report
+        )
+        client.set_registered_model_tag(name, *move.to_tag())
+    return found, aliases | {alias: version}
+
+
+def _overtaken(name: str, request: AliasRequest, current: str | None, history: tuple[AliasMove, ...]) -> RequestError:
     """Return the error for an alias that does not have the expected version."""
     last = next((move for move in reversed(history) if move.alias == request.alias), None)
     by = f", moved by {last.who} at {last.when:%Y-%m-%d %H:%M:%S} UTC" if last else ""

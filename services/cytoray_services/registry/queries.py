@@ -62,7 +62,7 @@ def registered_model(client: MlflowClient, name: str) -> RegisteredModel:
     names = [known for known, _ in search_models(client)]
     close = get_close_matches(name, names, n=1)
     raise ModelNotFoundError(
-        f"there is no model {name!r}; " + (f"there are: {', '.join(names)}" if names else "there are none yet"),
+        f"there is no model {name!r}; the registry contains {', '.join(names) if names else 'no models'}",
         field="model",
         hint=f"did you mean {close[0]!r}?" if close else "train one: cytoray train RECIPE",
     )

@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from cytoray_analysis.errors import PlatformError, RequestError
-from cytoray_services.registry.aliases import ANY, AliasRequest, overtaken
+from cytoray_services.registry.adding import add_version
+from cytoray_services.registry.aliases import ANY, AliasRequest, move_alias
 from cytoray_services.registry.artifacts import RunFiles, present_uri
 from cytoray_services.registry.claim import claim
 from cytoray_services.registry.connection import Connection
@@ -40,7 +40,6 @@ from cytoray_services.registry.versions import (
     AliasMove,
     ModelRecord,
     ModelVersion,
-    Reference,
     RegisteredModel,
     check_name,
     check_reason,
@@ -217,28 +216,9 @@ class Registry:
             return self._point(client, name, version.version, AliasRequest(alias))
 
     def _register(self, bundle: Bundle, name: str, run_id: str, tags: dict[str, str]) -> ModelVersion:
-        from mlflow.exceptions import MlflowException
-
         with self._connection.client() as client:
-            folder = f"bundle-{bundle.digest[:12]}"
-            files = RunFiles(client, self._connection, run_id)
-            for known in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
-                if known.tags.get("digest") == bundle.digest:
-                    if not files.has_folder(bundle.folder, folder):  # an earlier release did not check
-                        files.add_folder(bundle.folder, folder)
-                    return self._version(known, aliases_of(client, name))
-            try:
-                files.add_folder(bundle.folder, folder)
-            except PlatformError as error:
-                message = f"{error.message}; no version was created"
-                raise PlatformError(message, field=error.field, hint=error.hint) from error
-            try:
-                client.create_registered_model(name)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            created = client.create_model_version(name, f"{files.uri}/{folder}", run_id, tags=tags)
-            return self._version(created, {})
+            found, aliases = add_version(client, RunFiles(client, self._connection, run_id), bundle, name, run_id, tags)
+            return self._version(found, aliases)
 
     def _version(self, found: MlflowModelVersion, aliases: Mapping[str, str]) -> ModelVersion:
         version = model_version(found, aliases)
@@ -371,23 +351,8 @@ class Registry:
                 return self._point(client, name, version, request)
 
     def _point(self, client: MlflowClient, name: str, version: str, request: AliasRequest) -> ModelVersion:
-        alias, aliases = request.alias, aliases_of(client, name)
-        found = find_version(client, name, version)
-        if found is None:
-            raise no_such_version(client, Reference(name, version=version), aliases)
-        current = aliases.get(alias)
-        if request.expected not in (ANY, current):
-            raise overtaken(name, request, current, self.history(name))
-        recorded = next((move.after for move in reversed(self.history(name)) if move.alias == alias), None)
-        if current != version:
-            client.set_registered_model_alias(name, alias, version)
-        if current != version or recorded != version:  # the latter if a process died between the move and its record
-            before, when = current if current != version else recorded, datetime.now(UTC)
-            move = AliasMove(
-                alias, request.action, before, version, whoami(), when, request.reason, request.forced, request.report
-            )
-            client.set_registered_model_tag(name, *move.to_tag())
-        return self._version(found, aliases | {alias: version})
+        found, aliases = move_alias(client, name, version, request, self.history(name))
+        return self._version(found, aliases)
 
     def history(self, name: str) -> tuple[AliasMove, ...]:
         """Return all moves of the aliases of a model, oldest first."""

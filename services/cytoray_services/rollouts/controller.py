@@ -179,7 +179,7 @@ class RolloutController:
         reason = f"canary at {', '.join(f'{step:.0%}' for step in shares(canary))} of the requests"
         try:
             self._registry.promote(canary.model, canary.version, canary.alias, expected=canary.beside, reason=reason)
-        except InputError as error:  # somebody moved the alias, or deleted the version, between reading and now
+        except InputError as error:  # the alias was moved, or the version deleted, after it was read
             return end_canary(self._registry, canary, "stopped", error.message)
         return end_canary(self._registry, canary, "promoted", "nothing spoke against it")
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoray_analysis.plural import counted
 from cytoray_services.statistics import FEW
 from cytoray_services.statistics.counts import Answers, Score, UnitScores, unit_scores
 from cytoray_services.statistics.resampling import corrected_level, resampled_scores
@@ -99,12 +100,6 @@ def shown(value: float, interval: Interval | None, *, alone: bool = False) -> st
     if interval is None or not math.isfinite(value):
         return f"{value:.3f}{' (?)' if alone else ''}"
     return f"{value:.3f} ({interval.low:.3f} to {interval.high:.3f}{'?' if interval.few else ''})"
-
-
-def counted(units: int, unit: str) -> str:
-    """Return a number of units for display: ``1 image``, ``9 groups of slide``."""
-    word, of, column = unit.partition(" of ")
-    return f"{units} {word}{'' if units == 1 else 's'}{of}{column}"
 
 
 def few_units(units: int, unit: str) -> str | None:

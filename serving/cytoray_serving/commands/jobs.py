@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Training runs on a cluster, and bulk predictions: slides, volumes, plates, movies, folders of images.",
+    add_completion=False,
+    help="Training runs on a cluster, and bulk predictions: slides, volumes, plates, movies, folders of images."
+    "\n\nExample: cytoray jobs list",
 )
 
 LOCAL = "http://127.0.0.1:8000"

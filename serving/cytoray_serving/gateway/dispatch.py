@@ -36,7 +36,8 @@ from cytoray_services.rollouts.controller import Compared, Counted, Observed, Re
 from cytoray_services.telemetry import ServingMetrics
 from cytoray_services.tokens.access import Caller
 from cytoray_serving.gateway.making import Making
-from cytoray_serving.gateway.routes import Route, Routes, Target
+from cytoray_serving.gateway.route import Route, Target
+from cytoray_serving.gateway.routes import Routes
 from cytoray_serving.gateway.waiting import Waiting
 from cytoray_serving.messages import UPLOADED, Answer, Question
 from cytoray_serving.schema import ModelStatus

@@ -22,6 +22,7 @@ from cytoray_analysis.kinds import task_kind
 from cytoray_services.registry import Registry, exact_reference, load_bundle, parse_reference
 from cytoray_services.rollouts.rollout import Kind, Routing, lane, read_routing, share
 from cytoray_serving.answers import forms_of
+from cytoray_serving.gateway.route import SHARED, Route, Served, Target
 from cytoray_serving.schema import ModelStatus
 from cytoray_serving.service.warmth import SharedUse
 
@@ -30,77 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SHARED = "shared"
 _FOLLOWED_SECONDS = 600.0  # a reference without requests for so long is looked up again on the next request
 _UNKNOWN_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Served:
-    """One reference with dedicated replicas, and its names in addresses, the first of which is unique.
-
-    Attributes
-    ----------
-    registered
-        Whether it is in the registry, unlike a bundle folder.
-    """
-
-    reference: str
-    names: tuple[str, ...]
-    registered: bool = True
-
-
-@dataclass(frozen=True)
-class Target:
-    """One version, and the deployment that answers with it.
-
-    Attributes
-    ----------
-    reference
-        ``name/version`` or a bundle folder.
-    exact
-        ``name/version#digest`` or the folder: what a replica loads, and its key there.
-    deployment
-        The reference of the deployment, or ``shared``.
-    """
-
-    reference: str
-    exact: str
-    deployment: str
-    status: ModelStatus
-
-
-@dataclass(frozen=True)
-class Route:
-    """The targets of a question.
-
-    Attributes
-    ----------
-    name, version, keys
-        The requested name and version, and the random numbers.
-    target
-        The version of the alias, or its canary.
-    before
-        The earlier models of a pipeline, in order.
-    alias
-        The requested alias; None if it is not followed.
-    watched
-        Whether the alias has a canary, so that the outcome of the question is reported.
-    lane
-        The lane for the question: 0, or a separate lane because its time is compared.
-    shadow
-        A second version that also gets the question; its answer is discarded.
-    """
-
-    name: str
-    version: str | None
-    keys: tuple[float, float]
-    target: Target
-    before: tuple[Target, ...] = ()
-    alias: str | None = None
-    watched: bool = False
-    lane: int = 0
-    shadow: Target | None = None
 
 
 @dataclass

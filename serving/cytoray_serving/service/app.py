@@ -27,7 +27,7 @@ from cytoray_services.tokens.tokens import tokens_path
 from cytoray_serving.answers import answer_kind
 from cytoray_serving.cluster import ENVIRONMENT
 from cytoray_serving.front.limits import ADDRESS, Front, FrontLimits
-from cytoray_serving.gateway.routes import Served
+from cytoray_serving.gateway.route import Served
 from cytoray_serving.open_inference.grpc import SERVICER
 from cytoray_serving.service.application import build_application, require_tokens, served_models
 from cytoray_serving.service.config import ServiceConfig, fitted

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cytoray_analysis.errors import MissingFileError, RequestError
 from cytoray_analysis.kinds import TruthKind, task_kind
 from cytoray_services.tokens.tokens import read_tokens
-from cytoray_serving.gateway.routes import SHARED, Served
+from cytoray_serving.gateway.route import SHARED, Served
 from cytoray_serving.service.autoscaling import scaling
 from cytoray_serving.service.config import ModelConfig, ServiceConfig, SharedConfig
 from cytoray_serving.service.controller import ServiceController

@@ -21,7 +21,8 @@ from cytoray_serving.front.rules import Rules, own_names
 from cytoray_serving.gateway.dispatch import Deployment, Dispatch
 from cytoray_serving.gateway.gateway import create_api
 from cytoray_serving.gateway.permitted import Permitted, require_model
-from cytoray_serving.gateway.routes import Routes, Served
+from cytoray_serving.gateway.route import Served
+from cytoray_serving.gateway.routes import Routes
 from cytoray_serving.gateway.sources import job_of
 from cytoray_serving.jobs.request import JobStatus
 from cytoray_serving.jobs.routes import job_routes

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cytoray_analysis.errors import PlatformError
 from cytoray_services.registry import Registry, parse_reference
 from cytoray_services.rollouts.controller import Report, RolloutController
-from cytoray_serving.gateway.routes import Served
+from cytoray_serving.gateway.route import Served
 from cytoray_serving.jobs.drivers import Drivers
 from cytoray_serving.jobs.store import JobStore
 from cytoray_serving.service.config import ServiceConfig

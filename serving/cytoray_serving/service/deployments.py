@@ -20,7 +20,7 @@ from cytoray_analysis.devices import return_large_memory
 from cytoray_analysis.errors import CytorayError, OverloadedError, PlatformError, ReplicaLostError
 from cytoray_serving.front.limits import Front
 from cytoray_serving.front.rules import set_rules
-from cytoray_serving.gateway.routes import Served
+from cytoray_serving.gateway.route import Served
 from cytoray_serving.messages import Answer, Question
 from cytoray_serving.open_inference.grpc import InferenceMethods
 from cytoray_serving.service.assembly import assemble

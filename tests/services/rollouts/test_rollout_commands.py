@@ -47,7 +47,7 @@ def test_a_canary_is_started_shown_and_stopped(cytoray: Command) -> None:
 def test_who_starts_a_canary_is_told_the_hours_and_what_is_quicker(cytoray: Command, registry: Registry) -> None:
     registry.note("cells", traffic_note("champion", Traffic(100.0, 24.0)))
     _, said = cytoray("models", "canary", "cells", "2")
-    assert "at 100 requests an hour a decision takes about 126 hours" in said
+    assert "at 100 requests per hour a decision takes about 126 hours" in said
     assert "cytoray models shadow cells 2 --alias champion --share 1" in said
     _, shown = cytoray("models", "show", "cells", "--json")
     assert shown["canaries"][0]["hours_expected"] == pytest.approx(125.6, abs=0.1)
@@ -56,7 +56,7 @@ def test_who_starts_a_canary_is_told_the_hours_and_what_is_quicker(cytoray: Comm
     cytoray("models", "canary", "cells", "--stop")
     registry.note("cells", traffic_note("champion", Traffic(3_600.0, 24.0)))
     _, said = cytoray("models", "canary", "cells", "2")
-    assert "at 3,600 requests an hour a decision takes about 3.5 hours" in said
+    assert "at 3,600 requests per hour a decision takes about 3.5 hours" in said
     assert "shadow" not in said
 
 

@@ -36,7 +36,7 @@ def test_equal_recipes_are_rarely_told_apart_and_the_interval_holds_the_gain() -
     for _ in range(150):
         hard = chance.normal(0, 0.2, 20)
         one = compare_recipes("ap50", models(chance, 0.7, hard), models(chance, 0.7, hard), unit="image")
-        told += one.verdict != "cannot be told"
+        told += one.verdict != "inconclusive"
         held += one.low <= 0 <= one.high
     assert told <= 14
     assert held >= 136
@@ -60,9 +60,9 @@ def test_seeds_that_differ_much_and_few_images_leave_it_open() -> None:
     hard = chance.normal(0, 0.2, 30)
     far = [mean_of(hard + level, "ap50") for level in (0.9, 0.6)]
     near = [mean_of(hard + level, "ap50") for level in (0.6, 0.6)]
-    assert compare_recipes("ap50", far, near, unit="image").verdict == "cannot be told"
+    assert compare_recipes("ap50", far, near, unit="image").verdict == "inconclusive"
     few = compare_recipes("ap50", models(chance, 0.9, hard[:4]), models(chance, 0.5, hard[:4]), unit="movie")
-    assert few.verdict == "cannot be told"
+    assert few.verdict == "inconclusive"
     assert "are based on 4 movies" in few.sentence
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoray_analysis.pictures import figure_png, new_figure
+from cytoray_analysis.plural import counted
 from cytoray_training.diagnosis.facts import Facts
 from cytoray_training.diagnosis.findings.intervals import of_split, score_interval
-from cytoray_training.diagnosis.findings.words import counted
 
 _TRAIN, _VAL = "#d95f02", "#1b6ca8"
 _MOST_LAYERS = 40

@@ -108,7 +108,7 @@ def _await_nodes(scale: Scale, on: str) -> None:
     most = ray._private.state.state.get_max_resources_from_cluster_config()  # None: no autoscaler
     if most is not None and any(most.get(kind, 0) < least * amount for kind, amount in wanted.items()):
         raise _too_small(scale, "and cannot grow further")
-    began, told, before = time.monotonic(), -_SECONDS_BETWEEN_WORDS, -1
+    began, reported, before = time.monotonic(), -_SECONDS_BETWEEN_WORDS, -1
     group = placement_group([wanted] * least)
     try:
         while not group.wait(_SECONDS_BETWEEN_LOOKS):
@@ -116,8 +116,8 @@ def _await_nodes(scale: Scale, on: str) -> None:
             room = _room(wanted)
             if waited > 60 * scale.wait_minutes:
                 raise _too_small(scale, f"after {scale.wait_minutes:g} minutes")
-            if room != before or waited - told >= _SECONDS_BETWEEN_WORDS:
-                told, before = waited, room
+            if room != before or waited - reported >= _SECONDS_BETWEEN_WORDS:
+                reported, before = waited, room
                 busy = ", all in use" if room >= least else ""
                 print(
                     f"waiting for nodes: {on} has room for {room} of {least} workers{busy} ({waited / 60:.0f} of "

@@ -84,7 +84,7 @@ class _Training:
         self.plan, self.source, self.reporter, self.device = plan, source, reporter, device
         self.settings = plan.recipe.training
         self.began = time.perf_counter()
-        self.told = 0.0
+        self.last_progress = 0.0
         checkpoint = reporter.latest()
         self.progress = checkpoint.progress if checkpoint else TrainingProgress(seed=self.settings.seed)
         self.elapsed_before = self.progress.elapsed
@@ -297,9 +297,9 @@ class _Training:
 
     def _tell(self, step: Step, rate: float, tally: _Tally) -> None:
         now = time.perf_counter()
-        if rank() or now - self.told < SECONDS_BETWEEN_PROGRESS:
+        if rank() or now - self.last_progress < SECONDS_BETWEEN_PROGRESS:
             return
-        self.told = now
+        self.last_progress = now
         self.reporter.progress(
             {
                 "stage": "training",

@@ -15,10 +15,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoray_analysis.plural import counted
 from cytoray_analysis.tasks.metrics import metric_named
 from cytoray_services.statistics import FEW
 from cytoray_services.statistics.counts import UnitScores
-from cytoray_services.statistics.intervals import CONFIDENCE, counted, few_units
+from cytoray_services.statistics.intervals import CONFIDENCE, few_units
 from cytoray_services.statistics.resampling import resampled
 
 _RESAMPLES = 4000
@@ -55,7 +56,7 @@ class Compared:
     seeds: int
     units: int
     unit: str
-    verdict: Literal["better", "no better", "cannot be told"]
+    verdict: Literal["better", "no better", "inconclusive"]
 
     @property
     def sentence(self) -> str:
@@ -63,7 +64,7 @@ class Compared:
         what = {
             "better": "The best is better than the unchanged recipe",
             "no better": "The best is no better than the unchanged recipe",
-            "cannot be told": "It cannot be told whether the best is better than the unchanged recipe",
+            "inconclusive": "It is inconclusive whether the best is better than the unchanged recipe",
         }[self.verdict]
         few, over = few_units(self.units, self.unit), counted(self.units, self.unit)
         return (
@@ -115,7 +116,7 @@ def compare_recipes(
         freedom = both**2 / (of_units**2 / (units - 1) + of_seeds**2 / (2 * (seeds - 1))) if both else 1.0
         half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(both)
     low, high = gain - half, gain + half
-    verdict: Literal["better", "no better", "cannot be told"] = "cannot be told"
+    verdict: Literal["better", "no better", "inconclusive"] = "inconclusive"
     if units >= FEW and (low > 0 or high < 0):
         verdict = "better" if low > 0 else "no better"
     means = [float(one.mean()) for one in whole]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cytoray_analysis.plural import counted
 from cytoray_training.recipe import Recipe
 
 _UNKNOWN = "time: unknown until the first has ended"
@@ -63,8 +64,8 @@ class Cost:
             number += " and one more with the best settings"
         scale = self.recipe.scale
         workers, gpus = self.max_concurrent * scale.workers, self.max_concurrent * scale.workers * scale.gpus_per_worker
-        on = f"{self.max_concurrent} at a time on {workers} worker{'s' if workers > 1 else ''} in all"
-        on += f" with {gpus} GPU{'s' if gpus > 1 else ''}" if gpus else ""
+        on = f"{self.max_concurrent} at a time on {counted(workers, 'worker')} in all"
+        on += f" with {counted(gpus, 'GPU')}" if gpus else ""
         done = f", of which {ended} {'has' if ended == 1 else 'have'} already ended" if ended else ""
         return f"{self.kind}: {number}{done}, {on}; {self._time(ended, spent, measured)}"
 

@@ -19,11 +19,12 @@ import numpy as np
 
 from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.errors import DatasetError, RecipeError
+from cytoray_analysis.plural import counted
 from cytoray_analysis.predictor import Predictor
 from cytoray_services.datasets import Dataset
 from cytoray_services.evaluation.evaluation import evaluate
 from cytoray_services.settings import Settings
-from cytoray_services.statistics.intervals import counted, few_units
+from cytoray_services.statistics.intervals import few_units
 from cytoray_training.plan.data_check import find_nothing_to_score
 from cytoray_training.plan.plan import Plan
 from cytoray_training.publish.publish import CHOSEN_BY

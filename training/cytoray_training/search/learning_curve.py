@@ -43,7 +43,7 @@ class Curve:
     gain, low, high
         Predicted gain of the score at twice the labels, and its 95 % interval.
     more_helps
-        Whether the whole interval is above zero and the gain large enough; None if that cannot be told.
+        Whether the whole interval is above zero and the gain large enough; None if that is inconclusive.
     verdict
         One sentence.
     """
@@ -198,10 +198,10 @@ def _judged(gain: float, low: float, high: float) -> tuple[bool | None, str]:
     if high < 2 * _WORTH or gain < _WORTH:
         if high < 4 * _WORTH:
             return False, f"no: flat within its spread ({gain:+.3f} at twice the labels, {interval})"
-        return None, f"cannot be told: {gain:+.3f} at twice the labels, but {interval}; repeat with more shares"
+        return None, f"inconclusive: {gain:+.3f} at twice the labels, but {interval}; repeat with more shares"
     if low > 0 and low >= gain / 10:
         return True, f"yes: about {gain:+.2f} at twice the labels ({interval})"
-    return None, f"cannot be told: {gain:+.3f} at twice the labels, but {interval}; repeat with more shares"
+    return None, f"inconclusive: {gain:+.3f} at twice the labels, but {interval}; repeat with more shares"
 
 
 def draw_curve(labels: Sequence[float], scores: Sequence[float], curve: Curve, score: str) -> bytes:

@@ -49,14 +49,14 @@ def train_trial(config: Mapping[str, Any], *, plan: Plan, folder: str, metric: s
 
     place = Path(folder) / config["name"]
     goodness = metric_named(metric).goodness
-    told = 0
+    reported = 0
 
     def tell(reached: TrainingProgress | None) -> None:
-        nonlocal told
+        nonlocal reported
         for entry in reached.history if reached else ():
             epoch = int(entry["epoch"]) + 1
-            if epoch > told and _has(entry, metric):
-                told = epoch
+            if epoch > reported and _has(entry, metric):
+                reported = epoch
                 training = changed.recipe.training
                 progress = progress_of(epoch, training.epochs, entry["elapsed"], training.minutes)
                 scores = {**entry, "epoch": epoch, "progress": progress}

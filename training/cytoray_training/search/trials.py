@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from cytoray_analysis.errors import BundleError, RecipeError
+from cytoray_analysis.plural import counted
 from cytoray_analysis.tasks.metrics import metric_named
 from cytoray_services.registry import Run
-from cytoray_services.statistics.intervals import counted
 from cytoray_training.plan.dimensions import require_fitting
 from cytoray_training.plan.plan import Plan
 from cytoray_training.recipe import Tune

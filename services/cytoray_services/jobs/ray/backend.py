@@ -268,13 +268,13 @@ class RayBackend(JobBackend):
             have = sum(int((node.resources_total or {}).get(kind, 0)) for node in nodes)
             if wanted <= have:
                 continue
-            told = f"expected at most {have} {kind}s, got {wanted} ({scale.least_workers} workers)"
+            excess = f"expected at most {have} {kind}s, got {wanted} ({scale.least_workers} workers)"
             if any("ray.io/node-group" in (node.labels or {}) for node in nodes):
-                return {"reason": f"{told}; it waits until the cluster grows", "hint": "see the autoscaler's log"}
+                return {"reason": f"{excess}; it waits until the cluster grows", "hint": "see the autoscaler's log"}
             hint = "use fewer workers, or a larger cluster"
             if cluster is not None and kind == "CPU":
                 hint = f"end the cluster with {cluster.ending}: the next one has the size that the job needs"
-            raise RequestError(told, field=field, hint=hint)
+            raise RequestError(excess, field=field, hint=hint)
         return {}
 
     def _job(self, details: JobDetails, address: str) -> Job:

@@ -224,8 +224,8 @@ def _ended(request: Request, error: Exception | None) -> Act:
     begun = getattr(request.state, "begun", False)
     if error is None:
         return _act(request, "done") if begun else _act(request, "refused", "the job has ended already")
-    told = invalid_request(error) if isinstance(error, RequestValidationError) else error
-    reason = told.message if isinstance(told, CytorayError) else type(told).__name__
+    cause = invalid_request(error) if isinstance(error, RequestValidationError) else error
+    reason = cause.message if isinstance(cause, CytorayError) else type(cause).__name__
     return _act(request, "failed" if begun else "refused", reason)
 
 

@@ -200,8 +200,8 @@ class Beginnings:
 
 def digest_of(act: Act, previous: str) -> str:
     """Return the digest of a line: SHA-256 of the previous digest and of the act as JSON with sorted keys."""
-    told = {name: value for name, value in act.model_dump(mode="json").items() if name in Act.model_fields}
-    content = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    facts = {name: value for name, value in act.model_dump(mode="json").items() if name in Act.model_fields}
+    content = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(f"{previous}\n{content}".encode()).hexdigest()
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from cytoray_analysis.plural import counted
 from cytoray_training.diagnosis.facts import Facts, Layer
 from cytoray_training.diagnosis.findings.finding import Finding
-from cytoray_training.diagnosis.findings.words import counted
 
 _DEAD = 0.5
 _EXPLODED = 1e3

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from cytoray_analysis.plural import counted
 from cytoray_analysis.tasks.metrics import metric_named
 from cytoray_services.statistics import FEW
 from cytoray_services.statistics.intervals import few_units
 from cytoray_training.diagnosis.facts import Facts
 from cytoray_training.diagnosis.findings.finding import Finding
 from cytoray_training.diagnosis.findings.intervals import of_split, score_interval, unit_count
-from cytoray_training.diagnosis.findings.words import counted
 
 _AS_GOOD = 0.01
 

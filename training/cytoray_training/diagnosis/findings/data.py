@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from scipy.special import logit
 from scipy.stats import fisher_exact, mannwhitneyu, norm, poisson, t
 
+from cytoray_analysis.plural import counted
 from cytoray_services.datasets.check.classes import NOTED_IMBALANCE
 from cytoray_services.statistics.counts import members_of
 from cytoray_training.diagnosis.facts import Cells, Ending, Facts
 from cytoray_training.diagnosis.findings.finding import Finding
 from cytoray_training.diagnosis.findings.fitting import well_fitted
 from cytoray_training.diagnosis.findings.intervals import owners
-from cytoray_training.diagnosis.findings.words import counted
 
 _CHANCE = 0.001
 _EFFECT = 0.6  # Cliff's delta; from 0.474 on an effect counts as large (Romano et al. 2006)

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import fisher_exact, t
 
+from cytoray_analysis.plural import counted
 from cytoray_analysis.tasks.metrics import metric_named
 from cytoray_training.diagnosis.facts import Ending, Facts
 from cytoray_training.diagnosis.findings.activity import dead_layers, exploding_layers
 from cytoray_training.diagnosis.findings.finding import Finding
 from cytoray_training.diagnosis.findings.intervals import of_split, unit_means
 from cytoray_training.diagnosis.findings.learning import diverging, rate_too_high, rate_too_low
-from cytoray_training.diagnosis.findings.words import counted
 
 Numbers = NDArray[np.float64]
 

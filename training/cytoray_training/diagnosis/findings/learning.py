@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from cytoray_analysis.plural import counted
 from cytoray_training.diagnosis.facts import Facts, Probe
 from cytoray_training.diagnosis.findings.activity import dead_layers
 from cytoray_training.diagnosis.findings.finding import Finding
-from cytoray_training.diagnosis.findings.words import counted
 
 _LEAST_STEPS = 16
 _LEAST_PROBES = 8
