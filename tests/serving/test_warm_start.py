@@ -33,6 +33,7 @@ def stop(service: Any) -> None:
     assert service.process.wait(90) == 0, service.log.read_text()[-3000:]
 
 
+@pytest.mark.long
 def test_the_next_service_has_the_replicas_of_the_one_before(
     serve: Callable[..., Any], settings: Any, registry: Registry, folders: Any, tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ def workers_below_this_process() -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.long
 def test_killed_workers_are_replaced_as_long_as_there_is_a_checkpoint_between_and_little_is_trained_twice(
     make_plan: MakePlan, tmp_path: Path
 ) -> None:

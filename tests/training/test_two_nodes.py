@@ -31,6 +31,7 @@ def nodes(away_from_ray_cluster: None) -> Iterator[RayNodes]:
         yield cluster
 
 
+@pytest.mark.long
 def test_a_lost_node_costs_no_more_than_a_checkpoint_and_its_successor_is_used(
     nodes: RayNodes, make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_lost_node_costs_no_more_than_a_checkpoint_and_its_successor_is_used(
     assert done.best["ap50"] == max(epoch.get("ap50", 0.0) for epoch in done.history)
 
 
+@pytest.mark.long
 def test_a_node_without_the_shared_folder_is_named_before_anything_is_trained(
     nodes: RayNodes, make_plan: MakePlan, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ from cytoray_services.records import reading
 
 ID = r"[a-z0-9-]{1,64}"
 KEEP_DAYS = 90
+_SIGNALLED = 128  # a shell adds the number of the signal
 _STATES: dict[int, State] = {0: "done", 130: "cancelled", 143: "cancelled"}
 
 
@@ -100,6 +101,16 @@ def _ended(job: Job, folder: Path) -> Job:
         reason = "the Ray cluster of this machine ended before the job"
         hint = "submit the recipe again: training continues from its last checkpoint"
         return job.model_copy(update={**known, "state": "failed", "reason": reason, "hint": hint})
-    state = _STATES.get(int(status.read_text(encoding="ascii")), "failed")
-    why = said_last(log.read_text(encoding="utf-8", errors="replace")) if state == "failed" else {"reason": None}
+    number = int(status.read_text(encoding="ascii"))
+    state = _STATES.get(number, "failed")
+    why: dict[str, str | None] = {"reason": None, "hint": None}  # the last description may give that of a queued job
+    if state == "failed":
+        why |= said_last(log.read_text(encoding="utf-8", errors="replace")) or {"reason": _reason(number)}
     return job.model_copy(update={**known, "state": state, **why})
+
+
+def _reason(status: int) -> str:
+    if status > _SIGNALLED:
+        signal = status - _SIGNALLED
+        return f"its command was killed by signal {signal}: out of memory, or the Ray cluster of this machine ended"
+    return f"its command ended with status {status}; see its log"

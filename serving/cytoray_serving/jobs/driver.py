@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cytoray_analysis.errors import InputError, PlatformError
+from cytoray_analysis.errors import CytorayError, InputError, PlatformError
 from cytoray_services.http.errors import ErrorBody
 from cytoray_services.jobs.ray.start import connect_ray
 from cytoray_services.settings import Settings, load_settings
@@ -85,11 +85,12 @@ def _drive(folder: JobFolder, address: str, settings: Settings) -> int:
         log.info("%d images, of which %d are left", len(items), len(progress.items_to_do()) + len(progress.open_cuts()))
         with _connected(address), _beating(folder, progress), Journal(folder) as journal:
             _work_through(job, settings, progress, journal)
+        _tidy_up(job, folder)
         progress.keep("done")
     except InputError as error:  # another attempt would fail in the same way
+        _tidy_up(job, folder)
         (progress or Progress(folder, [], [])).keep("failed", error=ErrorBody(**error.describe()))
         log.error("%s", error)
-    _tidy_up(job, folder)
     log.info("ended")
     return 0
 
@@ -222,12 +223,15 @@ def _beating(folder: JobFolder, progress: Progress) -> Iterator[None]:
 
 
 def _tidy_up(job: Job, folder: JobFolder) -> None:
-    """Remove temporary files of killed processes from the output."""
-    large.remove_scratch(job)
-    output = locate(job.request.output, job.allowed, field="output")
-    names = tuple(f".{item.name}." for item in folder.items() or [])
-    if isinstance(output, FileLocation) and names and output.exists():
-        output.remove_drafts(names)
+    """Remove temporary files from the output, before the job counts as ended; failures are logged."""
+    try:
+        large.remove_scratch(job)
+        output = locate(job.request.output, job.allowed, field="output")
+        names = tuple(f".{item.name}." for item in folder.items() or [])
+        if isinstance(output, FileLocation) and names and output.exists():
+            output.remove_drafts(names)
+    except CytorayError as error:  # the answers are complete
+        log.warning("temporary files stay at the output: %s", error)
 
 
 def _tell(record: Record, progress: Progress) -> None:

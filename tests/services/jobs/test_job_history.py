@@ -41,7 +41,7 @@ def history(tmp_path: Path) -> JobHistory:
     """Give the history of a machine on which one job was running."""
     found = JobHistory(tmp_path / "ray" / "jobs")
     found.begin(job().id)
-    found.keep(job())
+    found.keep(job(reason="Job has not started yet."))  # as Ray says of a queued job
     return found
 
 
@@ -51,7 +51,8 @@ def history(tmp_path: Path) -> JobHistory:
         ("print('epoch')", "done", None),
         ("import sys; sys.exit(143)", "cancelled", None),
         (f"print({REFUSED!r}); raise SystemExit(2)", "failed", "no data"),
-        ("import os; os.kill(os.getpid(), 9)", "failed", None),
+        ("raise SystemExit(2)", "failed", "status 2"),
+        ("import os; os.kill(os.getpid(), 9)", "failed", "signal 9: out of memory, or the Ray cluster"),
     ],
 )
 def test_how_a_job_ended_is_in_its_files(
@@ -60,7 +61,8 @@ def test_how_a_job_ended_is_in_its_files(
     process = recorded(history.folder_of(job().id), program)
     printed, _ = process.communicate(timeout=60)
     found = open_backend("local", load_settings({"CYTORAY_HOME": str(tmp_path)})).show(job().id)
-    assert (found.state, found.reason) == (state, reason)
+    assert found.state == state
+    assert found.reason is None if reason is None else reason in str(found.reason)
     assert found.ended is not None
     assert history.log(job().id) == printed.decode()
     assert history.folder_of(job().id).stat().st_mode & 0o077 == 0

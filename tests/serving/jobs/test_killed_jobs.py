@@ -102,6 +102,7 @@ def test_a_folder_of_images_is_answered_and_a_bad_one_among_them_is_told(
     assert "field0003" in service.store.find(status.id).log_text()
 
 
+@pytest.mark.long
 def test_killed_three_times_a_job_gives_every_answer_once_and_the_same(
     new_service: Callable[..., JobTaker], bundle_folder: Path, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_training_of_a_study_is_tried_again_after_a_fault_and_not_after_a_verd
     assert tries(RecipeError("they do not fit"), 1) == -1
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("ray_cluster")

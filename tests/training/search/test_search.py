@@ -75,6 +75,7 @@ def test_the_better_of_two_settings_is_found_confirmed_and_registered_with_its_s
     assert (report.parent / "parallel.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.long
 def test_a_search_that_is_killed_repeats_nothing_and_stops_the_hopeless(
     cytoray_home: Path, make_recipe: MakeRecipe, tmp_path: Path
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_search_that_is_killed_repeats_nothing_and_stops_the_hopeless(
     assert outcome["comparison"]["verdict"] is None
 
 
+@pytest.mark.long
 def test_a_population_goes_on_from_the_checkpoint_of_the_better(cytoray_home: Path, make_recipe: MakeRecipe) -> None:
     tune = {
         "space": {"training.learning_rate": {"log_range": [HOPELESS, GOOD]}},
@@ -144,6 +146,7 @@ def test_a_population_goes_on_from_the_checkpoint_of_the_better(cytoray_home: Pa
     assert heir["scores"][:taken] == source["scores"][:taken]
 
 
+@pytest.mark.long
 def test_a_trial_that_diverges_does_not_end_the_search(cytoray_home: Path, make_recipe: MakeRecipe) -> None:
     overflowing = [5000.0, 6000.0]  # what is brighter than 1 becomes infinite
     space = {"augmentation.gamma": {"choice": [overflowing, [6000.0, 7000.0]]}}
