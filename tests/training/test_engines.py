@@ -213,3 +213,24 @@ def test_two_workers_agree_at_every_stage_and_one_goes_on_for_them(
         for rank in range(2):
             norms = load_file(tmp_path / f"uneven-{name}{stage}-{rank}.safetensors")["norms"]
             torch.testing.assert_close(norms, alone, rtol=1e-4, atol=0.0)
+
+
+class OddNetwork(nn.Module):
+    """More than a bucket of weights, and an odd number of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 3, 3, padding=1)  # 30 weights
+        self.table = nn.Parameter(torch.zeros(2**20 + 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        outputs: Tensor = self.convolution(image) + self.table[0]
+        return outputs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_network_with_an_odd_number_of_weights_is_trained(stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "network", OddNetwork)
+    losses = [step.loss for step in run(engine_of(("deepspeed", stage)), range(3))]
+    assert losses[-1] < losses[0]

@@ -182,6 +182,7 @@ def _configuration(
 ) -> dict[str, Any]:
     # Buckets default to 2 GB each; a bucket larger than the network has no advantage.
     bucket = max(2**20, sum(parameter.numel() for parameter in network.parameters()))
+    bucket += bucket % 2  # an odd size is refused
     return {
         "train_micro_batch_size_per_gpu": crops,
         "gradient_accumulation_steps": passes,
