@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoray_analysis.tasks.instance_scores import overlap, score_instances
+from cytoray_analysis.tasks.instance_scores import count_objects, score_instances
 
 
 def downstream_agreement(
@@ -38,11 +38,11 @@ def downstream_agreement(
     """
     on_real = [segment(image) for image in real]
     on_predicted = [segment(image) for image in predicted]
-    agreement = score_instances([overlap(a, t) for a, t in zip(on_predicted, on_real, strict=True)])
+    agreement = score_instances([count_objects(a, t) for a, t in zip(on_predicted, on_real, strict=True)])
     scores: dict[str, float] = {name: agreement[name] for name in ("ap50", "f1_50", "dice") if name in agreement}
     if truths is not None:
         for name, answers in (("ap50_real", on_real), ("ap50_predicted", on_predicted)):
-            against = score_instances([overlap(a, t) for a, t in zip(answers, truths, strict=True)])
+            against = score_instances([count_objects(a, t) for a, t in zip(answers, truths, strict=True)])
             if "ap50" in against:
                 scores[name] = against["ap50"]
     return scores

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cytoray_analysis.errors import AxesError
 from cytoray_analysis.images.axes import how_to_choose
-from cytoray_analysis.tasks.instance_scores import overlap
+from cytoray_analysis.tasks.overlap import overlap
 
 RGB = NDArray[np.uint8]
 Colour = tuple[int, int, int]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from cytoray_analysis.tasks.instance_scores import overlap, score_instances
+from cytoray_analysis.tasks.instance_scores import THRESHOLDS, count_objects, score_instances
 
 Labels = np.ndarray
 
@@ -41,8 +41,8 @@ def test_scores_of_objects_are_those_of_matching_by_assignment() -> None:
             np.roll(one, random.integers(-1, 2, 2), (0, 1)) if random.random() < 0.8 else draw_labels(random, 6)
             for one in truths
         ]
-        ours = score_instances([overlap(a, t) for a, t in zip(answers, truths, strict=True)])
-        for name, threshold in (("ap50", 0.5), ("ap70", 0.7), ("ap90", 0.9)):
+        ours = score_instances([count_objects(a, t) for a, t in zip(answers, truths, strict=True)])
+        for name, threshold in (("ap50", 0.5), ("ap70", 0.7), ("ap75", 0.75), ("ap90", 0.9)):
             pairs = [matched_by_assignment(t, a, threshold) for t, a in zip(truths, answers, strict=True)]
             found, invented, missed, quality = np.sum(pairs, axis=0)
             assert ours[name] == pytest.approx(found / (found + invented + missed))
@@ -51,3 +51,9 @@ def test_scores_of_objects_are_those_of_matching_by_assignment() -> None:
                 assert ours["pq"] == pytest.approx(quality / (found + invented / 2 + missed / 2))
         inside, answered = np.stack(truths) > 0, np.stack(answers) > 0
         assert ours["iou"] == pytest.approx((inside & answered).sum() / (inside | answered).sum())
+        pairs = [[matched_by_assignment(t, a, at) for t, a in zip(truths, answers, strict=True)] for at in THRESHOLDS]
+        found, invented, missed, _ = np.moveaxis(np.array(pairs), 2, 0)
+        objects = found + invented + missed
+        assert ours["msa_pooled"] == pytest.approx((found.sum(axis=1) / objects.sum(axis=1)).mean())
+        per_image = found[:, objects[0] > 0] / objects[:, objects[0] > 0]
+        assert ours["msa"] == pytest.approx(per_image.mean())

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from cytoray_analysis.tasks.instance_scores import overlap
 from cytoray_analysis.tasks.object_errors import count_errors
+from cytoray_analysis.tasks.overlap import overlap
 
 Labels = NDArray[np.int32]
 NONE = {"split": 0, "merged": 0, "missed": 0, "invented": 0}

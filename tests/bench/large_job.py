@@ -26,7 +26,7 @@ from cytoray_analysis.bundle import Bundle, write_bundle
 from cytoray_analysis.images import image_from_array, read_image
 from cytoray_analysis.inference.pixels import PixelInference
 from cytoray_analysis.predictor import Predictor
-from cytoray_analysis.tasks.instance_scores import overlap
+from cytoray_analysis.tasks.overlap import overlap
 from cytoray_services.settings import load_settings
 from cytoray_services.storage.allowed import Allowed
 from cytoray_services.tokens.access import Caller

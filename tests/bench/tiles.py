@@ -22,7 +22,7 @@ from cytoray_analysis.devices import Precision
 from cytoray_analysis.images import image_from_array, read_image
 from cytoray_analysis.inference.pixels import PixelInference
 from cytoray_analysis.predictor import Predictor
-from cytoray_analysis.tasks.instance_scores import overlap
+from cytoray_analysis.tasks.overlap import overlap
 from cytoray_services.datasets import make_segmentation
 
 MEBIBYTE = 2**20

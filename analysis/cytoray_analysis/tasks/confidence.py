@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logit
 
-from cytoray_analysis.tasks.instance_scores import overlap
+from cytoray_analysis.tasks.overlap import overlap
 
 _SLOPES, _OFFSETS = (0.05, 50.0), (-50.0, 50.0)
 _CERTAIN = 1e-4  # raw confidences are kept this far from 0 and 1, where logits end

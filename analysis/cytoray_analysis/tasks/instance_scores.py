@@ -1,112 +1,145 @@
-"""How well predicted objects match true ones, counted over all images together."""
+"""How well predicted objects match true ones: counts of each image, and scores of their sums over images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
 
-from cytoray_analysis.numbering import dense_numbers
+from cytoray_analysis.tasks.object_errors import ERRORS, count_errors
+from cytoray_analysis.tasks.overlap import Overlap, overlap
+from cytoray_analysis.tasks.surfaces import near_surfaces
 
-METRICS = ("ap50", "precision50", "recall50", "f1_50", "pq", "ap70", "ap90", "iou", "dice")
+Numbers = NDArray[np.float64]
+
+THRESHOLDS = tuple(step / 20 for step in range(10, 20))  # 0.50, 0.55 … 0.95
+_COLUMNS = (
+    *(f"matched{round(100 * threshold)}" for threshold in THRESHOLDS),
+    *("quality", "truths", "answers", "shared", "inside", "predicted"),
+    *("near", "surface", "miscounted", "accuracy", "images"),
+    *ERRORS,
+)
+_AT = {name: place for place, name in enumerate(_COLUMNS)}
 
 
-@dataclass(frozen=True)
-class Overlap:
-    """Objects of one image and how they overlap.
+def count_objects(answer: NDArray[np.integer[Any]], truth: NDArray[np.integer[Any]]) -> Numbers:
+    """Count of one image what its scores need: a row for :data:`SCORES`.
 
-    Attributes
+    Parameters
     ----------
-    truths, answers
-        Number of true and predicted objects.
-    pairs
-        (n, 2) ids of overlapping true and predicted objects.
-    iou
-        (n,) intersection over union of each pair.
-    cover
-        (n, 2) share of the true object, and of the predicted one, that each pair's overlap is.
-    foreground
-        Pixels in both foregrounds, in the true one, in the predicted one.
+    answer, truth
+        Label images of one shape; 0 is background, ids need not be consecutive.
     """
-
-    truths: int
-    answers: int
-    pairs: NDArray[np.int64]
-    iou: NDArray[np.float64]
-    cover: NDArray[np.float64]
-    foreground: tuple[int, int, int]
-
-    def matches(self, threshold: float) -> NDArray[np.int64]:
-        """Return the rows of `pairs` that match one to one at an IoU of at least `threshold`, best first.
-
-        Above 0.5 at most one partner is possible for each object; a tie at 0.5 goes to the first.
-        """
-        rows = np.argsort(-self.iou, kind="stable")
-        rows = rows[self.iou[rows] >= threshold]
-        _, first_truth = np.unique(self.pairs[rows, 0], return_index=True)
-        rows = rows[np.sort(first_truth)]
-        _, first_answer = np.unique(self.pairs[rows, 1], return_index=True)
-        return rows[np.sort(first_answer)]
-
-
-def overlap(answer: NDArray[np.integer], truth: NDArray[np.integer]) -> Overlap:
-    """Measure the overlap of two label images of one shape; 0 is background, ids need not be consecutive."""
-    if answer.shape != truth.shape:
-        raise ValueError(f"expected label images of one shape, got {answer.shape} and {truth.shape}")
-    (truth, true_names), (answer, names) = dense_numbers(truth), dense_numbers(answer)
-    table = coo_array(
-        (np.ones(truth.size, dtype=np.int64), (truth.ravel(), answer.ravel())),
-        shape=(int(truth.max(initial=0)) + 1, int(answer.max(initial=0)) + 1),
-    ).tocsr()
-    table.sum_duplicates()
-    truth_area, answer_area = np.asarray(table.sum(axis=1)).ravel(), np.asarray(table.sum(axis=0)).ravel()
-    entries = table.tocoo()
-    rows, columns, shared = entries.coords[0], entries.coords[1], entries.data
-    foreground = int(truth_area[1:].sum()), int(answer_area[1:].sum())
-    both = (rows > 0) & (columns > 0)
-    rows, columns, shared = rows[both], columns[both], shared[both]
-    return Overlap(
-        truths=int(np.count_nonzero(truth_area[1:])),
-        answers=int(np.count_nonzero(answer_area[1:])),
-        pairs=np.stack((true_names[rows], names[columns]), axis=1),
-        iou=shared / (truth_area[rows] + answer_area[columns] - shared),
-        cover=np.stack((shared / truth_area[rows], shared / answer_area[columns]), axis=1),
-        foreground=(int(shared.sum()), *foreground),
+    both = overlap(answer, truth)
+    matched = _matched(both)
+    return np.array(
+        [
+            *(np.count_nonzero(matched >= threshold) for threshold in THRESHOLDS),
+            *(matched.sum(), both.truths, both.answers, *both.foreground),
+            *near_surfaces(answer, truth),
+            *(abs(both.answers - both.truths), image_accuracy(both) or 0.0, bool(both.truths or both.answers)),
+            *count_errors([both]).values(),
+        ],
+        np.float64,
     )
 
 
-def score_instances(overlaps: Sequence[Overlap]) -> dict[str, float]:
-    """Score predicted objects over all images together.
+def image_accuracy(both: Overlap) -> float | None:
+    """Return the segmentation accuracy of an image, TP / (TP + FP + FN) averaged over :data:`THRESHOLDS`.
+
+    None where there is neither a true nor a predicted object.
+    """
+    objects = both.truths + both.answers
+    if not objects:
+        return None
+    found = np.count_nonzero(_matched(both)[:, None] >= np.array(THRESHOLDS), axis=0)
+    return float((found / (objects - found)).mean())
+
+
+def mean_accuracy(overlaps: Sequence[Overlap]) -> float:
+    """Return the mean segmentation accuracy over images that have objects, as the score ``msa``; 0 without any."""
+    values = [value for both in overlaps if (value := image_accuracy(both)) is not None]
+    return float(np.mean(values)) if values else 0.0
+
+
+def score_instances(rows: Sequence[Numbers]) -> dict[str, float]:
+    """Score images from their counts (:func:`count_objects`).
 
     Returns
     -------
     dict
-        ``ap50``, ``ap70``, ``ap90``: TP / (TP + FP + FN) at that IoU (Schmidt et al., MICCAI 2018,
-        arXiv:1806.03535);
-        ``precision50``, ``recall50``, ``f1_50``: of objects at an IoU of 0.5; ``pq``: panoptic quality
-        (Kirillov et al., CVPR 2019, arXiv:1801.00868); ``iou``, ``dice``: Jaccard and Dice index of the
-        foregrounds. All between 0 and 1. A score is absent where it is a share of nothing: all of them where there is
-        neither truth nor answer, recall without a true object, precision without a predicted one.
+        ``msa``: mean segmentation accuracy, TP / (TP + FP + FN) at IoU 0.50, 0.55 … 0.95, averaged per image and then
+        over the images with objects (Caicedo et al., Nat Methods 16, 1247 (2019)); ``msa_pooled``: the same over all
+        images together. Over all images together: ``ap50``, ``ap70``, ``ap75``, ``ap90``: TP / (TP + FP + FN) at that
+        IoU (Schmidt et al., MICCAI 2018, arXiv:1806.03535); ``precision50``, ``recall50``, ``f1_50``: of objects at an
+        IoU of 0.5; ``pq``: panoptic quality (Kirillov et al., CVPR 2019, arXiv:1801.00868); ``iou``, ``dice``: Jaccard
+        and Dice index of the foregrounds; ``surface_dice``: share of surface pixels within 1 pixel of the other surface
+        (:func:`~cytoray_analysis.tasks.surfaces.near_surfaces`). All these between 0 and 1. ``count_error``: sum over
+        images of the difference between the numbers of predicted and true objects, divided by the number of true
+        objects. ``split``, ``merged``, ``missed``, ``invented``:
+        :func:`~cytoray_analysis.tasks.object_errors.count_errors`. A score is absent where it is a share of nothing:
+        all of them where there is neither truth nor answer, recall without a true object, precision without a predicted
+        one.
     """
-    scores: dict[str, float | None] = {}
-    for threshold in (0.5, 0.7, 0.9):
-        true_positives = sum(len(item.matches(threshold)) for item in overlaps)
-        truths, answers = sum(item.truths for item in overlaps), sum(item.answers for item in overlaps)
-        scores[f"ap{round(threshold * 100)}"] = _ratio(true_positives, truths + answers - true_positives)
-        if threshold == 0.5:
-            quality = float(sum(item.iou[item.matches(threshold)].sum() for item in overlaps))
-            scores["precision50"] = _ratio(true_positives, answers)
-            scores["recall50"] = _ratio(true_positives, truths)
-            scores["f1_50"] = _ratio(2 * true_positives, truths + answers)
-            scores["pq"] = _ratio(2 * quality, truths + answers)
-    shared, true, predicted = (sum(item.foreground[part] for item in overlaps) for part in range(3))
-    scores["iou"] = _ratio(shared, true + predicted - shared)
-    scores["dice"] = _ratio(2 * shared, true + predicted)
-    return {name: value for name, value in scores.items() if value is not None}
+    total = np.sum(rows, axis=0)[None] if rows else np.zeros((1, len(_COLUMNS)))
+    if not total[0, _AT["images"]]:
+        return {}
+    found = {name: float(value(total)[0]) for name, value in SCORES.items()}
+    return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
+def _matched(both: Overlap) -> Numbers:
+    """Return the IoU of each pair that matches at 0.5; above that, no other partner is possible."""
+    return both.iou[both.matches(THRESHOLDS[0])]
+
+
+def _ratio(part: Callable[[Numbers], Numbers], whole: Callable[[Numbers], Numbers]) -> Callable[[Numbers], Numbers]:
+    def value(sums: Numbers) -> Numbers:
+        below = whole(sums)
+        return np.divide(part(sums), below, out=np.full(len(sums), np.nan), where=below > 0)
+
+    return value
+
+
+def _sum(*names: str, times: float = 1.0) -> Callable[[Numbers], Numbers]:
+    places = [_AT[name] for name in names]
+    return lambda sums: times * sums[:, places].sum(axis=1)
+
+
+def _without(names: tuple[str, ...], less: str) -> Callable[[Numbers], Numbers]:
+    every = _sum(*names)
+    return lambda sums: every(sums) - sums[:, _AT[less]]
+
+
+def _accuracy(threshold: float) -> Callable[[Numbers], Numbers]:
+    found = f"matched{round(100 * threshold)}"
+    return _ratio(_sum(found), _without(("truths", "answers"), found))
+
+
+def _pooled_accuracy(sums: Numbers) -> Numbers:
+    mean: Numbers = np.mean([_accuracy(threshold)(sums) for threshold in THRESHOLDS], axis=0)
+    return mean
+
+
+_OBJECTS = ("truths", "answers")
+# By score: from sums of counts (n, columns) to values (n,), NaN where it is a share of nothing.
+SCORES: Mapping[str, Callable[[Numbers], Numbers]] = {
+    "msa": _ratio(_sum("accuracy"), _sum("images")),
+    "ap50": _accuracy(0.5),
+    "precision50": _ratio(_sum("matched50"), _sum("answers")),
+    "recall50": _ratio(_sum("matched50"), _sum("truths")),
+    "f1_50": _ratio(_sum("matched50", times=2), _sum(*_OBJECTS)),
+    "pq": _ratio(_sum("quality", times=2), _sum(*_OBJECTS)),
+    "ap70": _accuracy(0.7),
+    "ap75": _accuracy(0.75),
+    "ap90": _accuracy(0.9),
+    "msa_pooled": _pooled_accuracy,
+    "surface_dice": _ratio(_sum("near"), _sum("surface")),
+    "iou": _ratio(_sum("shared"), _without(("inside", "predicted"), "shared")),
+    "dice": _ratio(_sum("shared", times=2), _sum("inside", "predicted")),
+    "count_error": _ratio(_sum("miscounted"), _sum("truths")),
+    **{name: _sum(name) for name in ERRORS},
+}
+METRICS = tuple(SCORES)

@@ -10,12 +10,15 @@ __all__ = ["Better", "Metric", "metric_named"]
 
 _SHARE, _CELLS, _PIXELS = "share, 0 to 1", "share of cells, 0 to 1", "share of pixels, 0 to 1"
 _OBJECTS = "share of objects, 0 to 1"
+_MATCHED = ("msa", "msa_pooled", "ap50", "ap70", "ap75", "ap90", "f1_50", "pq")
 _METRICS = {
     metric.name: metric
     for metric in (
-        *(Metric(name, "higher", _OBJECTS, faultless=True) for name in ("ap50", "ap70", "ap90", "f1_50", "pq")),
+        *(Metric(name, "higher", _OBJECTS, faultless=True) for name in _MATCHED),
         *(Metric(name, "higher", _OBJECTS) for name in ("precision50", "recall50")),
         *(Metric(name, "higher", _PIXELS, faultless=True) for name in ("iou", "dice")),
+        Metric("surface_dice", "higher", "share of outline pixels, 0 to 1"),
+        Metric("count_error", "lower", "share of true objects"),
         *(Metric(name, "lower", "objects") for name in ("split", "merged", "missed", "invented")),
         *(Metric(name, "higher", _CELLS) for name in ("balanced_accuracy", "accuracy")),
         *(Metric(name, "higher", _CELLS) for name in ("precision", "recall")),

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoray_analysis.tasks.instance_scores import Overlap
+from cytoray_analysis.tasks.overlap import Overlap
 
 ERRORS = ("split", "merged", "missed", "invented")
 

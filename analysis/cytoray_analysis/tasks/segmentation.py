@@ -19,9 +19,9 @@ from cytoray_analysis.errors import RecipeError
 from cytoray_analysis.kinds import TASK_KINDS, TaskKind
 from cytoray_analysis.tasks.centre_votes import VotingParameters, decode_votes, reach_of_decoding
 from cytoray_analysis.tasks.confidence import calibrate, fit_confidence, matched_objects
-from cytoray_analysis.tasks.instance_scores import METRICS, Overlap, overlap, score_instances
+from cytoray_analysis.tasks.instance_scores import METRICS, count_objects, mean_accuracy, score_instances
 from cytoray_analysis.tasks.loss import Loss, counted
-from cytoray_analysis.tasks.object_errors import ERRORS, count_errors
+from cytoray_analysis.tasks.overlap import overlap
 from cytoray_analysis.tasks.protocol import Block, Decoded, NetworkAlone, Output, Parameters
 
 SMALL = 64.0  # pixels of an object that weighs as a small one
@@ -80,7 +80,7 @@ class InstanceSegmentation:
         self.output = Output(
             self.kind,
             channels=1 + dimensions,
-            metrics=(*METRICS, *ERRORS),
+            metrics=METRICS,
             candidates={
                 "foreground": (0.0, -1.5, -1.0, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0, 1.5),
                 "votes": (16.0, 8.0, 12.0, 24.0, 36.0, 60.0, 100.0, 160.0),
@@ -92,7 +92,7 @@ class InstanceSegmentation:
                 "confidence_offset": (0.0,),
             },
             margin=lambda parameters: reach_of_decoding(self._voting(parameters), dimensions),
-            objective=_mean_score,
+            objective=_accuracy,
             calibration=_fit_confidence,
             alone=NetworkAlone(note=_note, tag="instance-segmentation"),
         )
@@ -192,18 +192,10 @@ class InstanceSegmentation:
         Returns
         -------
         dict
-            How well objects match, see :func:`cytoray_analysis.tasks.instance_scores.score_instances`; then how many
-            are wrong and how, see :func:`cytoray_analysis.tasks.object_errors.count_errors`. Empty where there is
-            neither a true nor a predicted object.
+            See :func:`cytoray_analysis.tasks.instance_scores.score_instances`. Empty where there is neither a true nor
+            a predicted object.
         """
-        overlaps = _overlaps(answers, truths)
-        if not any(item.truths or item.answers for item in overlaps):
-            return {}
-        return score_instances(overlaps) | {name: float(count) for name, count in count_errors(overlaps).items()}
-
-
-def _overlaps(answers: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]]) -> list[Overlap]:
-    return [overlap(answer, truth) for answer, truth in zip(answers, truths, strict=True)]
+        return score_instances([count_objects(answer, truth) for answer, truth in zip(answers, truths, strict=True)])
 
 
 def _fit_confidence(decoded: Sequence[Decoded], truths: Sequence[NDArray[Any]]) -> dict[str, float]:
@@ -220,10 +212,9 @@ def _note(decode: Parameters, window: tuple[int, ...]) -> str:
     )
 
 
-def _mean_score(answers: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]]) -> float:
-    """Return what decoding is fitted for: the mean over all scores, so that no single threshold is favoured."""
-    scores = list(score_instances(_overlaps(answers, truths)).values())
-    return float(np.mean(scores)) if scores else 0.0
+def _accuracy(answers: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]]) -> float:
+    """Return what decoding is fitted for: the mean segmentation accuracy, which no single threshold decides."""
+    return mean_accuracy([overlap(answer, truth) for answer, truth in zip(answers, truths, strict=True)])
 
 
 def _boundary(labels: Tensor) -> Tensor:

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoray_analysis.tasks.class_values import UNKNOWN
-from cytoray_analysis.tasks.instance_scores import overlap
-from cytoray_analysis.tasks.object_errors import ERRORS, count_errors
+from cytoray_analysis.tasks.instance_scores import SCORES, count_objects
 from cytoray_analysis.tracking.scores import compare, division_f1
 
 Numbers = NDArray[np.float64]
@@ -173,44 +172,9 @@ def _count(answers: Answers, truths: Answers, whole: Mapping[str, float], score:
 
 
 def _objects(answers: Answers, truths: Answers, whole: Mapping[str, float]) -> Counted:
-    """Count matched, predicted and true objects, their overlap, foreground pixels, and errors."""
-    rows = []
-    for answer, truth in zip(answers, truths, strict=True):
-        both = overlap(answer, truth)
-        found = [both.matches(threshold) for threshold in (0.5, 0.7, 0.9)]
-        errors = count_errors([both])
-        rows.append(
-            [
-                *map(len, found),
-                both.iou[found[0]].sum(),
-                both.truths,
-                both.answers,
-                *both.foreground,
-                *(errors[name] for name in ERRORS),
-            ]
-        )
-    found50, found70, found90, quality, true, answered, shared, inside, predicted = range(9)
-
-    def ap(found: int) -> Callable[[Numbers], Numbers]:
-        return lambda sums: _ratio(sums[:, found], sums[:, true] + sums[:, answered] - sums[:, found])
-
-    values: dict[str, Callable[[Numbers], Numbers]] = {
-        "ap50": ap(found50),
-        "ap70": ap(found70),
-        "ap90": ap(found90),
-        "precision50": lambda sums: _ratio(sums[:, found50], sums[:, answered]),
-        "recall50": lambda sums: _ratio(sums[:, found50], sums[:, true]),
-        "f1_50": lambda sums: _ratio(2 * sums[:, found50], sums[:, true] + sums[:, answered]),
-        "pq": lambda sums: _ratio(2 * sums[:, quality], sums[:, true] + sums[:, answered]),
-        "iou": lambda sums: _ratio(sums[:, shared], sums[:, inside] + sums[:, predicted] - sums[:, shared]),
-        "dice": lambda sums: _ratio(2 * sums[:, shared], sums[:, inside] + sums[:, predicted]),
-    }
-    values |= {name: _column(9 + place) for place, name in enumerate(ERRORS)}
-    return np.array(rows, np.float64), values
-
-
-def _column(place: int) -> Callable[[Numbers], Numbers]:
-    return lambda sums: sums[:, place]
+    """Count what the scores of objects need."""
+    rows = [count_objects(answer, truth) for answer, truth in zip(answers, truths, strict=True)]
+    return np.array(rows, np.float64), SCORES
 
 
 def _classes(answers: Answers, truths: Answers, whole: Mapping[str, float]) -> Counted:
