@@ -51,8 +51,8 @@ def test_scores_of_objects_are_those_of_matching_by_assignment() -> None:
                 assert ours["pq"] == pytest.approx(quality / (found + invented / 2 + missed / 2))
         inside, answered = np.stack(truths) > 0, np.stack(answers) > 0
         assert ours["iou"] == pytest.approx((inside & answered).sum() / (inside | answered).sum())
-        pairs = [[matched_by_assignment(t, a, at) for t, a in zip(truths, answers, strict=True)] for at in THRESHOLDS]
-        found, invented, missed, _ = np.moveaxis(np.array(pairs), 2, 0)
+        every = [[matched_by_assignment(t, a, at) for t, a in zip(truths, answers, strict=True)] for at in THRESHOLDS]
+        found, invented, missed, _ = np.moveaxis(np.array(every), 2, 0)
         objects = found + invented + missed
         assert ours["msa_pooled"] == pytest.approx((found.sum(axis=1) / objects.sum(axis=1)).mean())
         per_image = found[:, objects[0] > 0] / objects[:, objects[0] > 0]

@@ -30,9 +30,11 @@ def test_an_encoded_truth_decodes_to_the_same_objects() -> None:
     outputs = as_outputs(task, task.encode(truth)).numpy()
     answers = [task.decode(output, task.output.defaults()).values for output in outputs]
     scores = task.score(answers, list(truth.numpy()))
-    assert next(iter(scores)) == "ap50"
-    assert list(scores)[9:] == ["split", "merged", "missed", "invented"]
-    assert list(scores.values()) == [1.0] * 9 + [0.0] * 4
+    assert next(iter(scores)) == "msa"
+    wrong = ["count_error", "split", "merged", "missed", "invented"]
+    assert list(scores)[-5:] == wrong
+    assert [scores[name] for name in scores if name not in wrong] == [1.0] * (len(scores) - 5)
+    assert [scores[name] for name in wrong] == [0.0] * 5
 
 
 def test_volumes_are_encoded_and_decoded_by_the_same_code() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -35,6 +35,8 @@ def whole_numbers(network: nn.Module) -> nn.Module:
             shape = module.weight.shape
             chance = torch.rand(shape, generator=generator, dtype=torch.float64)
             module.weight.data = (chance < 0.25).double() - (chance > 0.9).double()
+            if module.bias is not None:  # the head sees only a few features, which may all be 0
+                module.weight.data = (chance < 0.25).double() + 1
             if module.bias is not None:
                 module.bias.data.zero_()
     return network.double().eval()
@@ -50,12 +52,13 @@ SHAPES: list[tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]] = [
 ]
 
 
+@pytest.mark.parametrize("finish", ["pixels", "cells"])
 @pytest.mark.parametrize(("widths", "strides"), SHAPES)
 def test_an_output_does_not_depend_on_pixels_beyond_the_halo(
-    widths: tuple[int, ...], strides: tuple[tuple[int, ...], ...]
+    widths: tuple[int, ...], strides: tuple[tuple[int, ...], ...], finish: Literal["pixels", "cells"]
 ) -> None:
     dimensions = len(strides[0])
-    network = UNet(dimensions=dimensions, inputs=1, outputs=2, widths=widths, strides=strides)
+    network = UNet(dimensions=dimensions, inputs=1, outputs=2, widths=widths, strides=strides, finish=finish)
     trained_like(network).double()
     shape = tuple(2 * halo + 2 * stride for halo, stride in zip(network.halo, network.stride, strict=True))
     image = torch.rand((1, 1, *shape), dtype=torch.float64)
@@ -71,11 +74,12 @@ def test_an_output_does_not_depend_on_pixels_beyond_the_halo(
         assert halo - seen <= 4 * stride
 
 
+@pytest.mark.parametrize("finish", ["pixels", "cells"])
 @pytest.mark.parametrize(("widths", "strides"), SHAPES)
 def test_a_tile_with_its_halo_answers_exactly_as_the_whole_does(
-    widths: tuple[int, ...], strides: tuple[tuple[int, ...], ...]
+    widths: tuple[int, ...], strides: tuple[tuple[int, ...], ...], finish: Literal["pixels", "cells"]
 ) -> None:
-    network = UNet(dimensions=len(strides[0]), inputs=1, outputs=1, widths=widths, strides=strides)
+    network = UNet(dimensions=len(strides[0]), inputs=1, outputs=1, widths=widths, strides=strides, finish=finish)
     whole_numbers(network)
     stride, halo = network.stride, network.halo
     shape = tuple(2 * width + 4 * cell for width, cell in zip(halo, stride, strict=True))
@@ -153,3 +157,22 @@ def test_folded_batch_norms_give_the_same_answers() -> None:
 def test_a_network_that_cannot_be_built_is_refused_in_one_sentence(name: str, arguments: dict[str, Any]) -> None:
     with pytest.raises(BundleError, match=r"expected one of the networks|cannot be built"):
         build_network(name, arguments)
+
+
+def test_all_pixels_of_a_cell_have_the_same_weights() -> None:
+    """Where nothing changes, outputs are even; with weights for each pixel of a cell they have teeth."""
+    torch.manual_seed(0)
+    image = torch.full((1, 1, 256, 256), 0.7)
+    spread = {}
+    for finish in ("pixels", "cells"):
+        network = trained_like(build_network("unet", {"inputs": 1, "outputs": 3, "widths": (8, 16), "finish": finish}))
+        with torch.no_grad():
+            middle = network(image)[..., 96:160, 96:160]
+        spread[finish] = float((middle.amax(dim=(2, 3)) - middle.amin(dim=(2, 3))).max())
+    assert spread["pixels"] < 1e-5
+    assert spread["cells"] > 0.1
+
+
+def test_an_unknown_finish_is_refused() -> None:
+    with pytest.raises(BundleError, match="finish"):
+        build_network("unet", {"inputs": 1, "outputs": 3, "finish": "corners"})

@@ -15,6 +15,7 @@ from cytoray_analysis.errors import DatasetError, ImageError
 from cytoray_analysis.images import image_from_array, write_image, write_labels
 from cytoray_analysis.networks import build_network
 from cytoray_analysis.predictor import Predictor
+from cytoray_analysis.tasks.instance_scores import METRICS
 from cytoray_services.commands.root import main
 from cytoray_services.datasets import Dataset, open_dataset
 from cytoray_services.evaluation.evaluation import evaluate
@@ -26,8 +27,8 @@ from cytoray_services.settings import load_settings
 from cytoray_services.statistics.intervals import Interval
 
 NETWORK = NetworkChoice(name="unet", arguments={"inputs": 1, "outputs": 3, "widths": [4, 8]})
-SCORES = "ap50 ap70 ap90 precision50 recall50 f1_50 pq iou dice".split()  # noqa: SIM905
-ERRORS = ("split", "merged", "missed", "invented")
+ERRORS = ("count_error", "split", "merged", "missed", "invented")
+SCORES = tuple(name for name in METRICS if name not in ERRORS)
 SPEC = BundleSpec(
     name="cells",
     task=TaskChoice(),
@@ -90,7 +91,7 @@ def test_answers_that_are_the_truth_score_one(predictor: Predictor, self_made: P
     evaluation = evaluate(predictor, validation(self_made).where("kind", "right"))
     assert len(evaluation.items) == 2
     assert evaluation.metrics == dict.fromkeys(SCORES, 1.0) | dict.fromkeys(ERRORS, 0.0)
-    assert next(iter(evaluation.metrics)) == "ap50"
+    assert next(iter(evaluation.metrics)) == "msa"
 
 
 def test_scores_are_pooled_over_all_images_and_over_each_group(predictor: Predictor, self_made: Path) -> None:

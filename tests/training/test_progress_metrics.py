@@ -43,7 +43,7 @@ def told(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 
 def test_an_epoch_tells_everything_but_the_workers(told: Callable[..., dict[str, float]]) -> None:
-    values = told({**EPOCH, "ap50": 0.75, "ap70": 0.5}, epochs=8)
+    values = told({**EPOCH, "msa": 0.75, "ap70": 0.5}, epochs=8)
     moved = values.pop("moved_timestamp_seconds")
     assert moved > 1.7e9
     assert values == {
@@ -63,7 +63,7 @@ def test_the_score_is_the_metric_that_the_recipe_names(told: Callable[..., dict[
 def test_what_a_line_does_not_say_stays_as_it_was(told: Callable[..., dict[str, float]]) -> None:
     workers = {"stage": "workers", "workers": 3}
     step = {"stage": "training", "epoch": 5, "step": 40, "loss": 0.25, "images_per_second": 90.0}
-    values = told(workers, {**EPOCH, "ap50": 0.75}, step)
+    values = told(workers, {**EPOCH, "msa": 0.75}, step)
     assert (values["workers"], values["score"], values["loss"], values["epoch"]) == (3.0, 0.75, 0.25, 6.0)
 
 
@@ -72,5 +72,5 @@ def test_decoding_images_is_progress_too(told: Callable[..., dict[str, float]]) 
 
 
 def test_every_gauge_is_used(told: Callable[..., dict[str, float]]) -> None:
-    values = told({"stage": "workers", "workers": 1}, {**EPOCH, "ap50": 0.75})
+    values = told({"stage": "workers", "workers": 1}, {**EPOCH, "msa": 0.75})
     assert {f"cytoray_training_{name}" for name in values} == set(GAUGES)

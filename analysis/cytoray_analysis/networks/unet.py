@@ -1,22 +1,28 @@
 """A residual U-Net for two or three dimensions whose outputs depend on a bounded neighbourhood only.
 
-The image enters at half resolution (space to depth) and leaves at full resolution (depth to space): the
-costly full-resolution convolutions of the classical U-Net (Ronneberger et al., MICCAI 2015, arXiv:1505.04597)
-are spent where they are four times cheaper. Along an axis of coarser pixels, such as Z of a confocal stack, the
-image may keep its resolution for longer (Isensee et al., Nat Methods 18, 203 (2021)). Normalisation is batch
-norm, a constant at inference, so that an answer does not depend on how the image was cut.
+The image enters at half resolution (space to depth) and leaves at full resolution: the costly full-resolution
+convolutions of the classical U-Net (Ronneberger et al., MICCAI 2015, arXiv:1505.04597) are spent where they are four
+times cheaper. Outputs are interpolated to full resolution and sharpened there, so that all pixels of a cell of the
+finest feature map have the same weights and outlines have no teeth (docs/decisions/0011-outlines.md). Along an axis of
+coarser pixels, such as Z of a confocal stack, the image may keep its resolution for longer (Isensee et al., Nat Methods
+18, 203 (2021)). Normalisation is batch norm, a constant at inference, so that an answer does not depend on how the
+image was cut.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 _CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _NORM: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+_LINEAR = {2: "bilinear", 3: "trilinear"}
+_SHARPEN = 5  # width of the last convolution
 
 
 class ConvolutionNorm(nn.Sequential):
@@ -68,11 +74,15 @@ class UNet(nn.Module):
     strides
         How many times coarser each level is than the one above it (the first: than the image), per spatial axis, such
         as ``[[1, 2, 2], [2, 2, 2]]`` where pixels are twice as long along Z; 2 along every axis by default.
+    finish
+        ``"pixels"``: outputs are interpolated linearly to full resolution, and each is sharpened there by a 5-wide
+        convolution. ``"cells"``: each pixel of a cell of the finest feature map has weights of its own (depth to
+        space), as in models of earlier versions.
 
     Raises
     ------
     ValueError
-        `strides` has another number of levels than `widths`, or of axes than `dimensions`.
+        `strides` has another number of levels than `widths`, or of axes than `dimensions`; `finish` is unknown.
     """
 
     def __init__(
@@ -83,9 +93,12 @@ class UNet(nn.Module):
         outputs: int,
         widths: Sequence[int] = (32, 64, 128, 256),
         strides: Sequence[Sequence[int]] | None = None,
+        finish: Literal["pixels", "cells"] = "cells",
     ) -> None:
         super().__init__()
-        self.dimensions = dimensions
+        if finish not in ("pixels", "cells"):
+            raise ValueError(f"expected the finish pixels or cells, got {finish!r}")
+        self.dimensions, self.finish = dimensions, finish
         self.inputs, self.outputs, self.widths = inputs, outputs, tuple(widths)
         self.levels = len(widths)
         self.strides = strides_of(strides, self.levels, dimensions)
@@ -99,7 +112,12 @@ class UNet(nn.Module):
             ConvolutionNorm(dimensions, widths[level + 1], widths[level], width=1) for level in coarse_first
         )
         self.up = nn.ModuleList(ResidualBlock(dimensions, widths[level], widths[level]) for level in coarse_first)
-        self.head = _CONVOLUTION[dimensions](widths[0], outputs * patch, 1)
+        convolution = _CONVOLUTION[dimensions]
+        self.head = convolution(widths[0], outputs * patch if finish == "cells" else outputs, 1)
+        if finish == "pixels":
+            self.sharpen = convolution(outputs, outputs, _SHARPEN, groups=outputs, bias=False)
+            nn.init.zeros_(self.sharpen.weight)  # at first every output stays as it is
+            nn.init.ones_(self.sharpen.weight[(slice(None), 0, *(_SHARPEN // 2,) * dimensions)])
 
     @property
     def stride(self) -> tuple[int, ...]:
@@ -119,6 +137,7 @@ class UNet(nn.Module):
     def _halo(self, steps: Sequence[int]) -> int:
         cells = [math.prod(steps[: level + 1]) for level in range(self.levels)]
         reach = cells[0] + 2 * sum(cells) + 2 * sum(cells[:-1])  # the stem, the way down, the way up
+        reach += cells[0] + _SHARPEN // 2 if self.finish == "pixels" else 0  # the next cell, for the interpolation
         return (-(-reach // cells[-1]) + 1) * cells[-1]
 
     def bytes_per_pixel(self, item: int) -> int:
@@ -143,7 +162,15 @@ class UNet(nn.Module):
         for narrow, block, step in zip(self.narrow, self.up, reversed(self.strides[1:]), strict=True):
             finer = functional.interpolate(narrow(features), scale_factor=[float(s) for s in step], mode="nearest")
             features = block(finer.add_(skipped.pop()))
-        return depth_to_space(self.head(features), self.strides[0])
+        features = self.head(features)
+        if self.finish == "cells":
+            return depth_to_space(features, self.strides[0])
+        finer = functional.interpolate(
+            features, scale_factor=[float(s) for s in self.strides[0]], mode=_LINEAR[self.dimensions]
+        )
+        sides = (_SHARPEN // 2,) * (2 * self.dimensions)
+        answer: Tensor = self.sharpen(functional.pad(finer, sides, mode="replicate"))
+        return answer
 
 
 def space_to_depth(image: Tensor, step: Sequence[int]) -> Tensor:

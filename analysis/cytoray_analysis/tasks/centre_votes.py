@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoray_analysis.compiled import compiled
+from cytoray_analysis.tasks.whole_objects import make_whole
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class VotingParameters:
     capture
         A vote counts for the nearest peak within this distance along each axis.
     smallest
-        Fewest pixels of an object.
+        Fewest pixels of an object, when it is in one piece and its holes are filled.
     reach
         Votes go no further than this along each axis.
     anisotropy
@@ -102,7 +103,7 @@ def decode_votes(
     deep = (1,) * (3 - len(shape))
     start = np.array((0,) * len(deep) + tuple(origin), dtype=np.int64)
     extent = np.array(deep + tuple(frame), dtype=np.int64)
-    labels, identities, confidence = _decode(
+    labels, *peaks = _assign(
         np.ascontiguousarray(foreground, dtype=np.float32).reshape(deep + shape),
         np.ascontiguousarray(offsets, dtype=np.float32).reshape((len(shape), *deep, *shape)),
         start,
@@ -111,10 +112,12 @@ def decode_votes(
         parameters.votes,
         parameters.along(parameters.separation),
         parameters.along(parameters.capture),
-        parameters.smallest,
         parameters.along(parameters.reach),
         parameters.anisotropy,
     )
+    # Called from here, because numba does not compile a function again when one of another file has changed.
+    make_whole(labels, len(peaks[0]), flat=len(shape) == 2)
+    identities, confidence = _renumber(labels, *peaks, parameters.smallest, start, extent)
     return labels.reshape(shape), identities, confidence
 
 
@@ -250,38 +253,51 @@ def _nearest_peaks(peaks, shape, capture, anisotropy):  # type: ignore[no-untype
 
 
 @compiled
-def _decode(foreground, offsets, start, extent, threshold, fewest, separation, capture, smallest, reach, anisotropy):  # type: ignore[no-untyped-def]
-    depth, height, width = foreground.shape
+def _assign(foreground, offsets, start, extent, threshold, fewest, separation, capture, reach, anisotropy):  # type: ignore[no-untyped-def]
+    """Return the peak of each pixel (1-based), the peaks with their votes, and sizes and probabilities of objects."""
     pixel, target = _destinations(foreground, offsets, start, extent, threshold, reach)
     peaks, votes = _peaks(target, foreground.shape, fewest, separation)
     nearest = _nearest_peaks(peaks, foreground.shape, capture, anisotropy)
-    choice = np.zeros(len(pixel), np.int32)
+    depth, height, width = foreground.shape
+    labels = np.zeros(foreground.shape, np.int32)
     size = np.zeros(len(peaks) + 1, np.int64)
     probability = np.zeros(len(peaks) + 1)
-    confidence = np.zeros(len(peaks) + 1, np.float32)
     for index in range(len(pixel)):
         a, b, c = target[index]
         if 0 <= a < depth and 0 <= b < height and 0 <= c < width:
             chosen = nearest[a, b, c]
-            choice[index] = chosen
             size[chosen] += 1
             if chosen > 0:
+                # Pixels are met in one order, in a block as in the whole: the sums are the same.
                 z, y, x = pixel[index]
+                labels[z, y, x] = chosen
                 probability[chosen] += 1 / (1 + math.exp(-foreground[z, y, x]))
+    return labels, peaks, votes, size, probability
+
+
+@compiled
+def _renumber(labels, peaks, votes, size, probability, smallest, start, extent):  # type: ignore[no-untyped-def]
+    """Drop objects that are too small, number the others in order of their peaks, and return what is known of them."""
+    depth, height, width = labels.shape
+    pixels = np.zeros(len(peaks) + 1, np.int64)
+    for z in range(depth):
+        for y in range(height):
+            for x in range(width):
+                pixels[labels[z, y, x]] += 1
     rename = np.zeros(len(peaks) + 1, np.int32)
     identities = np.zeros(len(peaks) + 1, np.int64)
+    confidence = np.zeros(len(peaks) + 1, np.float32)
     kept = 0
     for index in range(len(peaks)):
-        if size[index + 1] >= smallest:
+        if pixels[index + 1] >= max(smallest, 1):
             kept += 1
             rename[index + 1] = kept
-            # Pixels are met in one order, in a block as in the whole: the sums are the same.
             total = float(size[index + 1])
             confidence[kept] = probability[index + 1] / total * min(votes[index] / total, 1.0)
             a, b, c = peaks[index]
             identities[kept] = ((a + start[0]) * extent[1] + b + start[1]) * extent[2] + c + start[2] + 1
-    labels = np.zeros(foreground.shape, np.int32)
-    for index in range(len(pixel)):
-        z, y, x = pixel[index]
-        labels[z, y, x] = rename[choice[index]]
-    return labels, identities[: kept + 1], confidence[: kept + 1]
+    for z in range(depth):
+        for y in range(height):
+            for x in range(width):
+                labels[z, y, x] = rename[labels[z, y, x]]
+    return identities[: kept + 1], confidence[: kept + 1]

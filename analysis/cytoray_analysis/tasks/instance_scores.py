@@ -98,14 +98,20 @@ def _matched(both: Overlap) -> Numbers:
 def _ratio(part: Callable[[Numbers], Numbers], whole: Callable[[Numbers], Numbers]) -> Callable[[Numbers], Numbers]:
     def value(sums: Numbers) -> Numbers:
         below = whole(sums)
-        return np.divide(part(sums), below, out=np.full(len(sums), np.nan), where=below > 0)
+        ratios: Numbers = np.divide(part(sums), below, out=np.full(len(sums), np.nan), where=below > 0)
+        return ratios
 
     return value
 
 
 def _sum(*names: str, times: float = 1.0) -> Callable[[Numbers], Numbers]:
     places = [_AT[name] for name in names]
-    return lambda sums: times * sums[:, places].sum(axis=1)
+
+    def value(sums: Numbers) -> Numbers:
+        total: Numbers = times * sums[:, places].sum(axis=1)
+        return total
+
+    return value
 
 
 def _without(names: tuple[str, ...], less: str) -> Callable[[Numbers], Numbers]:

@@ -204,7 +204,8 @@ def _print_scores(answer: dict[str, Any], evaluation: Evaluation) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from cytoray_services.statistics.intervals import CONFIDENCE, counted, shown
+    from cytoray_analysis.plural import counted
+    from cytoray_services.statistics.intervals import CONFIDENCE, shown
 
     counts = {name: sum(score.group == name for score in evaluation.items) for name in evaluation.groups}
     columns = [("all", len(evaluation.items), evaluation.metrics, evaluation.intervals)]

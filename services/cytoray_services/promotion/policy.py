@@ -10,7 +10,7 @@ from cytoray_analysis.tasks.metrics import metric_named
 TOLERANCE = 0.02  # for a share or a correlation
 _TOLERANCES = {"psnr": 0.5}  # dB
 # A single score hides errors: objects found at an IoU of 0.5 may have ragged outlines.
-_GUARDED = ("ap70", "ap90", "pq", "dice", "f1_macro", "ece", "ssim", "psnr", "nrmse", "tra", "seg")
+_GUARDED = ("ap50", "ap70", "ap90", "pq", "dice", "f1_macro", "ece", "ssim", "psnr", "nrmse", "tra", "seg")
 
 
 def guards_of(metric: str, metrics: Sequence[str], asked: Mapping[str, float]) -> dict[str, float]:

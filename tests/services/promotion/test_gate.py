@@ -69,7 +69,7 @@ def test_a_model_of_fewer_epochs_is_refused_for_its_score(zoo: Zoo, registry: Re
     pass_gate(registry, zoo.good, frozen(zoo.frozen))
     failed = failed_checks(registry, zoo.fewer_epochs)
     assert {"better"} <= set(failed) <= SCORES
-    assert "ap50" in failed["better"]
+    assert "msa" in failed["better"]
     assert registry.resolve("cells@champion").version == zoo.good
 
 

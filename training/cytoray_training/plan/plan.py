@@ -122,9 +122,10 @@ class Plan:
 
     @property
     def identity(self) -> str:
-        """Hash of recipe, data and starting weights: an interrupted run with the same identity is resumed."""
+        """Hash of recipe, data, start and last layer: an interrupted run with the same identity is resumed."""
         start = self.start.identity if self.start else ""
-        return hashlib.sha256(f"{recipe_hash(self.recipe)} {self.dataset_hash} {start}".encode()).hexdigest()
+        finish = self.network.arguments.get("finish", "")
+        return hashlib.sha256(f"{recipe_hash(self.recipe)} {self.dataset_hash} {start}{finish}".encode()).hexdigest()
 
     @cached_property
     def chosen_task(self) -> TaskChoice:
@@ -175,6 +176,7 @@ class Plan:
             "outputs": task.output.channels,
             "dimensions": len(self.recipe.data.axes),
             "window": self.crop[-1],
+            "finish": "pixels",
         }
         accepted = inspect.signature(NETWORKS[chosen.name]).parameters if chosen.name in NETWORKS else {}
         known = {name: value for name, value in decided.items() if name in accepted}
