@@ -117,7 +117,7 @@ class UNet(nn.Module):
         if finish == "pixels":
             self.sharpen = convolution(outputs, outputs, _SHARPEN, groups=outputs, bias=False)
             nn.init.zeros_(self.sharpen.weight)  # at first every output stays as it is
-            nn.init.ones_(self.sharpen.weight[(slice(None), 0, *(_SHARPEN // 2,) * dimensions)])
+            nn.init.ones_(self.sharpen.weight.flatten(1)[:, _SHARPEN**dimensions // 2])
 
     @property
     def stride(self) -> tuple[int, ...]:
