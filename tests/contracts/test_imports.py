@@ -19,7 +19,7 @@ PACKAGES = (*(f"cytoray_{room}" for room in ROOMS), "cytoray")
 
 # Each heavy library and the modules or packages that may name it.
 DOORS = {
-    "bioio": {"cytoray_analysis.images.reader", "cytoray_analysis.images.writer"},
+    "bioio": {"cytoray_analysis.images.vendor_images", "cytoray_analysis.images.writer"},
     "mlflow": {"cytoray_services.registry"},
     "ray.train": {"cytoray_training.run.launch", "cytoray_training.run.elastic"},
     "ray.job_submission": {"cytoray_services.jobs.ray.backend"},
