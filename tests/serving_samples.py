@@ -126,7 +126,8 @@ def write_small_bundle(folder: Path, *, seed: int = 0, name: str = "nuclei", dim
         task=TaskChoice(arguments={} if dimensions == 2 else {"dimensions": 3}),
         input=ModelInput(axes="CYX" if dimensions == 2 else "CZYX"),
         network=NetworkChoice(arguments=network),
-        decode={"votes": 6.0} if dimensions == 2 else {},  # so that it finds objects in a texture
+        # So that it finds objects in a texture, although they are in pieces.
+        decode={"votes": 6.0, "smallest": 2.0} if dimensions == 2 else {"smallest": 2.0},
         provenance={"seed": seed},
     )
     return _write(folder, spec, (1, *(32,) * dimensions) if dimensions == 2 else (1, 8, 16, 16), seed)

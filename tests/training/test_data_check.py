@@ -52,9 +52,9 @@ def refused(recipe: Recipe) -> str:
 @pytest.mark.usefixtures("cytoray_home")
 def test_a_validation_split_without_an_object_is_refused(folder: Path) -> None:
     recipe = parse_recipe(recipe_for(folder))
-    assert make_plan(recipe, load_settings()).metric == "ap50"
+    assert make_plan(recipe, load_settings()).metric == "msa"
     change_masks(folder, "val", np.zeros_like)
-    assert "ap50 has nothing to count in split 'val'" in refused(recipe)
+    assert "msa has nothing to count in split 'val'" in refused(recipe)
     (error,) = (one for one in check_data(recipe).findings if one.severity == "error")
     assert error.code == "nothing-to-score"
 

@@ -327,7 +327,7 @@ def test_a_killed_haproxy_is_replaced_at_once_and_its_successor_takes_over(
     first = int((tmp_path / "haproxy.pid").read_text())
     os.kill(first, signal.SIGKILL)
     began = time.monotonic()
-    until(lambda: reachable(proxy.port))
+    until(lambda: (tmp_path / "stand-in.pid").exists() and reachable(proxy.port))
     assert time.monotonic() - began < 3
     assert httpx.get(proxy.url).status_code == 200
     stand_in = int((tmp_path / "stand-in.pid").read_text())

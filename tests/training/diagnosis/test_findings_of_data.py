@@ -62,7 +62,8 @@ def test_splits_that_differ_repeat_each_other_and_are_labelled_wrongly_are_named
     truth[truth == number] = 0  # forgotten by the annotator
     write_image(victim.truth or Path(), image_from_array(truth.astype(np.uint16), "YX"))
 
-    diagnosis = trained(plan_for(open_dataset(root), tmp_path / "home"), tmp_path / "run")
+    # Long enough to be sure of an object that has no label.
+    diagnosis = trained(plan_for(open_dataset(root), tmp_path / "home", training={"epochs": 24}), tmp_path / "run")
 
     assert "mean intensity" in evidence(diagnosis, "different-splits")
     same = evidence(diagnosis, "same-content")
@@ -130,7 +131,7 @@ def test_a_score_from_a_few_images_is_said_to_be_uncertain(fields: Dataset, tmp_
     assert "validation images" in evidence(trained(plan, tmp_path / "run"), "too-few-examples")
 
 
-@pytest.mark.parametrize(("agreement", "reached"), [(0.8, True), (0.9999, False), (None, False)])
+@pytest.mark.parametrize(("agreement", "reached"), [(0.6, True), (0.9999, False), (None, False)])
 def test_a_score_as_good_as_annotators_agree_is_named(
     healthy_segmentation: Diagnosis, agreement: float | None, reached: bool
 ) -> None:
