@@ -166,7 +166,7 @@ def test_when_the_cluster_has_ended_its_jobs_are_still_listed_with_their_logs(la
     assert len(states) == len(before["jobs"]) - 1
     assert states[done["id"]] == ("done", None)
     assert states[running["id"]][0] == "failed"
-    assert "ended" in str(states[running["id"]][1])  # its cluster, or first its command, for want of its cluster
+    assert "ended" in str(states[running["id"]][1])  # the cluster, or the command, which lost it
     cancelled = [one["id"] for one in before["jobs"] if one["state"] == "cancelled"]
     assert cancelled
     assert [states[one][0] for one in cancelled] == ["cancelled"] * len(cancelled)
