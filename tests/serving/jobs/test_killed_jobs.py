@@ -158,6 +158,7 @@ def test_a_cancelled_job_stops_and_keeps_what_it_has(
         service.store.find("job-000000000000")
 
 
+@pytest.mark.long
 def test_an_image_too_large_for_memory_gets_the_objects_of_the_whole(
     new_service: Callable[..., JobTaker], bundle_folder: Path, tmp_path: Path
 ) -> None:
