@@ -26,22 +26,22 @@ class Unasked(JobBackend):
     """A backend that a test asks only what it defines itself."""
 
     def manifest(self, submission: Submission, *, owner: str, team: str | None = None) -> str:
-        raise NotImplementedError
+        raise AssertionError("this test expects no such call")
 
     def submit(self, submission: AnySubmission, *, owner: str, team: str | None = None) -> AnyJob:
-        raise NotImplementedError
+        raise AssertionError("this test expects no such call")
 
     def show(self, job_id: str) -> AnyJob:
-        raise NotImplementedError
+        raise AssertionError("this test expects no such call")
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[str]:
-        raise NotImplementedError
+        raise AssertionError("this test expects no such call")
 
     def stop(self, job_id: str) -> AnyJob:
-        raise NotImplementedError
+        raise AssertionError("this test expects no such call")
 
     def list(self) -> list[AnyJob]:
-        raise NotImplementedError
+        raise AssertionError("this test expects no such call")
 
 
 def picture(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.uint16]:

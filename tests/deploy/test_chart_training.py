@@ -1,4 +1,4 @@
-"""A namespace for trainings: what is in it, and what jobs there get."""
+"""A namespace for training runs: what is in it, and what jobs there get."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The admission policy of the namespace for trainings: attacks are refused, what Cytoray makes is let in."""
+"""The admission policy of the namespace for training runs: attacks are refused, what Cytoray makes is let in."""
 
 from __future__ import annotations
 

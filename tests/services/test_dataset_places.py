@@ -218,7 +218,7 @@ def test_a_missing_file_is_found_by_the_check(pair: tuple[Dataset, Dataset]) -> 
 
 
 def missing_bucket(uri: str, patch: pytest.MonkeyPatch) -> str:
-    return "s3://nobody/cells"
+    return "s3://no-such-bucket/cells"
 
 
 def nothing_there(uri: str, patch: pytest.MonkeyPatch) -> str:
@@ -247,7 +247,12 @@ def no_client(uri: str, patch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize(
     ("spoil", "kind", "message", "hint"),
     [
-        (missing_bucket, MissingFileError, "expected the bucket 'nobody', it does not exist", "AWS_ENDPOINT_URL"),
+        (
+            missing_bucket,
+            MissingFileError,
+            "expected the bucket 'no-such-bucket', it does not exist",
+            "AWS_ENDPOINT_URL",
+        ),
         (nothing_there, MissingFileError, "expected files below s3://.*/deeper, there are none", "prefix"),
         pytest.param(no_store, PlatformError, "does not answer", "network", marks=pytest.mark.slow),
         (no_credentials, ForbiddenError, "expected credentials for s3://.*, there are none", "AWS_ACCESS_KEY_ID"),
@@ -329,6 +334,6 @@ def test_the_commands_take_uris(pair: tuple[Dataset, Dataset], capsys: pytest.Ca
 
     assert json.loads(run("data", "check", uri, "--json")[1])["errors"] == 0
     assert run("data", "hash", uri)[:2] == (0, f"{hash_dataset(local)}\n")
-    status, _, said = run("data", "hash", "s3://nobody/x")
+    status, _, said = run("data", "hash", "s3://no-such-bucket/x")
     assert status == 2
-    assert "expected the bucket 'nobody', it does not exist" in said
+    assert "expected the bucket 'no-such-bucket', it does not exist" in said

@@ -27,7 +27,7 @@ class Kept:
 
 
 @pytest.fixture
-def told(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, float]]:
+def values_of(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, float]]:
     """Give the function that tells lines and returns what the gauges said while the training went on."""
     monkeypatch.setattr("ray.util.metrics.Gauge", Kept)
     monkeypatch.setattr(Kept, "values", {})
@@ -42,8 +42,8 @@ def told(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     return tell
 
 
-def test_an_epoch_tells_everything_but_the_workers(told: Callable[..., dict[str, float]]) -> None:
-    values = told({**EPOCH, "msa": 0.75, "ap70": 0.5}, epochs=8)
+def test_an_epoch_tells_everything_but_the_workers(values_of: Callable[..., dict[str, float]]) -> None:
+    values = values_of({**EPOCH, "msa": 0.75, "ap70": 0.5}, epochs=8)
     moved = values.pop("moved_timestamp_seconds")
     assert moved > 1.7e9
     assert values == {
@@ -56,21 +56,21 @@ def test_an_epoch_tells_everything_but_the_workers(told: Callable[..., dict[str,
     }
 
 
-def test_the_score_is_the_metric_that_the_recipe_names(told: Callable[..., dict[str, float]]) -> None:
-    assert told({**EPOCH, "ap50": 0.75, "ap70": 0.5}, metric="ap70")["score"] == 0.5
+def test_the_score_is_the_metric_that_the_recipe_names(values_of: Callable[..., dict[str, float]]) -> None:
+    assert values_of({**EPOCH, "ap50": 0.75, "ap70": 0.5}, metric="ap70")["score"] == 0.5
 
 
-def test_what_a_line_does_not_say_stays_as_it_was(told: Callable[..., dict[str, float]]) -> None:
+def test_what_a_line_does_not_say_stays_as_it_was(values_of: Callable[..., dict[str, float]]) -> None:
     workers = {"stage": "workers", "workers": 3}
     step = {"stage": "training", "epoch": 5, "step": 40, "loss": 0.25, "images_per_second": 90.0}
-    values = told(workers, {**EPOCH, "msa": 0.75}, step)
+    values = values_of(workers, {**EPOCH, "msa": 0.75}, step)
     assert (values["workers"], values["score"], values["loss"], values["epoch"]) == (3.0, 0.75, 0.25, 6.0)
 
 
-def test_decoding_images_is_progress_too(told: Callable[..., dict[str, float]]) -> None:
-    assert set(told({"stage": "decoding", "done": 1, "total": 9})) == {"epochs", "moved_timestamp_seconds"}
+def test_decoding_images_is_progress_too(values_of: Callable[..., dict[str, float]]) -> None:
+    assert set(values_of({"stage": "decoding", "done": 1, "total": 9})) == {"epochs", "moved_timestamp_seconds"}
 
 
-def test_every_gauge_is_used(told: Callable[..., dict[str, float]]) -> None:
-    values = told({"stage": "workers", "workers": 1}, {**EPOCH, "msa": 0.75})
+def test_every_gauge_is_used(values_of: Callable[..., dict[str, float]]) -> None:
+    values = values_of({"stage": "workers", "workers": 1}, {**EPOCH, "msa": 0.75})
     assert {f"cytoray_training_{name}" for name in values} == set(GAUGES)

@@ -8,7 +8,7 @@ from panels import dashboard, graph, number
 _WHERE = 'namespace=~"$namespace", model=~"$model"'
 _PLACE = 'namespace=~"$namespace"'
 _RUN = "{{run}}"
-_TRAININGS = f'{_PLACE}, kind="training"'
+_TRAINING_RUNS = f'{_PLACE}, kind="training"'
 
 
 def training() -> Dashboard:
@@ -55,7 +55,7 @@ def _now(board: Dashboard) -> Dashboard:
             number(
                 "Queued jobs",
                 "Queued training runs, as reported by the jobs service.",
-                f'max(cytoray_jobs{{{_TRAININGS}, state="queued"}})',
+                f'max(cytoray_jobs{{{_TRAINING_RUNS}, state="queued"}})',
                 unit="short",
             )
         )
@@ -63,7 +63,7 @@ def _now(board: Dashboard) -> Dashboard:
             number(
                 "Running jobs",
                 "Running training runs, as reported by the jobs service.",
-                f'max(cytoray_jobs{{{_TRAININGS}, state="running"}})',
+                f'max(cytoray_jobs{{{_TRAINING_RUNS}, state="running"}})',
                 unit="short",
             )
         )
@@ -71,7 +71,7 @@ def _now(board: Dashboard) -> Dashboard:
             number(
                 "Failed in 24 hours",
                 "Training runs that failed within the last 24 hours. Healthy: 0.",
-                f'sum(increase(cytoray_jobs_ended_total{{{_TRAININGS}, state="failed"}}[1d]))',
+                f'sum(increase(cytoray_jobs_ended_total{{{_TRAINING_RUNS}, state="failed"}}[1d]))',
                 unit="short",
                 steps=[(1, "red")],
                 runbook="CytorayTrainingFailed",

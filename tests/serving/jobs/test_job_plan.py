@@ -156,7 +156,7 @@ def test_a_stem_is_one_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "told"),
+    ("steps", "objects"),
     [
         ([NUCLEI], None),
         ([STAIN, NUCLEI, CELLS], None),
@@ -166,12 +166,12 @@ def test_a_stem_is_one_name(name: str) -> None:
         ([LINKER], "masks"),
     ],
 )
-def test_models_that_suit_each_other_are_taken(steps: list[Step], told: str | None) -> None:
-    check_steps(steps, objects=told)
+def test_models_that_suit_each_other_are_taken(steps: list[Step], objects: str | None) -> None:
+    check_steps(steps, objects=objects)
 
 
 @pytest.mark.parametrize(
-    ("steps", "told"),
+    ("steps", "objects"),
     [
         ([LINKER], None),
         ([LINKER], "boxes"),
@@ -181,9 +181,9 @@ def test_models_that_suit_each_other_are_taken(steps: list[Step], told: str | No
         ([STAIN, LINKER], None),
     ],
 )
-def test_models_that_do_not_suit_each_other_are_refused(steps: list[Step], told: str | None) -> None:
+def test_models_that_do_not_suit_each_other_are_refused(steps: list[Step], objects: str | None) -> None:
     with pytest.raises(RequestError):
-        check_steps(steps, objects=told)
+        check_steps(steps, objects=objects)
 
 
 def test_labels_are_the_objects_and_an_image_is_the_image_of_the_next_model(

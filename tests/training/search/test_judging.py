@@ -32,13 +32,13 @@ def models(chance: np.random.Generator, worth: float, hard: np.ndarray, metric: 
 
 def test_equal_recipes_are_rarely_told_apart_and_the_interval_holds_the_gain() -> None:
     chance = np.random.default_rng(0)
-    told, held = 0, 0
+    decided, held = 0, 0
     for _ in range(150):
         hard = chance.normal(0, 0.2, 20)
         one = compare_recipes("ap50", models(chance, 0.7, hard), models(chance, 0.7, hard), unit="image")
-        told += one.verdict != "inconclusive"
+        decided += one.verdict != "inconclusive"
         held += one.low <= 0 <= one.high
-    assert told <= 14
+    assert decided <= 14
     assert held >= 136
 
 

@@ -34,7 +34,7 @@ def cluster(server: ApiServer, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
     owner = {"kind": "RayService", "name": "cytoray", "uid": service["metadata"]["uid"]}
     add(server, "rayclusters", "cytoray-a1b2c", SERVING, ownerReferences=[owner])
     add(server, "rayjobs", "nuclei-x7k2q", TRAINING)
-    add(server, "rayservices", "somebody-elses", {})
+    add(server, "rayservices", "other-service", {})
     found = connect("", "")
     assert found is not None
     return found
@@ -80,7 +80,7 @@ def test_the_service_is_gone_with_its_clusters_and_trainings_go_on(
     assert remove(cluster, jobs=False, seconds=30) == ["rayservices/cytoray", "rayclusters/cytoray-a1b2c"]
     assert operator == ["rayclusters/cytoray-a1b2c", "rayservices/cytoray"]
     assert server.objects.names("rayjobs", NAMESPACE) == ["nuclei-x7k2q"]
-    assert server.objects.names("rayservices", NAMESPACE) == ["somebody-elses"]
+    assert server.objects.names("rayservices", NAMESPACE) == ["other-service"]
 
 
 def test_trainings_go_with_the_operator(server: ApiServer, cluster: Cluster, operator: list[str]) -> None:

@@ -76,12 +76,12 @@ def test_all_jobs_are_listed_the_newest_first(server: ApiServer, place: Kubernet
     for name, created in (("nuclei-first", "2026-11-01T00:00:00Z"), ("nuclei-last", "2026-11-22T00:00:00Z")):
         submit(name)
         server.objects.merge("rayjobs", NAMESPACE, name, {"metadata": {"creationTimestamp": created}})
-    stranger = {"metadata": {"name": "somebody-elses"}, "spec": {}}
+    stranger = {"metadata": {"name": "other-service"}, "spec": {}}
     server.objects.create("rayjobs", NAMESPACE, stranger)
 
     assert [job.id for job in place.list()] == ["nuclei-last", "nuclei-first"]
     with pytest.raises(JobNotFoundError):
-        place.show("somebody-elses")
+        place.show("other-service")
 
 
 def test_a_long_list_comes_in_pages_even_if_their_version_is_gone(
