@@ -18,7 +18,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
+from cytoray_services.free_ports import free_ports
 
 _TAG, _STARTED, _SECONDS_TO_START = "CYTORAY_TEST_NODE", "Ray runtime started.", 90.0
 _BIN = str(Path(sys.executable).parent)
@@ -105,7 +106,7 @@ class RayNodes:
         mark = uuid.uuid4().hex
         names = ["dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port"]
         names += ["metrics-export-port"] + (["port", "dashboard-port", "ray-client-server-port"] if head else [])
-        ports: dict[str, str | int] = dict(zip(names, _free_ports(len(names)), strict=True))
+        ports: dict[str, str | int] = dict(zip(names, free_ports(len(names)), strict=True))
         options: dict[str, str | int] = {"node-ip-address": ip, "num-gpus": 0, "object-store-memory": 2**28}
         options |= {"num-cpus": self.cpus if cpus is None else cpus, "resources": resources}
         options |= {"temp-dir": str(self.folder / mark[:4]), "min-worker-port": 0, "max-worker-port": 0}
@@ -223,11 +224,3 @@ def ray_nodes(count: int = 2, *, cpus: int = 1, environment: Mapping[str, str] |
 
 def _ip(*commands: str) -> bool:
     return all(subprocess.run(["ip", *words.split()], capture_output=True).returncode == 0 for words in commands)
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for listener in listeners:
-            listener.bind(("", 0))
-        return [int(listener.getsockname()[1]) for listener in listeners]

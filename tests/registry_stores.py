@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from cytoray_services.free_ports import free_port
 from cytoray_services.settings import Settings
 
 BUCKET = "models"
@@ -124,12 +124,6 @@ def open_store(request: pytest.FixtureRequest, home: Path) -> Store:
         return Store(local(home), Folder(home / "artifacts"), {})
     servers: Servers = request.getfixturevalue("registry_servers")
     return servers.store(home, f"test-{secrets.token_hex(4)}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from types import TracebackType
 from typing import Self
 
 import psutil
+
+from cytoray_services.free_ports import free_port
 
 CYTORAY = [sys.executable, "-c", "from cytoray_services.commands.root import main; main()"]
 START_SECONDS = 300.0
@@ -117,9 +118,7 @@ def start_cytoray(
 
 def wait_until_up(name: str, command: Sequence[str], path: str, environment: Mapping[str, str], folder: Path) -> Server:
     """Start a command with a free port in the place of ``{port}``, and wait until something there answers HTTP."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     log = folder / "log.txt"
     process = psutil.Popen(
         [word.format(port=port) for word in command],

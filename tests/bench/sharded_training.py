@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,8 @@ from statistics import median
 from typing import Any
 
 import yaml
+
+from cytoray_services.free_ports import free_port
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -77,9 +78,7 @@ def measure(root: str, folder: Path, epochs: int, shards: dict[str, Any]) -> Mea
     }
     folder.mkdir()
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     caches = [folder / f"node-{rank}" for rank in range(NODES)]
     shared = {"WORLD_SIZE": str(NODES), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     began = time.perf_counter()

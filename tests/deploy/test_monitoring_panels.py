@@ -21,8 +21,8 @@ import pytest
 import yaml
 
 from cytoray_services.datasets import hash_dataset, make_segmentation
+from cytoray_services.free_ports import free_port
 from cytoray_serving.client import Client
-from cytoray_serving.service.app import free_port
 from cytoray_training.plan.plan import Plan
 from cytoray_training.recipe import parse_recipe
 from cytoray_training.run.launch import launch

@@ -10,9 +10,10 @@ import pytest
 from cytoray_analysis.bundle import BundleSpec, ModelInput, NetworkChoice, TaskChoice, write_bundle
 from cytoray_analysis.errors import ModelNotFoundError, RequestError
 from cytoray_analysis.networks import build_network
+from cytoray_services.free_ports import free_port
 from cytoray_services.registry import Registry, load_bundle, parse_reference
 from cytoray_services.settings import Settings
-from registry_stores import free_port, local
+from registry_stores import local
 
 NETWORK = NetworkChoice(name="unet", arguments={"inputs": 1, "outputs": 4, "widths": [4, 8]})
 

@@ -25,9 +25,10 @@ from cytoray_analysis.errors import (
     RequestError,
 )
 from cytoray_analysis.networks import build_network
+from cytoray_services.free_ports import free_port
 from cytoray_services.registry import ModelVersion, Registry, load_bundle
 from cytoray_services.settings import Settings
-from registry_stores import STORES, Store, free_port, local, open_store
+from registry_stores import STORES, Store, local, open_store
 
 NETWORK = NetworkChoice(name="unet", arguments={"inputs": 1, "outputs": 4, "widths": [4, 8]})
 

@@ -21,9 +21,10 @@ from cytoray_analysis.bundle import Bundle, BundleSpec, ModelInput, NetworkChoic
 from cytoray_analysis.errors import ModelNotFoundError, PlatformError, RequestError
 from cytoray_analysis.networks import build_network
 from cytoray_services.environment import default_environment
+from cytoray_services.free_ports import free_port
 from cytoray_services.registry import Registry, load_bundle
 from cytoray_services.settings import Settings
-from registry_stores import free_port, local
+from registry_stores import local
 
 NETWORK = NetworkChoice(name="unet", arguments={"inputs": 1, "outputs": 3, "widths": [4, 8]})
 

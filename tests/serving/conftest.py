@@ -19,9 +19,9 @@ import uvicorn
 
 from cytoray_analysis.bundle import Bundle
 from cytoray_analysis.predictor import Predictor
+from cytoray_services.free_ports import free_port
 from cytoray_services.registry import Registry
 from cytoray_services.settings import Settings, load_settings
-from cytoray_serving.service.app import free_port
 from serving_in_process import config_of, in_process
 from serving_samples import (
     MAIN,

@@ -16,9 +16,10 @@ from cytoray_analysis.errors import (
     UnreadableImageError,
 )
 from cytoray_analysis.kinds import TruthKind
+from cytoray_services.free_ports import free_port
 from cytoray_services.http.errors import ErrorBody, error_of_response
 from cytoray_serving.client import Client, ServedAnswer, parse_server_timing
-from cytoray_serving.service.app import example_request, free_port
+from cytoray_serving.service.app import example_request
 from cytoray_serving.service.application import name_models
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from cytoray_analysis.errors import ModelNotFoundError
+from cytoray_services.free_ports import free_port
 from cytoray_services.registry import Registry, load_bundle
 from cytoray_services.settings import Settings
 from cytoray_serving.messages import Question
 from cytoray_serving.replica.replica import exact_reference
-from cytoray_serving.service.app import free_port
 from cytoray_serving.service.assembly import Assembled
 from serving_in_process import config_of, in_process
 from serving_samples import GOOD

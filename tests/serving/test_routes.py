@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from cytoray_analysis.errors import CytorayError, ModelNotFoundError, PlatformError, RequestError
+from cytoray_services.free_ports import free_port
 from cytoray_services.registry import Registry
 from cytoray_services.settings import Settings
 from cytoray_serving.messages import Question
 from cytoray_serving.schema import ModelStatus
-from cytoray_serving.service.app import free_port
 from cytoray_serving.service.assembly import Assembled
 from serving_in_process import InProcess, config_of, in_process
 from serving_samples import GOOD

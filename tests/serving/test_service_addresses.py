@@ -15,10 +15,10 @@ import grpc  # type: ignore[import-untyped]
 import httpx
 import pytest
 
+from cytoray_services.free_ports import free_port
 from cytoray_serving.client import Client
 from cytoray_serving.open_inference.protocol import open_inference_pb2 as messages
 from cytoray_serving.open_inference.protocol import open_inference_pb2_grpc as protocol
-from cytoray_serving.service.app import free_port
 from serving_samples import GOOD
 
 pytestmark = pytest.mark.ray

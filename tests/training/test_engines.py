@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed, multiprocessing, nn
 
+from cytoray_services.free_ports import free_port
 from cytoray_training.engines.build import build_engine
 from cytoray_training.engines.engine import Engine, Step
 from cytoray_training.recipe import Training
@@ -185,18 +185,12 @@ def _worker(rank: int, job: Job) -> None:
     distributed.destroy_process_group()
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.mark.ray  # no Ray, but as slow: two processes that import DeepSpeed
 def test_two_workers_agree_at_every_stage_and_one_goes_on_for_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spawn: Callable[..., object] = multiprocessing.spawn  # type: ignore[attr-defined]
-    spawn(_worker, args=(Job(tmp_path, _free_port()),), nprocs=2)
+    spawn(_worker, args=(Job(tmp_path, free_port()),), nprocs=2)
     expected = load_file(tmp_path / "torch0-0.safetensors")
     losses = [expected.pop("losses"), load_file(tmp_path / "torch0-1.safetensors")["losses"]]
     assert not torch.equal(*losses)  # each had crops of its own

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from cytoray_analysis.tasks import (
     Task,
     Tracking,
 )
+from cytoray_services.free_ports import free_port
 from cytoray_training.engines.batch_norm import apart
 from cytoray_training.engines.build import build_engine
 from cytoray_training.engines.engine import Engine
@@ -184,11 +184,8 @@ def _worker(rank: int, job: Job) -> None:
 
 @pytest.mark.ray  # no Ray, but as slow: two processes that import DeepSpeed
 def test_two_workers_take_the_steps_of_one_and_share_the_statistics_of_batch_norms(tmp_path: Path) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = int(listener.getsockname()[1])
     spawn: Callable[..., object] = multiprocessing.spawn  # type: ignore[attr-defined]
-    spawn(_worker, args=(Job(tmp_path, port),), nprocs=2)
+    spawn(_worker, args=(Job(tmp_path, free_port()),), nprocs=2)
     segmentation = case("segmentation")
     cases = {
         "tracking": case("tracking"),

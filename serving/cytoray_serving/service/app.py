@@ -21,6 +21,7 @@ import psutil
 from cytoray_analysis.errors import CytorayError, PlatformError
 from cytoray_analysis.kinds import TruthKind
 from cytoray_services.address_space import require_address_space
+from cytoray_services.free_ports import family_of, free_port, free_ports
 from cytoray_services.jobs.ray.own import SESSIONS, own_folder
 from cytoray_services.jobs.ray.start import start_ray
 from cytoray_services.tokens.tokens import tokens_path
@@ -114,16 +115,17 @@ def prepare_environment(largest_body: int, front: FrontLimits, host: str) -> Pat
         The folder of the sockets and of Ray's files; :func:`stop_service` removes it.
     """
     folder = own_folder(_SOCKETS_PART)
+    metrics, statistics, http, grpc = free_ports(4)
     switches = ENVIRONMENT | {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc),
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(largest_body + 2**20),
         # Half a minute each by default; no load balancer on this machine needs it.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
@@ -264,17 +266,6 @@ def stop_service(folder: Path | None = None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return a free TCP port."""
-    with socket.socket(_family(host)) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
 def _graphics_cards() -> float:
     import ray
 
@@ -311,7 +302,7 @@ def _require_ready(url: str) -> None:
 
 
 def _require_free(host: str, port: int) -> None:
-    with socket.socket(_family(host)) as probe:
+    with socket.socket(family_of(host)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

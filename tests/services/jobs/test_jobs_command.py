@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 import yaml
 
 from cytoray_services.commands.root import main
+from cytoray_services.free_ports import free_port
 from cytoray_services.jobs.service.audit import read_audit
 from cytoray_services.tokens.tokens import create_token
 from services.jobs.jobs_service import RECIPE
@@ -104,8 +104,7 @@ def served(cluster: ApiServer, tmp_path: Path) -> Iterator[tuple[str, Path]]:
     config = {"place": "kubernetes", "audit": str(tmp_path / "audit.jsonl"), "teams": {"lab": {"jobs": 1}}}
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(config | {"tokens": str(tmp_path / "tokens.json")}))
     create_token(tmp_path / "tokens.json", "old", ("submit",), days=1)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     program = "from cytoray_services.commands.root import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", program, "jobs", "serve", "--config", str(tmp_path / "jobs.yaml"), f"--port={port}"],

@@ -10,12 +10,12 @@ from random import Random
 
 import pytest
 
+from cytoray_services.free_ports import free_port
 from cytoray_services.registry import Registry
 from cytoray_services.rollouts.canary_analysis import Outcome
 from cytoray_services.rollouts.changes import start_rollout
 from cytoray_services.rollouts.controller import Compared, Counted, Observed, RolloutController
 from cytoray_services.rollouts.rollout import Limits, read_routing
-from registry_stores import free_port
 from simulated_canaries import Draw, requests
 
 LIMITS = Limits(seconds_per_step=10, least_requests=40)

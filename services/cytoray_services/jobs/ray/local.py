@@ -12,12 +12,11 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -25,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cytoray_analysis.errors import PlatformError
 from cytoray_analysis.files import write_whole
 from cytoray_services.address_space import require_address_space
+from cytoray_services.free_ports import free_ports
 from cytoray_services.jobs.ray.own import SESSIONS, loopback_only, own_folder
 from cytoray_services.jobs.ray.start import SECONDS_TO_START, TRIES, announced, not_in_time, patience, reason_in
 from cytoray_services.jobs.scale import Scale
@@ -131,7 +131,7 @@ class LocalRay:
         import psutil
 
         token, folder = secrets.token_hex(32), own_folder()
-        dashboard, client, agent = _free_ports(3)
+        dashboard, client, agent = free_ports(3)
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
         command += ["--port=0", f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}"]
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--temp-dir={folder / SESSIONS}"]
@@ -224,11 +224,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]

@@ -11,7 +11,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from typing import Any
 from cytoray_analysis.errors import PlatformError
 from cytoray_services.address_space import require_address_space
 from cytoray_services.environment import environment
+from cytoray_services.free_ports import free_port
 from cytoray_services.jobs.ray.own import SESSIONS, forget_token, loopback_only, require_token
 
 SECONDS_TO_START = 300.0
@@ -183,9 +183,7 @@ def known_address() -> Iterator[None]:
     Otherwise the watcher of Ray Train searches for the cluster itself, and fails if there is a second one on the
     machine, such as a service.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with environment({"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"}):
         yield
 
