@@ -19,6 +19,8 @@ settings.load_profile("cytoray")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+# Names of models mean what a test registers, and not what comes with the package.
+os.environ["CYTORAY_SHIPPED"] = str(REPOSITORY / "tests" / "no-shipped-models")
 _FOLDERS: list[Path] = []  # of the Ray instances that were shared
 
 

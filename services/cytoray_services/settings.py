@@ -1,6 +1,6 @@
 """The settings of this installation: where it stores its state, and which registry it uses.
 
-Five environment variables, read in one place:
+Six environment variables, read in one place:
 
 ``CYTORAY_HOME``
     The folder for everything that Cytoray stores; default ``.cytoray`` in the working directory.
@@ -11,6 +11,8 @@ Five environment variables, read in one place:
     folder under the home folder. An MLflow server has its own setting.
 ``CYTORAY_CACHE``
     The folder of decoded images, best on a local disk; default a folder under the home folder.
+``CYTORAY_SHIPPED``
+    The folder of the models that need no registry, such as ``nuclei``; default those that come with Cytoray.
 ``CYTORAY_ON``
     The default of ``cytoray jobs --on``, such as ``kubernetes:/lab``; several backends are separated by commas.
     Default this machine.
@@ -27,6 +29,7 @@ from pydantic import BaseModel, ConfigDict
 from cytoray_analysis.errors import RequestError
 
 DEFAULT_HOME = ".cytoray"
+SHIPPED = Path(__file__).with_name("shipped")
 
 
 class Settings(BaseModel):
@@ -42,6 +45,8 @@ class Settings(BaseModel):
         Where the files of runs are stored without a server; None for :attr:`artifacts`.
     cache_folder
         Folder of decoded images; None for a folder under `home`.
+    shipped
+        Folder of the models that need no registry; None for no such models.
     jobs_on
         Default backend of jobs; None for this machine.
     """
@@ -52,6 +57,7 @@ class Settings(BaseModel):
     tracking_uri: str
     artifacts_uri: str | None = None
     cache_folder: Path | None = None
+    shipped: Path | None = None
     jobs_on: str | None = None
 
     @property
@@ -101,6 +107,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         tracking_uri=variables.get("MLFLOW_TRACKING_URI") or _local_tracking_uri(home),
         artifacts_uri=variables.get("CYTORAY_ARTIFACTS") or None,
         cache_folder=Path(cache).expanduser().absolute() if (cache := variables.get("CYTORAY_CACHE")) else None,
+        shipped=Path(shipped).expanduser().absolute() if (shipped := variables.get("CYTORAY_SHIPPED")) else SHIPPED,
         jobs_on=variables.get("CYTORAY_ON") or None,
     )
 

@@ -82,3 +82,7 @@ def test_two_moves_at_the_same_moment_are_both_kept() -> None:
 def test_nested_facts_become_dotted_tags() -> None:
     facts = {"a": {"b": 1, "c": {"d": "x"}}, "e": None, "f": [1, 2], "g": True}
     assert flatten(facts) == {"a.b": "1", "a.c.d": "x", "f": "[1, 2]", "g": "true"}
+
+
+def test_names_of_parameters_have_only_characters_that_mlflow_accepts() -> None:
+    assert flatten({"shares": {"fluo_*": 4, "H&E": 1.5}}) == {"shares.fluo__": "4", "shares.H_E": "1.5"}

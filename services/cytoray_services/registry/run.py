@@ -19,7 +19,7 @@ from cytoray_analysis.errors import MissingFileError, PlatformError
 from cytoray_services.environment import default_environment
 from cytoray_services.registry.artifacts import RunFiles
 from cytoray_services.registry.connection import Connection
-from cytoray_services.registry.versions import flatten, metric_name
+from cytoray_services.registry.versions import flatten, mlflow_name
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Run:
         warning, so that the training run continues.
         """
         now = int(time.time() * 1000)
-        self._waiting += [(metric_name(key), float(value), now, step) for key, value in values.items()]
+        self._waiting += [(mlflow_name(key), float(value), now, step) for key, value in values.items()]
         if time.monotonic() - self._sent < SECONDS_BETWEEN_BATCHES:
             return
         try:

@@ -5,13 +5,14 @@ PyTorch, which is needed to open a bundle, is imported only there, so that queri
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from cytoray_analysis.errors import PlatformError, RequestError
+from cytoray_analysis.errors import ModelNotFoundError, PlatformError, RequestError
 from cytoray_services.registry.adding import add_version
 from cytoray_services.registry.aliases import ANY, AliasRequest, move_alias
 from cytoray_services.registry.artifacts import RunFiles, present_uri
@@ -19,10 +20,8 @@ from cytoray_services.registry.claim import claim
 from cytoray_services.registry.connection import Connection
 from cytoray_services.registry.fetching import fetch
 from cytoray_services.registry.offline_cache import OfflineCache
-from cytoray_services.registry.offline_run import OfflineRun, deliver, has_kept
 from cytoray_services.registry.queries import (
     aliases_of,
-    experiment_id,
     find_version,
     made_again,
     model_record,
@@ -33,13 +32,17 @@ from cytoray_services.registry.queries import (
     search_models,
     search_versions,
 )
-from cytoray_services.registry.run import Run, whoami
+from cytoray_services.registry.run import Run
+from cytoray_services.registry.shipped import VERSION as SHIPPED
+from cytoray_services.registry.shipped import ShippedModels
+from cytoray_services.registry.starting import start_run
 from cytoray_services.registry.versions import (
     CANDIDATE,
     CHAMPION,
     AliasMove,
     ModelRecord,
     ModelVersion,
+    Reference,
     RegisteredModel,
     check_name,
     check_reason,
@@ -76,6 +79,7 @@ class Registry:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._connection = Connection(settings)
+        self._shipped = ShippedModels(settings.shipped)
         self._known = OfflineCache(settings.home / "known")
         self._digests: dict[tuple[str, int], dict[str, str]] = {}
 
@@ -122,33 +126,7 @@ class Registry:
         PlatformError
             MLflow does not answer, and there is no `keep`.
         """
-        start = {"experiment": experiment, "name": name, "params": dict(params or {}), "tags": dict(tags or {})}
-        if keep is None:
-            return self._begun(Run(self._connection, self._running(experiment, name, run_id)), start)
-        try:
-            if has_kept(keep):
-                run_id = deliver(self.start_run, keep)[0]
-            running = self._running(experiment, name, run_id)
-            return self._begun(OfflineRun(self._connection, running, keep, start), start)
-        except PlatformError as error:
-            logger.warning("%s; the run is stored in %s until MLflow answers", error.message, keep)
-            return OfflineRun(self._connection, run_id or "", keep, start, beginning=True)
-
-    def _running(self, experiment: str, name: str, run_id: str | None) -> str:
-        """Create a run, or resume one."""
-        with self._connection.client(create=True) as client:
-            if run_id is not None:
-                client.update_run(run_id, status="RUNNING")
-                return run_id
-            group = experiment_id(client, experiment, self._connection.artifact_location(experiment))
-            created = client.create_run(group, run_name=name, tags={"mlflow.user": whoami()})
-            return str(created.info.run_id)
-
-    @staticmethod
-    def _begun(run: Run, start: Mapping[str, Any]) -> Run:
-        run.log_params(start["params"])
-        run.set_tags(start["tags"])
-        return run
+        return start_run(self._connection, experiment, name, params, tags, run_id=run_id, keep=keep)
 
     def register(
         self,
@@ -237,6 +215,8 @@ class Registry:
             The text is not a reference.
         """
         wanted = parse_reference(reference)
+        if (shipped := self._meant(wanted)) is not None:
+            return shipped
         with self._connection.client(model=reference, quick=True) as client:
             aliases = aliases_of(client, wanted.name)
             number = wanted.version
@@ -251,6 +231,26 @@ class Registry:
             if wanted.digest not in (None, version.digest):
                 raise made_again(version, str(wanted.digest))
             return version
+
+    def _meant(self, wanted: Reference) -> ModelVersion | None:
+        """Return the shipped version if a reference means it; MLflow is asked only for a champion of its own."""
+        if wanted.name not in self._shipped:
+            return None
+        try:
+            own = {CHAMPION: ""} if wanted.digest else self._own_aliases(wanted.name)
+        except PlatformError as error:
+            if wanted.version != SHIPPED:
+                raise
+            logger.warning("%s; whether %s is the champion is unknown", error.message, wanted.name + "/" + SHIPPED)
+            own = {CHAMPION: ""}
+        return self._shipped.meant(wanted, own)
+
+    def _own_aliases(self, name: str) -> dict[str, str]:
+        """Return the aliases of a model in MLflow; none if it has no such model."""
+        if self._connection.is_there:
+            with self._connection.client(model=name, quick=True) as client, contextlib.suppress(ModelNotFoundError):
+                return aliases_of(client, name)
+        return {}
 
     def resolve_or_known(self, reference: str) -> tuple[ModelVersion, bool]:
         """Find the version of a reference; while MLflow is unreachable, that of its last answer.
@@ -290,6 +290,8 @@ class Registry:
         PlatformError
             It is not downloaded yet, and MLflow does not answer.
         """
+        if version.version == SHIPPED:
+            return self._shipped.bundle_folder(version)
         return fetch(self._connection, version)
 
     def promote(
@@ -334,7 +336,7 @@ class Registry:
         """
         check_reason(reason)
         with self._connection.client(model=name, quick=True) as client:
-            current = aliases_of(client, name).get(alias)
+            current = self._shipped.aliases(name, aliases_of(client, name)).get(alias)
             before = version_before(self.history(name), alias, current)
         if before is None:
             raise RequestError(
@@ -345,17 +347,21 @@ class Registry:
         return self._move(name, before, AliasRequest(alias, "rollback", current, reason))
 
     def _move(self, name: str, version: str, request: AliasRequest) -> ModelVersion:
+        if version == SHIPPED and self._only_shipped(name):
+            return self._shipped.version(name, {})
         with self._connection.client(model=name, quick=True) as client:
             aliases_of(client, name)  # raises an error if there is no such model
             with claim(client, name, request.alias, self._connection.artifact_location("claims")):
                 return self._point(client, name, version, request)
 
     def _point(self, client: MlflowClient, name: str, version: str, request: AliasRequest) -> ModelVersion:
-        found, aliases = move_alias(client, name, version, request, self.history(name))
-        return self._version(found, aliases)
+        found, aliases = move_alias(client, self._shipped, name, version, request, self.history(name))
+        return self._shipped.version(name, aliases) if found is None else self._version(found, aliases)
 
     def history(self, name: str) -> tuple[AliasMove, ...]:
         """Return all moves of the aliases of a model, oldest first."""
+        if self._only_shipped(name):
+            return ()
         with self._connection.client(model=name, quick=True) as client:
             aliases_of(client, name)
             return moves_from_tags(client.get_registered_model(name).tags)
@@ -368,6 +374,8 @@ class Registry:
         ModelNotFoundError
             There is no such model.
         """
+        if self._only_shipped(name):
+            return self._shipped.record(ModelRecord(name, {}, {}, {}))
         with self._connection.client(model=name, quick=True) as client:
             model = registered_model(client, name)
             key = name, int(model.creation_timestamp)
@@ -375,7 +383,7 @@ class Registry:
             if not newest <= self._digests.get(key, {}).keys():
                 found = search_versions(client, name)
                 self._digests[key] = {str(version.version): version.tags.get("digest", "") for version in found}
-            return model_record(model, self._digests.get(key, {}))
+            return self._shipped.record(model_record(model, self._digests.get(key, {})))
 
     def last_known(self, reference: str) -> ModelVersion | None:
         """Return the last cached version of a reference on this machine; None without one."""
@@ -418,15 +426,33 @@ class Registry:
 
     def notes(self, name: str) -> dict[str, str]:
         """Return the tags of a model, including its history."""
+        if self._only_shipped(name):
+            return {}
         with self._connection.client(model=name, quick=True) as client:
             aliases_of(client, name)
             return dict(client.get_registered_model(name).tags)
 
     def versions(self, name: str) -> tuple[ModelVersion, ...]:
         """Return all versions of a model, newest first."""
+        if self._only_shipped(name):
+            return (self._shipped.version(name, {}),)
         with self._connection.client(model=name, quick=True) as client:
             aliases = aliases_of(client, name)
-            return tuple(self._version(found, aliases) for found in search_versions(client, name))
+            own = tuple(self._version(found, aliases) for found in search_versions(client, name))
+        return (*own, self._shipped.version(name, aliases)) if name in self._shipped else own
+
+    def _only_shipped(self, name: str) -> bool:
+        """Return whether a model comes with the package and MLflow has none of its name."""
+        if name not in self._shipped:
+            return False
+        if not self._connection.is_there:
+            return True
+        with self._connection.client(model=name, quick=True) as client:
+            try:
+                registered_model(client, name)
+            except ModelNotFoundError:
+                return True
+        return False
 
     def find_digest(self, digest: str) -> tuple[ModelVersion, ...]:
         """Return all versions whose digest begins with `digest`."""
@@ -434,11 +460,13 @@ class Registry:
         return tuple(version for version in everyone if version.digest.startswith(digest))
 
     def list(self) -> tuple[RegisteredModel, ...]:
-        """Return all models that Cytoray registered, by name; a shared MLflow may contain others."""
-        if not self._connection.is_there:
-            return ()
-        with self._connection.client(quick=True) as client:
-            models = tuple(
-                RegisteredModel(name, aliases, self.versions(name)) for name, aliases in search_models(client)
-            )
+        """Return all models that Cytoray ships or registered, by name; a shared MLflow may contain others."""
+        aliases: dict[str, dict[str, str]] = {name: {} for name in self._shipped.names}
+        if self._connection.is_there:
+            with self._connection.client(quick=True) as client:
+                aliases |= dict(search_models(client))
+        models = tuple(
+            RegisteredModel(name, self._shipped.aliases(name, own), self.versions(name))
+            for name, own in sorted(aliases.items())
+        )
         return tuple(model for model in models if any(version.digest for version in model.versions))

@@ -245,14 +245,14 @@ def _last(stack: list[str], version: str) -> int:
     return len(stack) - 1 - stack[::-1].index(version) if version in stack else -1
 
 
-def metric_name(name: str) -> str:
-    """Return the name of a metric, with characters that MLflow does not accept replaced by underscores."""
+def mlflow_name(name: str) -> str:
+    """Return the name of a metric, parameter or tag, with underscores for characters that MLflow does not accept."""
     return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)
 
 
 def tags_of(metrics: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, str]:
     """Return the tags for scores and facts; nested facts get dotted keys, None is omitted."""
-    return {f"{_METRIC_TAG}{metric_name(key)}": repr(float(value)) for key, value in metrics.items()} | flatten(facts)
+    return {f"{_METRIC_TAG}{mlflow_name(key)}": repr(float(value)) for key, value in metrics.items()} | flatten(facts)
 
 
 def metrics_from_tags(tags: Mapping[str, str], reference: str) -> dict[str, float]:
@@ -279,5 +279,5 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{key}.")
         elif value is not None:
-            flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value, default=str)
+            flat[mlflow_name(f"{prefix}{key}")] = value if isinstance(value, str) else json.dumps(value, default=str)
     return flat
