@@ -36,6 +36,13 @@ class Augmentation(BaseModel):
     colour: float = Field(0.1, ge=0.0, lt=1.0, description="factor per channel within 1 ± colour")
     noise: float = Field(0.08, ge=0.0, le=1.0, description="largest standard deviation of added Gaussian noise")
     blur: float = Field(1.2, ge=0.0, le=5.0, description="largest standard deviation of Gaussian blur, in pixels")
+    invert: _Unit = Field(0.0, description="share of crops whose intensities are inverted: dark on bright")
+    mixing: _Unit = Field(0.0, description="largest share of the other channels in each channel: hues and stains")
+    drop: _Unit = Field(0.0, description="share of crops in which one channel is empty")
+    gradient: float = Field(
+        0.0, ge=0.0, le=3.0, description="largest slope of the illumination: 1 is a factor of e across the crop"
+    )
+    jpeg: _Unit = Field(0.0, description="share of crops that are compressed as by JPEG")
 
     def window(self, crop: tuple[int, ...]) -> tuple[int, ...]:
         """Size to read, per spatial axis, so that it contains most of a rotated and zoomed crop of that size.
@@ -48,7 +55,7 @@ class Augmentation(BaseModel):
             return (*depth, side, side) if self.flips else crop
         farther = max(1 / self.zoom[0], 1.0)
         shift = self.elastic / max(crop)
-        plane = math.ceil(side * 1.5 / 16) * 16
+        plane = math.ceil(side * max(1.5, farther) / 16) * 16
         return (*(math.ceil(length * (farther + 2 * shift)) for length in depth), plane, plane)
 
     @property
@@ -175,6 +182,13 @@ def _smooth_field(batch: int, crop: tuple[int, ...], like: Tensor, generator: to
 def _vary_intensities(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
     batch, channels = images.shape[:2]
     column = (batch,) + (1,) * (images.ndim - 1)
+    if augmentation.invert > 0:
+        inverted = _uniform(column, 0.0, 1.0, images, generator) < augmentation.invert
+        images = torch.where(inverted, 1 - images, images)
+    if augmentation.mixing > 0 and channels > 1:
+        images = _mix_channels(images, augmentation.mixing, generator)
+    if augmentation.gradient > 0:
+        images = images * _illumination(images, augmentation.gradient, generator)
     if augmentation.gamma != (1.0, 1.0):
         exponent = _log_uniform(batch, augmentation.gamma, images, generator).view(column)
         images = torch.where(images > 0, images.clamp(min=1e-6) ** exponent, images)
@@ -190,7 +204,59 @@ def _vary_intensities(images: Tensor, augmentation: Augmentation, generator: tor
         strength = _uniform(column, 0.0, 1.0, images, generator) ** 2 * augmentation.noise
         noise = torch.randn(images.shape, generator=generator, device=images.device)
         images = images + noise * strength
+    if augmentation.jpeg > 0:
+        images = _compress(images, augmentation.jpeg, generator)
+    if augmentation.drop > 0 and channels > 1:
+        images = _drop_channel(images, augmentation.drop, generator)
     return images
+
+
+def _mix_channels(images: Tensor, most: float, generator: torch.Generator) -> Tensor:
+    """Replace a share of each channel by a random mean of all of them, the same for all pixels of a crop."""
+    batch, channels = images.shape[:2]
+    others = _uniform((batch, channels, channels), 0.0, 1.0, images, generator)
+    share = _uniform((batch, 1, 1), 0.0, most, images, generator)
+    mixing = (1 - share) * torch.eye(channels, device=images.device) + share * others / others.sum(2, keepdim=True)
+    return torch.bmm(mixing, images.flatten(2)).view(images.shape)
+
+
+def _illumination(images: Tensor, steepest: float, generator: torch.Generator) -> Tensor:
+    """Return a factor per pixel, (B, 1, …, Y, X), that grows exponentially in one direction of the plane."""
+    batch, (height, width) = images.shape[0], images.shape[-2:]
+    slope = _uniform((batch, 1, 1), 0.0, steepest, images, generator)
+    angle = _uniform((batch, 1, 1), 0.0, 2 * math.pi, images, generator)
+    down = torch.linspace(-0.5, 0.5, height, device=images.device).view(1, -1, 1)
+    across = torch.linspace(-0.5, 0.5, width, device=images.device).view(1, 1, -1)
+    factor = torch.exp(slope * (torch.sin(angle) * down + torch.cos(angle) * across))
+    return factor.view(batch, *(1,) * (images.ndim - 3), height, width)
+
+
+_BLOCK = 8  # pixels along an axis that JPEG transforms together
+
+
+def _compress(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Round the cosine transform of blocks of 8 × 8 pixels, coarser for fine details, as JPEG does (ITU-T T.81)."""
+    batch, (height, width) = images.shape[0], images.shape[-2:]
+    chosen = _uniform((batch, 1, 1), 0.0, 1.0, images, generator) < share
+    coarseness = _uniform((batch, 1, 1), 0.005, 0.04, images, generator)
+    frequency = torch.arange(_BLOCK, device=images.device, dtype=images.dtype)
+    cosine = torch.cos(math.pi / _BLOCK * (frequency + 0.5) * frequency.view(-1, 1)) * math.sqrt(2 / _BLOCK)
+    cosine[0] *= math.sqrt(0.5)
+    planes = images.reshape(batch, -1, height, width)
+    padded = functional.pad(planes, (0, -width % _BLOCK, 0, -height % _BLOCK), mode="replicate")
+    blocks = padded.unfold(2, _BLOCK, _BLOCK).unfold(3, _BLOCK, _BLOCK)
+    step = (coarseness * (1 + frequency + frequency.view(-1, 1))).view(batch, 1, 1, 1, _BLOCK, _BLOCK)
+    rounded = torch.round(cosine @ blocks @ cosine.T / step) * step
+    restored = (cosine.T @ rounded @ cosine).transpose(3, 4).reshape(padded.shape)[..., :height, :width]
+    return torch.where(chosen.view(batch, 1, 1, 1), restored, planes).view(images.shape)
+
+
+def _drop_channel(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    batch, channels = images.shape[:2]
+    which = torch.randint(channels, (batch, 1), generator=generator, device=images.device)
+    dropped = _uniform((batch, 1), 0.0, 1.0, images, generator) < share
+    kept = ~(dropped & (torch.arange(channels, device=images.device).view(1, -1) == which))
+    return images * kept.view(batch, channels, *(1,) * (images.ndim - 2))
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:

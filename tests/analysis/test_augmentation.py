@@ -162,6 +162,67 @@ def test_the_same_seed_gives_the_same_batch(crop: tuple[int, ...]) -> None:
     assert torch.isfinite(first[0]).all()
 
 
+INTENSITIES = [{"invert": 1.0}, {"mixing": 1.0}, {"gradient": 2.0}, {"jpeg": 1.0}, {"drop": 1.0}]
+
+
+@pytest.mark.parametrize("change", INTENSITIES, ids=lambda item: next(iter(item)))
+@pytest.mark.parametrize("crop", CROPS, ids=str)
+def test_intensities_change_and_labels_stay(change: dict[str, float], crop: tuple[int, ...]) -> None:
+    images, labels = batch(crop)
+    images[:, 1] *= 0.5
+    out, chosen = augment(images, labels, crop, STILL.model_copy(update=change), torch.Generator().manual_seed(2))
+    assert torch.equal(chosen, labels)
+    assert out.shape == images.shape
+    assert torch.isfinite(out).all()
+    assert not torch.allclose(out, images, atol=1e-3)
+
+
+def changed(images: torch.Tensor, labels: torch.Tensor, change: dict[str, float]) -> torch.Tensor:
+    augmentation = STILL.model_copy(update=change)
+    return augment(images, labels, tuple(labels.shape[1:]), augmentation, torch.Generator().manual_seed(3))[0]
+
+
+def one_change(change: dict[str, float]) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = batch((60, 64))
+    images[:, 1] *= 0.5
+    return images, changed(images, labels, change)
+
+
+def test_an_inverted_crop_is_dark_on_bright() -> None:
+    before, after = one_change({"invert": 1.0})
+    assert torch.allclose(after, 1 - before, atol=1e-5)
+
+
+def test_mixed_channels_lie_between_the_channels() -> None:
+    before, after = one_change({"mixing": 1.0})
+    low, high = before.amin(1, keepdim=True), before.amax(1, keepdim=True)
+    assert (after >= low - 1e-5).all()
+    assert (after <= high + 1e-5).all()
+
+
+def test_illumination_changes_smoothly_and_keeps_the_middle() -> None:
+    before, after = one_change({"gradient": 2.0})
+    factor = (after / before)[before > 0]
+    assert factor.min() < 0.9
+    assert factor.max() > 1.1
+    assert factor.log().mean().abs() < 0.1
+
+
+def test_compression_stays_close_and_removes_fine_differences() -> None:
+    before, after = one_change({"jpeg": 1.0})
+    assert (after - before).abs().mean() < 0.03
+    noise = torch.rand((3, 1, 64, 64), generator=torch.Generator().manual_seed(0)) * 0.02
+    labels = torch.zeros((3, 64, 64), dtype=torch.int64)
+    assert changed(noise, labels, {"jpeg": 1.0}).std() < noise.std()
+
+
+def test_one_channel_of_a_crop_is_dropped() -> None:
+    before, after = one_change({"drop": 1.0})
+    empty = (after == 0).flatten(2).all(2)
+    assert (empty.sum(1) == 1).all()
+    assert torch.allclose(after[~empty], before[~empty], atol=1e-5)
+
+
 def test_a_value_out_of_range_is_refused() -> None:
     with pytest.raises(ValidationError, match="rotation"):
         Augmentation(rotation=2.0)

@@ -109,10 +109,13 @@ def shaping_fields(recipe: Recipe) -> dict[str, Any]:
         elsewhere.add("select")
     if recipe.data.draw_test:
         elsewhere.add("draw_test")
+    elsewhere |= {name for name in ("draw_validation", "kind", "shares") if not getattr(recipe.data, name)}
     # Their defaults are included: the hash of a recipe without these fields stays the same.
     same = {name: Training.model_fields[name].default for name in _HOW_A_STEP_IS_COMPUTED}
     recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=same)})
     exclude: dict[str, Any] = {"data": elsewhere, "scale": True, "tune": True}
+    new = ("invert", "mixing", "drop", "gradient", "jpeg")
+    exclude["augmentation"] = {name for name in new if not getattr(recipe.augmentation, name)}
     if recipe.training.batch_norm == "local":  # as before this choice existed
         exclude["training"] = {"batch_norm"}
     return recipe.model_dump(mode="json", exclude=exclude)
