@@ -63,13 +63,14 @@ def test_offsets_along_z_are_learnt_in_pixels_of_the_plane() -> None:
     assert margins[0][0] == margins[0][1] == margins[1][1] > margins[1][0]
 
 
-def test_small_objects_weigh_more_where_that_is_wanted() -> None:
+def test_small_objects_weigh_more_in_and_around_them_where_that_is_wanted() -> None:
     truth = torch.zeros((1, 48, 48), dtype=torch.int64)
     truth[0, 2:10, 2:10], truth[0, 16:32, 16:32] = 1, 2
     weight = InstanceSegmentation(boundary_weight=0.0, small_weight=2.0).encode(truth)[0, 1]
     assert (weight[truth[0] == 1] == 3).all()  # 64 pixels
     assert (weight[truth[0] == 2] == 1.5).all()  # 256 pixels
-    assert (weight[truth[0] == 0] == 1).all()
+    assert weight[1, 5] == weight[12, 5] == 3  # so that small objects do not become too large
+    assert weight[13, 5] == weight[40, 40] == 1
 
 
 @pytest.mark.parametrize("arguments", [{"anisotropy": 2.0}, {"dimensions": 3, "anisotropy": 0.0}, {"dimensions": 4}])
