@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -95,6 +96,19 @@ def test_given_splits_without_a_test_get_one_from_train(tmp_path: Path) -> None:
     own = given_rows(150)
     own[1]["split"] = "test"
     assert len(open_dataset(write_given(tmp_path / "own", own)).split("test")) == 1
+
+
+def test_validation_images_are_drawn_from_train_and_the_given_val_is_left_alone(tmp_path: Path) -> None:
+    rows = [row | {"slide": str(n // 5)} for n, row in enumerate(given_rows(100))]
+    root = write_given(tmp_path / "set", rows)
+    source = DataSource((root,), "labels", groups=("slide",), drawing_validation=True)
+    dataset = DataSource.from_record(json.loads(json.dumps(source.to_record()))).open()
+    given = {row["image"] for row in rows if row["split"] == "val"}
+    assert dataset.splits == ("train", "val")
+    assert len(dataset) == 90
+    assert not given & {item.image.name for item in dataset.items}
+    slides = [{item.group for item in dataset.items if item.split == split} for split in dataset.splits]
+    assert not slides[0] & slides[1]
 
 
 def test_a_drawn_test_shares_neither_group_nor_truth_with_what_trains(tmp_path: Path) -> None:

@@ -70,6 +70,14 @@ def test_prefetched_steps_are_the_same_from_wherever_they_begin(cache: Cache, th
             assert same(one, other)
 
 
+def test_kinds_of_images_give_crops_by_their_shares(cache: Cache) -> None:
+    files = [entry.file for entry in cache.entries]
+    kinds = {file: "rare" if number == 0 else "common" for number, file in enumerate(files)}
+    drawn = sampler(cache, batch=2000, kinds=kinds, shares={"rare": 3.0, "common": 1.0}).draw(0)
+    share = sum(kinds[files[draw.example]] == "rare" for draw in drawn) / len(drawn)
+    assert 0.7 < share < 0.8
+
+
 def test_workers_share_the_crops_that_one_worker_would_take(cache: Cache) -> None:
     still = {"augmentation": STILL}
     alone = passes(sampler(cache, **still), 2)[0][0]

@@ -10,7 +10,9 @@ import numpy as np
 from cytoray_analysis.tasks.protocol import Task
 
 
-def fit_decode(task: Task, outputs: Sequence[Any], truths: Sequence[Any], *, rounds: int = 2) -> dict[str, float]:
+def fit_decode(
+    task: Task, outputs: Sequence[Any], truths: Sequence[Any], kinds: Sequence[str] = (), *, rounds: int = 2
+) -> dict[str, float]:
     """Choose decode parameters by coordinate search over the task's candidates.
 
     Parameters
@@ -21,6 +23,8 @@ def fit_decode(task: Task, outputs: Sequence[Any], truths: Sequence[Any], *, rou
         Outputs of the network for validation items, as the task's ``decode`` takes them.
     truths
         Their truths.
+    kinds
+        The kind of each item; each kind counts as much as every other. Empty: all items together.
     rounds
         Sweeps over all parameters; the search ends early when a sweep changes nothing.
 
@@ -29,13 +33,13 @@ def fit_decode(task: Task, outputs: Sequence[Any], truths: Sequence[Any], *, rou
     dict
         A value per parameter; the default where nothing is better.
     """
+    names = list(kinds) or [""] * len(outputs)
+    parts = [[at for at, kind in enumerate(names) if kind == one] for one in dict.fromkeys(names)]
 
     def value(parameters: dict[str, float]) -> float:
         answers = [task.decode(output, parameters).values for output in outputs]
-        if task.output.objective is not None:
-            return task.output.objective(answers, truths)
-        scores = list(task.score(answers, truths).values())
-        return float(np.mean(scores)) if scores else 0.0
+        by_kind = [_value(task, [answers[at] for at in part], [truths[at] for at in part]) for part in parts]
+        return float(np.mean(by_kind)) if by_kind else 0.0
 
     best = task.output.defaults()
     best_value = value(best)
@@ -54,3 +58,10 @@ def fit_decode(task: Task, outputs: Sequence[Any], truths: Sequence[Any], *, rou
     if task.output.calibration is not None:
         best |= task.output.calibration([task.decode(output, best) for output in outputs], truths)
     return best
+
+
+def _value(task: Task, answers: Sequence[Any], truths: Sequence[Any]) -> float:
+    if task.output.objective is not None:
+        return task.output.objective(answers, truths)
+    scores = list(task.score(answers, truths).values())
+    return float(np.mean(scores)) if scores else 0.0

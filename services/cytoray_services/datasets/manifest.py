@@ -38,6 +38,7 @@ def open_dataset(
     truth: TruthKind | None = None,
     groups: Sequence[str] = (),
     drawing_test: bool = True,
+    drawing_validation: bool = False,
     within: Sequence[Path | str] | None = None,
 ) -> Dataset:
     """Open a data set folder.
@@ -57,6 +58,9 @@ def open_dataset(
         Columns for the role ``group``; the first one in the manifest is used.
     drawing_test
         Whether to draw a split ``test`` if none is given and there are enough images.
+    drawing_validation
+        Whether to draw ``val`` from groups of a given ``train``; the given ``val`` is not used, and nothing is drawn
+        for ``test``. So what chooses a model is apart from what scores it.
     within
         Folders that must contain all files, including targets of manifests and links; None for any.
 
@@ -102,6 +106,8 @@ def open_dataset(
         raise DatasetError(
             f"expected images in {root}, there are none", field="items", hint=f"fill {MANIFEST} or images/ and masks/"
         )
+    if drawing_validation and "train" in dataset.splits:
+        return replace(draw_split(dataset.split("train"), with_test=False), derived_split=False)
     if dataset.derived_split:
         return draw_split(dataset, with_test=drawing_test)
     return draw_test(dataset) if drawing_test else dataset

@@ -40,6 +40,8 @@ class DataSource:
         Whether to draw a split ``test`` if none is given.
     within
         Folders that must contain all files; None for any.
+    drawing_validation
+        Whether to draw ``val`` from groups of ``train``, and not use the given one.
     """
 
     roots: tuple[Path | str, ...]
@@ -51,6 +53,7 @@ class DataSource:
     groups: tuple[str, ...] = ()
     drawing_test: bool = True
     within: tuple[Path | str, ...] | None = None
+    drawing_validation: bool = False
 
     def open(self) -> Dataset:
         """Open all folders as one data set.
@@ -81,6 +84,7 @@ class DataSource:
             truth=self.truth,
             groups=self.groups,
             drawing_test=self.drawing_test,
+            drawing_validation=self.drawing_validation,
             within=self.within,
         )
         for column, pattern in self.where.items():
@@ -98,6 +102,7 @@ class DataSource:
             **({"select": self.selection.given()} if self.selection.given() else {}),
             **({"groups": list(self.groups)} if self.groups else {}),
             **({} if self.drawing_test else {"drawing_test": False}),
+            **({"drawing_validation": True} if self.drawing_validation else {}),
             **({} if self.within is None else {"within": [str(one) for one in self.within]}),
         }
 
@@ -109,4 +114,5 @@ class DataSource:
         groups, drawing = tuple(record.get("groups", ())), record.get("drawing_test", True)
         within = tuple(map(path_or_uri, record["within"])) if "within" in record else None
         columns, where = record["columns"], record["where"]
-        return cls(roots, record["truth"], validation, columns, where, selection, groups, drawing, within)
+        apart = record.get("drawing_validation", False)
+        return cls(roots, record["truth"], validation, columns, where, selection, groups, drawing, within, apart)

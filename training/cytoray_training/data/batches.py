@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -93,6 +93,8 @@ class Sampler:
         Turns a batch of truths into the target of the loss.
     balance
         0 samples classes by frequency, 1 every class equally often.
+    kinds, shares
+        The kind of each file, and the relative number of crops of each kind; empty if kinds do not count.
     rank, world
         This worker among all.
     spent
@@ -108,6 +110,8 @@ class Sampler:
     augmentation: Augmentation
     encode: Callable[[Tensor], Tensor]
     balance: float = 0.0
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
     rank: int = 0
     world: int = 1
     spent: Preparing = field(default_factory=Preparing, compare=False)
@@ -134,6 +138,10 @@ class Sampler:
             if window.class_counts:  # of the whole, so that a window is weighted like every other
                 counts = np.array([window.class_counts.get(number, 1) for number in range(len(counts))])
             weights = weights / counts[numbers] ** self.balance
+        if self.shares:
+            kind = np.array([self.kinds[window.entries[int(index)].file] for index in example])
+            for name, share in self.shares.items():
+                weights[kind == name] *= share / weights[kind == name].sum()
         return example, place, weights / weights.sum()
 
     def draw(self, step: int) -> list[Draw]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cytoray_analysis.errors import RecipeError
 from cytoray_services.datasets import remove_abandoned
 from cytoray_services.in_use import use
 from cytoray_training.data.cache import Progress, Source, cache_key, open_cache
@@ -27,6 +28,8 @@ def open_source(plan: Plan, *, progress: Progress | None = None) -> Source:
         There is no training image, or one has no truth.
     ImageError
         An image cannot be read as the model needs it.
+    RecipeError
+        The images are divided into shards, and kinds have shares.
     """
     settings = plan.recipe.data.shards
     key = cache_key(plan.dataset_hash, plan.model_input, plan.chosen_task, plan.dataset.selection)
@@ -40,6 +43,12 @@ def open_source(plan: Plan, *, progress: Progress | None = None) -> Source:
         in_use.close()
         return open_cache(
             plan.cache, plan.dataset, plan.dataset_hash, plan.model_input, plan.chosen_task, progress=progress
+        )
+    if plan.recipe.data.shares:
+        raise RecipeError(
+            "expected images that fit on every node for data.shares, got more than data.shards.above_gigabytes",
+            field="data.shares",
+            hint="raise data.shards.above_gigabytes, or remove data.shares",
         )
     remove_abandoned(plan.cache)
     index = make_shards(source, int(settings.megabytes * _MEGA), worker=rank(), workers=world_size(), progress=progress)

@@ -40,6 +40,7 @@ def data_source(recipe: Recipe) -> DataSource:
         groups,
         data.draw_test,
         data.within,
+        data.draw_validation,
     )
 
 

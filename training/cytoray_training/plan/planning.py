@@ -12,6 +12,7 @@ from cytoray_services.settings import Settings
 from cytoray_training.plan.code_version import code_version
 from cytoray_training.plan.data_check import CheckedData, check_data
 from cytoray_training.plan.dimensions import require_fitting
+from cytoray_training.plan.image_kinds import require_kinds
 from cytoray_training.plan.plan import Plan
 from cytoray_training.plan.transfer import find_start
 from cytoray_training.recipe import Recipe
@@ -23,13 +24,14 @@ def make_plan(recipe: Recipe, settings: Settings) -> Plan:
     Raises
     ------
     RecipeError
-        Network or task cannot be built as the recipe says.
+        Network or task cannot be built as the recipe says, or a kind of image has no share or no images.
     DatasetError
         The data would make the training run useless; the message names the first file, and the number of further files.
     """
     require_each(recipe)
     checked = check_data(recipe, code=code_version())
     dataset = _passed(checked).share(recipe.training.label_share, seed=recipe.training.seed)
+    require_kinds(dataset, recipe)
     start = None
     if recipe.model.start is not None:
         start = find_start(recipe.model.start, recipe.model.network.name, settings, within=recipe.data.within)

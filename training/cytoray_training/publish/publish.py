@@ -19,7 +19,7 @@ from cytoray_analysis.files import remove_drafts
 from cytoray_analysis.pictures import training_curves
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.tasks import fit_decode
-from cytoray_services.datasets import read_parts
+from cytoray_services.datasets import Labelled, read_parts
 from cytoray_services.evaluation.evaluation import evaluate
 from cytoray_services.evaluation.pictures import evaluation_pictures
 from cytoray_services.kinds.evaluated import Evaluation
@@ -32,6 +32,7 @@ from cytoray_training.data.cache import Source
 from cytoray_training.data.source import open_source
 from cytoray_training.diagnosis.diagnose import conclude
 from cytoray_training.plan.code_version import code_version
+from cytoray_training.plan.image_kinds import kind_of
 from cytoray_training.plan.plan import Plan, data_source
 from cytoray_training.publish.out_of_fold import calibrated_out_of_fold
 from cytoray_training.recipe import recipe_hash
@@ -162,15 +163,21 @@ def _made_before(folder: Path, origin: dict[str, Any]) -> Bundle | None:
 
 
 def fit(plan: Plan, source: Source, weights: dict[str, Tensor]) -> dict[str, float]:
-    """Fit the decode parameters on evenly spaced validation images, up to about four megapixels."""
+    """Fit the decode parameters on evenly spaced validation images of each kind, up to about four megapixels."""
     dataset = plan.dataset.split("val")
-    arguments = plan.chosen_task.arguments
-    images = [part for items in dataset.images for part in read_parts(dataset, items, arguments)]
-    pixels = sum(math.prod(one.image.spatial_shape) for one in images)
-    chosen = images[:: max(1, round(pixels / FITTING_PIXELS))]
+    images: dict[str, list[Labelled]] = {}
+    for items in dataset.images:
+        read = read_parts(dataset, items, plan.chosen_task.arguments)
+        images.setdefault(kind_of(items[0], plan.recipe), []).extend(read)
+    chosen, kinds = [], []
+    for kind, parts in images.items():
+        pixels = sum(math.prod(one.image.spatial_shape) for one in parts)
+        some = parts[:: max(1, round(pixels * len(images) / FITTING_PIXELS))]
+        chosen += some
+        kinds += [kind] * len(some)
     predictor = predictor_for(plan, source, weights)
     outputs = [predictor.outputs(one.image, one.objects) for one in chosen]
-    return fit_decode(plan.task, outputs, [one.truth for one in chosen])
+    return fit_decode(plan.task, outputs, [one.truth for one in chosen], kinds)
 
 
 def provenance(plan: Plan, checkpoint: Checkpoint, run_id: str) -> dict[str, Any]:

@@ -123,6 +123,16 @@ class Data(_Section):
     )
     stratify: str | None = Field(None, description="column to balance over the folds; null: the class, if any")
     draw_test: bool = Field(True, description="draw a split test from the training images if there is none")
+    draw_validation: bool = Field(
+        False, description="draw the validation images from groups of the split train, and leave the split val unused"
+    )
+    kind: str | None = Field(
+        None, description="column with the kind of an image, for shares; where it is missing: the name of its folder"
+    )
+    shares: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {},
+        description="relative number of crops by kind of image, as {PATTERN: NUMBER}; scores are then means over kinds",
+    )
     shards: Shards = Shards()
     select: Selection = Field(
         EVERYTHING, description="selected part of each image: {channel: [DAPI], plane: max, …}; masks follow"

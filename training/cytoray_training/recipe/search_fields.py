@@ -7,7 +7,19 @@ from collections.abc import Iterable
 from cytoray_analysis.errors import RecipeError
 
 _MODEL = ("model.name", "model.task", "model.start", "training.metric")
-_DATA = ("root", "validation", "within", "columns", "where", "folds", "group", "stratify")
+_DATA = (
+    "root",
+    "validation",
+    "within",
+    "columns",
+    "where",
+    "folds",
+    "group",
+    "stratify",
+    "draw_validation",
+    "kind",
+    "shares",
+)
 _QUESTION = (*_MODEL, *(f"data.{name}" for name in _DATA), "tune")
 _SCALE = ("data.shards", "training.label_share", "scale")
 

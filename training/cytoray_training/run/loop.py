@@ -30,6 +30,7 @@ from cytoray_training.engines.batch_norm import apart, takes_statistics
 from cytoray_training.engines.build import build_engine
 from cytoray_training.engines.engine import Engine, Step, rank, world_size
 from cytoray_training.engines.schedule import learning_rate_at, progress_of
+from cytoray_training.plan.image_kinds import kinds_of_files
 from cytoray_training.plan.plan import Plan
 from cytoray_training.plan.transfer import take_over
 from cytoray_training.run.checkpoint import Checkpoint, TrainingProgress
@@ -262,6 +263,8 @@ class _Training:
             augmentation=self.plan.recipe.augmentation,
             encode=self.plan.task.encode,
             balance=self.plan.recipe.data.balance,
+            kinds=kinds_of_files(self.plan.dataset, self.plan.recipe),
+            shares=self.plan.recipe.data.shares,
             rank=rank(),
             world=world_size(),
         )

@@ -13,6 +13,7 @@ from cytoray_services.datasets import Dataset, Item
 from cytoray_training.data.cache import Source
 from cytoray_training.data.kept_images import KeptImages
 from cytoray_training.engines.engine import rank, world_size
+from cytoray_training.plan.image_kinds import kind_of, mean_scores
 from cytoray_training.plan.plan import Plan
 
 Images = tuple[Item, ...]
@@ -41,8 +42,9 @@ def validate(
     Returns
     -------
     tuple
-        The task's metrics, pooled over all validation images; and over a small fixed set of training images, None if
-        there are too few validation images for that. The same on every worker. None if any worker stopped.
+        The task's metrics over all validation images, or their means over kinds of images with ``data.shares``; and
+        over a small fixed set of training images, None if there are too few validation images for that. The same on
+        every worker. None if any worker stopped.
     """
     images = images or KeptImages(plan.chosen_task.arguments)
     training, validation = plan.dataset.split("train"), plan.dataset.split("val")
@@ -88,12 +90,20 @@ def _score(
             truths[index] = [one.truth for one in parts]
         order = sorted(everything)
         answered, true = ([one for index in order for one in by_image[index]] for by_image in (everything, truths))
-        found = [plan.task.score(answered, true)]
+        kinds = [kind_of(images[index][0], plan.recipe) for index in order for _ in everything[index]]
+        found = [mean_scores(_by_kind(plan, kinds, answered, true))]
     if world_size() > 1:
         distributed.broadcast_object_list(found, src=0)
     metrics = found[0]
     assert metrics is not None  # noqa: S101 - worker 0 has sent them
     return metrics
+
+
+def _by_kind(plan: Plan, kinds: Sequence[str], answers: Sequence[Any], truths: Sequence[Any]) -> list[dict[str, float]]:
+    """Score the images of each kind, one kind after the other."""
+    task = plan.task
+    chosen = [[at for at, kind in enumerate(kinds) if kind == one] for one in dict.fromkeys(kinds)]
+    return [task.score([answers[at] for at in part], [truths[at] for at in part]) for part in chosen]
 
 
 def _any_worker(flag: bool) -> bool:
