@@ -13,13 +13,18 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, such as training.epochs=10."),
 ]
+Start = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="Start from this model, such as nuclei: fewer labels and less time are needed."),
+]
 Cluster = Annotated[str, typer.Option(metavar="local|ADDRESS", help="The Ray cluster that runs the training.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start from the beginning, even if an interrupted run exists.")]
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file; with --start, a data set folder.")],
     overrides: Overrides = None,
+    start: Start = None,
     on: Cluster = "local",
     fresh: Fresh = False,
     json: JsonOption = False,
@@ -27,14 +32,22 @@ def train(
     """Train a model and register it as candidate. Run it again after an interruption, and it continues.
 
     Example: cytoray train recipe.yaml --set data.root=cells --set training.epochs=10
+
+    Example: cytoray train --start nuclei cells
     """
     from cytoray_services.settings import load_settings
     from cytoray_services.statistics.intervals import Interval, shown
-    from cytoray_training.recipe import load_recipe
+    from cytoray_training.plan.drafting import draft_recipe
+    from cytoray_training.recipe import load_recipe, parse_recipe
+    from cytoray_training.recipe.overrides import apply_overrides
     from cytoray_training.train import run_training
 
     settings = load_settings()
-    outcome = run_training(load_recipe(recipe, overrides or ()), settings, on=on, fresh=fresh)
+    if start is None:
+        chosen = load_recipe(recipe, overrides or ())
+    else:
+        chosen = parse_recipe(apply_overrides(draft_recipe(recipe, settings, start=start), overrides or ()))
+    outcome = run_training(chosen, settings, on=on, fresh=fresh)
     if json:
         print_json(outcome)
         return

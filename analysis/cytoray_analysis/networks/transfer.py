@@ -1,4 +1,4 @@
-"""Start a classifier from weights that were trained on something else."""
+"""Start a network from weights that were trained on something else."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cytoray_analysis.errors import BundleError, MissingFileError
 from cytoray_analysis.networks.classifier import Classifier
 from cytoray_analysis.networks.pretrained import PretrainedTrunk, hub_weights
+from cytoray_analysis.networks.unet import UNet
 
 _WEIGHTS = "weights.safetensors"
 
@@ -38,7 +39,7 @@ class Transfer:
 
 
 def load_pretrained(source: str | Path | Mapping[str, Tensor], network: nn.Module) -> Transfer:
-    """Load trained weights into the trunk of a classifier; its head stays untrained.
+    """Load trained weights into the trunk of a network; the head of a classifier stays untrained.
 
     Parameters
     ----------
@@ -47,8 +48,9 @@ def load_pretrained(source: str | Path | Mapping[str, Tensor], network: nn.Modul
         :class:`~cytoray_analysis.networks.pretrained.PretrainedTrunk`, a model hub's name or a folder that transformers
         wrote.
     network
-        A :class:`~cytoray_analysis.networks.classifier.Classifier`, changed in place. Weights match by name and shape;
-        the entrance is also adapted to another number of image channels: see :func:`adapt_entrance`.
+        A :class:`~cytoray_analysis.networks.classifier.Classifier` or a :class:`~cytoray_analysis.networks.unet.UNet`,
+        changed in place. Weights match by name and shape; the entrance is also adapted to another number of image
+        channels: see :func:`adapt_entrance`.
 
     Raises
     ------
@@ -57,11 +59,11 @@ def load_pretrained(source: str | Path | Mapping[str, Tensor], network: nn.Modul
     MissingFileError
         Neither the hub nor the disk has such a source.
     """
-    if not isinstance(network, Classifier) or not network.trunk:
+    if not isinstance(network, Classifier | UNet) or not network.trunk:
         raise BundleError(
             f"expected a network with a trunk to start from other weights, got {type(network).__name__}",
             field="model.start",
-            hint="choose cnn, resnet, unet_encoder or pretrained",
+            hint="choose unet, cnn, resnet, unet_encoder or pretrained",
         )
     tensors = _tensors(source, network)
     loaded, adapted, left = [], [], []

@@ -79,11 +79,21 @@ class UNet(nn.Module):
         convolution. ``"cells"``: each pixel of a cell of the finest feature map has weights of its own (depth to
         space), as in models of earlier versions.
 
+    Attributes
+    ----------
+    trunk
+        Names of the children whose weights can come from another U-Net: all of them.
+    entrance
+        Name of the weight that the image's channels meet first, whose inputs transfer adapts.
+
     Raises
     ------
     ValueError
         `strides` has another number of levels than `widths`, or of axes than `dimensions`; `finish` is unknown.
     """
+
+    trunk = ("stem", "down", "narrow", "up", "head", "sharpen")
+    entrance = "stem.0.weight"
 
     def __init__(
         self,
@@ -118,6 +128,11 @@ class UNet(nn.Module):
             self.sharpen = convolution(outputs, outputs, _SHARPEN, groups=outputs, bias=False)
             nn.init.zeros_(self.sharpen.weight)  # at first every output stays as it is
             nn.init.ones_(self.sharpen.weight.flatten(1)[:, _SHARPEN**dimensions // 2])
+
+    @property
+    def channels(self) -> int:
+        """Channels that the entrance takes."""
+        return self.inputs
 
     @property
     def stride(self) -> tuple[int, ...]:

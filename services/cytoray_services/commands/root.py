@@ -45,6 +45,7 @@ GROUP = "cytoray.commands"
 ORDER = (
     "doctor",
     "data",
+    "recipe",
     "train",
     "diagnose",
     "tune",

@@ -203,14 +203,15 @@ class Plan:
         statistics: IntensityStatistics,
         *,
         decode: Mapping[str, float] | None = None,
+        diameter: float | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> BundleSpec:
-        """Describe the trained model."""
+        """Describe the trained model; until its decoding is fitted, with that of its start."""
         return BundleSpec(
             name=self.recipe.model.name,
             task=self.chosen_task,
-            input=self.model_input.model_copy(update={"statistics": statistics}),
+            input=self.model_input.model_copy(update={"statistics": statistics, "diameter": diameter}),
             network=self.network,
-            decode=dict(decode or {}),
+            decode=dict(decode or (self.start.decode if self.start else {})),
             provenance=dict(provenance or {}),
         )

@@ -34,7 +34,9 @@ def make_plan(recipe: Recipe, settings: Settings) -> Plan:
     require_kinds(dataset, recipe)
     start = None
     if recipe.model.start is not None:
-        start = find_start(recipe.model.start, recipe.model.network.name, settings, within=recipe.data.within)
+        start = find_start(
+            recipe.model.start, recipe.model.network.name, recipe.model.task.name, settings, within=recipe.data.within
+        )
     warnings = tuple(summed_up(checked.findings))
     decided = checked.decided or {}
     plan = Plan(recipe, dataset, hash_dataset(dataset), decided, settings.home, start, settings.cache_folder, warnings)

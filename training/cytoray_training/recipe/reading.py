@@ -35,7 +35,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingFileError(f"expected a recipe file, found none at {path}", field="recipe")
+        hint = f"write a recipe for this data set: cytoray recipe init {path}" if path.is_dir() else None
+        raise MissingFileError(f"expected a recipe file, found none at {path}", field="recipe", hint=hint)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

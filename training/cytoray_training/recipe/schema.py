@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from cytoray_analysis.augmentation import Augmentation
@@ -77,7 +77,14 @@ class Model(_Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="name in the registry")
     task: TaskChoice = TaskChoice()
     network: NetworkChoice = NetworkChoice()
-    start: Start | None = Field(None, description="source of the initial weights; null: random")
+    start: Start | None = Field(
+        None, description="source of the initial weights, or just NAME of a model, such as nuclei; null: random"
+    )
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"from": f"{REGISTRY}{value.removeprefix(REGISTRY)}"} if isinstance(value, str) else value
 
 
 class Shards(_Section):
