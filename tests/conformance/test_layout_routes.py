@@ -103,16 +103,22 @@ def check(arrived: Arrived, layout: Layout, route: str) -> None:
 # Bytes that are read in a process of their own go the same way by whatever route they are sent: all routes send the
 # first store and the first hole of one, and uploads all of them; make test-long sends everything by every route.
 FIRST = {next(name for name in among if "OME-Zarr" in name) for among in (LAYOUTS, HOLES)}
+SAMPLED = 2  # further routes of each layout in make test; other layouts take others
 
 
-def marks(apart: bool, name: str, route: str) -> tuple[pytest.MarkDecorator, ...]:
+def marks(apart: bool, name: str, route: str, number: int) -> tuple[pytest.MarkDecorator, ...]:
     """Return when a pair is run, which takes a second when the bytes are read `apart`, in a process of their own.
 
-    Pairs are many: make test-fast takes a trusted route and one of strangers, make test all.
+    Pairs are many: make test-fast takes a trusted route and one of strangers, make test some of the others, in turns
+    by the `number` of the layout, and make test-long all.
     """
-    if not apart:
-        return () if route in ("path", "upload") else (pytest.mark.slow,)
-    return (pytest.mark.long if route in SENDING - {"upload"} and name not in FIRST else pytest.mark.slow,)
+    if apart:
+        return (pytest.mark.long if route in SENDING - {"upload"} and name not in FIRST else pytest.mark.slow,)
+    if route in ("path", "upload"):
+        return ()
+    others = [one for one in ROUTES if one not in ("path", "upload")]
+    turn = (others.index(route) - SAMPLED * number) % len(others)
+    return (pytest.mark.slow if turn < SAMPLED or name in FIRST else pytest.mark.long,)
 
 
 def is_apart(layout: Layout, name: str, route: str) -> bool:
@@ -120,8 +126,8 @@ def is_apart(layout: Layout, name: str, route: str) -> bool:
 
 
 PAIRS = [
-    pytest.param(name, route, marks=marks(is_apart(layout, name, route), name, route))
-    for name, layout in LAYOUTS.items()
+    pytest.param(name, route, marks=marks(is_apart(layout, name, route), name, route, number))
+    for number, (name, layout) in enumerate(LAYOUTS.items())
     for route in ROUTES
 ]
 
@@ -151,8 +157,8 @@ def test_a_layout_arrives_by_a_route(name: str, route: str, service: Service, mo
 @pytest.mark.parametrize(
     ("name", "route"),
     [
-        pytest.param(name, route, marks=marks(route in SENDING and "Zarr" in name, name, route))
-        for name in HOLES
+        pytest.param(name, route, marks=marks(route in SENDING and "Zarr" in name, name, route, number))
+        for number, name in enumerate(HOLES)
         if "zip" not in name
         for route in ROUTES
     ],

@@ -91,15 +91,16 @@ def test_an_answer_agrees_with_itself_and_not_with_an_empty_one(
     assert compare(found, nothing)["ap50"] == 0
 
 
-def test_describing_a_megapixel_takes_milliseconds() -> None:
+def test_describing_a_megapixel_takes_no_longer_than_a_few_passes_over_it() -> None:
     labels = np.zeros((1024, 1024), np.int32)
     for number in range(1, 501):
         row, column = np.random.default_rng(number).integers(0, 1000, 2)
         labels[row : row + 20, column : column + 20] = number
     for given in (answer("labels", labels, 500), answer("image", labels[np.newaxis].astype(np.float32))):
-        seconds = []
+        seconds: dict[str, list[float]] = {"summary": [], "pass": []}
         for _ in range(20):
-            started = time.perf_counter()
-            summarise(given, 1.0)
-            seconds.append(time.perf_counter() - started)
-        assert min(seconds) < 0.003
+            for name, work in (("summary", lambda given=given: summarise(given, 1.0)), ("pass", (labels + 1).max)):
+                started = time.perf_counter()
+                work()
+                seconds[name].append(time.perf_counter() - started)
+        assert min(seconds["summary"]) < 40 * min(seconds["pass"])

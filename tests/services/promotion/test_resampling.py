@@ -46,7 +46,7 @@ def compared(quality: float, *, images: int, seed: int, group_size: int = 1, res
     return compare("balanced_accuracy", (new, truths), (old, truths), groups, CLASSIFICATION.score, resamples=resamples)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_equal_candidates_hardly_ever_pass() -> None:
     passed = sum(compared(0.7, images=20, seed=seed).better for seed in range(300))
     assert passed <= 300 * LEVEL * 3

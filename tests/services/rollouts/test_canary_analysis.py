@@ -19,7 +19,7 @@ QUICK = canary_of(Limits(seconds_per_step=10, least_requests=200), steps=(0.1, 0
 DEFAULT = canary_of(Limits(seconds_per_step=10))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_of_two_hundred_canaries_that_are_no_worse_fewer_than_four_are_withdrawn() -> None:
     ended = [simulate(requests(), seed=seed, canary=QUICK) for seed in range(200)]
     assert sum(one.what == "withdraw" for one in ended) < 4, [one.reason for one in ended if one.reason]

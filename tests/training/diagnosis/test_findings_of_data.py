@@ -90,7 +90,7 @@ def test_wrong_classes_are_disputed_and_pictured(crops: Dataset, tmp_path: Path)
     assert (tmp_path / "run" / "diagnosis" / DISPUTED).is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_over_fitting_is_named(crops: Dataset, tmp_path: Path) -> None:
     chance = np.random.default_rng(1)  # labels that follow from nothing can be learnt by heart only
     items = tuple(replace(item, label=str(chance.choice(["round", "spindle"]))) for item in crops.items)
