@@ -237,18 +237,20 @@ _BLOCK = 8  # pixels along an axis that JPEG transforms together
 def _compress(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Round the cosine transform of blocks of 8 × 8 pixels, coarser for fine details, as JPEG does (ITU-T T.81)."""
     batch, (height, width) = images.shape[0], images.shape[-2:]
-    chosen = _uniform((batch, 1, 1), 0.0, 1.0, images, generator) < share
-    coarseness = _uniform((batch, 1, 1), 0.005, 0.04, images, generator)
+    coarseness = _uniform((batch, 1, 1, 1, 1, 1), 0.005, 0.04, images, generator)
+    chosen = (_uniform((batch,), 0.0, 1.0, images, generator) < share).nonzero().flatten()
     frequency = torch.arange(_BLOCK, device=images.device, dtype=images.dtype)
     cosine = torch.cos(math.pi / _BLOCK * (frequency + 0.5) * frequency.view(-1, 1)) * math.sqrt(2 / _BLOCK)
     cosine[0] *= math.sqrt(0.5)
-    planes = images.reshape(batch, -1, height, width)
+    planes = images[chosen].flatten(1, -3)
     padded = functional.pad(planes, (0, -width % _BLOCK, 0, -height % _BLOCK), mode="replicate")
     blocks = padded.unfold(2, _BLOCK, _BLOCK).unfold(3, _BLOCK, _BLOCK)
-    step = (coarseness * (1 + frequency + frequency.view(-1, 1))).view(batch, 1, 1, 1, _BLOCK, _BLOCK)
+    step = coarseness[chosen] * (1 + frequency + frequency.view(-1, 1))
     rounded = torch.round(cosine @ blocks @ cosine.T / step) * step
     restored = (cosine.T @ rounded @ cosine).transpose(3, 4).reshape(padded.shape)[..., :height, :width]
-    return torch.where(chosen.view(batch, 1, 1, 1), restored, planes).view(images.shape)
+    compressed = images.clone()
+    compressed[chosen] = restored.reshape(len(chosen), *images.shape[1:])
+    return compressed
 
 
 def _drop_channel(images: Tensor, share: float, generator: torch.Generator) -> Tensor:

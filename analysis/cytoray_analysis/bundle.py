@@ -81,6 +81,8 @@ class ModelInput(_Frozen):
         Micrometres per spatial axis that images of known pixel size are resampled to; None: no resampling.
     scaling, statistics
         Method of intensity scaling, and its statistics of the training data.
+    diameter
+        Usual width of an object in the training data, in pixels of the network; None where it was not measured.
     """
 
     axes: str = "CYX"
@@ -91,6 +93,7 @@ class ModelInput(_Frozen):
     pixel_size: dict[str, float] | None = None
     scaling: IntensityScaling = IntensityScaling()
     statistics: IntensityStatistics | None = None
+    diameter: float | None = None
 
     @property
     def inputs(self) -> int:

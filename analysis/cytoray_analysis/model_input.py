@@ -27,6 +27,7 @@ from cytoray_analysis.images.image import require_finite
 from cytoray_analysis.images.intensity import range_ratio
 from cytoray_analysis.images.resample import resample_image, resample_image_to
 from cytoray_analysis.pixel_sizes import Resampling, resampling
+from cytoray_analysis.selection import AUTO
 from cytoray_analysis.tiles import Region
 
 _FAR = 4.0  # factor by which an image's range may differ from the training images without a warning
@@ -186,7 +187,7 @@ def resampled(image: Image, model_input: ModelInput) -> Resampling:
     ImageError
         See :func:`cytoray_analysis.pixel_sizes.resampling`.
     """
-    return resampling(image, model_input.pixel_size, model_input.spatial_axes)
+    return resampling(image, model_input.pixel_size, model_input.spatial_axes, model_input.diameter)
 
 
 def prepare(
@@ -207,15 +208,24 @@ def prepare(
     AxesError, ImageError
         See :func:`match_channels`, :func:`resampled` and :meth:`NetworkImage.read`.
     """
+    if image.diameter == AUTO:
+        raise ImageError(
+            f"{image.source}: the width of its objects cannot be measured: this needs a model that outlines objects, "
+            "and an image that fits into memory",
+            field="diameter",
+            hint="state it in pixels, such as --diameter 40",
+        )
     chosen, copies, warnings = match_channels(image, model_input)
     original = chosen.spatial_shape
     size = resampled(chosen, model_input) if shape is None else Resampling(None, shape)
     before = chosen
     if in_memory or size.zoom is not None:
         if not in_memory:
+            sizes = f"pixel size {dict(chosen.pixel_size or {})} differs from the model's {model_input.pixel_size}"
+            if chosen.diameter is not None:
+                sizes = f"objects are {chosen.diameter:g} pixels wide, those of the model {model_input.diameter:g}"
             raise ImageError(
-                f"{image.source}: its pixel size {dict(chosen.pixel_size or {})} differs from the model's "
-                f"{model_input.pixel_size}, and it is too large to be resampled in memory",
+                f"{image.source}: its {sizes}, and it is too large to be resampled in memory",
                 hint="store it at the model's pixel size first, or increase --memory",
             )
         pixels = chosen.read()

@@ -34,7 +34,9 @@ class Resampling:
     warnings: Warnings = ()
 
 
-def resampling(image: Image, wanted: Mapping[str, float] | None, axes: str) -> Resampling:
+def resampling(
+    image: Image, wanted: Mapping[str, float] | None, axes: str, diameter: float | None = None
+) -> Resampling:
     """Say how an image is to be resampled; nothing is decoded.
 
     Parameters
@@ -45,15 +47,20 @@ def resampling(image: Image, wanted: Mapping[str, float] | None, axes: str) -> R
         The model's micrometres per pixel along each spatial axis; None takes images as they are.
     axes
         The model's spatial axes. An axis that the image lacks has one pixel.
+    diameter
+        Usual width of an object in pixels of the model, for images whose :attr:`~Image.diameter` is given.
 
     Raises
     ------
     ImageError
-        The image would change more than 8-fold along an axis.
+        The image would change more than 8-fold along an axis, or the width of its objects is given for a model that
+        states none.
     ImageTooLargeError
         It would have more than 2²⁸ pixels.
     """
     shape = tuple(image.size(axis) for axis in axes)
+    if isinstance(image.diameter, float):
+        return _to_diameter(image, shape, diameter)
     if not wanted:
         return Resampling(None, shape)
     sizes = image.pixel_size or {}
@@ -80,9 +87,8 @@ def resampling(image: Image, wanted: Mapping[str, float] | None, axes: str) -> R
             )
     if all(abs(factor - 1) < _NEARLY for factor in zoom):
         return Resampling(None, shape, warnings)
-    after = tuple(max(1, round(length * factor)) for length, factor in zip(shape, zoom, strict=True))
-    channels = image.size("C")
-    if channels * math.prod(after) > max(LARGEST, channels * math.prod(shape)):
+    after = _shape_after(shape, zoom)
+    if _is_too_large(image, shape, after):
         raise ImageTooLargeError(
             f"{image.source}: at the model's pixel size of {say_size(wanted, axes)} it would have "
             f"{' × '.join(map(str, after))} pixels, more than the limit of {LARGEST}; its own is "
@@ -92,6 +98,46 @@ def resampling(image: Image, wanted: Mapping[str, float] | None, axes: str) -> R
             "--pixel-size",
         )
     return Resampling(zoom, after, warnings)
+
+
+def _to_diameter(image: Image, shape: tuple[int, ...], wanted: float | None) -> Resampling:
+    """Return how objects of the image get the width that the model was trained on; the pixel size does not matter."""
+    assert isinstance(image.diameter, float)  # noqa: S101 - the caller has checked it
+    if wanted is None:
+        raise ImageError(
+            f"{image.source}: a diameter of objects is given, but the model does not state that of its objects",
+            field="diameter",
+            hint="omit the diameter; for a model with a pixel size, set that of the image",
+        )
+    factor = wanted / image.diameter
+    if not 1 / MOST <= factor <= MOST:
+        raise ImageError(
+            f"{image.source}: objects {image.diameter:g} pixels wide would be resampled "
+            f"{max(factor, 1 / factor):.3g}-fold to the {wanted:g} pixels of the model, the limit is {MOST:g}-fold",
+            field="diameter",
+            hint=f"this model finds objects from {wanted / MOST:.3g} to {wanted * MOST:.3g} pixels wide",
+        )
+    if abs(factor - 1) < _NEARLY:
+        return Resampling(None, shape)
+    zoom = (factor,) * len(shape)
+    after = _shape_after(shape, zoom)
+    if _is_too_large(image, shape, after):
+        raise ImageTooLargeError(
+            f"{image.source}: for objects {image.diameter:g} pixels wide it would have {' × '.join(map(str, after))} "
+            f"pixels, more than the limit of {LARGEST}",
+            field="diameter",
+            hint="divide the image into parts",
+        )
+    return Resampling(zoom, after)
+
+
+def _shape_after(shape: tuple[int, ...], zoom: tuple[float, ...]) -> tuple[int, ...]:
+    return tuple(max(1, round(length * factor)) for length, factor in zip(shape, zoom, strict=True))
+
+
+def _is_too_large(image: Image, shape: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    channels = image.size("C")
+    return channels * math.prod(after) > max(LARGEST, channels * math.prod(shape))
 
 
 def say_size(sizes: Mapping[str, float], axes: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Set
 from numbers import Real
-from typing import Annotated, Any, TypedDict, cast
+from typing import Annotated, Any, Final, TypedDict, cast
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
@@ -18,8 +18,11 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 _SIZE = re.compile(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _MOST_CHANNELS, _LONGEST = 64, 256
 EACH, LARGEST, NONE = "each", "max", "none"
+AUTO: Final = "auto"
 SMALLEST_PIXEL, LARGEST_PIXEL = 1e-6, 1e6
 """Micrometres, a picometre to a metre: what is outside was never measured, and files cannot hold it."""
+
+SMALLEST_DIAMETER, LARGEST_DIAMETER = 1.0, 10000.0  # pixels
 
 # What each field takes, for hints.
 FORMS = {
@@ -29,6 +32,7 @@ FORMS = {
     "series": "a name, a number from 0, or each",
     "input_axes": "one letter of TCZYX for each axis, such as TYX",
     "pixel_size": "micrometres: Y such as 0.5, YxX such as 0.5x0.5, ZxYxX such as 2x0.5x0.5, or none",
+    "diameter": "the usual width of an object in pixels, such as 40, or auto to measure it",
 }
 
 
@@ -41,6 +45,7 @@ class Choices(TypedDict, total=False):
     series: str | int
     input_axes: str
     pixel_size: str | float
+    diameter: str | float
 
 
 def _text(value: Any) -> Any:
@@ -80,6 +85,9 @@ class Selection(BaseModel, frozen=True, extra="forbid"):
         What the file's axes mean, outermost first, such as ``TYX`` where the file calls them ZYX.
     pixel_size
         Micrometres per pixel: one number for Y and X, ``YxX``, ``ZxYxX``, or ``none`` to ignore what the file says.
+    diameter
+        Usual width of an object in pixels of the image, or ``auto`` to measure it: the image is resampled for the
+        network so that objects have the width of those that the model was trained on. It goes before the pixel size.
     """
 
     channel: Annotated[
@@ -94,6 +102,7 @@ class Selection(BaseModel, frozen=True, extra="forbid"):
     pixel_size: _Text | None = Field(
         default=None, description=f"Pixel size instead of the file's: {FORMS['pixel_size']}."
     )
+    diameter: _Text | None = Field(default=None, description=f"Size of objects: {FORMS['diameter']}.")
 
     @field_validator("plane")
     @classmethod
@@ -128,6 +137,16 @@ class Selection(BaseModel, frozen=True, extra="forbid"):
                 f"expected micrometres such as 0.5, 0.5x0.5 (Y x X) or 2x0.5x0.5 (Z x Y x X), got {value[:40]!r}"
             )
         return value.lower()
+
+    @field_validator("diameter")
+    @classmethod
+    def _width(cls, value: str | None) -> str | None:
+        if value is None or value.lower() == AUTO:
+            return value and AUTO
+        if not _SIZE.fullmatch(value) or not SMALLEST_DIAMETER <= float(value) <= LARGEST_DIAMETER:
+            limits = f"{SMALLEST_DIAMETER:g} to {LARGEST_DIAMETER:g}"
+            raise ValueError(f"expected {limits} pixels, such as 40, or {AUTO}, got {value[:40]!r}")
+        return value
 
     @property
     def each(self) -> str:

@@ -139,7 +139,7 @@ def test_output_says_what_the_network_must_give() -> None:
     sure = LabelFree(channels=["a", "b"], offset=[0, 0], scale=[1, 1], uncertainty=True)
     assert (plain.output.channels, sure.output.channels) == (2, 4)
     assert (plain.output.per, plain.output.truth) == ("pixel", "image")
-    assert sure.output.margin(sure.output.defaults()) == 0
+    assert sure.output.margin(sure.output.defaults(), None) == 0
 
 
 def test_decoding_a_part_gives_that_part_of_the_whole() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from cytoray_analysis.bundle import Bundle, ModelInput, write_bundle
 from cytoray_analysis.devices import Precision
 from cytoray_analysis.errors import AxesError, CytorayError, ImageError, RequestError
 from cytoray_analysis.images import IntensityScaling, image_from_array, read_labels
+from cytoray_analysis.images.choose import choose
 from cytoray_analysis.predictor import Prediction, Predictor
+from cytoray_analysis.selection import Selection
 from random_segmenter import random_segmenter
 
 
@@ -81,17 +84,59 @@ def test_grey_and_colour_are_both_taken_where_the_model_says_so(bundle: Bundle) 
     assert np.array_equal(one.answer, predictor.predict(image_from_array(colour, "CYX")).answer)
 
 
+def with_input(bundle: Bundle, folder: Path, **changes: Any) -> Bundle:
+    spec = bundle.spec.model_copy(update={"input": bundle.spec.input.model_copy(update=changes)})
+    pixels = np.zeros((3, 32, 32), np.float32)
+    return write_bundle(folder, spec, bundle.network().state_dict(), test_input=pixels, card="")
+
+
+def test_objects_of_a_given_diameter_are_seen_as_wide_as_those_of_the_training(bundle: Bundle, tmp_path: Path) -> None:
+    sized = with_input(bundle, tmp_path / "sized", pixel_size={"Y": 1.0, "X": 1.0})
+    wide = with_input(bundle, tmp_path / "wide", diameter=12.0)
+    image = image_from_array(picture((200, 120)), "YX", pixel_size={"Y": 0.5, "X": 0.5})
+    by_size = Predictor(sized).predict(image)
+    by_diameter = Predictor(wide).predict(choose(image, Selection(diameter=24)))
+    assert by_size.objects > 5
+    np.testing.assert_array_equal(by_diameter.answer, by_size.answer)
+    unchanged = Predictor(wide).predict(choose(image, Selection(diameter=12)))
+    np.testing.assert_array_equal(unchanged.answer, Predictor(bundle).predict(image).answer)
+
+
+def test_a_resampled_image_in_blocks_gets_the_answer_of_the_whole(bundle: Bundle, tmp_path: Path) -> None:
+    wide = with_input(bundle, tmp_path / "wide", diameter=12.0)
+    image = choose(image_from_array(picture((300, 260)), "YX"), Selection(diameter=18))
+    whole = Predictor(wide, threads=1).predict(image)
+    parts = Predictor(wide, threads=1, memory_budget=2**21).predict(image)
+    assert whole.answer.shape == (300, 260)
+    assert whole.objects > 20
+    assert np.count_nonzero(parts.answer != whole.answer) <= 4
+    assert parts.objects == whole.objects
+
+
+def test_a_diameter_can_be_measured(bundle: Bundle, tmp_path: Path) -> None:
+    wide = Predictor(with_input(bundle, tmp_path / "wide", diameter=12.0))
+    image = image_from_array(picture((200, 120)), "YX")
+    answer, batch = wide.predict(choose(image, Selection(diameter="auto"))), [choose(image, Selection(diameter="AUTO"))]
+    assert answer.answer.shape == (200, 120)
+    together = wide.predict_batch(batch)[0]
+    assert isinstance(together, Prediction)
+    np.testing.assert_array_equal(together.answer, answer.answer)
+
+
+@pytest.mark.parametrize(("diameter", "said"), [("40", "the model does not state"), ("auto", "cannot be measured")])
+def test_a_diameter_needs_a_model_that_states_one(bundle: Bundle, diameter: str, said: str) -> None:
+    with pytest.raises(ImageError, match=said):
+        Predictor(bundle).predict(choose(image_from_array(picture((64, 64)), "YX"), Selection(diameter=diameter)))
+
+
+def test_a_diameter_far_from_that_of_the_model_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    wide = Predictor(with_input(bundle, tmp_path / "wide", diameter=12.0))
+    with pytest.raises(ImageError, match=r"resampled 16\.7-fold to the 12 pixels"):
+        wide.predict(choose(image_from_array(picture((64, 64)), "YX"), Selection(diameter=200)))
+
+
 def test_an_image_is_brought_to_the_pixel_size_of_the_model(bundle: Bundle, tmp_path: Path) -> None:
-    spec = bundle.spec.model_copy(
-        update={"input": bundle.spec.input.model_copy(update={"pixel_size": {"Y": 1.0, "X": 1.0}})}
-    )
-    sized = write_bundle(
-        tmp_path / "sized",
-        spec,
-        bundle.network().state_dict(),
-        test_input=np.zeros((3, 32, 32), np.float32),
-        card="",
-    )
+    sized = with_input(bundle, tmp_path / "sized", pixel_size={"Y": 1.0, "X": 1.0})
     fine = image_from_array(picture((200, 120)), "YX", pixel_size={"Y": 0.5, "X": 0.5})
     answer = Predictor(sized).predict(fine)
     assert answer.answer.shape == (200, 120)

@@ -57,7 +57,7 @@ def test_offsets_along_z_are_learnt_in_pixels_of_the_plane() -> None:
     for task, target in zip((square, flat), targets, strict=True):
         answer = task.decode(as_outputs(task, target).numpy()[0], task.output.defaults()).values
         assert task.score([answer], [truth[0].numpy()])["ap90"] == 1.0
-    margins = [task.output.margin(task.output.defaults()) for task in (square, flat)]
+    margins = [task.output.margin(task.output.defaults(), None) for task in (square, flat)]
     assert isinstance(margins[0], tuple)
     assert isinstance(margins[1], tuple)
     assert margins[0][0] == margins[0][1] == margins[1][1] > margins[1][0]

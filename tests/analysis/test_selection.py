@@ -58,6 +58,7 @@ def stack(axes: str, *, lazy: bool = False, **sizes: int) -> Image:
         ("plane", "-1"), ("plane", "1.5"), ("plane", ""), ("plane", "last"), ("plane", "9" * 5000), ("plane", True),
         ("frame", "max"), ("frame", "first"), ("input_axes", "TY"), ("input_axes", "TTYX"), ("input_axes", "SYX"),
         ("pixel_size", "0"), ("pixel_size", "-1"), ("pixel_size", "1e999"), ("pixel_size", "nan"),
+        ("diameter", "0"), ("diameter", "wide"), ("diameter", "1e9"),
         ("pixel_size", "5um"), ("pixel_size", "1x1x1x1"), ("pixel_size", "0.5x"), ("channel", [""]),
         ("channel", ["a"] * 65), ("channel", [{}]), ("series", ""), ("chanel", "DAPI"),
     ],

@@ -16,7 +16,7 @@ Labels = NDArray[np.int32]
 
 def whole(labels: Labels) -> Labels:
     volume = labels.copy().reshape((1,) * (3 - labels.ndim) + labels.shape)
-    make_whole(volume, int(labels.max(initial=0)), labels.ndim == 2)
+    make_whole(volume, int(labels.max(initial=0)), flat=labels.ndim == 2)
     return volume.reshape(labels.shape)
 
 

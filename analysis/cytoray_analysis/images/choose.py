@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cytoray_analysis.errors import AxesError
 from cytoray_analysis.images.axes import AXES, COLOURS, channel_names, how_to_choose, known_pixel_size
 from cytoray_analysis.images.image import AxisView, Image, decode_region
-from cytoray_analysis.selection import EACH, LARGEST, Selection
+from cytoray_analysis.selection import AUTO, EACH, LARGEST, Selection
 
 __all__ = ["choose", "choose_channels", "entry_of", "find_channel", "follow", "how_to_choose", "rename_axes"]
 
@@ -113,6 +113,8 @@ def choose(image: Image, selection: Selection) -> Image:
         image = projected(image)
     elif selection.plane not in (None, EACH):
         image = entry_of(image, "Z", int(str(selection.plane)))
+    if selection.diameter is not None:
+        image = replace(image, diameter=AUTO if selection.diameter == AUTO else float(selection.diameter))
     sizes = selection.sizes()
     if sizes is None:
         return image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -96,6 +96,8 @@ class Image:
         Whether its single channel was stored as equal red, green and blue; a colour model accepts it.
     numbers
         Numbers of the selected channels in the file, from 0; empty without a selection.
+    diameter
+        Usual width of an object in pixels, if it was given; ``"auto"`` if it is to be measured.
     """
 
     data: Any
@@ -107,6 +109,7 @@ class Image:
     guessed_axes: bool = False
     equal_samples: bool = False
     numbers: tuple[int, ...] = ()
+    diameter: float | Literal["auto"] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,21 @@ from numpy.typing import NDArray
 from cytoray_analysis.devices import return_freed_memory
 from cytoray_analysis.errors import CytorayError, RequestError
 from cytoray_analysis.images import Image
-from cytoray_analysis.images.resample import resample_image_to, resample_labels
+from cytoray_analysis.images.resample import resample_image_to
 from cytoray_analysis.inference.blocks import Blocks, block_core, create_answer
 from cytoray_analysis.inference.dense_outputs import dense_outputs
+from cytoray_analysis.inference.image_grid import ImageGrid
 from cytoray_analysis.inference.protocol import Inference, Prediction, Progress, Seconds
 from cytoray_analysis.model_input import NetworkImage, blank_image, prepare
 from cytoray_analysis.numbering import Numbering, own_numbers
+from cytoray_analysis.object_width import usual_width
+from cytoray_analysis.selection import AUTO
 from cytoray_analysis.tasks import Block, Decoded
+from cytoray_analysis.tasks.protocol import Scale
 from cytoray_analysis.tiles import Region, Tile, core_for_budget, extent, per_axis, round_up, tile_region, whole, within
+
+_MEASUREMENTS = 3  # at most, of the width of objects: each is better than the one before
+_ALIKE = 0.1  # of two measured widths, as a difference of logarithms
 
 
 class PixelInference(Inference):
@@ -47,8 +55,10 @@ class PixelInference(Inference):
     @cached_property
     def margin(self) -> tuple[int, ...]:
         """How far decoding sees along each axis, in whole cells of the network."""
-        margin = per_axis(self.task.output.margin(self.parameters), self.runner.dimensions)
-        return tuple(round_up(width, cell) for width, cell in zip(margin, self.stride, strict=True))
+        return tuple(round_up(width, cell) for width, cell in zip(self._margin(None), self.stride, strict=True))
+
+    def _margin(self, scale: Scale) -> tuple[int, ...]:
+        return per_axis(self.task.output.margin(self.parameters, scale), self.runner.dimensions)
 
     @cached_property
     def blank(self) -> Decoded:
@@ -66,7 +76,7 @@ class PixelInference(Inference):
         """Answer for one image that fits into memory."""
         _require_none(objects)
         start = time.perf_counter()
-        source = prepare(image, self.spec.input)
+        source = prepare(self._measured(image), self.spec.input)
         return self._answer(image, source, {"read": time.perf_counter() - start, "network": 0.0, "decode": 0.0})
 
     def answer_batch(self, images: Sequence[Image], objects: Sequence[Any]) -> list[Prediction | CytorayError]:
@@ -77,7 +87,7 @@ class PixelInference(Inference):
             start = time.perf_counter()
             try:
                 _require_none(objects[index])
-                source = prepare(image, self.spec.input)
+                source = prepare(self._measured(image), self.spec.input)
                 sources.setdefault(source.shape, []).append((index, source, time.perf_counter() - start))
             except CytorayError as error:
                 results[index] = error
@@ -86,6 +96,22 @@ class PixelInference(Inference):
             for first in range(0, len(members), together):
                 self._answer_together(images, members[first : first + together], results)
         return [result for result in results if result is not None]
+
+    def _measured(self, image: Image) -> Image:
+        """Return an image with the width of its objects, as the model itself finds them, if it is to be measured."""
+        counts = self.blank.identities is not None
+        if image.diameter != AUTO or not counts or self.spec.input.diameter is None:
+            return image
+        width: float | None = None
+        for _ in range(_MEASUREMENTS):
+            found = usual_width(self.answer(replace(image, diameter=width), None).answer)
+            if found is None:
+                break
+            near = width is not None and abs(math.log(found / width)) < _ALIKE
+            width = found
+            if near:
+                break
+        return replace(image, diameter=width)
 
     def outputs(self, image: Image, objects: Any) -> NDArray[np.float32]:
         """Return the network's dense outputs for an image, (channels, spatial…) float32, before decoding."""
@@ -150,22 +176,46 @@ class PixelInference(Inference):
         return max(self.memory_budget * 3 // 4 // (self.task.output.channels * 4 + 24), 1)
 
     def _answer(self, image: Image, source: NetworkImage, seconds: Seconds) -> Prediction:
-        if math.prod(source.shape) <= self.block_pixels():
-            outputs = self._outputs(source, seconds)
-            return self._predicted(image, source, self._decode(outputs, seconds), seconds)
+        if max(math.prod(source.shape), math.prod(self._frame(source))) <= self.block_pixels():
+            return self._decoded(image, source, self._outputs(source, seconds), seconds)
 
         def create(channels: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-            return np.zeros((*channels, *source.shape), dtype)
+            return np.zeros((*channels, *self._frame(source)), dtype)
 
         numbering, answer = self._fill(source, create, seconds, None, None)
         return self._predicted(image, source, Decoded(answer, None, numbering.confidence()), seconds)
 
+    def _grid(self, source: NetworkImage) -> ImageGrid | None:
+        """Return the grid that outputs are resampled to before they are decoded; None where none is needed.
+
+        Labels and classes are decided at the image's own pixels. Stains are resampled after decoding, which smooths
+        where pixels are larger.
+        """
+        counted = self.blank.values.dtype.kind == "i"
+        different = source.shape != source.original_shape
+        return ImageGrid(source.shape, source.original_shape) if counted and different else None
+
+    def _frame(self, source: NetworkImage) -> tuple[int, ...]:
+        """Return the spatial shape that outputs are decoded at."""
+        return source.original_shape if self._grid(source) else source.shape
+
+    def _decoded(
+        self, image: Image, source: NetworkImage, outputs: NDArray[np.float32], seconds: Seconds
+    ) -> Prediction:
+        """Decode the outputs for a whole image."""
+        grid, block = self._grid(source), None
+        if grid is not None:
+            start = time.perf_counter()
+            outputs = grid.resample(outputs)
+            seconds["decode"] += time.perf_counter() - start
+            block = Block((0,) * len(grid.shape), grid.shape, grid.scale)
+        return self._predicted(image, source, self._decode(outputs, seconds, block), seconds)
+
     def _predicted(self, image: Image, source: NetworkImage, decoded: Decoded, seconds: Seconds) -> Prediction:
         answer = decoded.values
         counted = answer.dtype.kind == "i"
-        if source.shape != source.original_shape:
-            resample = resample_labels if counted else resample_image_to
-            answer = resample(answer, source.original_shape)
+        if answer.shape[answer.ndim - len(source.shape) :] != source.original_shape:
+            answer = resample_image_to(answer, source.original_shape)
         objects = int(answer.max(initial=0)) if counted else 0
         return self._prediction(image, answer, objects, seconds, source.warnings, confidence=decoded.confidence)
 
@@ -188,7 +238,7 @@ class PixelInference(Inference):
         network = (time.perf_counter() - start) / len(members)
         for (index, source, spent), output in zip(members, outputs, strict=True):
             seconds = {"read": spent + read, "network": network, "decode": 0.0}
-            results[index] = self._predicted(images[index], source, self._decode(output, seconds), seconds)
+            results[index] = self._decoded(images[index], source, output, seconds)
 
     def _fill(
         self,
@@ -199,9 +249,11 @@ class PixelInference(Inference):
         folder: Path | None,
     ) -> tuple[Numbering, Any]:
         """Make the answer block by block; `create` gives the place for it, once its channels and type are known."""
+        grid, frame = self._grid(source), self._frame(source)
+        margin, stride = (self.margin, self.stride) if grid is None else (self._margin(grid.scale), 1)
         # Half as large as may be: a second computation of margins costs little here, and little memory is left over.
-        core = core_for_budget(source.shape, self.margin, self.block_pixels() // 2, stride=self.stride)
-        blocks = list(tile_region(whole(source.shape), source.shape, core, self.margin, stride=self.stride))
+        core = core_for_budget(frame, margin, self.block_pixels() // 2, stride=stride)
+        blocks = list(tile_region(whole(frame), frame, core, margin, stride=stride))
         tiles = list(self._tiles(source.shape))
         done = itertools.count(1)
 
@@ -218,13 +270,16 @@ class PixelInference(Inference):
             return_freed_memory()  # arrays of decoding have other sizes, and would need additional memory
             for block in blocks:
                 start = time.perf_counter()
-                outputs = np.array(view()[(slice(None), *block.outer)])
+                needed = block.outer if grid is None else grid.needed(block.outer)
+                outputs = np.array(view()[(slice(None), *needed)])
+                if grid is not None:
+                    outputs = grid.resample(outputs, block.outer)
                 seconds["read"] += time.perf_counter() - start
-                values, decoded = self._decode_block(outputs, block, source.shape, seconds)
+                values, decoded = self._decode_block(outputs, block, frame, seconds, grid.scale if grid else None)
                 del outputs
                 start = time.perf_counter()
                 if target is None:
-                    target = create(values.shape[: values.ndim - len(source.shape)], values.dtype)
+                    target = create(values.shape[: values.ndim - len(frame)], values.dtype)
                 target[(Ellipsis, *block.core)] = numbering.number(values, decoded.identities, decoded.confidence)
                 seconds["write"] = seconds.get("write", 0.0) + time.perf_counter() - start
                 advance()
@@ -244,10 +299,15 @@ class PixelInference(Inference):
         return decoded
 
     def _decode_block(
-        self, outputs: NDArray[np.float32], block: Tile, frame: tuple[int, ...], seconds: Seconds
+        self,
+        outputs: NDArray[np.float32],
+        block: Tile,
+        frame: tuple[int, ...],
+        seconds: Seconds,
+        scale: Scale = None,
     ) -> tuple[NDArray[Any], Decoded]:
         """Decode the outputs of all that a block reads: the values of its core, and what was decoded."""
-        decoded = self._decode(outputs, seconds, Block(tuple(part.start for part in block.outer), frame))
+        decoded = self._decode(outputs, seconds, Block(tuple(part.start for part in block.outer), frame, scale))
         return decoded.values[(Ellipsis, *block.inner)], decoded
 
     def _outputs(self, source: NetworkImage, seconds: Seconds, region: Region | None = None) -> NDArray[np.float32]:

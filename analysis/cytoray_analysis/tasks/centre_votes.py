@@ -10,7 +10,7 @@ pixel, and objects are named by where their peak lies in the image.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,9 @@ class VotingParameters:
     foreground
         Logit above which a pixel belongs to an object.
     votes
-        Fewest votes, summed over the 3-wide neighbourhood of a peak, that make an object.
+        Fewest votes, summed over the neighbourhood of a peak, that make an object.
+    neighbourhood
+        Votes within this many pixels of a peak along each axis are summed.
     separation
         Two peaks are at least this far apart along an axis.
     capture
@@ -49,6 +51,24 @@ class VotingParameters:
     smallest: int = 12
     reach: int = 64
     anisotropy: float = 1.0
+    neighbourhood: int = 1
+
+    def scaled(self, scale: tuple[float, ...]) -> VotingParameters:
+        """Return what finds the same objects where they are `scale` times as wide along each axis, in pixels.
+
+        The neighbourhood of a peak grows from 3 pixels, because votes for an object lie farther apart.
+        """
+        width = math.sqrt(scale[-1] * scale[-2])
+        return replace(
+            self,
+            votes=self.votes * math.prod(scale),
+            smallest=max(round(self.smallest * math.prod(scale)), 1),
+            separation=max(round(self.separation * width), 1),
+            capture=max(round(self.capture * width), 1),
+            reach=math.ceil(self.reach * width),
+            anisotropy=self.anisotropy * width / scale[0] if len(scale) == 3 else self.anisotropy,
+            neighbourhood=max(round((3 * width - 1) / 2), 1),
+        )
 
     def along(self, distance: int) -> tuple[int, int, int]:
         """Return a distance in pixels along Z, Y and X."""
@@ -60,11 +80,14 @@ def reach_of_decoding(parameters: VotingParameters, dimensions: int = 2) -> tupl
 
     A pixel's peak lies within ``reach + capture``. That peak, its rivals (within ``2 capture + separation``)
     and the object's other pixels (within ``reach + capture`` of it) are found by votes from within ``reach``,
-    each of which reads one more offset.
+    each of which reads one more offset, and sums over a neighbourhood.
     """
     distances = (parameters.reach, parameters.capture, parameters.separation)
     axes = zip(*map(parameters.along, distances), strict=True)
-    farthest = [3 * reach + capture + max(2 * capture + separation, capture) + 1 for reach, capture, separation in axes]
+    near = parameters.neighbourhood
+    farthest = [
+        3 * reach + capture + max(2 * capture + separation, capture) + near for reach, capture, separation in axes
+    ]
     return tuple(farthest[-dimensions:])
 
 
@@ -95,7 +118,7 @@ def decode_votes(
         (n + 1,) position of each object's peak in the image as a row-major index plus one; entry 0 is 0.
     confidence
         (n + 1,) mean foreground probability of each object's pixels, times the share of their votes that lie in the
-        3-wide neighbourhood of its peak; entry 0 is 0.
+        neighbourhood of its peak; entry 0 is 0.
     """
     shape = foreground.shape
     origin = origin or (0,) * len(shape)
@@ -103,21 +126,19 @@ def decode_votes(
     deep = (1,) * (3 - len(shape))
     start = np.array((0,) * len(deep) + tuple(origin), dtype=np.int64)
     extent = np.array(deep + tuple(frame), dtype=np.int64)
-    labels, *peaks = _assign(
-        np.ascontiguousarray(foreground, dtype=np.float32).reshape(deep + shape),
-        np.ascontiguousarray(offsets, dtype=np.float32).reshape((len(shape), *deep, *shape)),
-        start,
-        extent,
-        parameters.foreground,
-        parameters.votes,
-        parameters.along(parameters.separation),
-        parameters.along(parameters.capture),
-        parameters.along(parameters.reach),
-        parameters.anisotropy,
+    logits = np.ascontiguousarray(foreground, dtype=np.float32).reshape(deep + shape)
+    shifts = np.ascontiguousarray(offsets, dtype=np.float32).reshape((len(shape), *deep, *shape))
+    pixels, targets = _destinations(
+        logits, shifts, start, extent, parameters.foreground, parameters.along(parameters.reach)
     )
-    # Called from here, because numba does not compile a function again when one of another file has changed.
-    make_whole(labels, len(peaks[0]), flat=len(shape) == 2)
-    identities, confidence = _renumber(labels, *peaks, parameters.smallest, start, extent)
+    separation, capture = parameters.along(parameters.separation), parameters.along(parameters.capture)
+    peaks, votes, order = _peaks(targets, logits.shape, parameters.votes, separation, parameters.neighbourhood)
+    ranks = np.argsort(order)  # not in a compiled function: numba would compile its sorting for seconds
+    peaks, votes = peaks[ranks], votes[ranks]
+    nearest = _nearest_peaks(peaks, logits.shape, capture, parameters.anisotropy)
+    labels, size, probability = _assign(logits, pixels, targets, nearest, len(peaks))
+    make_whole(labels, len(peaks), flat=len(shape) == 2)
+    identities, confidence = _renumber(labels, peaks, votes, size, probability, parameters.smallest, start, extent)
     return labels.reshape(shape), identities, confidence
 
 
@@ -176,36 +197,36 @@ def _destinations(foreground, offsets, start, extent, threshold, reach):  # type
 
 
 @compiled
-def _peaks(target, shape, fewest, separation):  # type: ignore[no-untyped-def]
-    """Sum votes over 3-wide neighbourhoods and return the local maxima in row-major order, with their sums."""
+def _peaks(target, shape, fewest, separation, near):  # type: ignore[no-untyped-def]
+    """Sum votes over neighbourhoods and return the local maxima, their sums, and their row-major positions."""
     depth, height, width = shape
     votes = np.zeros(shape, np.int32)
     for index in range(len(target)):
-        a, b, c = target[index]
+        a, b, c = target[index, 0], target[index, 1], target[index, 2]
         if 0 <= a < depth and 0 <= b < height and 0 <= c < width:
             votes[a, b, c] += 1
     density = np.zeros(shape, np.int32)
     cells = np.empty((len(target), 3), np.int32)
     count = 0
     for index in range(len(target)):
-        a, b, c = target[index]
+        a, b, c = target[index, 0], target[index, 1], target[index, 2]
         if not (0 <= a < depth and 0 <= b < height and 0 <= c < width) or density[a, b, c] > 0:
             continue
         total = 0
-        for u in range(max(a - 1, 0), min(a + 2, depth)):
-            for v in range(max(b - 1, 0), min(b + 2, height)):
-                for w in range(max(c - 1, 0), min(c + 2, width)):
+        for u in range(max(a - near, 0), min(a + near + 1, depth)):
+            for v in range(max(b - near, 0), min(b + near + 1, height)):
+                for w in range(max(c - near, 0), min(c + near + 1, width)):
                     total += votes[u, v, w]
         density[a, b, c] = total
         if total >= fewest:
-            cells[count] = target[index]
+            cells[count, 0], cells[count, 1], cells[count, 2] = a, b, c
             count += 1
     found = np.empty((count, 3), np.int32)
     sums = np.empty(count, np.int32)
     order = np.empty(count, np.int64)
     peaks = 0
     for index in range(count):
-        a, b, c = cells[index]
+        a, b, c = cells[index, 0], cells[index, 1], cells[index, 2]
         own = density[a, b, c]
         highest = True
         for u in range(max(a - separation[0], 0), min(a + separation[0] + 1, depth)):
@@ -223,12 +244,11 @@ def _peaks(target, shape, fewest, separation):  # type: ignore[no-untyped-def]
             if not highest:
                 break
         if highest:
-            found[peaks] = cells[index]
+            found[peaks, 0], found[peaks, 1], found[peaks, 2] = a, b, c
             sums[peaks] = own
             order[peaks] = (np.int64(a) * height + b) * width + c
             peaks += 1
-    ranks = np.argsort(order[:peaks])
-    return found[:peaks][ranks], sums[:peaks][ranks]
+    return found[:peaks], sums[:peaks], order[:peaks]
 
 
 @compiled
@@ -238,13 +258,13 @@ def _nearest_peaks(peaks, shape, capture, anisotropy):  # type: ignore[no-untype
     nearest = np.zeros(shape, np.int32)
     square = anisotropy**2
     for index in range(len(peaks)):
-        a, b, c = peaks[index]
+        a, b, c = peaks[index, 0], peaks[index, 1], peaks[index, 2]
         for u in range(max(a - capture[0], 0), min(a + capture[0] + 1, depth)):
             for v in range(max(b - capture[1], 0), min(b + capture[1] + 1, height)):
                 for w in range(max(c - capture[2], 0), min(c + capture[2] + 1, width)):
                     other = nearest[u, v, w]
                     if other > 0:
-                        p, q, r = peaks[other - 1]
+                        p, q, r = peaks[other - 1, 0], peaks[other - 1, 1], peaks[other - 1, 2]
                         there = square * (u - p) ** 2 + (v - q) ** 2 + (w - r) ** 2
                         if there <= square * (u - a) ** 2 + (v - b) ** 2 + (w - c) ** 2:
                             continue
@@ -253,17 +273,14 @@ def _nearest_peaks(peaks, shape, capture, anisotropy):  # type: ignore[no-untype
 
 
 @compiled
-def _assign(foreground, offsets, start, extent, threshold, fewest, separation, capture, reach, anisotropy):  # type: ignore[no-untyped-def]
-    """Return the peak of each pixel (1-based), the peaks with their votes, and sizes and probabilities of objects."""
-    pixel, target = _destinations(foreground, offsets, start, extent, threshold, reach)
-    peaks, votes = _peaks(target, foreground.shape, fewest, separation)
-    nearest = _nearest_peaks(peaks, foreground.shape, capture, anisotropy)
+def _assign(foreground, pixel, target, nearest, peaks):  # type: ignore[no-untyped-def]
+    """Return the peak of each pixel (1-based), and sizes and summed probabilities of objects."""
     depth, height, width = foreground.shape
     labels = np.zeros(foreground.shape, np.int32)
-    size = np.zeros(len(peaks) + 1, np.int64)
-    probability = np.zeros(len(peaks) + 1)
+    size = np.zeros(peaks + 1, np.int64)
+    probability = np.zeros(peaks + 1)
     for index in range(len(pixel)):
-        a, b, c = target[index]
+        a, b, c = target[index, 0], target[index, 1], target[index, 2]
         if 0 <= a < depth and 0 <= b < height and 0 <= c < width:
             chosen = nearest[a, b, c]
             size[chosen] += 1
@@ -272,7 +289,7 @@ def _assign(foreground, offsets, start, extent, threshold, fewest, separation, c
                 z, y, x = pixel[index]
                 labels[z, y, x] = chosen
                 probability[chosen] += 1 / (1 + math.exp(-foreground[z, y, x]))
-    return labels, peaks, votes, size, probability
+    return labels, size, probability
 
 
 @compiled
@@ -294,7 +311,7 @@ def _renumber(labels, peaks, votes, size, probability, smallest, start, extent):
             rename[index + 1] = kept
             total = float(size[index + 1])
             confidence[kept] = probability[index + 1] / total * min(votes[index] / total, 1.0)
-            a, b, c = peaks[index]
+            a, b, c = peaks[index, 0], peaks[index, 1], peaks[index, 2]
             identities[kept] = ((a + start[0]) * extent[1] + b + start[1]) * extent[2] + c + start[2] + 1
     for z in range(depth):
         for y in range(height):

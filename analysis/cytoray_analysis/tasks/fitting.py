@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,13 @@ from cytoray_analysis.tasks.protocol import Task
 
 
 def fit_decode(
-    task: Task, outputs: Sequence[Any], truths: Sequence[Any], kinds: Sequence[str] = (), *, rounds: int = 2
+    task: Task,
+    outputs: Sequence[Any],
+    truths: Sequence[Any],
+    kinds: Sequence[str] = (),
+    *,
+    begin: Mapping[str, float] | None = None,
+    rounds: int = 2,
 ) -> dict[str, float]:
     """Choose decode parameters by coordinate search over the task's candidates.
 
@@ -25,13 +31,15 @@ def fit_decode(
         Their truths.
     kinds
         The kind of each item; each kind counts as much as every other. Empty: all items together.
+    begin
+        Values to begin with; the defaults of the task for parameters that it lacks.
     rounds
         Sweeps over all parameters; the search ends early when a sweep changes nothing.
 
     Returns
     -------
     dict
-        A value per parameter; the default where nothing is better.
+        A value per parameter; the first one where nothing is better.
     """
     names = list(kinds) or [""] * len(outputs)
     parts = [[at for at, kind in enumerate(names) if kind == one] for one in dict.fromkeys(names)]
@@ -41,7 +49,7 @@ def fit_decode(
         by_kind = [_value(task, [answers[at] for at in part], [truths[at] for at in part]) for part in parts]
         return float(np.mean(by_kind)) if by_kind else 0.0
 
-    best = task.output.defaults()
+    best = task.output.defaults() | dict(begin or {})
     best_value = value(best)
     for _ in range(rounds):
         before = dict(best)

@@ -15,9 +15,10 @@ from cytoray_analysis.kinds import Per, TaskKind, TruthKind
 from cytoray_analysis.tasks.loss import Loss
 
 Parameters = Mapping[str, float]
+Scale = tuple[float, ...] | None
 
 
-def no_margin(parameters: Parameters) -> tuple[int, ...] | int:
+def no_margin(parameters: Parameters, scale: Scale = None) -> tuple[int, ...] | int:
     """Decode every pixel separately."""
     return 0
 
@@ -62,8 +63,8 @@ class Output:
     candidates
         Decode parameters, and the values that fitting tries for each; the first is the default.
     margin
-        Per pixel only: given decode parameters, how far from a pixel the outputs may lie that change its answer, in
-        pixels, for all axes or along each.
+        Per pixel only: given decode parameters and the scale of a :class:`Block`, how far from a pixel the outputs may
+        lie that change its answer, in pixels, for all axes or along each.
     objective
         What fitting maximises, given answers and truths; None for the mean of all scores, so that no single threshold
         is favoured.
@@ -83,7 +84,7 @@ class Output:
     channels: int
     metrics: tuple[str, ...]
     candidates: Mapping[str, tuple[float, ...]]
-    margin: Callable[[Parameters], tuple[int, ...] | int] = no_margin
+    margin: Callable[[Parameters, Scale], tuple[int, ...] | int] = no_margin
     objective: Callable[[Sequence[Any], Sequence[Any]], float] | None = None
     calibration: Callable[[Sequence[Decoded], Sequence[Any]], dict[str, float]] | None = None
     numbered: bool = True
@@ -112,10 +113,19 @@ class Output:
 
 @dataclass(frozen=True)
 class Block:
-    """Where a block of dense outputs lies in its image: where it begins, and the image's shape."""
+    """Where a block of dense outputs lies in its image.
+
+    Attributes
+    ----------
+    origin, frame
+        Where it begins, and the image's shape.
+    scale
+        Pixels of the image per pixel that the network saw, along each axis; None where both are the same.
+    """
 
     origin: tuple[int, ...]
     frame: tuple[int, ...]
+    scale: Scale = None
 
 
 @dataclass(frozen=True, eq=False)

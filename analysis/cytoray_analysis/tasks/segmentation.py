@@ -22,7 +22,7 @@ from cytoray_analysis.tasks.confidence import calibrate, fit_confidence, matched
 from cytoray_analysis.tasks.instance_scores import METRICS, count_objects, mean_accuracy, score_instances
 from cytoray_analysis.tasks.loss import Loss, counted
 from cytoray_analysis.tasks.overlap import overlap
-from cytoray_analysis.tasks.protocol import Block, Decoded, NetworkAlone, Output, Parameters
+from cytoray_analysis.tasks.protocol import Block, Decoded, NetworkAlone, Output, Parameters, Scale
 
 SMALL = 64.0  # pixels of an object that weighs as a small one
 
@@ -96,7 +96,7 @@ class InstanceSegmentation:
                 "confidence_slope": (1.0,),
                 "confidence_offset": (0.0,),
             },
-            margin=lambda parameters: reach_of_decoding(self._voting(parameters), dimensions),
+            margin=self._margin,
             objective=_accuracy,
             calibration=_fit_confidence,
             alone=NetworkAlone(note=_note, tag="instance-segmentation"),
@@ -170,19 +170,24 @@ class InstanceSegmentation:
 
     def decode(self, outputs: NDArray[np.float32], parameters: Parameters, block: Block | None = None) -> Decoded:
         """Turn (1 + dimensions, spatial…) outputs into object numbers, int32."""
+        scale = block.scale if block else None
         pixels = np.array([self.offset_unit / length for length in self._lengths], np.float32)
+        pixels *= np.array(scale or (1.0,) * self.dimensions, np.float32)
         labels, identities, confidence = decode_votes(
             outputs[0],
             outputs[1:] * pixels.reshape(-1, *(1,) * self.dimensions),
-            self._voting(parameters),
+            self._voting(parameters, scale),
             origin=block.origin if block else None,
             frame=block.frame if block else None,
         )
         confidence[1:] = calibrate(confidence[1:], parameters["confidence_slope"], parameters["confidence_offset"])
         return Decoded(labels, identities, confidence)
 
-    def _voting(self, parameters: Parameters) -> VotingParameters:
-        return VotingParameters(
+    def _margin(self, parameters: Parameters, scale: Scale = None) -> tuple[int, ...]:
+        return reach_of_decoding(self._voting(parameters, scale), self.dimensions)
+
+    def _voting(self, parameters: Parameters, scale: Scale = None) -> VotingParameters:
+        fitted = VotingParameters(
             foreground=parameters["foreground"],
             votes=parameters["votes"],
             separation=round(parameters["separation"]),
@@ -191,6 +196,7 @@ class InstanceSegmentation:
             reach=round(parameters["reach"]),
             anisotropy=self.anisotropy,
         )
+        return fitted if scale is None else fitted.scaled(scale)
 
     def score(self, answers: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]]) -> dict[str, float]:
         """Score label images over all images together.

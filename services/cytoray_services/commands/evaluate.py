@@ -16,6 +16,7 @@ from cytoray_services.commands.columns import ColumnOption, parse_columns
 from cytoray_services.commands.output import JsonOption, print_json
 from cytoray_services.commands.selecting import (
     ChannelOption,
+    DiameterOption,
     FrameOption,
     InputAxesOption,
     PixelSizeOption,
@@ -62,6 +63,7 @@ def evaluate(
     series: SeriesOption = None,
     input_axes: InputAxesOption = None,
     pixel_size: PixelSizeOption = None,
+    diameter: DiameterOption = None,
     device: Annotated[str | None, typer.Option(help="Device, such as cpu or cuda:0.", show_default="automatic")] = None,
     precision: Annotated[
         Literal["fp32", "bf16"] | None, typer.Option(help="Precision of the network.", show_default="automatic")
@@ -73,7 +75,7 @@ def evaluate(
     Example: cytoray evaluate nuclei@champion cells --split test --by plate
     """
     conditions = [_condition(text) for text in where or ()]
-    selection = chosen(channel, plane, frame, series, input_axes, pixel_size)
+    selection = chosen(channel, plane, frame, series, input_axes, pixel_size, diameter)
 
     from cytoray_analysis.inference.objects import require_labels
     from cytoray_services.datasets import open_dataset

@@ -47,6 +47,15 @@ PixelSizeOption = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+DiameterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--diameter",
+        metavar="N|auto",
+        help="Usual width of an object in pixels, if it differs from the model's; auto measures it.",
+        rich_help_panel=_PANEL,
+    ),
+]
 
 
 def chosen(
@@ -56,6 +65,7 @@ def chosen(
     series: str | None,
     input_axes: str | None,
     pixel_size: str | None,
+    diameter: str | None = None,
 ) -> Selection:
     """Return the selection of the options.
 
@@ -72,5 +82,6 @@ def chosen(
             "series": series,
             "input_axes": input_axes,
             "pixel_size": pixel_size,
+            "diameter": diameter,
         }
     )

@@ -16,6 +16,7 @@ from cytoray_services.commands.idle import refuse_idle
 from cytoray_services.commands.output import JsonOption
 from cytoray_services.commands.selecting import (
     ChannelOption,
+    DiameterOption,
     FrameOption,
     InputAxesOption,
     PixelSizeOption,
@@ -73,7 +74,7 @@ WorkersOption = Annotated[
 ]
 _ABOUT_IMAGES = (
     *("form", "pattern", "masks", "boxes", "segmentation", "workers", "url"),
-    *("channel", "plane", "frame", "series", "input_axes", "pixel_size"),
+    *("channel", "plane", "frame", "series", "input_axes", "pixel_size", "diameter"),
 )
 
 
@@ -129,6 +130,7 @@ def predict(
     series: SeriesOption = None,
     input_axes: InputAxesOption = None,
     pixel_size: PixelSizeOption = None,
+    diameter: DiameterOption = None,
     workers: WorkersOption = None,
     team: TeamOption = None,
     follow: FollowOption = False,
@@ -140,7 +142,7 @@ def predict(
 
     Example: cytoray jobs predict nuclei s3://plates/03/ s3://results/03/ --format csv --follow
     """
-    selection = chosen(channel, plane, frame, series, input_axes, pixel_size)
+    selection = chosen(channel, plane, frame, series, input_axes, pixel_size, diameter)
     given = {"format": form, "masks": _uri(masks), "boxes": _uri(boxes), "segmentation": segmentation}
     request = {"input": _uri(source), "output": _uri(output), "pattern": pattern, "workers": workers, **given}
     backend = _open(context, on, url)
@@ -180,6 +182,7 @@ def submit(
     series: SeriesOption = None,
     input_axes: InputAxesOption = None,
     pixel_size: PixelSizeOption = None,
+    diameter: DiameterOption = None,
     workers: WorkersOption = None,
     follow: FollowOption = False,
     json: JsonOption = False,
@@ -201,7 +204,8 @@ def submit(
         )
     refuse_idle(context, ("command", "code"), "with a model")
     print("warning: jobs submit MODEL is now jobs predict MODEL", file=sys.stderr)
-    about = (form, pattern, masks, boxes, segmentation, channel, plane, frame, series, input_axes, pixel_size)
+    given = (form, pattern, masks, boxes, segmentation)
+    about = (*given, channel, plane, frame, series, input_axes, pixel_size, diameter)
     predict(context, what, source, output, on, url, *about, workers, team, follow, json)
 
 

@@ -17,6 +17,7 @@ from cytoray_services.commands.idle import refuse_idle
 from cytoray_services.commands.output import JsonOption, print_json
 from cytoray_services.commands.selecting import (
     ChannelOption,
+    DiameterOption,
     FrameOption,
     InputAxesOption,
     PixelSizeOption,
@@ -148,6 +149,7 @@ def predict(
     series: SeriesOption = None,
     input_axes: InputAxesOption = None,
     pixel_size: PixelSizeOption = None,
+    diameter: DiameterOption = None,
     memory: Annotated[
         int, typer.Option(min=16, help="Megabytes for one prediction; larger images are processed in tiles.")
     ] = 1024,
@@ -173,7 +175,7 @@ def predict(
         )
     if url is not None:
         refuse_idle(context, ("memory", "device"), "with --url", hint="remove them: the service decides")
-    selection = chosen(channel, plane, frame, series, input_axes, pixel_size)
+    selection = chosen(channel, plane, frame, series, input_axes, pixel_size, diameter)
     given = GivenObjects(masks, boxes, segmentation)
     with ExitStack() as cleanup:
         if url is None:

@@ -93,7 +93,8 @@ def _chosen_bytes(
     """Return an image file, its warnings, and the remaining selection, such as a plane of an OME-Zarr."""
     if not file.is_zarr():
         return file.read_bytes(count), (), selection
-    here = selection.without("channel", "pixel_size", *("plane" if axis == "Z" else "frame" for axis in selection.each))
+    each = ("plane" if axis == "Z" else "frame" for axis in selection.each)
+    here = selection.without("channel", "pixel_size", "diameter", *each)
     return *_bytes(file, largest_image, count, here), selection.without(*here.given())
 
 

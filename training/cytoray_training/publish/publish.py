@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from torch import Tensor
 
 from cytoray_analysis.bundle import Bundle, ModelInMemory, write_bundle
 from cytoray_analysis.errors import BundleError, ModelNotFoundError, PlatformError, UntrainableError
 from cytoray_analysis.files import remove_drafts
+from cytoray_analysis.images import resample_labels
+from cytoray_analysis.images.resample import resample_image_to
+from cytoray_analysis.object_width import usual_width
 from cytoray_analysis.pictures import training_curves
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.tasks import fit_decode
@@ -32,7 +36,7 @@ from cytoray_training.data.cache import Source
 from cytoray_training.data.source import open_source
 from cytoray_training.diagnosis.diagnose import conclude
 from cytoray_training.plan.code_version import code_version
-from cytoray_training.plan.image_kinds import kind_of
+from cytoray_training.plan.image_kinds import kind_of, kinds_of_files
 from cytoray_training.plan.plan import Plan, data_source
 from cytoray_training.publish.out_of_fold import calibrated_out_of_fold
 from cytoray_training.recipe import recipe_hash
@@ -103,7 +107,8 @@ def publish(
     else:
         source = open_source(plan)
         decode = fit(plan, source, checkpoint.best)
-        spec = plan.bundle_spec(source.statistics, decode=decode, provenance=origin)
+        diameter = usual_diameter(plan, source)
+        spec = plan.bundle_spec(source.statistics, decode=decode, diameter=diameter, provenance=origin)
         predictor = Predictor(ModelInMemory(spec, checkpoint.best))
         evaluation, card = _evaluated(predictor, plan)
         known = with_record(card, VersionRecord(metrics=evaluation.metrics))
@@ -177,7 +182,38 @@ def fit(plan: Plan, source: Source, weights: dict[str, Tensor]) -> dict[str, flo
         kinds += [kind] * len(some)
     predictor = predictor_for(plan, source, weights)
     outputs = [predictor.outputs(one.image, one.objects) for one in chosen]
-    return fit_decode(plan.task, outputs, [one.truth for one in chosen], kinds)
+    begin = plan.start.decode if plan.start else {}
+    truths = [_as_seen(one.truth, output, plan) for one, output in zip(chosen, outputs, strict=True)]
+    return fit_decode(plan.task, outputs, truths, kinds, begin=begin)
+
+
+def _as_seen(truth: Any, outputs: Any, plan: Plan) -> Any:
+    """Return the truth of an image at the pixels that the network saw."""
+    if plan.task.output.per != "pixel":
+        return truth
+    resample = resample_image_to if truth.dtype.kind == "f" else resample_labels
+    return resample(truth, outputs.shape[1:])
+
+
+def usual_diameter(plan: Plan, source: Source) -> float | None:
+    """Return the usual width of an object in the training images, each kind of image counting the same.
+
+    Returns
+    -------
+    float or None
+        In pixels of the network; None where masks do not number objects.
+    """
+    output, window = plan.task.output, source.window(0)
+    if output.per != "pixel" or output.truth != "labels" or not output.numbered:
+        return None
+    kinds = kinds_of_files(plan.dataset, plan.recipe)
+    widths: dict[str, list[float]] = {}
+    for index, entry in enumerate(window.entries):
+        width = usual_width(window.truth(index))
+        if width is not None:
+            widths.setdefault(kinds.get(entry.file, ""), []).append(width)
+    medians = [float(np.median(found)) for found in widths.values()]
+    return round(float(np.exp(np.mean(np.log(medians)))), 1) if medians else None
 
 
 def provenance(plan: Plan, checkpoint: Checkpoint, run_id: str) -> dict[str, Any]:
