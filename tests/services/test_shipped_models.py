@@ -56,6 +56,17 @@ def test_any_other_reference_needs_the_registry(registry: Registry, reference: s
         registry.resolve(reference)
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"), [("nuclie", "did you mean 'nuclei'"), ("axons", "Cytoray comes with nuclei")]
+)
+def test_a_name_that_there_is_not_suggests_what_comes_with_the_package(
+    tmp_path: Path, shipped: Path, name: str, hint: str
+) -> None:
+    with pytest.raises(ModelNotFoundError) as raised:
+        Registry.open(settings_of(tmp_path / "home", shipped)).resolve(name)
+    assert hint in (raised.value.hint or "")
+
+
 def test_it_stays_the_champion_until_another_version_is_promoted(registry: Registry, tmp_path: Path) -> None:
     first = trained(registry, tmp_path, 1)
     assert registry.resolve("nuclei").version == registry.resolve("nuclei@champion").version == "0"

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
-from cytoray_analysis.errors import BundleError
+from cytoray_analysis.errors import BundleError, ModelNotFoundError
 from cytoray_services.registry.card_record import record_of
 from cytoray_services.registry.queries import made_again
 from cytoray_services.registry.versions import CHAMPION, ModelRecord, ModelVersion, Reference, flatten
@@ -84,6 +85,15 @@ class ShippedModels:
                 hint=f"use the current one, {version.reference}, or the release that shipped it",
             )
         return self.folder / version.name
+
+    def suggested(self, error: ModelNotFoundError, name: str) -> ModelNotFoundError:
+        """Return the error for a model that is not in the registry, with the shipped models in its hint."""
+        if not self.names or name in self:
+            return error
+        close = get_close_matches(name, self.names, n=1)
+        also = f"did you mean {close[0]!r}?" if close else f"Cytoray comes with {', '.join(self.names)}"
+        hint = also if close else "; ".join(filter(None, (error.hint, also)))
+        return ModelNotFoundError(error.message, field=error.field, hint=hint)
 
     @property
     def _all(self) -> dict[str, ModelVersion]:

@@ -217,6 +217,12 @@ class Registry:
         wanted = parse_reference(reference)
         if (shipped := self._meant(wanted)) is not None:
             return shipped
+        try:
+            return self._resolved(reference, wanted)
+        except ModelNotFoundError as error:
+            raise self._shipped.suggested(error, wanted.name) from error
+
+    def _resolved(self, reference: str, wanted: Reference) -> ModelVersion:
         with self._connection.client(model=reference, quick=True) as client:
             aliases = aliases_of(client, wanted.name)
             number = wanted.version
