@@ -118,6 +118,7 @@ def test_a_diameter_can_be_measured(bundle: Bundle, tmp_path: Path) -> None:
     image = image_from_array(picture((200, 120)), "YX")
     answer, batch = wide.predict(choose(image, Selection(diameter="auto"))), [choose(image, Selection(diameter="AUTO"))]
     assert answer.answer.shape == (200, 120)
+    assert [one.code for one in answer.warnings] == ["diameter-measured"]
     together = wide.predict_batch(batch)[0]
     assert isinstance(together, Prediction)
     np.testing.assert_array_equal(together.answer, answer.answer)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoray_analysis.answer_warnings import AnswerWarning
 from cytoray_analysis.devices import return_freed_memory
 from cytoray_analysis.errors import CytorayError, RequestError
 from cytoray_analysis.images import Image
@@ -76,18 +77,21 @@ class PixelInference(Inference):
         """Answer for one image that fits into memory."""
         _require_none(objects)
         start = time.perf_counter()
-        source = prepare(self._measured(image), self.spec.input)
+        image = self._measured(image)
+        source = prepare(image, self.spec.input)
         return self._answer(image, source, {"read": time.perf_counter() - start, "network": 0.0, "decode": 0.0})
 
     def answer_batch(self, images: Sequence[Image], objects: Sequence[Any]) -> list[Prediction | CytorayError]:
         """Answer for several images; those of one shape go through the network together."""
         results: list[Prediction | CytorayError | None] = [None] * len(images)
+        images = list(images)
         sources: dict[tuple[int, ...], list[tuple[int, NetworkImage, float]]] = {}
         for index, image in enumerate(images):
             start = time.perf_counter()
             try:
                 _require_none(objects[index])
-                source = prepare(self._measured(image), self.spec.input)
+                images[index] = self._measured(image)
+                source = prepare(images[index], self.spec.input)
                 sources.setdefault(source.shape, []).append((index, source, time.perf_counter() - start))
             except CytorayError as error:
                 results[index] = error
@@ -111,7 +115,10 @@ class PixelInference(Inference):
             width = found
             if near:
                 break
-        return replace(image, diameter=width)
+        if width is None:
+            return replace(image, diameter=None)
+        sentence = f"{image.source}: objects were measured as {width:.3g} pixels wide"
+        return replace(image, diameter=width, warnings=(*image.warnings, AnswerWarning("diameter-measured", sentence)))
 
     def outputs(self, image: Image, objects: Any) -> NDArray[np.float32]:
         """Return the network's dense outputs for an image, (channels, spatial…) float32, before decoding."""
