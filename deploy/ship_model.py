@@ -64,7 +64,9 @@ def main() -> int:
 def ship(bundle: Bundle, recipe: Recipe, folder: Path) -> Bundle:
     """Write the shipped form of a bundle, scored on the given validation images."""
     halved = {name: half(tensor) for name, tensor in load_file(bundle.folder / WEIGHTS).items()}
-    spec = bundle.spec.model_copy(update={"provenance": dict(bundle.spec.provenance)})
+    # The run is in a registry that nobody else has.
+    origin = {name: value for name, value in bundle.spec.provenance.items() if name not in ("run", "code")}
+    spec = bundle.spec.model_copy(update={"provenance": origin})
     inputs = made_input(spec.input.inputs, len(spec.input.spatial_axes))
     shipped = write_bundle(folder, spec, halved, test_input=inputs, card="")
     evaluations = scored(Predictor(shipped), recipe)
@@ -115,9 +117,10 @@ def card_of(bundle: Bundle, recipe: Recipe, evaluations: Mapping[str, Evaluation
         rows.append(f"| {kind or 'all'} | {len(one.items)} | " + " | ".join(cells) + " |")
     text = (RECIPES / f"{bundle.spec.name}.md").read_text(encoding="utf-8")
     scores = "## Scores by kind of image\n\nOn the split `val`, which training did not read, with 95 % intervals:"
-    general = model_card(bundle.spec, means, data={"data": str(bundle.spec.provenance.get("data", "unknown"))})
-    title, _, rest = general.partition("\n\n")
-    card = "\n\n".join([title, text.strip(), scores + "\n\n" + "\n".join(rows), rest])
+    general = model_card(bundle.spec, {}, data={"training": str(bundle.spec.provenance.get("data", "unknown"))})
+    title, about, *rest = general.split("\n\n## ")[0].split("\n\n") + general.split("\n\n## ")[1:]
+    technical = [f"## {section}" for section in rest if not section.startswith("Scores on validation data")]
+    card = "\n\n".join([title, about, text.strip(), scores + "\n\n" + "\n".join(rows), *technical])
     tags = {"released": f"{datetime.now(UTC):%Y-%m-%d}"}
     return with_record(card, VersionRecord(metrics=means, tags=tags))
 
