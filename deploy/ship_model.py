@@ -2,7 +2,8 @@
 
     python deploy/ship_model.py nuclei [--model nuclei@candidate] [--out FOLDER]
 
-Reads ``training/recipes/shipped/NAME.yaml``, and the text of the card beside it. The model is scored on the split
+Reads ``training/recipes/shipped/NAME.yaml``, and the text of the card beside it, whose head names authors, licence and
+citations. The model is scored on the split
 ``val`` of its data, which its training run did not read, kind by kind. ``make models`` trains it first.
 """
 
@@ -15,9 +16,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from scipy.ndimage import gaussian_filter
@@ -66,6 +69,7 @@ def ship(bundle: Bundle, recipe: Recipe, folder: Path) -> Bundle:
     halved = {name: half(tensor) for name, tensor in load_file(bundle.folder / WEIGHTS).items()}
     # The run is in a registry that nobody else has.
     origin = {name: value for name, value in bundle.spec.provenance.items() if name not in ("run", "code")}
+    origin |= _about(bundle.spec.name)[0]
     spec = bundle.spec.model_copy(update={"provenance": origin})
     inputs = made_input(spec.input.inputs, len(spec.input.spatial_axes))
     shipped = write_bundle(folder, spec, halved, test_input=inputs, card="")
@@ -104,6 +108,12 @@ def _of_kind(dataset: Dataset, kind: str, recipe: Recipe) -> Dataset:
     return replace(dataset, items=tuple(item for item in dataset.items if kind_of(item, recipe) == kind))
 
 
+def _about(name: str) -> tuple[dict[str, Any], str]:
+    """Return authors, licence and citations of a model, and the text of its card."""
+    _, head, text = (RECIPES / f"{name}.md").read_text(encoding="utf-8").split("---\n", 2)
+    return yaml.safe_load(head), text
+
+
 def card_of(bundle: Bundle, recipe: Recipe, evaluations: Mapping[str, Evaluation]) -> str:
     """Write the card: the text beside the recipe, scores by kind, and what every card has."""
     means = {
@@ -115,7 +125,7 @@ def card_of(bundle: Bundle, recipe: Recipe, evaluations: Mapping[str, Evaluation
     for kind, one in evaluations.items():
         cells = [shown(one.metrics[name], one.intervals.get(name)) for name in means]
         rows.append(f"| {kind or 'all'} | {len(one.items)} | " + " | ".join(cells) + " |")
-    text = (RECIPES / f"{bundle.spec.name}.md").read_text(encoding="utf-8")
+    text = _about(bundle.spec.name)[1]
     scores = "## Scores by kind of image\n\nOn the split `val`, which training did not read, with 95 % intervals:"
     general = model_card(bundle.spec, {}, data={"training": str(bundle.spec.provenance.get("data", "unknown"))})
     title, about, *rest = general.split("\n\n## ")[0].split("\n\n") + general.split("\n\n## ")[1:]

@@ -48,6 +48,8 @@ def test_it_is_listed_and_described_without_a_registry(tmp_path: Path, shipped: 
     assert (model.name, model.aliases, [one.version for one in model.versions]) == ("nuclei", {"champion": "0"}, ["0"])
     assert registry.history("nuclei") == ()
     assert registry.record("nuclei").digests == {"0": model.versions[0].digest}
+    with pytest.raises(RequestError, match="expected a previous version"):
+        registry.rollback("nuclei")
 
 
 @pytest.mark.parametrize("reference", ["nuclei@candidate", "nuclei/1", "other"])

@@ -341,9 +341,11 @@ class Registry:
             The alias had no previous version, or another process moved it just now.
         """
         check_reason(reason)
-        with self._connection.client(model=name, quick=True) as client:
-            current = self._shipped.aliases(name, aliases_of(client, name)).get(alias)
-            before = version_before(self.history(name), alias, current)
+        current = before = None
+        if not self._only_shipped(name):
+            with self._connection.client(model=name, quick=True) as client:
+                current = self._shipped.aliases(name, aliases_of(client, name)).get(alias)
+                before = version_before(self.history(name), alias, current)
         if before is None:
             raise RequestError(
                 f"expected a previous version of {name}@{alias}, there is none",
