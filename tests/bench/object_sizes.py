@@ -61,12 +61,8 @@ def main() -> None:
             pixels = labelled.image.select("CYX").read()
             larger, truth = zoomed(pixels, labelled.truth, width / own)
             image = image_from_array(larger, "CYX", channels=labelled.image.channels)
-            for way in WAYS:
-                options: dict[str, Any] = {
-                    "as it is": {},
-                    "diameter": {"diameter": width},
-                    "auto": {"diameter": "auto"},
-                }[way]
+            for way, given in zip(WAYS, ({}, {"diameter": width}, {"diameter": "auto"}), strict=True):
+                options: dict[str, Any] = dict(given)
                 counted[way].append(count_objects(model.predict(image, **options).labels, truth))
         scores = [score_instances(counted[way]) for way in WAYS]
         row = [f"{one.get(name, float('nan')):.3f}" for one in scores for name in ("ap50", "msa")]
