@@ -13,14 +13,17 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from cytoray_services import settings as cytoray_settings
+
 # The machine may be busy: a test fails by what it finds, not by how long it took.
 settings.register_profile("cytoray", deadline=None)
 settings.load_profile("cytoray")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
-# Names of models mean what a test registers, and not what comes with the package.
-os.environ["CYTORAY_SHIPPED"] = str(REPOSITORY / "tests" / "no-shipped-models")
+# Names of models mean what a test registers, and not what comes with the package: here and in processes of tests.
+cytoray_settings.SHIPPED = REPOSITORY / "tests" / "no-shipped-models"
+os.environ["CYTORAY_SHIPPED"] = str(cytoray_settings.SHIPPED)
 _FOLDERS: list[Path] = []  # of the Ray instances that were shared
 
 
