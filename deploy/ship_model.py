@@ -67,7 +67,7 @@ def main() -> int:
 def ship(bundle: Bundle, recipe: Recipe, folder: Path) -> Bundle:
     """Write the shipped form of a bundle, scored on the given validation images."""
     halved = {name: half(tensor) for name, tensor in load_file(bundle.folder / WEIGHTS).items()}
-    # The run is in a registry that nobody else has.
+    # The run is in the registry of this machine only.
     origin = {name: value for name, value in bundle.spec.provenance.items() if name not in ("run", "code")}
     origin |= _about(bundle.spec.name)[0]
     spec = bundle.spec.model_copy(update={"provenance": origin})

@@ -2,8 +2,8 @@
 
 python tests/bench/object_sizes.py MODEL DATASET [--split val] [--where kind=fluo] [--widths 8 12 16 24 32 48 64 80]
 
-Each image is zoomed so that its usual object has the wanted width. The model answers without being told the width, with
-`diameter` and with `diameter="auto"`. Prints ap50 and msa of each, as tables in Markdown.
+Each image is zoomed so that its usual object has the wanted width. The model answers without a width, with `diameter`
+and with `diameter="auto"`. Prints ap50 and msa of each, as tables in Markdown.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from scipy.ndimage import zoom
 
 import cytoray
-from cytoray_analysis.images import image_from_array
+from cytoray_analysis.images import image_from_array, resample_labels
 from cytoray_analysis.images.resample import resample_image
 from cytoray_analysis.object_width import usual_width
 from cytoray_analysis.tasks.instance_scores import count_objects, score_instances
@@ -30,9 +29,7 @@ LARGEST = 4096  # pixels along an axis
 def zoomed(pixels: NDArray[Any], labels: NDArray[Any], factor: float) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return pixels (C, Y, X) and labels (Y, X) at another size; labels by the nearest pixel, as truths are stored."""
     larger = resample_image(pixels, factor)
-    wanted = larger.shape[1:]
-    nearest = zoom(labels, [after / before for after, before in zip(wanted, labels.shape, strict=True)], order=0)
-    return larger, nearest[: wanted[0], : wanted[1]]
+    return larger, resample_labels(labels, larger.shape[1:])
 
 
 def main() -> None:

@@ -5,12 +5,12 @@ PyTorch, which is needed to open a bundle, is imported only there, so that queri
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from cytoray_analysis.errors import ModelNotFoundError, PlatformError, RequestError
 from cytoray_services.registry.adding import add_version
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from cytoray_analysis.bundle import Bundle
 
 logger = logging.getLogger(__name__)
+Said = TypeVar("Said")
 
 # Bundles without a run get one here, because servers accept files only as part of a run.
 EXPERIMENT_WITHOUT_TRAINING = "registered-bundles"
@@ -252,11 +253,18 @@ class Registry:
         return self._shipped.meant(wanted, own)
 
     def _own_aliases(self, name: str) -> dict[str, str]:
-        """Return the aliases of a model in MLflow; none if it has no such model."""
-        if self._connection.is_there:
-            with self._connection.client(model=name, quick=True) as client, contextlib.suppress(ModelNotFoundError):
-                return aliases_of(client, name)
-        return {}
+        """Return the aliases of a model in MLflow; none for a shipped model that MLflow does not have."""
+        return self._asked(name, lambda client: aliases_of(client, name), {})
+
+    def _asked(self, name: str, ask: Callable[[MlflowClient], Said], without: Said) -> Said:
+        """Ask MLflow about a model; `without` is the answer for a shipped model that MLflow does not have."""
+        try:
+            with self._connection.client(model=name, quick=True) as client:
+                return ask(client)
+        except ModelNotFoundError:
+            if name not in self._shipped:
+                raise
+            return without
 
     def resolve_or_known(self, reference: str) -> tuple[ModelVersion, bool]:
         """Find the version of a reference; while MLflow is unreachable, that of its last answer.
@@ -341,11 +349,8 @@ class Registry:
             The alias had no previous version, or another process moved it just now.
         """
         check_reason(reason)
-        current = before = None
-        if not self._only_shipped(name):
-            with self._connection.client(model=name, quick=True) as client:
-                current = self._shipped.aliases(name, aliases_of(client, name)).get(alias)
-                before = version_before(self.history(name), alias, current)
+        current = self._shipped.aliases(name, self._own_aliases(name)).get(alias)
+        before = version_before(self.history(name), alias, current)
         if before is None:
             raise RequestError(
                 f"expected a previous version of {name}@{alias}, there is none",
@@ -355,7 +360,7 @@ class Registry:
         return self._move(name, before, AliasRequest(alias, "rollback", current, reason))
 
     def _move(self, name: str, version: str, request: AliasRequest) -> ModelVersion:
-        if version == SHIPPED and self._only_shipped(name):
+        if version == SHIPPED and not self._asked(name, lambda client: bool(registered_model(client, name)), False):
             return self._shipped.version(name, {})
         with self._connection.client(model=name, quick=True) as client:
             aliases_of(client, name)  # raises an error if there is no such model
@@ -368,11 +373,7 @@ class Registry:
 
     def history(self, name: str) -> tuple[AliasMove, ...]:
         """Return all moves of the aliases of a model, oldest first."""
-        if self._only_shipped(name):
-            return ()
-        with self._connection.client(model=name, quick=True) as client:
-            aliases_of(client, name)
-            return moves_from_tags(client.get_registered_model(name).tags)
+        return moves_from_tags(self.notes(name))
 
     def record(self, name: str) -> ModelRecord:
         """Return aliases, notes and digests of a model, in one request unless there are new versions.
@@ -382,16 +383,16 @@ class Registry:
         ModelNotFoundError
             There is no such model.
         """
-        if self._only_shipped(name):
-            return self._shipped.record(ModelRecord(name, {}, {}, {}))
-        with self._connection.client(model=name, quick=True) as client:
-            model = registered_model(client, name)
-            key = name, int(model.creation_timestamp)
-            newest = {str(version.version) for version in model.latest_versions}
-            if not newest <= self._digests.get(key, {}).keys():
-                found = search_versions(client, name)
-                self._digests[key] = {str(version.version): version.tags.get("digest", "") for version in found}
-            return self._shipped.record(model_record(model, self._digests.get(key, {})))
+        return self._shipped.record(self._asked(name, partial(self._record, name), ModelRecord(name, {}, {}, {})))
+
+    def _record(self, name: str, client: MlflowClient) -> ModelRecord:
+        model = registered_model(client, name)
+        key = name, int(model.creation_timestamp)
+        newest = {str(version.version) for version in model.latest_versions}
+        if not newest <= self._digests.get(key, {}).keys():
+            found = search_versions(client, name)
+            self._digests[key] = {str(version.version): version.tags.get("digest", "") for version in found}
+        return model_record(model, self._digests.get(key, {}))
 
     def last_known(self, reference: str) -> ModelVersion | None:
         """Return the last cached version of a reference on this machine; None without one."""
@@ -434,33 +435,16 @@ class Registry:
 
     def notes(self, name: str) -> dict[str, str]:
         """Return the tags of a model, including its history."""
-        if self._only_shipped(name):
-            return {}
-        with self._connection.client(model=name, quick=True) as client:
-            aliases_of(client, name)
-            return dict(client.get_registered_model(name).tags)
+        return self._asked(name, lambda client: dict(registered_model(client, name).tags), {})
 
     def versions(self, name: str) -> tuple[ModelVersion, ...]:
         """Return all versions of a model, newest first."""
-        if self._only_shipped(name):
-            return (self._shipped.version(name, {}),)
-        with self._connection.client(model=name, quick=True) as client:
-            aliases = aliases_of(client, name)
-            own = tuple(self._version(found, aliases) for found in search_versions(client, name))
+        aliases = self._own_aliases(name)
+        own: tuple[ModelVersion, ...] = self._asked(name, partial(self._own_versions, name, aliases), ())
         return (*own, self._shipped.version(name, aliases)) if name in self._shipped else own
 
-    def _only_shipped(self, name: str) -> bool:
-        """Return whether a model comes with the package and MLflow has none of its name."""
-        if name not in self._shipped:
-            return False
-        if not self._connection.is_there:
-            return True
-        with self._connection.client(model=name, quick=True) as client:
-            try:
-                registered_model(client, name)
-            except ModelNotFoundError:
-                return True
-        return False
+    def _own_versions(self, name: str, aliases: Mapping[str, str], client: MlflowClient) -> tuple[ModelVersion, ...]:
+        return tuple(self._version(found, aliases) for found in search_versions(client, name))
 
     def find_digest(self, digest: str) -> tuple[ModelVersion, ...]:
         """Return all versions whose digest begins with `digest`."""

@@ -89,6 +89,7 @@ def test_a_source_that_cannot_help_is_refused(tmp_path: Path) -> None:
     unet = UNet(inputs=3, outputs=3, widths=(4, 8)).state_dict()
     with pytest.raises(BundleError, match="with a trunk"):
         load_pretrained(unet, LinearClassifier(inputs=3, outputs=2))
+    assert load_pretrained(unet, UNet(inputs=3, outputs=3, widths=(4, 8))).left == ()  # a U-Net has one: all of it
     with pytest.raises(BundleError, match="found none in the given weights for the trunk of a UNetEncoder"):
         load_pretrained(unet, UNetEncoder(inputs=3, outputs=2, widths=(6, 12)))
     with pytest.raises(MissingFileError, match="expected a bundle folder"):

@@ -87,7 +87,7 @@ def _started(data: str, name: str, start: str, spec: BundleSpec) -> dict[str, An
     size = read.pixel_size and read.pixel_size["Y"]
     crop = list(read.window) if read.window else _CROP if read.spatial_axes == "YX" else _CROP_OF_VOLUME
     network = {key: value for key, value in spec.network.arguments.items() if key not in _FROM_DATA}
-    # What the data decide, such as the names of classes, is decided anew.
+    # What the data decide, such as the names of classes, is decided again.
     task = {key: value for key, value in spec.task.arguments.items() if key not in ("dimensions", "classes")}
     return {
         "model": {
