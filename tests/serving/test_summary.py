@@ -91,7 +91,7 @@ def test_an_answer_agrees_with_itself_and_not_with_an_empty_one(
     assert compare(found, nothing)["ap50"] == 0
 
 
-def test_describing_a_megapixel_takes_no_longer_than_a_few_passes_over_it() -> None:
+def test_describing_a_megapixel_takes_a_small_multiple_of_a_pass_over_it() -> None:
     labels = np.zeros((1024, 1024), np.int32)
     for number in range(1, 501):
         row, column = np.random.default_rng(number).integers(0, 1000, 2)
@@ -103,4 +103,4 @@ def test_describing_a_megapixel_takes_no_longer_than_a_few_passes_over_it() -> N
                 started = time.perf_counter()
                 work()
                 seconds[name].append(time.perf_counter() - started)
-        assert min(seconds["summary"]) < 40 * min(seconds["pass"])
+        assert min(seconds["summary"]) < 25 * min(seconds["pass"])
