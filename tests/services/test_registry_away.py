@@ -23,6 +23,7 @@ from cytoray_analysis.networks import build_network
 from cytoray_services.environment import default_environment
 from cytoray_services.free_ports import free_port
 from cytoray_services.registry import Registry, load_bundle
+from cytoray_services.registry.mlflow_settings import SECONDS_TO_ANSWER
 from cytoray_services.settings import Settings
 from registry_stores import local
 
@@ -202,3 +203,38 @@ def test_a_downloader_that_was_killed_leaves_nothing_that_blocks(registry: Regis
     assert Bundle.load(registry.fetch(version)).digest == version.digest
     assert time.monotonic() - started < 10
     assert [path.name for path in registry.settings.models.iterdir()] == [version.digest]
+
+
+def test_short_time_limits_change_neither_the_environment_nor_another_thread(registry: Registry) -> None:
+    """Faults of the past: a variable was removed while another thread read all, and limits reached its uploads."""
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+
+    connection, begun, stop, seen = registry._connection, threading.Event(), threading.Event(), set[int]()
+
+    def ask() -> None:
+        while not stop.is_set():
+            with connection.client(quick=True):
+                seen.add(MLFLOW_HTTP_REQUEST_TIMEOUT.get())  # type: ignore[no-untyped-call]
+                time.sleep(0.001)  # as for an answer: other threads go on
+            begun.set()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        assert begun.wait(60)
+        for _ in range(20_000):
+            assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in dict(os.environ.items())
+            limits = [one.get() for one in (MLFLOW_HTTP_REQUEST_TIMEOUT, MLFLOW_HTTP_REQUEST_MAX_RETRIES)]  # type: ignore[no-untyped-call]
+            assert limits == [120, 7]
+    finally:
+        stop.set()
+        thread.join()
+    assert seen == {SECONDS_TO_ANSWER}
+
+
+def test_the_limits_of_the_user_stay(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    with registry._connection.client(quick=True):
+        assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 60  # type: ignore[no-untyped-call]

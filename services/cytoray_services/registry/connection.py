@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from cytoray_analysis.errors import CytorayError, ModelNotFoundError, PlatformError, RequestError
-from cytoray_services.environment import default_environment
 from cytoray_services.locks import locked
 from cytoray_services.registry.database_faults import database_fault, is_of_database
+from cytoray_services.registry.mlflow_settings import prepare_mlflow, quick_requests
 from cytoray_services.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException
 
 SECONDS_TO_CONNECT = 3.0
-SECONDS_TO_ANSWER = 5
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -56,8 +55,7 @@ class Connection:
         create
             Create the database of the registry if it does not exist; otherwise that is an error.
         quick
-            Time out after :data:`SECONDS_TO_ANSWER`, while MLflow would retry for a quarter of an hour: for small
-            queries, not for files.
+            Time out after seconds, see :func:`~.mlflow_settings.quick_requests`: for small queries, not for files.
 
         Raises
         ------
@@ -75,7 +73,7 @@ class Connection:
             )
         # MLflow itself would retry for minutes.
         _require_answer(self.uri)
-        with default_environment(**_IMPATIENCE) if quick else contextlib.nullcontext():
+        with quick_requests() if quick else contextlib.nullcontext():
             client = self._client
             with self._translating():
                 yield client
@@ -109,9 +107,8 @@ class Connection:
 
     @cached_property
     def _client(self) -> MlflowClient:
-        # MLflow sends usage data to its developers; here only if the user chose so.
-        with default_environment(MLFLOW_DISABLE_TELEMETRY="true"):
-            from mlflow import MlflowClient
+        prepare_mlflow()
+        from mlflow import MlflowClient
 
         # Otherwise it logs two lines for every new database and one for every migration.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
@@ -198,10 +195,3 @@ def _translated(error: MlflowException, uri: str) -> CytorayError:
 def _of_database(error: Exception, uri: str) -> PlatformError | None:
     """Return the message for an error of the database of MLflow; None for any other error."""
     return database_fault(str(error), uri) if is_of_database(error) else None
-
-
-# MLflow reads them at every request.
-_IMPATIENCE = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SECONDS_TO_ANSWER),
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-}

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from cytoray_analysis.errors import BundleError, ModelNotFoundError, PlatformError
 from cytoray_analysis.files import draft_folder, follow_umask, replace_whole
-from cytoray_services.environment import default_environment
 from cytoray_services.locks import locked
 from cytoray_services.registry.artifacts import artifact_store, present_uri, reported
 from cytoray_services.registry.connection import Connection
@@ -46,9 +45,8 @@ def _download(connection: Connection, version: ModelVersion, target: Path) -> No
     try:
         source = present_uri(version.source, connection.settings)
         folder, _, name = source.rpartition("/")
-        no_bar = default_environment(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
         try:
-            with connection.client(), no_bar, reported(source, "read"):
+            with connection.client(), reported(source, "read"):
                 downloaded = artifact_store(folder, connection.uri).download_artifacts(name, str(draft))
         except (PlatformError, ModelNotFoundError) as error:
             reason = error.message.strip().splitlines()[-1]  # MLflow lists every file that it tried

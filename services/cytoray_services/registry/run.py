@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from cytoray_analysis.errors import MissingFileError, PlatformError
-from cytoray_services.environment import default_environment
 from cytoray_services.registry.artifacts import RunFiles
 from cytoray_services.registry.connection import Connection
 from cytoray_services.registry.versions import flatten, mlflow_name
@@ -153,10 +152,7 @@ class Run:
             files = RunFiles(client, self._connection, self.run_id)
             if path not in files.paths("" if folder == "." else folder):
                 return None
-            with (
-                tempfile.TemporaryDirectory(prefix="cytoray-") as scratch,
-                default_environment(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false"),
-            ):
+            with tempfile.TemporaryDirectory(prefix="cytoray-") as scratch:
                 return files.download(path, scratch).read_text(encoding="utf-8")
 
     def end(self, status: Status = "FINISHED") -> None:
