@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from cytoray_analysis.images import image_from_array as image_of
 from cytoray_analysis.model_input import prepare
 from cytoray_services.datasets import Dataset, hash_dataset, open_dataset, remove_abandoned
 from cytoray_services.in_use import use
+from cytoray_training.data import cache as cache_module
 from cytoray_training.data.cache import Cache, cache_key, open_cache
 
 GREY = ModelInput(channels=("grey",))
@@ -48,16 +51,37 @@ def test_pixels_are_scaled_as_the_predictor_scales_them(tmp_path: Path, cells: D
     np.testing.assert_allclose(cache.pixels(0).read(region), seen.read(region), rtol=1e-5, atol=1e-6)
 
 
-def test_it_is_decoded_once(tmp_path: Path, cells: Dataset) -> None:
-    calls: list[int] = []
+def test_it_is_decoded_once_and_who_waits_for_it_does_not_wait_for_the_end_of_another_training_run(
+    tmp_path: Path, cells: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault of the past: two workers of one machine that began at the same moment could wait for each other."""
+    few = replace(cells, items=cells.split("train").items[:1])
+    for number in range(20):
+        calls: list[int] = []
+        caches: list[Cache] = []
+        begin = threading.Barrier(4)
+        late = threading.local()
 
-    def ask(_: int) -> Cache:
-        return open_cache(tmp_path, cells, "hash", GREY, TASK, progress=lambda done, total: calls.append(done))
+        def use_together(folder: Path, late: threading.local = late, begin: threading.Barrier = begin) -> BinaryIO:
+            in_use = use(folder)
+            if not hasattr(late, "met"):
+                late.met = begin.wait(60)
+            return in_use
 
-    with ThreadPoolExecutor(4) as pool:
-        caches = list(pool.map(ask, range(4)))
-    assert calls == list(range(1, len(cells.split("train").items) + 1))
-    assert len({cache.folder for cache in caches}) == 1
+        def ask(folder: Path, calls: list[int], caches: list[Cache]) -> None:
+            caches.append(open_cache(folder, few, "hash", GREY, TASK, progress=lambda done, _: calls.append(done)))
+
+        monkeypatch.setattr(cache_module, "use", use_together)
+        workers = [
+            threading.Thread(target=ask, args=(tmp_path / str(number), calls, caches), daemon=True) for _ in range(4)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(30)
+        assert len(caches) == 4
+        assert calls == [1]
+        assert len({cache.folder for cache in caches}) == 1
 
 
 def test_other_data_or_another_view_of_it_or_another_task_is_another_cache() -> None:
@@ -132,4 +156,4 @@ def test_grey_images_are_repeated_where_the_model_takes_colour(tmp_path: Path, c
 def test_a_data_set_without_training_images_is_refused_and_leaves_nothing(tmp_path: Path, cells: Dataset) -> None:
     with pytest.raises(DatasetError, match="train"):
         opened(tmp_path, cells.split("val"))
-    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".lock"}

@@ -9,7 +9,6 @@ Data that are too large for one node are cut into :mod:`~cytoray_training.data.s
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from cytoray_analysis.selection import EVERYTHING, Selection
 from cytoray_analysis.tasks import get_task
 from cytoray_services.datasets import Dataset, Item, arguments_read, passing, read_parts, remove_abandoned
 from cytoray_services.in_use import use
+from cytoray_services.locks import locked
 from cytoray_services.records import reading
 
 FORMAT = 4
@@ -228,14 +228,17 @@ def open_cache(
     """
     folder = caches / cache_key(dataset_hash, model_input, task, dataset.selection)
     remove_abandoned(caches)
-    while True:
-        in_use = use(folder)
-        if folder.exists():
-            return replace(_open(folder), in_use=in_use)
-        with in_use:
-            fcntl.flock(in_use, fcntl.LOCK_EX)
-            if not folder.exists():
-                _make(folder, dataset, model_input, task, progress)
+    in_use = use(folder)
+    try:
+        if not folder.exists():
+            # A lock of its own: the other one is shared, and held until the end of each training run.
+            with locked(folder.with_name(f"{folder.name}.decoding.lock")):
+                if not folder.exists():
+                    _make(folder, dataset, model_input, task, progress)
+        return replace(_open(folder), in_use=in_use)
+    except BaseException:
+        in_use.close()
+        raise
 
 
 def _make(folder: Path, dataset: Dataset, model_input: ModelInput, task: TaskChoice, progress: Progress | None) -> None:
