@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,14 @@ import pytest
 import torch
 
 from cytoray_services.datasets import Dataset, hash_dataset, make_segmentation
+from cytoray_training import train as single
 from cytoray_training.plan.plan import Plan
 from cytoray_training.recipe import parse_recipe
+from cytoray_training.run.checkpoint import Checkpoint
+from cytoray_training.run.kept_checkpoints import newest_checkpoint
+from cytoray_training.run.loop import train
+from cytoray_training.run.reporter import FolderReporter
+from cytoray_training.search import folds, learning_curve, study
 
 MakePlan = Callable[..., Plan]
 
@@ -25,6 +32,28 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train in this process: for tests of what is done before and after a training run."""
+
+    def launch(plan: Plan, folder: Path, **_: object) -> Checkpoint:
+        finished = newest_checkpoint(folder) if folder.is_dir() else None
+        if finished is None or not finished.progress.finished:
+            train(plan, FolderReporter(folder), device=torch.device("cpu"))
+            finished = newest_checkpoint(folder)
+        assert finished is not None
+        return finished
+
+    @contextmanager
+    def cluster(*_: object, **__: object) -> Iterator[None]:
+        yield
+
+    for module in (single, study):
+        monkeypatch.setattr(module, "launch", launch)
+    for module in (folds, learning_curve):
+        monkeypatch.setattr(module, "cluster", cluster)
 
 
 @pytest.fixture

@@ -155,7 +155,9 @@ def go_on(run: Trained, plan: Plan) -> tuple[Checkpoint, list[int], list[str]]:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("damage", ["bit flipped", "folder gone", "note half written"])
+@pytest.mark.parametrize(
+    "damage", ["bit flipped", pytest.param("folder gone", marks=pytest.mark.long), "note half written"]
+)
 def test_a_training_on_ray_goes_on_from_the_newest_checkpoint_that_is_whole(
     run: Trained, make_plan: MakePlan, damage: str
 ) -> None:

@@ -67,8 +67,8 @@ def test_a_training_ends_in_the_registry_and_goes_on_after_a_failure(
     assert outcome["metrics"]["ap50"] >= 0
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_ray")
 def test_a_training_whose_registry_does_not_answer_is_registered_later(
     cytoray_home: Path, cells: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

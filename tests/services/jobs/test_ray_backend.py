@@ -94,8 +94,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     lab.end()
 
 
-def test_a_recipe_is_trained_here_and_the_cluster_tells_of_it(lab: Lab) -> None:
-    job, said = lab.cytoray("jobs", "submit", "tiny.yaml", "--on", "local", "--team", "lab", "--follow")
+@pytest.fixture(scope="module")
+def trained(lab: Lab) -> tuple[dict[str, Any], str]:
+    """The first job of the cluster, which has ended, and what the command printed."""
+    return lab.cytoray("jobs", "submit", "tiny.yaml", "--on", "local", "--team", "lab", "--follow")
+
+
+def test_a_recipe_is_trained_here_and_the_cluster_lists_it(lab: Lab, trained: tuple[dict[str, Any], str]) -> None:
+    job, said = trained
     assert (job["state"], job["name"], job["command"], job["team"]) == ("done", "tiny", "train", "lab")
     assert "end it with: kill" in said
     assert "epoch 1/1" in said
@@ -150,8 +156,10 @@ def test_a_cluster_elsewhere_asks_for_its_token_and_runs_the_code_that_is_sent(l
     assert job["id"] in [one["id"] for one in listed["jobs"]]
 
 
-def test_when_the_cluster_has_ended_its_jobs_are_still_listed_with_their_logs(lab: Lab) -> None:
-    done, _ = lab.cytoray("jobs", "train", "tiny.yaml", "--follow", "--set", "training.seed=2")
+def test_when_the_cluster_has_ended_its_jobs_are_still_listed_with_their_logs(
+    lab: Lab, trained: tuple[dict[str, Any], str]
+) -> None:
+    done, _ = trained
     running, _ = lab.cytoray("jobs", "train", "tiny.yaml", "--set", "training.epochs=5000")
     until = time.monotonic() + 120
     while "epoch" not in lab.cytoray("jobs", "logs", running["id"])[0]["log"]:

@@ -166,9 +166,8 @@ def test_a_fold_that_chooses_by_its_own_images_would_score_too_well() -> None:
     assert abs(np.mean(scored)) < 0.015
 
 
-@pytest.mark.ray
-@pytest.mark.timeout(900)
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_ray")
 def test_a_recipe_with_folds_reports_their_spread_and_registers_the_model_of_its_own_split(
     cytoray_home: Path, make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,9 +60,8 @@ def test_shares_that_make_no_curve_are_refused(make_recipe: MakeRecipe, tmp_path
     assert not (tmp_path / "home").exists()
 
 
-@pytest.mark.ray
-@pytest.mark.timeout(900)
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_ray")
 def test_trainings_at_growing_shares_make_a_curve_with_a_picture(cytoray_home: Path, make_recipe: MakeRecipe) -> None:
     outcome = run_curve(make_recipe(epochs=1), load_settings(), shares=[0.2, 0.5, 1.0])
     labels = [point["labels"] for point in outcome["points"]]
