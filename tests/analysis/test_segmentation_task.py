@@ -37,6 +37,26 @@ def test_an_encoded_truth_decodes_to_the_same_objects() -> None:
     assert [scores[name] for name in wrong] == [0.0] * 5
 
 
+def test_a_bent_object_around_another_has_a_centre_of_its_own() -> None:
+    """The centre of mass of a crescent lies in what it surrounds, where the votes of both would meet."""
+    y, x = np.indices((64, 64)) - 32
+    distance = np.hypot(y, x)
+    truth = np.zeros((2, 64, 64), np.int64)
+    truth[0][(distance > 12) & (distance < 20) & (x < 8)] = 3
+    truth[0][distance < 9] = 1
+    truth[1][5:20, 5:30] = 2
+    task = InstanceSegmentation()
+    target = task.encode(torch.from_numpy(truth))
+    for batch, label in ((0, 1), (0, 3), (1, 2)):
+        here = np.argwhere(truth[batch] == label)
+        ends = (here + target[batch, 3:].numpy()[:, *here.T].T).round().astype(int)
+        assert (truth[batch][tuple(ends.T)] == label).all()
+    middle = target[1, 3:, 5:20, 5:30].numpy() + np.indices((15, 25)) + 5
+    np.testing.assert_allclose(middle, np.broadcast_to([[[12.0]], [[17.0]]], middle.shape), atol=1e-4)
+    answers = [task.decode(one, task.output.defaults()).values for one in as_outputs(task, target).numpy()]
+    assert task.score(answers, list(truth))["ap90"] == 1.0
+
+
 def test_volumes_are_encoded_and_decoded_by_the_same_code() -> None:
     task = InstanceSegmentation(dimensions=3)
     truth = torch.zeros((1, 10, 24, 24), dtype=torch.int64)
