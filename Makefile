@@ -67,10 +67,10 @@ test-ray: setup servers ## Run the tests that start Ray, and the whole way end t
 	    $$(grep -rlE 'mark\.(ray|e2e)' tests --include='test_*.py')
 
 test-long: setup servers test-attacks ## Run the tests that take minutes: attacks, guides, the demo, waiting alerts, all cases of what make test samples
-	$(BIN)/python -m pytest $(IN_TWO) -m 'long and not attacks'
+	$(BIN)/python -m pytest $(IN_TWO) -m 'long and not attacks' $$(grep -rl 'mark\.long' tests --include='test_*.py')
 
 test-attacks: setup ## Attack, kill and starve a running service, with nothing else running; some minutes
-	$(BIN)/python -m pytest -s -m attacks
+	$(BIN)/python -m pytest -s -m attacks tests/attacks
 
 lint: setup ## Check style, types and who imports whom
 	$(BIN)/ruff check .

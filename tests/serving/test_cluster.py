@@ -24,7 +24,7 @@ from cytoray_serving.open_inference.grpc import SERVICER
 from ray_nodes import RayNode, RayNodes, ray_nodes
 from serving_samples import noise, tiff_bytes
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 PORT, GRPC_PORT, METRICS_PORT = 8000, 9000, 9464
 # HAProxy keeps its sockets at fixed places, which each node of a real cluster has for itself.

@@ -23,7 +23,7 @@ from cytoray_services.tokens.tokens import tokens_path
 from other_users import entered_by_others, files_of, listening, require_root, sockets_of
 from serving_samples import GOOD, MAIN
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 INTERNAL = "/ray.serve.ASGIService/HandleRequest"
 
 

@@ -97,6 +97,7 @@ def test_a_replica_that_is_killed_costs_no_request(service: Any) -> None:
         assert client.ready()
 
 
+@pytest.mark.long
 def test_a_killed_proxy_refuses_no_connection(service: Any) -> None:
     port = httpx.URL(service.url).port
     listening = (one for one in psutil.net_connections("tcp4") if one.status == psutil.CONN_LISTEN and one.pid)
@@ -188,7 +189,7 @@ def test_an_interrupt_ends_the_service_and_all_that_it_started(
         assert not client.ready()
 
 
-@pytest.mark.parametrize("killed", ["gcs_server", "itself"])
+@pytest.mark.parametrize("killed", ["gcs_server", pytest.param("itself", marks=pytest.mark.long)])
 def test_nothing_is_left_of_a_service_that_loses_a_process_it_needs(
     killed: str, serve: Callable[..., Any], bundle_folder: Path, tmp_path: Path
 ) -> None:

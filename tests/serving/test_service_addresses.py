@@ -21,7 +21,7 @@ from cytoray_serving.open_inference.protocol import open_inference_pb2 as messag
 from cytoray_serving.open_inference.protocol import open_inference_pb2_grpc as protocol
 from serving_samples import GOOD
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 CLOSED = "http://127.0.0.1:9"  # nothing listens there
 HEALTH = ["/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"]

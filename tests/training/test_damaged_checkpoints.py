@@ -156,7 +156,8 @@ def go_on(run: Trained, plan: Plan) -> tuple[Checkpoint, list[int], list[str]]:
 
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    "damage", ["bit flipped", pytest.param("folder gone", marks=pytest.mark.long), "note half written"]
+    "damage",
+    ["bit flipped", *(pytest.param(one, marks=pytest.mark.long) for one in ("folder gone", "note half written"))],
 )
 def test_a_training_on_ray_goes_on_from_the_newest_checkpoint_that_is_whole(
     run: Trained, make_plan: MakePlan, damage: str

@@ -62,6 +62,7 @@ def test_data_in_a_bucket_train_what_data_in_a_folder_train(
     assert kept_images(cache) == {item.image.name for item in cells.split("val").items}
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_two_workers_train_on_shards_of_a_bucket_and_the_model_is_registered(

@@ -93,6 +93,7 @@ def test_a_node_without_the_shared_folder_is_named_before_anything_is_trained(
     assert not (folder / "progress.jsonl").exists()
 
 
+@pytest.mark.long
 def test_nodes_are_waited_for_and_what_is_missing_is_named(
     nodes: RayNodes, make_plan: MakePlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,6 +156,7 @@ def test_a_cluster_elsewhere_asks_for_its_token_and_runs_the_code_that_is_sent(l
     assert job["id"] in [one["id"] for one in listed["jobs"]]
 
 
+@pytest.mark.long
 def test_when_the_cluster_has_ended_its_jobs_are_still_listed_with_their_logs(
     lab: Lab, trained: tuple[dict[str, Any], str]
 ) -> None:
