@@ -1,7 +1,7 @@
 """Separate answers for every plane or frame of an image, combined to one stack on the axes of the image.
 
-Numbers are unique over the stack: the numbers of a plane continue those of the previous plane. Memory holds one plane
-and the stack of answers.
+Numbers are unique over the stack: the numbers of a plane continue those of the previous plane. For ``stitch``, objects
+that go on in the next plane have one number. Memory holds one plane and the stack of answers.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 _NAMES = {"T": ("frame", "frames"), "Z": ("plane", "planes")}
 _LEAVE = {
     "T": "remove --frame each",
-    "Z": "remove --plane each; --plane N selects one plane and --plane max their maximum, for a model of planes",
+    "Z": "remove it; --plane N selects one plane and --plane max their maximum, for a model of planes",
 }
 
 
 def predict_each(predictor: Predictor, image: Image, selection: Selection, objects: Any = None) -> Prediction:
-    """Answer for an image, or for every plane or frame of it if the selection is ``each``.
+    """Answer for an image, or for every plane or frame of it if the selection is ``each`` or ``stitch``.
 
     Parameters
     ----------
@@ -43,10 +43,10 @@ def predict_each(predictor: Predictor, image: Image, selection: Selection, objec
     image
         With everything else selected, see :func:`cytoray_analysis.images.choose.choose`.
     selection
-        Contains ``each``; an axis that the image lacks needs no stack.
+        Contains ``each`` or ``stitch``; an axis that the image lacks needs no stack.
     objects
         As :meth:`~cytoray_analysis.predictor.Predictor.predict` takes them; for ``each`` label images of the whole
-        stack, whose leading axes are those of the planes and frames.
+        stack, whose leading axes are those of the planes and frames. ``stitch`` takes none.
 
     Returns
     -------
@@ -63,6 +63,8 @@ def predict_each(predictor: Predictor, image: Image, selection: Selection, objec
     """
     axes = "".join(axis for axis in selection.each if axis in image.axes)
     require_each(predictor.bundle.spec, predictor.task.output.per, selection.each)
+    if selection.joined:
+        _require_numbered(predictor)
     if not axes:
         return predictor.predict(image, objects)
     lengths = tuple(image.size(axis) for axis in axes)
@@ -70,7 +72,38 @@ def predict_each(predictor: Predictor, image: Image, selection: Selection, objec
     answers = (predictor.predict(part, parts(place)) for place, part in entries_along(image, axes))
     stack = _cells if predictor.task.output.per == "cell" else _pixels
     answer = stack(predictor, answers, lengths)
-    return replace(answer, image=image, given=objects, axes=_ordered(axes, predictor))
+    answer = replace(answer, image=image, given=objects, axes=_ordered(axes, predictor))
+    return _stitched(answer) if selection.joined in axes and selection.joined else answer
+
+
+def _require_numbered(predictor: Predictor) -> None:
+    output = predictor.task.output
+    if output.truth != "labels" or not output.numbered:
+        raise RequestError(
+            "expected a model whose answers are objects for plane=stitch, got "
+            f"{predictor.bundle.spec.name}, a model for {predictor.bundle.spec.task.name}",
+            field="plane",
+            hint="use each, which answers every plane separately",
+        )
+
+
+def _stitched(stack: Prediction) -> Prediction:
+    """Join the objects of neighbouring planes, in the volume of each frame."""
+    from cytoray_analysis.stitching import joined_confidence, stitch
+
+    answer, before = stack.answer, 0
+    sure = stack.confidence
+    confidences = [] if sure is None else [sure[:1]]
+    for volume in answer.reshape(-1, *answer.shape[-3:]):
+        objects = stitch(volume)
+        if sure is not None:
+            sizes = np.bincount(volume.ravel(), minlength=len(objects))
+            confidences.append(joined_confidence(sure[: len(objects)], objects, sizes)[1:])
+        objects[objects > 0] += before
+        before = max(before, int(objects.max(initial=0)))
+        np.copyto(volume, objects[volume])
+    confidence = np.concatenate(confidences) if confidences else None
+    return replace(stack, answer=answer, objects=before, confidence=confidence, joined="Z")
 
 
 def require_each(spec: BundleSpec, per: Per, axes: str) -> None:
@@ -92,7 +125,9 @@ def require_each(spec: BundleSpec, per: Per, axes: str) -> None:
             what = f"which uses all {several} of an image together"
         else:
             continue
-        raise RequestError(f"expected no --{one} each for the model {spec.name}, {what}", field=one, hint=_LEAVE[axis])
+        raise RequestError(
+            f"expected no --{one} each or stitch for the model {spec.name}, {what}", field=one, hint=_LEAVE[axis]
+        )
 
 
 @dataclass

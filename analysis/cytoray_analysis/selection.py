@@ -17,7 +17,7 @@ from cytoray_analysis.errors import RequestError
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _SIZE = re.compile(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _MOST_CHANNELS, _LONGEST = 64, 256
-EACH, LARGEST, NONE = "each", "max", "none"
+EACH, STITCH, LARGEST, NONE = "each", "stitch", "max", "none"
 AUTO: Final = "auto"
 SMALLEST_PIXEL, LARGEST_PIXEL = 1e-6, 1e6
 """Micrometres, a picometre to a metre: what is outside was never measured, and files cannot hold it."""
@@ -27,7 +27,7 @@ SMALLEST_DIAMETER, LARGEST_DIAMETER = 1.0, 10000.0  # pixels
 # What each field takes, for hints.
 FORMS = {
     "channel": "a name, or a number from 0; once for each channel",
-    "plane": "a number from 0, max or each",
+    "plane": "a number from 0, max, each, or stitch for the objects of all planes joined",
     "frame": "a number from 0, or each",
     "series": "a name, a number from 0, or each",
     "input_axes": "one letter of TCZYX for each axis, such as TYX",
@@ -76,7 +76,8 @@ class Selection(BaseModel, frozen=True, extra="forbid"):
         Channels in the order that the model takes them, each by its name or its number from 0; a name goes before a
         number.
     plane
-        Number of a plane along Z from 0, ``max`` for the maximum projection, ``each`` to answer every plane separately.
+        Number of a plane along Z from 0, ``max`` for the maximum projection, ``each`` to answer every plane separately,
+        ``stitch`` to join the objects of neighbouring planes after that.
     frame
         Number of a time point from 0, or ``each``.
     series
@@ -107,7 +108,7 @@ class Selection(BaseModel, frozen=True, extra="forbid"):
     @field_validator("plane")
     @classmethod
     def _plane(cls, value: str | None) -> str | None:
-        return _number_or(value, "plane", (LARGEST, EACH))
+        return _number_or(value, "plane", (LARGEST, EACH, STITCH))
 
     @field_validator("frame")
     @classmethod
@@ -151,7 +152,12 @@ class Selection(BaseModel, frozen=True, extra="forbid"):
     @property
     def each(self) -> str:
         """The axes along which every entry is answered separately: of ``TZ``; empty for none."""
-        return ("T" if self.frame == EACH else "") + ("Z" if self.plane == EACH else "")
+        return ("T" if self.frame == EACH else "") + ("Z" if self.plane in (EACH, STITCH) else "")
+
+    @property
+    def joined(self) -> str:
+        """The axes of :attr:`each` along which the objects of separate answers are joined: ``Z``, or empty."""
+        return "Z" if self.plane == STITCH else ""
 
     def sizes(self) -> dict[str, float] | None:
         """Return the pixel size given, by axis; empty for ``none``, None where nothing was given."""

@@ -111,6 +111,15 @@ def test_an_evaluation_of_each_plane_is_that_of_planes_alone(stacks: Dataset, bu
         evaluate(predictor, stacks.split("train"))
 
 
+def test_joined_planes_are_scored_as_objects_of_the_volume(stacks: Dataset, bundle: Path) -> None:
+    predictor = Predictor(Bundle.load(bundle), device="cpu", precision="fp32")
+    data = chosen(stacks, channel="DAPI", plane="stitch")
+    (scored,) = evaluate(predictor, data).items
+    assert scored.labelled.truth.shape == MASKS.shape == scored.prediction.answer.shape
+    assert scored.prediction.joined == "Z"
+    assert scored.metrics == predictor.task.score([scored.prediction.answer], [MASKS])
+
+
 def test_every_series_is_no_data_set(stacks: Dataset) -> None:
     with pytest.raises(RequestError, match="one series"):
         stacks.choosing(Selection(series="each"))

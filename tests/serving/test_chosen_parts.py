@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cytoray_analysis.answer_warnings import AnswerWarning
 from cytoray_analysis.images import image_from_array, read_image
 from cytoray_analysis.predictor import Predictor
+from cytoray_analysis.stitching import stitch
 from cytoray_services.settings import load_settings
 from cytoray_serving.answers import read_arrays
 from cytoray_serving.headers import parse_channels, parse_warnings
@@ -101,6 +102,28 @@ def test_each_plane_is_one_stack_numbered_through(ask: Ask, segmenter: Predictor
         np.testing.assert_array_equal(plane, np.where(alone > 0, alone + before, 0))
         before += int(alone.max())
     assert int(response.headers["X-Cytoray-Objects"]) == before
+
+
+def test_planes_are_joined_to_the_objects_of_a_volume(ask: Ask) -> None:
+    def form(accept: str, plane: str = "stitch") -> httpx.Response:
+        choice = {"channel": "DAPI", "plane": plane, "frame": "1"}
+        answer = ask("POST", "/models/nuclei/predict", content=STACK, params=choice, headers={"Accept": accept})
+        assert answer.status_code == 200, answer.text
+        return answer
+
+    each = read_image(form("image/tiff", "each").content).read()
+    found = read_image(form("image/tiff").content)
+    assert (found.axes, found.shape) == ("ZYX", each.shape)
+    labels = found.read()
+    np.testing.assert_array_equal(labels, stitch(each)[each])
+    table = ObjectTable.model_validate_json(form("application/json").content)
+    assert len(table.objects) == labels.max() < each.max()
+    several = next(one for one in table.objects if one.zmin is not None and one.zmax > one.zmin + 1)
+    inside = np.argwhere(labels == several.label)
+    assert [several.zmin, several.zmax] == [inside[:, 0].min(), inside[:, 0].max() + 1]
+    rows = form("text/csv").text.splitlines()
+    assert rows[0].startswith("label,area,centroid_z")
+    assert len(rows) - 1 == labels.max()
 
 
 def test_each_frame_is_a_stack_along_time_in_every_form(ask: Ask) -> None:

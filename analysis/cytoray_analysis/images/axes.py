@@ -17,7 +17,11 @@ AXES = "TCZYX"
 SPATIAL_AXES = "ZYX"
 COLOURS = ("red", "green", "blue")
 
-_OPTIONS = {"Z": "--plane N, --plane max or --plane each", "T": "--frame N or --frame each", "C": "--channel NAME"}
+_OPTIONS = {
+    "Z": "--plane N, --plane max, --plane each or --plane stitch",
+    "T": "--frame N or --frame each",
+    "C": "--channel NAME",
+}
 
 _MICROMETRES: dict[str, float] = {
     **dict.fromkeys(("pm", "picometer", "picometre"), 1e-6),

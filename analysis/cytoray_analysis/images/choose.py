@@ -111,7 +111,7 @@ def choose(image: Image, selection: Selection) -> Image:
         image = entry_of(image, "T", int(str(selection.frame)))
     if selection.plane == LARGEST:
         image = projected(image)
-    elif selection.plane not in (None, EACH):
+    elif selection.plane is not None and "Z" not in selection.each:
         image = entry_of(image, "Z", int(str(selection.plane)))
     if selection.diameter is not None:
         image = replace(image, diameter=AUTO if selection.diameter == AUTO else float(selection.diameter))
@@ -146,7 +146,7 @@ def follow(truth: Image, selection: Selection, axes: str = "") -> Image:
         truth = _frames_of_masks(truth, selection, axes)
     if "T" in truth.axes and selection.frame not in (None, EACH):
         truth = entry_of(truth, "T", int(str(selection.frame)))
-    if "Z" in truth.axes and selection.plane not in (None, EACH, LARGEST):
+    if "Z" in truth.axes and selection.plane not in (None, LARGEST) and "Z" not in selection.each:
         truth = entry_of(truth, "Z", int(str(selection.plane)))
     return truth
 

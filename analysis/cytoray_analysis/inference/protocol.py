@@ -69,6 +69,8 @@ class Prediction:
     axes
         Of an answer in pixels and of the boxes of cells, such as ``YX``; ``TYX`` or ``ZYX`` where every frame or plane
         was answered by itself. Empty for lineages.
+    joined
+        The axes of separate answers along which their objects were joined, such as Z; empty for none.
     """
 
     answer: Any
@@ -80,6 +82,7 @@ class Prediction:
     confidence: NDArray[np.float32] | None = None
     warnings: Warnings = ()
     axes: str = ""
+    joined: str = ""
 
     @property
     def kind(self) -> TruthKind:
@@ -103,8 +106,8 @@ class Prediction:
 
     @property
     def stacked(self) -> str:
-        """The axes along which every entry was answered separately, such as Z; empty for none."""
-        return self.axes[: -len(self.spec.input.spatial_axes)]
+        """The axes along which every entry has objects of its own, such as Z; empty for none."""
+        return self.axes[: -len(self.spec.input.spatial_axes)].removesuffix(self.joined)
 
 
 class Inference(ABC):

@@ -49,7 +49,9 @@ def read_parts(dataset: Dataset, items: tuple[Item, ...], arguments: Arguments) 
         As :func:`read_labelled`; or the truth lacks planes or frames of the image.
     """
     labelled = read_labelled(dataset, items, arguments)
-    axes = "".join(axis for axis in dataset.selection.each if axis in labelled.image.axes)
+    selection = dataset.selection
+    separate = selection.each.removesuffix(selection.joined)  # objects that are joined are scored as those of a volume
+    axes = "".join(axis for axis in separate if axis in labelled.image.axes)
     if not axes:
         yield labelled
         return

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cytoray_analysis.each import require_each
+from cytoray_analysis.each import predict_each, require_each
 from cytoray_analysis.errors import CytorayError, DatasetError
 from cytoray_analysis.predictor import Prediction, Predictor
+from cytoray_analysis.selection import STITCH, Selection
 from cytoray_services.datasets import Dataset, Item, Labelled, read_parts
 from cytoray_services.kinds import data_kind
 from cytoray_services.kinds.evaluated import Evaluation, ItemScore
@@ -69,7 +70,7 @@ def evaluate(
     scores: list[ItemScore] = []
     for batch in _batches(dataset, images, predictor.bundle.spec.task.arguments):
         objects = [one.objects if segment is None else kind.segmented(one, segment) for one in batch]
-        predictions = predictor.predict_batch([one.image for one in batch], objects)
+        predictions = _answered(predictor, batch, objects, dataset)
         for labelled, prediction in zip(batch, predictions, strict=True):
             first = labelled.items[0]
             if isinstance(prediction, CytorayError):
@@ -104,6 +105,16 @@ def evaluate(
         task.score,
         f"group of {dataset.group_column}" if dataset.group_column else kind.unit,
     )
+
+
+def _answered(
+    predictor: Predictor, batch: Sequence[Labelled], objects: Sequence[Any], dataset: Dataset
+) -> Sequence[Prediction | CytorayError]:
+    joined = dataset.selection.joined
+    if not joined:
+        return predictor.predict_batch([one.image for one in batch], objects)
+    planes = Selection(plane=STITCH)
+    return [predict_each(predictor, one.image, planes, own) for one, own in zip(batch, objects, strict=True)]
 
 
 def _batches(

@@ -166,6 +166,16 @@ class Data(_Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _planes_alone(self) -> Data:
+        if self.select.joined:
+            raise RecipeError(
+                "expected planes one by one for training, got stitch, which joins the objects of answers",
+                field="data.select.plane",
+                hint="use each",
+            )
+        return self
+
     @property
     def roots(self) -> tuple[Path | str, ...]:
         """The folders of all data sets, and the URIs of remote ones."""
