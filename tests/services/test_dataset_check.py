@@ -230,7 +230,10 @@ def test_errors_come_before_warnings(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dsb2018", "bbbc039", "usiigaci_t98g", "bbbc050_3d", "gonuclear_ovules_3d"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("dsb2018", marks=pytest.mark.long), "bbbc039", "usiigaci_t98g", "bbbc050_3d", "gonuclear_ovules_3d"],
+)
 def test_real_data_sets_raise_nothing(name: str, shared_data: Path) -> None:
     assert set(codes(check_folder(shared_data / "segmentation" / name))) <= {"no-test-split"}
 

@@ -200,7 +200,7 @@ def test_every_item_is_counted_once(pairs: list[tuple[str, str]]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bccd", "chula_rbc12"])
+@pytest.mark.parametrize("name", [pytest.param("bccd", marks=pytest.mark.long), "chula_rbc12"])
 def test_of_real_classes_only_the_imbalance_is_noted(name: str, shared_data: Path) -> None:
     assert sorted(codes(check_folder(shared_data / "classification" / name))) == ["class-imbalance", "no-test-split"]
 

@@ -69,7 +69,7 @@ def test_input_and_target_lie_on_each_other(dataset: Dataset) -> None:
         assert not found.misplaced
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_stain_is_where_phase_contrast_is_dark(dataset: Dataset) -> None:
     (best,) = label_free_baseline([(light[np.newaxis], stain[np.newaxis]) for light, stain in pairs(dataset)])
     assert best.sign == -1

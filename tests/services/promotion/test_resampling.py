@@ -219,7 +219,7 @@ def lost(delta: float, *, images: int, seed: int, tolerance: float = 0.02, level
     return find_loss("g", "accuracy", both[0], both[1], tolerance, level=level, seed=seed, resamples=2000)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_loss_is_called_one_only_where_it_is_shown() -> None:
     assert sum(lost(0.0, images=8, seed=seed).verdict == "worse" for seed in range(200)) <= 200 * 0.05
     assert sum(lost(-0.15, images=40, seed=seed).verdict == "worse" for seed in range(40)) >= 36

@@ -61,7 +61,7 @@ def test_a_difference_below_the_limits_does_not_matter_however_sure_it_is() -> N
     assert simulate(slightly, seed=2, canary=patient).what == "finish"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_canary_that_is_slower_by_as_much_as_is_allowed_goes_live() -> None:
     ended = [simulate(requests(slower=QUICK.limits.slower), seed=seed, canary=QUICK) for seed in range(30)]
     assert [one.reason for one in ended if one.what != "finish"] == []
