@@ -3,8 +3,8 @@
     python deploy/ship_model.py nuclei [--model nuclei@candidate] [--out FOLDER]
 
 Reads ``training/recipes/shipped/NAME.yaml``, and the text of the card beside it, whose head names authors, licence and
-citations. The model is scored on the split
-``val`` of its data, which its training run did not read, kind by kind. ``make models`` trains it first.
+citations. The model is scored on the split ``val`` of its data, which its training run did not read, kind by kind.
+``make models`` trains it first. A recipe without a section ``training`` has a network without weights.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from safetensors.torch import load_file
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from cytoray_analysis.bundle import WEIGHTS, Bundle, write_bundle
+from cytoray_analysis.bundle import WEIGHTS, Bundle, Model, ModelInMemory, write_bundle
 from cytoray_analysis.errors import CytorayError
 from cytoray_analysis.predictor import Predictor
+from cytoray_analysis.tasks import get_task
+from cytoray_analysis.tracking.candidates import FEATURES
 from cytoray_services.datasets import Dataset
 from cytoray_services.evaluation.evaluation import evaluate
 from cytoray_services.kinds.evaluated import Evaluation
@@ -37,13 +39,17 @@ from cytoray_services.registry.card_record import VersionRecord, with_record
 from cytoray_services.registry.model_card import model_card
 from cytoray_services.settings import SHIPPED, load_settings
 from cytoray_services.statistics.intervals import shown
+from cytoray_training.data.source import open_source
 from cytoray_training.plan.image_kinds import kind_of
 from cytoray_training.plan.plan import data_source
+from cytoray_training.plan.planning import make_plan
 from cytoray_training.recipe import Recipe, load_recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "training" / "recipes" / "shipped"
 LARGEST = 12 * 2**20  # bytes of the weights
 _SIDE = 64
+# Scores in the table of the card, of those that a task has.
+_SHOWN = ("msa", "ap50", "ap75", "ap90", "balanced_accuracy", "accuracy", "iou", "division_f1", "tra", "lnk")
 
 
 def main() -> int:
@@ -54,8 +60,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=SHIPPED, help="folder of shipped models")
     arguments = parser.parse_args()
     try:
-        bundle, _ = load_bundle(arguments.model or f"{arguments.name}@candidate", load_settings())
         recipe = load_recipe(RECIPES / f"{arguments.name}.yaml", [])
+        if "training" in recipe.model_fields_set:
+            bundle: Model = load_bundle(arguments.model or f"{arguments.name}@candidate", load_settings())[0]
+        else:
+            bundle = as_it_is(recipe)
         shipped = ship(bundle, recipe, arguments.out / arguments.name)
     except CytorayError as error:
         print(f"error: {error.message}" + (f"\n hint: {error.hint}" if error.hint else ""), file=sys.stderr)
@@ -64,14 +73,23 @@ def main() -> int:
     return 0
 
 
-def ship(bundle: Bundle, recipe: Recipe, folder: Path) -> Bundle:
-    """Write the shipped form of a bundle, scored on the given validation images."""
-    halved = {name: half(tensor) for name, tensor in load_file(bundle.folder / WEIGHTS).items()}
+def as_it_is(recipe: Recipe) -> ModelInMemory:
+    """Return the model of a recipe whose network has no weights, with the default decode parameters."""
+    plan = make_plan(recipe, load_settings())
+    decode = plan.task.output.defaults()
+    return ModelInMemory(plan.bundle_spec(open_source(plan).statistics, decode=decode), {})
+
+
+def ship(bundle: Model, recipe: Recipe, folder: Path) -> Bundle:
+    """Write the shipped form of a model, scored on the given validation images."""
+    weights = bundle.weights if isinstance(bundle, ModelInMemory) else load_file(bundle.folder / WEIGHTS)
+    halved = {name: half(tensor) for name, tensor in weights.items()}
     # The run is in the registry of this machine only.
     origin = {name: value for name, value in bundle.spec.provenance.items() if name not in ("run", "code")}
     origin |= _about(bundle.spec.name)[0]
     spec = bundle.spec.model_copy(update={"provenance": origin})
-    inputs = made_input(spec.input.inputs, len(spec.input.spatial_axes))
+    links = get_task(spec.task.name, spec.task.arguments).output.per == "link"
+    inputs = made_candidates() if links else made_input(spec.input.inputs, len(spec.input.spatial_axes))
     shipped = write_bundle(folder, spec, halved, test_input=inputs, card="")
     evaluations = scored(Predictor(shipped), recipe)
     for kind, one in evaluations.items():
@@ -97,6 +115,11 @@ def made_input(channels: int, axes: int) -> NDArray[np.float32]:
     return np.repeat(gaussian_filter(image, 1.0)[np.newaxis], channels, axis=0)
 
 
+def made_candidates() -> NDArray[np.float32]:
+    """Draw features of candidates, for the test of a model that links."""
+    return np.random.default_rng(0).standard_normal((FEATURES, 128), np.float32)
+
+
 def scored(predictor: Predictor, recipe: Recipe) -> dict[str, Evaluation]:
     """Score a model on the given split ``val``, kind by kind."""
     dataset = replace(data_source(recipe), drawing_validation=False, drawing_test=False).open().split("val")
@@ -118,7 +141,7 @@ def card_of(bundle: Bundle, recipe: Recipe, evaluations: Mapping[str, Evaluation
     """Write the card: the text beside the recipe, scores by kind, and what every card has."""
     means = {
         name: math.fsum(one.metrics[name] for one in evaluations.values()) / len(evaluations)
-        for name in ("msa", "ap50", "ap75", "ap90")
+        for name in _SHOWN
         if all(name in one.metrics for one in evaluations.values())
     }
     rows = ["| kind | images | " + " | ".join(means) + " |", "|---|---|" + "---|" * len(means)]

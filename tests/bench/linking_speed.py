@@ -14,8 +14,8 @@ import torch
 from measure import Ratio, report
 
 from cytoray_analysis.images import Image, image_from_array
+from cytoray_analysis.networks.overlap import overlap_then_distance
 from cytoray_analysis.networks.pair_network import PairNetwork
-from cytoray_analysis.tracking.baseline import overlap_then_distance
 from cytoray_analysis.tracking.candidates import FEATURES
 from cytoray_analysis.tracking.linker import PARAMETERS
 from cytoray_analysis.tracking.linking import link_movie

@@ -11,8 +11,12 @@ from safetensors import safe_open
 
 from cytoray_analysis.bundle import WEIGHTS, Bundle
 from cytoray_analysis.images import image_from_array
+from cytoray_analysis.networks.overlap import overlap_then_distance
 from cytoray_analysis.predictor import Predictor
+from cytoray_analysis.tracking.ctc import read_masks, read_movie
+from cytoray_analysis.tracking.linking import link_movie
 from cytoray_services.datasets import make_segmentation
+from cytoray_services.datasets.synthetic.tracking import make_tracking
 from cytoray_services.registry.shipped import ShippedModels
 from cytoray_training.recipe import parse_recipe
 from serving_samples import noise, write_small_bundle
@@ -63,3 +67,18 @@ def test_the_input_of_the_self_test_is_drawn(shipped: tuple[Bundle, Bundle]) -> 
     np.testing.assert_array_equal(drawn[0], drawn[2])
     np.testing.assert_array_equal(drawn, SHIP["made_input"](3, 2))
     assert SHIP["made_input"](1, 3).shape == (1, 16, 64, 64)
+
+
+def test_a_model_without_weights_is_made_from_its_recipe_alone(tmp_path: Path, cytoray_home: Path) -> None:
+    make_tracking(tmp_path / "movies", movies=5, frames=6, size=128, seed=2)
+    data = {"root": str(tmp_path / "movies"), "draw_validation": True}
+    recipe = parse_recipe(
+        {"model": {"name": "overlap", "task": {"name": "tracking"}, "network": {"name": "overlap"}}, "data": data}
+    )
+    shipped = SHIP["ship"](SHIP["as_it_is"](recipe), recipe, tmp_path / "shipped" / "overlap")
+    assert shipped.self_test() < 1e-3
+    assert "| division_f1 |" in (shipped.folder / "README.md").read_text()
+    movie, masks = read_movie(tmp_path / "movies" / "01"), read_masks(tmp_path / "movies" / "01_GT" / "TRA")
+    answer = Predictor(shipped).predict(movie, masks).answer
+    assert answer.table.tolist() == link_movie(movie, masks, overlap_then_distance, shipped.spec.decode).table.tolist()
+    assert len(answer.table) > 3

@@ -15,6 +15,7 @@ from cytoray_analysis.networks.cnn import CNN
 from cytoray_analysis.networks.fusion import fuse_batch_norm
 from cytoray_analysis.networks.linear import LinearClassifier
 from cytoray_analysis.networks.onnx_network import OnnxNetwork
+from cytoray_analysis.networks.overlap import OverlapThenDistance
 from cytoray_analysis.networks.pair_network import PairNetwork
 from cytoray_analysis.networks.pretrained import PretrainedTrunk
 from cytoray_analysis.networks.resnet import ResNet, UNetEncoder
@@ -40,6 +41,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "unet_encoder": UNetEncoder,
     "pretrained": PretrainedTrunk,
     "pair": PairNetwork,
+    "overlap": OverlapThenDistance,
     "onnx": OnnxNetwork,
 }
 

@@ -10,7 +10,6 @@ from cytoray_analysis.images import image_from_array
 from cytoray_analysis.inference.objects import segment
 from cytoray_analysis.selection import Selection
 from cytoray_analysis.tasks import get_task
-from cytoray_analysis.tracking.baseline import overlap_then_distance
 from cytoray_analysis.tracking.ctc import read_movie, read_truth
 from cytoray_analysis.tracking.linking import link_movie
 from cytoray_services.datasets.check.across import find_duplicates
@@ -41,6 +40,8 @@ def _baseline(
     training: Callable[[], Sequence[Labelled]], chosen: Sequence[Labelled], spec: BundleSpec
 ) -> dict[str, float]:
     """Score links by overlap, then by distance."""
+    from cytoray_analysis.networks.overlap import overlap_then_distance
+
     parameters = get_task(spec.task.name, spec.task.arguments).output.defaults()
     answers = [link_movie(one.image, one.objects, overlap_then_distance, parameters) for one in chosen]
     return scores_of(answers, chosen, spec)

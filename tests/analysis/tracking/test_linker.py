@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cytoray_analysis.errors import AxesError
 from cytoray_analysis.images import image_from_array
+from cytoray_analysis.networks.overlap import overlap_then_distance
 from cytoray_analysis.tracking import linker
-from cytoray_analysis.tracking.baseline import overlap_then_distance
 from cytoray_analysis.tracking.candidates import FEATURES, Candidates
 from cytoray_analysis.tracking.judged import JudgedFrame, JudgedMovie
 from cytoray_analysis.tracking.lineage import Lineage, check_lineage
