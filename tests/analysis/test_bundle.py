@@ -59,7 +59,7 @@ def test_a_bundle_read_back_is_the_one_written(tmp_path: Path) -> None:
     assert read.self_test() == 0.0
 
 
-def test_the_digest_tells_models_apart(tmp_path: Path) -> None:
+def test_the_digest_distinguishes_models(tmp_path: Path) -> None:
     assert make(tmp_path / "a").digest == make(tmp_path / "b").digest
     assert make(tmp_path / "a").digest != make(tmp_path / "c", seed=1).digest
 
@@ -98,7 +98,7 @@ def test_a_link_out_of_the_bundle_is_refused(tmp_path: Path) -> None:
         Bundle.load(bundle.folder)
 
 
-def test_a_truncated_weight_file_is_told(tmp_path: Path) -> None:
+def test_a_truncated_weight_file_is_reported(tmp_path: Path) -> None:
     bundle = make(tmp_path / "bundle")
     weights = bundle.folder / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -113,7 +113,7 @@ def test_weights_of_another_network_fail_the_self_test(tmp_path: Path) -> None:
         Bundle.load(one.folder).self_test()
 
 
-def test_a_missing_file_and_a_missing_folder_are_told(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_missing_folder_are_reported(tmp_path: Path) -> None:
     bundle = make(tmp_path / "bundle")
     (bundle.folder / "README.md").unlink()
     with pytest.raises(BundleError, match=r"lacks README\.md"):

@@ -33,7 +33,7 @@ def discs(shape: tuple[int, ...], centres: list[tuple[int, ...]], radius: int) -
 
 
 @pytest.mark.slow
-def test_touching_discs_are_told_apart() -> None:
+def test_touching_discs_are_distinguished() -> None:
     foreground, offsets = discs((40, 60), [(20, 20), (20, 31), (8, 50)], 6)
     labels, identities, _ = decode_votes(foreground, offsets, SMALL)
     assert labels.max() == 3
@@ -42,7 +42,7 @@ def test_touching_discs_are_told_apart() -> None:
     assert [int(identity) - 1 for identity in identities[1:]] == [8 * 60 + 50, 20 * 60 + 20, 20 * 60 + 31]
 
 
-def test_balls_in_a_volume_are_told_apart() -> None:
+def test_balls_in_a_volume_are_distinguished() -> None:
     foreground, offsets = discs((20, 30, 30), [(8, 8, 8), (8, 8, 18), (15, 22, 22)], 5)
     labels, _, _ = decode_votes(foreground, offsets, SMALL)
     assert labels.max() == 3

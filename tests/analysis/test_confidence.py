@@ -69,7 +69,7 @@ def test_the_order_of_objects_stays_even_where_it_is_wrong() -> None:
     assert np.ptp(probability) < 0.1
 
 
-def test_matched_objects_are_told_by_their_number() -> None:
+def test_matched_objects_are_reported_by_their_number() -> None:
     truth, answer = np.zeros((4, 12), np.uint16), np.zeros((4, 12), np.int32)
     truth[:, 0:3], truth[:, 3:6] = 9, 4
     answer[:, 0:3], answer[:, 5:9], answer[:, 10:12] = 1, 2, 3

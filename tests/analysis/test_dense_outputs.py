@@ -24,7 +24,7 @@ def test_what_is_written_is_read(in_memory: int, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_too_full_a_disk_is_told_first(tmp_path: Path) -> None:
+def test_too_full_a_disk_is_reported_first(tmp_path: Path) -> None:
     with (
         pytest.raises(PlatformError, match="GiB of free disk"),
         dense_outputs((3, 2**24, 2**24), in_memory=0, folder=tmp_path),

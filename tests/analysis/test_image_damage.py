@@ -158,7 +158,7 @@ def test_bad_files_are_refused_with_a_reason(name: str, tmp_path: Path) -> None:
     assert str(path) in str(fails(path, error, match))
 
 
-def test_truncated_files_are_told_from_foreign_ones() -> None:
+def test_truncated_files_are_distinguished_from_foreign_ones() -> None:
     assert fails(BAD_BYTES["half a TIFF"][0], UnreadableImageError, "ends").field == "bytes"
     assert fails(BAD_BYTES["text"][0], UnreadableImageError, "format").field is None
 

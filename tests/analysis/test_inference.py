@@ -179,7 +179,7 @@ class TestImages:
             predictor.predict(image_from_array(np.zeros((40, 40), np.uint8), "YX"), np.ones((40, 40), np.int32))
 
     @pytest.mark.parametrize(("dimensions", "shape"), [(2, (5, 40, 40)), (3, (40, 40))])
-    def test_flat_images_and_volumes_are_told_apart(
+    def test_flat_images_and_volumes_are_distinguished(
         self, tmp_path: Path, dimensions: int, shape: tuple[int, ...]
     ) -> None:
         predictor = Predictor(self.stain(tmp_path, dimensions))

@@ -79,7 +79,7 @@ def test_huge_ids_are_counted_like_small_ones() -> None:
     assert score_instances([count_objects(np.array([[0, 1, 1]], np.int32), truth)])["ap90"] == 1.0
 
 
-def test_what_an_overlap_covers_of_either_object_is_told() -> None:
+def test_what_an_overlap_covers_of_either_object_is_reported() -> None:
     truth, answer = np.zeros((4, 12), np.uint16), np.zeros((4, 12), np.int32)
     truth[:, 0:4], answer[:, 2:10] = 1, 1
     found = overlap(answer, truth)

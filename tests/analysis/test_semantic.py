@@ -112,6 +112,6 @@ def test_a_class_that_has_no_name_is_refused() -> None:
 
 
 @pytest.mark.parametrize("classes", [["cell"], ["cell", "cell"]])
-def test_classes_that_cannot_be_told_apart_are_refused(classes: list[str]) -> None:
+def test_classes_that_cannot_be_distinguished_are_refused(classes: list[str]) -> None:
     with pytest.raises(RecipeError, match="expected 2 to 255 classes"):
         get_task("semantic_segmentation", {"classes": classes})

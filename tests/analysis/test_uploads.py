@@ -225,7 +225,7 @@ def test_a_chunk_that_unfolds_to_gigabytes_is_refused(tmp_path: Path) -> None:
         (b"#EXTM3U", "list.m3u8", None),
     ],
 )
-def test_vendor_formats_are_told_by_their_first_bytes_and_else_by_name(
+def test_vendor_formats_are_recognised_by_their_first_bytes_and_else_by_name(
     start: bytes, name: str, expected: str | None
 ) -> None:
     found = format_of(start, name)

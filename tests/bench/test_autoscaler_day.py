@@ -71,7 +71,7 @@ def test_a_burst_from_nothing_starts_one_replica_before_it_starts_more() -> None
     assert np.argmax(wanted == 4) >= np.argmax(running == 1)
 
 
-def test_replicas_that_nobody_asks_end_and_then_their_node() -> None:
+def test_replicas_that_no_one_asks_end_and_then_their_node() -> None:
     day = simulate(hour((10, 40)), CLUSTER, Replicas(min_replicas=0, max_replicas=4, idle_seconds=60))
     running, nodes = day.seen[:, 3], day.seen[:, 4]
     ended = int(np.flatnonzero(running)[-1])

@@ -43,7 +43,7 @@ def test_a_quantile_takes_ten_answers_above_it(answers: int, highest: float | No
     assert highest_quantile(range(answers), range(5000)) == highest
 
 
-def test_p99_of_too_few_answers_is_not_told() -> None:
+def test_p99_of_too_few_answers_is_not_reported() -> None:
     assert quantile(range(999), 0.99) is None
     few, many = [show_tail([0.01 * number for number in range(count)]) for count in (999, 1000)]
     assert few.startswith("p95 ")

@@ -49,7 +49,7 @@ def requirements(but: Set[str] = NOT_SET_UP) -> list[Requirement]:
     return [Requirement(line) for line in lines]
 
 
-def test_licences_that_ask_for_more_than_a_notice_are_told() -> None:
+def test_licences_that_ask_for_more_than_a_notice_are_reported() -> None:
     readme = (REPOSITORY / "README.md").read_text().partition("## Licence")[2]
     developers = {canonicalize_name(item.name) for item in requirements(but=set()) if item in dev_requirements()}
     untold = []

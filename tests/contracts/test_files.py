@@ -56,7 +56,7 @@ def test_test_files_have_names_of_their_own_and_no_packages(files: list[Path]) -
     assert [path for path in tests if path.name == "__init__.py"] == []
 
 
-def test_the_readme_tells_a_newcomer_to_test_as_the_gate_does() -> None:
+def test_the_readme_has_a_newcomer_test_as_the_gate_does() -> None:
     gate = (REPOSITORY / ".ci" / "run").read_text()
     commands = set(re.findall(r"^make \S+$", gate, flags=re.MULTILINE))
     assert commands == {"make lint", "make test", "make test-long"}

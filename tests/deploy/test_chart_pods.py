@@ -118,7 +118,7 @@ def test_an_audit_trail_on_a_volume_that_others_write_is_refused(wrong: Manifest
         render(wrong)
 
 
-def test_a_service_that_asks_nobody_for_a_token_is_refused() -> None:
+def test_a_service_that_asks_no_one_for_a_token_is_refused() -> None:
     with pytest.raises(HelmError, match=r"serving\.config\.insecure_local: expected false, got true"):
         render(serving={"config": {"insecure_local": True}})
     render(serving={"config": {"insecure_local": False}})
@@ -139,7 +139,7 @@ def test_no_pod_runs_code_from_an_object_that_others_may_change() -> None:
 
 
 def extra(name: str) -> Manifest:
-    """Return every further field of a pod, with a name that tells them apart."""
+    """Return every further field of a pod, with a name that distinguishes them."""
     term = {"matchExpressions": [{"key": name, "operator": "Exists"}]}
     required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
     return {

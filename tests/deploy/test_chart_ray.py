@@ -153,7 +153,7 @@ def test_ray_has_what_it_writes_to_and_shared_memory_for_its_objects() -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_ray_tells_of_itself_at_the_port_that_is_read(case: str) -> None:
+def test_ray_reports_itself_at_the_port_that_is_read(case: str) -> None:
     cluster = service(CASES[case])["spec"]["rayClusterConfig"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         ports = {one["name"]: one["containerPort"] for one in group["template"]["spec"]["containers"][0]["ports"]}

@@ -66,7 +66,7 @@ def test_every_port_that_a_network_policy_lets_in_is_listened_on(manifests: list
     for one in policies:
         wanted = one["spec"]["podSelector"].get("matchLabels", {})
         templates = selected(manifests, wanted)
-        # Training jobs are no pods of the release: 8080 is where Ray tells of itself, 8265 where the operator asks.
+        # Training jobs are no pods of the release: 8080 has the metrics of Ray, 8265 where the operator asks.
         training = wanted.get("app.kubernetes.io/component") == "training" or namespace_of(one) != RELEASE
         assert templates or training, title(one)
         for rule in one["spec"].get("ingress", []):
@@ -120,7 +120,7 @@ def test_everything_of_the_release_is_closed_unless_it_is_opened(manifests: list
     assert selected(manifests, deny["podSelector"]["matchLabels"]) == everybody
 
 
-def test_gateways_are_open_to_the_clients_that_are_named_and_nobody_else() -> None:
+def test_gateways_are_open_to_the_clients_that_are_named_and_no_one_else() -> None:
     spec = named(render("production"), "NetworkPolicy/cytoray-gateway")["spec"]
     [rule] = spec["ingress"]
     assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}]

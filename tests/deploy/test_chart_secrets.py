@@ -100,7 +100,7 @@ def test_a_changed_secret_starts_the_pods_that_read_it(
     assert changed(digests(installed), digests(upgraded)) == places
 
 
-def test_a_secret_of_the_operator_starts_them_too_and_its_digest_tells_nothing(
+def test_a_secret_of_the_operator_starts_them_too_and_its_digest_states_nothing(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     values = yaml.safe_load((CHART / "values" / "production.yaml").read_text())

@@ -104,7 +104,7 @@ def test_pytorch_is_pinned_once() -> None:
     assert len([line for line in lines if line.startswith("torch==")]) == 1
 
 
-def test_the_last_stage_runs_as_nobody_s_root_and_has_no_compiler() -> None:
+def test_the_last_stage_runs_as_an_unprivileged_user_and_has_no_compiler() -> None:
     stage = last_stage()
     assert [rest for word, rest in stage if word == "USER"] == ["10001:10001"]
     (installed,) = re.findall(

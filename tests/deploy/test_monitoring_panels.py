@@ -194,7 +194,7 @@ def serving_jobs(folder: Path) -> Iterator[str]:
 
 
 def exporter_below(process: psutil.Process) -> str:
-    """Return where the Ray instance of a service tells of itself, which it is not asked to do at a port of its own."""
+    """Return where the Ray instance of a service has its metrics, which it is not asked to do at a port of its own."""
     for child in process.children(recursive=True):
         with suppress(psutil.Error):
             if "DashboardAgent" not in " ".join(child.cmdline()):

@@ -46,7 +46,7 @@ def cluster_of(job: Manifest) -> Manifest:
 
 
 def auth_of(job: Manifest) -> list[Manifest]:
-    """Return the variables with which KubeRay tells containers of the token of their cluster."""
+    """Return the variables with which KubeRay gives containers the token of their cluster."""
     token = {"secretKeyRef": {"name": f"{job['metadata']['name']}-abcde", "key": "auth_token"}}
     return [{"name": "RAY_AUTH_MODE", "value": "token"}, {"name": "RAY_AUTH_TOKEN", "valueFrom": token}]
 

@@ -32,7 +32,7 @@ def token(path: Path) -> str:
 @pytest.mark.parametrize(
     "header", [None, "", "Bearer", "Bearer ", "Basic bGFiOmxhYg==", "Bearer cyt_0_1", "cyt_0_1", "Bearer é"]
 )
-def test_without_a_valid_token_nobody_is_let_in(path: Path, token: str, header: str | None) -> None:
+def test_without_a_valid_token_no_one_is_let_in(path: Path, token: str, header: str | None) -> None:
     with pytest.raises(UnauthorizedError) as caught:
         Access(TokenFile(path)).check(header, "predict")
     assert token not in str(caught.value.describe())

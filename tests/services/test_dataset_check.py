@@ -165,7 +165,7 @@ def test_files_of_operating_systems_are_no_images(folder: Path) -> None:
     assert check_folder(folder) == before
 
 
-def test_grey_stands_in_for_colour_unless_told_otherwise(folder: Path) -> None:
+def test_grey_stands_in_for_colour_unless_chosen_otherwise(folder: Path) -> None:
     colour(image_of(folder), 3)
     dataset = open_dataset(folder)
     assert check_dataset(dataset) == []

@@ -155,7 +155,7 @@ def test_objects_without_a_track_are_named_with_their_frames(folder: Path) -> No
     assert finding.problem == f"2 objects of the masks are not in man_track.txt: {where}"
 
 
-def test_movies_of_volumes_are_told_from_movies_of_planes(tmp_path: Path) -> None:
+def test_movies_of_volumes_are_distinguished_from_movies_of_planes(tmp_path: Path) -> None:
     write_movie(tmp_path / "volumes", (4, 32, 32))
     assert serious(check_folder(tmp_path / "volumes", axes="ZYX")) == []
     (finding,) = serious(check_folder(tmp_path / "volumes", axes="YX"))

@@ -159,7 +159,7 @@ def test_folders_that_are_no_classes_are_not_read_as_classes(tmp_path: Path, nam
         (("a.tif", "a_seg.npy"), "_seg.npy of Cellpose is not supported"),
     ],
 )
-def test_a_layout_of_other_programs_is_told_what_to_do(tmp_path: Path, names: tuple[str, ...], hint: str) -> None:
+def test_a_layout_of_other_programs_is_reported_with_a_hint(tmp_path: Path, names: tuple[str, ...], hint: str) -> None:
     touch(tmp_path, *names)
     with pytest.raises(DatasetError) as caught:
         open_dataset(tmp_path)
@@ -198,7 +198,7 @@ def shared_masks(root: Path, *splits: str) -> Path:
         (("train", "train", "val"), ("truth-used-twice", "note")),
     ],
 )
-def test_a_mask_used_twice_is_told(tmp_path: Path, splits: tuple[str, ...], expected: tuple[str, str]) -> None:
+def test_a_mask_used_twice_is_reported(tmp_path: Path, splits: tuple[str, ...], expected: tuple[str, str]) -> None:
     found = [one for one in check_folder(shared_masks(tmp_path, *splits)) if one.code.startswith("truth-")]
     assert [(one.code, one.severity) for one in found] == [expected]
     assert found[0].file == "masks/a1.tif"

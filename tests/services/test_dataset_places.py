@@ -259,7 +259,7 @@ def no_client(uri: str, patch: pytest.MonkeyPatch) -> str:
         (no_client, PlatformError, "need s3fs, which is not installed", "cytoray[s3]"),
     ],
 )
-def test_what_cannot_be_opened_is_told_in_one_sentence(
+def test_what_cannot_be_opened_is_reported_in_one_sentence(
     spoil: Callable[[str, pytest.MonkeyPatch], str],
     kind: type[CytorayError],
     message: str,
@@ -274,10 +274,10 @@ def test_what_cannot_be_opened_is_told_in_one_sentence(
     assert "\n" not in raised.value.message
 
 
-def test_no_rights_are_told(pair: tuple[Dataset, Dataset], store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_rights_are_reported(pair: tuple[Dataset, Dataset], store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import requests
 
-    # From now on moto asks who somebody is, and nobody may anything.
+    # From now on moto checks credentials, and none has any right.
     requests.post(f"{store}/moto-api/reset-auth", data="0", timeout=5)
     try:
         with pytest.raises(ForbiddenError, match="do not allow") as raised:

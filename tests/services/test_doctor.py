@@ -66,7 +66,7 @@ require_address_space()
 """
 
 
-def test_a_limit_of_addresses_below_what_ray_reserves_is_told_and_refused_at_the_start() -> None:
+def test_a_limit_of_addresses_below_what_ray_reserves_is_reported_and_refused_at_the_start() -> None:
     done = run_limited(ASK, 5 * 2**30)
     assert done.stdout.strip() == "broken"
     assert "expected 6.0 GiB of virtual memory" in done.stderr

@@ -164,7 +164,7 @@ def test_the_worst_and_the_best_are_drawn(predictor: Predictor, self_made: Path)
 # The card
 
 
-def test_the_card_tells_scores_data_and_limits() -> None:
+def test_the_card_states_scores_data_and_limits() -> None:
     card = model_card(
         SPEC,
         {"ap50": 0.81234, "pq": 0.7},

@@ -12,7 +12,7 @@ from cytoray_services.registry import Registry
 from cytoray_services.registry.offline_run import deliver, has_kept
 from cytoray_services.settings import Settings, load_settings
 
-NOBODY = "http://127.0.0.1:9"  # the discard service, which nobody runs
+NOBODY = "http://127.0.0.1:9"  # the discard service, which no machine runs
 
 
 @pytest.fixture

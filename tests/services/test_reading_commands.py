@@ -29,7 +29,7 @@ READING = [
 ]
 
 
-def test_a_folder_that_is_no_bundle_is_told_from_a_model_that_is_not_there(
+def test_a_folder_that_is_no_bundle_is_distinguished_from_a_model_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -114,7 +114,7 @@ def test_registering_again_from_a_resumed_run_makes_no_second_version(
     assert registry.fetch(other).name == other.digest
 
 
-def test_a_score_that_is_no_number_is_told_and_keeps_nothing_from_being_listed(
+def test_a_score_that_is_no_number_is_reported_and_keeps_nothing_from_being_listed(
     registry: Registry, bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry.register(bundle, "cells", metrics={"f1": 0.5, "iou": 0.25})

@@ -1,4 +1,4 @@
-"""The registry is away: what was known is answered, quickly, and bundles are fetched once and by nobody who died."""
+"""The registry is away: what was known is answered, quickly, and bundles are fetched once, not by dead processes."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_the_newest_answer_is_the_one_that_is_known(registry: Registry, tmp_path
     assert registry.record("cells").digests.keys() == {"1", "2"}
 
 
-def test_a_file_that_nobody_understands_is_no_answer(registry: Registry) -> None:
+def test_a_file_that_no_one_understands_is_no_answer(registry: Registry) -> None:
     registry.resolve_or_known("cells")
     (registry.settings.home / "known" / "cells.json").write_text(json.dumps({"name": "cells"}))
     with pytest.raises(PlatformError):

@@ -65,7 +65,7 @@ def processes(store: Store, folder: Path, programs: list[str]) -> list[subproces
 
 
 @pytest.mark.slow
-def test_of_two_who_promote_at_once_one_wins_and_the_other_is_told(
+def test_of_two_who_promote_at_once_one_wins_and_the_other_gets_an_error(
     store: Store, registry: Registry, tmp_path: Path
 ) -> None:
     program = """

@@ -315,7 +315,7 @@ def test_stores_that_do_not_answer_are_reported_within_seconds() -> None:
 
 @pytest.fixture
 def linked(root: Path) -> Path:
-    """Give a folder beside the root, whose files nobody may have."""
+    """Give a folder beside the root, whose files are not allowed."""
     outside = root.parent / "outside"
     (outside / "frames").mkdir(parents=True)
     tifffile.imwrite(outside / "frames" / "t001.tif", PIXELS[:20])

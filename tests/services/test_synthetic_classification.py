@@ -1,4 +1,4 @@
-"""Synthetic cells of known classes: exact boxes, the wanted balance, told apart by shape and texture alone."""
+"""Synthetic cells of known classes: exact boxes, the wanted balance, distinguished by shape and texture alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of jobs when they are looked at again and again."""
+"""The metrics of jobs when they are read again and again."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def value(registry: CollectorRegistry) -> Value:
     return read
 
 
-def test_every_state_is_told_also_where_no_job_is(watch: JobWatch, value: Value) -> None:
+def test_every_state_is_reported_also_where_no_job_is(watch: JobWatch, value: Value) -> None:
     watch.look([SeenJob("a", "queued"), SeenJob("b", "queued"), SeenJob("c", "done")])
     states = ("queued", "running", "done", "failed", "cancelled")
     assert [value("cytoray_jobs", state=state) for state in states] == [2, 0, 1, 0, 0]
@@ -84,6 +84,6 @@ def test_nothing_is_said_of_the_idleness_of_a_job_that_has_ended_or_is_gone(
     assert value("cytoray_job_idle_seconds", id="a") is None
 
 
-def test_nothing_is_said_of_the_idleness_of_a_job_whose_progress_nobody_knows(watch: JobWatch, value: Value) -> None:
+def test_nothing_is_said_of_the_idleness_of_a_job_whose_progress_no_one_knows(watch: JobWatch, value: Value) -> None:
     watch.look([SeenJob("a", "running")])
     assert value("cytoray_job_idle_seconds", id="a") is None

@@ -55,7 +55,7 @@ def test_items_that_wait_for_a_busy_model_go_together() -> None:
     run(scenario())
 
 
-def test_only_equal_keys_share_a_batch_and_nobody_is_lost() -> None:
+def test_only_equal_keys_share_a_batch_and_no_one_is_lost() -> None:
     async def scenario() -> None:
         work = Recorder()
         results = await submit_behind(work, make_queue(work), "a1", "a2", "b1", "a3", "b2")
@@ -85,7 +85,7 @@ def test_an_error_reaches_every_item_of_its_batch_and_no_other() -> None:
     run(scenario())
 
 
-def test_an_item_that_nobody_waits_for_is_left_out() -> None:
+def test_an_item_that_no_one_waits_for_is_left_out() -> None:
     async def scenario() -> None:
         work = Recorder()
         queue = make_queue(work)

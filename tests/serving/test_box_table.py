@@ -24,7 +24,7 @@ def boxes_of(boxes: BoxTable, image: Path, *, among: Sequence[Path] = ()) -> lis
     return boxes.boxes_by(PathMatcher(among or (image,)), image, alone=len(among) < 2)
 
 
-def test_images_are_told_apart_by_their_names(tmp_path: Path) -> None:
+def test_images_are_distinguished_by_their_names(tmp_path: Path) -> None:
     boxes = read_boxes(table(tmp_path, "a.tif,1,2,3,4", "b.tif,5,6,7,8", "a.tif,9,9,10,10"))
     assert boxes_of(boxes, Path("elsewhere/a.tif"), among=[Path("elsewhere/a.tif"), Path("b.tif")]) == [
         [1, 2, 3, 4],
@@ -35,7 +35,7 @@ def test_images_are_told_apart_by_their_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("said", ["A/img.tif", "./A/img.tif", "plate/A/img.tif", "A\\img.tif", "../A/img.tif"])
-def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path: Path, said: str) -> None:
+def test_images_of_one_name_are_distinguished_by_their_folders(tmp_path: Path, said: str) -> None:
     boxes = read_boxes(table(tmp_path, f"{said},1,2,3,4", "B/img.tif,5,6,7,8"))
     assert boxes_of(boxes, A, among=[A, B]) == [[1, 2, 3, 4]]
     assert boxes_of(boxes, B, among=[A, B]) == [[5, 6, 7, 8]]

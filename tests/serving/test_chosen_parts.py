@@ -304,7 +304,7 @@ def test_a_malformed_header_of_warnings_is_a_warning_itself(header: str) -> None
     assert parse_channels(header) == ()
 
 
-def test_the_schema_tells_of_choices_and_warnings(service: Assembled) -> None:
+def test_the_schema_reports_choices_and_warnings(service: Assembled) -> None:
     document = service.api.openapi()
     operation = document["paths"]["/models/{model}/predict"]["post"]
     assert {"channel", "plane", "frame", "series", "input_axes", "pixel_size"} <= {

@@ -24,7 +24,7 @@ def answered(classifier: Predictor) -> Prediction:
     return classifier.predict(image, cells)
 
 
-def test_table_tells_box_class_and_probabilities(answered: Prediction) -> None:
+def test_table_states_box_class_and_probabilities(answered: Prediction) -> None:
     table = ClassTable.model_validate_json(forms_of("class")["json"].encode(answered))
     assert table.classes == CELL_CLASSES
     assert [cell.number for cell in table.cells] == [1, 2, 3]

@@ -137,7 +137,7 @@ def test_a_service_across_nodes_answers_like_the_predictor(cluster: Cluster, bun
     np.testing.assert_array_equal(answer.labels(), expected.answer)
 
 
-def test_a_gateway_tells_prometheus_of_itself_at_a_port_of_its_own(cluster: Cluster) -> None:
+def test_a_gateway_has_its_metrics_at_a_port_of_its_own(cluster: Cluster) -> None:
     text = httpx.get(f"http://{cluster.gateway.ip}:{METRICS_PORT}/metrics").text
     assert 'cytoray_requests_total{model="nuclei",status="200"}' in text
 
@@ -161,7 +161,7 @@ def test_a_node_that_is_lost_costs_no_request(cluster: Cluster) -> None:
         assert ask(client, 1000) >= 0
 
 
-def test_a_model_that_is_not_registered_is_told_as_the_state_of_the_application(
+def test_a_model_that_is_not_registered_is_reported_as_the_state_of_the_application(
     cluster: Cluster, settings: Settings, tmp_path: Path
 ) -> None:
     wrong = tmp_path / "wrong.yaml"

@@ -93,7 +93,7 @@ def test_headers_name_model_and_seconds_per_stage(ask: Ask, bundle_folder: Path)
 
 
 @pytest.mark.parametrize("kind", ["image/png", "application/octet-stream", "application/x-www-form-urlencoded", None])
-def test_images_are_told_by_their_content(ask: Ask, kind: str | None) -> None:
+def test_images_are_recognised_by_their_content(ask: Ask, kind: str | None) -> None:
     headers = {} if kind is None else {"Content-Type": kind}
     assert ask("POST", "/models/nuclei/predict", content=GOOD, headers=headers).status_code == 200
 

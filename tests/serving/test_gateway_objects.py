@@ -1,4 +1,4 @@
-"""Models of every kind through the gateway, told of the objects by masks, boxes or another model."""
+"""Models of every kind through the gateway, given the objects as masks, boxes or another model."""
 
 import asyncio
 import io
@@ -236,7 +236,7 @@ def test_a_moved_alias_is_followed_by_the_model_that_finds_the_objects(
     assert asyncio.run(ask_twice()) == [("nuclei/1",), ("nuclei/2",)]
 
 
-def test_openapi_tells_what_may_be_sent_beside_the_image(ask: Ask) -> None:
+def test_openapi_states_what_may_be_sent_beside_the_image(ask: Ask) -> None:
     document = ask("GET", "/openapi.json").json()
     form = document["paths"]["/models/{model}/predict"]["post"]["requestBody"]["content"]["multipart/form-data"]
     told = {"image", "masks", "boxes", "segmentation", *Selection.model_fields}

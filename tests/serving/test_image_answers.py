@@ -36,7 +36,7 @@ def test_png_shows_the_first_channel(answered: Prediction) -> None:
     assert np.corrcoef(read.ravel(), stain.ravel())[0, 1] > 0.98
 
 
-def test_table_tells_range_and_mean_of_every_channel(answered: Prediction) -> None:
+def test_table_states_range_and_mean_of_every_channel(answered: Prediction) -> None:
     table = ImageTable.model_validate_json(forms_of("image")["json"].encode(answered))
     assert (table.axes, table.shape) == ("CYX", [2, 40, 56])
     for row, values in zip(table.channels, answered.answer, strict=True):

@@ -159,7 +159,7 @@ def test_a_pattern_does_not_go_around_in_links(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("uri", ["file:///data/a.tif", "s3://bucket/a.tif", "https://example.org/a.tif"])
-def test_a_uri_is_told_from_a_path_that_is_not_there(uri: str) -> None:
+def test_a_uri_is_distinguished_from_a_path_that_is_not_there(uri: str) -> None:
     (one,) = find_inputs([Path(uri)], "labels").files
     assert isinstance(one.error, RequestError)
     assert "jobs predict" in str(one.error.hint)

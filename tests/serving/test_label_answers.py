@@ -164,7 +164,7 @@ def test_every_form_holds_an_answer_without_objects(encode: Encode, name: str) -
     assert encode(name, np.zeros_like(LABELS))
 
 
-def test_table_tells_brightness_and_confidence(encode: Encode) -> None:
+def test_table_states_brightness_and_confidence(encode: Encode) -> None:
     pixels = np.stack([np.full(LABELS.shape, 10, np.uint8), np.where(LABELS == 2, 9, 1).astype(np.uint8)])
     body = encode("json", image=image_from_array(pixels, "CYX"), confidence=CONFIDENCE)
     first, second = ObjectTable.model_validate_json(body).objects

@@ -49,7 +49,7 @@ def test_csv_is_what_the_tracks_layer_of_napari_opens(answered: Prediction) -> N
     assert len(rows) - 1 == len(answered.answer.frame)
 
 
-def test_table_tells_tracks_and_parents(answered: Prediction) -> None:
+def test_table_states_tracks_and_parents(answered: Prediction) -> None:
     table = TrackTable.model_validate_json(forms_of("lineage")["json"].encode(answered))
     lineage = answered.answer
     assert (table.frames, table.shape) == (5, [40, 60])

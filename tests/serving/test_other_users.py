@@ -108,7 +108,7 @@ def test_a_service_of_this_machine_listens_on_this_machine(machine: SharedMachin
         assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_ray_of_a_service_answers_nobody_without_its_own_token(machine: SharedMachine) -> None:
+def test_ray_of_a_service_answers_no_one_without_its_own_token(machine: SharedMachine) -> None:
     store = next(one for one in machine.processes if one.name() == "gcs_server")
     port = listening([store])[0][1]
     file = Path.home() / ".ray" / "auth_token"  # Ray's own of all instances, for everybody to read

@@ -285,7 +285,7 @@ def test_one_caller_has_so_many_jobs_at_a_time(
         assert submitted(ask, chief, source, places["all"] / f"chief{number}").status_code == 202
 
 
-def test_the_signature_of_a_presigned_address_is_told_nowhere(
+def test_the_signature_of_a_presigned_address_is_reported_nowhere(
     token: Any, settings: Settings, places: dict[str, Path]
 ) -> None:
     header, stranger = token("ada", "predict", "submit"), "sig-c2VjcmV0"

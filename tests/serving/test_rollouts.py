@@ -139,7 +139,7 @@ def test_requests_to_another_alias_are_none_of_the_canarys(settings: Settings, r
     assert [one for one in service.dispatch.take_reports() if isinstance(one, Observed)] == []
 
 
-def test_a_shadow_is_compared_and_heard_by_nobody(service: Assembled, registry: Registry) -> None:
+def test_a_shadow_is_compared_and_heard_by_no_one(service: Assembled, registry: Registry) -> None:
     start_rollout(registry, "nuclei", "2", answers=False, steps=(0.5,))
 
     async def live() -> Counter[str | None]:

@@ -122,7 +122,7 @@ def test_a_version_is_found_by_its_number_and_not_followed(service: Assembled, m
 
 
 @pytest.mark.parametrize("name", ["nucleoli", "nuclei@nothing", "nuclei@99", "Ü", "../nuclei"])
-def test_what_nobody_registered_is_not_found(service: Assembled, name: str) -> None:
+def test_what_no_one_registered_is_not_found(service: Assembled, name: str) -> None:
     for _ in range(2):  # the second time from memory
         with pytest.raises(ModelNotFoundError):
             status(service, name)

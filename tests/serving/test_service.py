@@ -121,7 +121,7 @@ def test_a_killed_proxy_refuses_no_connection(service: Any) -> None:
     assert seen[-20:] == [200] * 20
 
 
-def test_a_model_that_nobody_named_is_loaded_when_it_is_asked_for(service: Any, folders: Any) -> None:
+def test_a_model_that_no_one_named_is_loaded_when_it_is_asked_for(service: Any, folders: Any) -> None:
     service.registry.register(folders.stain, "stain", alias="champion")
     assert not replicas_of(service, "shared")
     with Client(service.url) as client:

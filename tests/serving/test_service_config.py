@@ -81,7 +81,7 @@ def test_a_service_without_a_file_asks_for_tokens_and_reads_nowhere() -> None:
         ("{", "config"),
     ],
 )
-def test_a_mistake_in_the_file_is_told_with_its_place(tmp_path: Path, text: str, field: str) -> None:
+def test_a_mistake_in_the_file_is_reported_with_its_place(tmp_path: Path, text: str, field: str) -> None:
     path = tmp_path / "service.yaml"
     path.write_text(text)
     with pytest.raises(RequestError) as refused:
@@ -90,7 +90,7 @@ def test_a_mistake_in_the_file_is_told_with_its_place(tmp_path: Path, text: str,
     assert refused.value.hint
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError):
         read_config(tmp_path / "nothing.yaml")
 

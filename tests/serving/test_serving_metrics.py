@@ -42,26 +42,26 @@ def after(service: Assembled, holds: Callable[[], bool]) -> bool:
 
 
 @pytest.mark.parametrize(("replica", "ready"), [(InProcess, 1.0), (Silent, 0.0)])
-def test_a_gateway_tells_whether_a_model_has_a_replica_that_answers(
+def test_a_gateway_states_whether_a_model_has_a_replica_that_answers(
     settings: Settings, replica: type[InProcess], ready: float
 ) -> None:
     service = in_process(settings, config_of(["nuclei@champion"]), replica(settings))
     assert after(service, lambda: told(service, "cytoray_model_ready", model="nuclei") == ready)
 
 
-def test_a_bundle_folder_is_told_of_too(settings: Settings, bundle_folder: Path) -> None:
+def test_a_bundle_folder_is_reported_as_well(settings: Settings, bundle_folder: Path) -> None:
     service = in_process(settings, config_of([str(bundle_folder)]), Silent(settings))
     assert after(service, lambda: told(service, "cytoray_model_ready", model="nuclei") == 0)
 
 
-def test_a_model_that_may_have_no_replica_is_not_told_of(settings: Settings) -> None:
+def test_a_model_that_may_have_no_replica_is_not_reported(settings: Settings) -> None:
     models = (ModelConfig(model="nuclei", replicas=Replicas(min_replicas=0, max_replicas=1)),)
     service = in_process(settings, config_of([]).model_copy(update={"models": models}), Silent(settings))
     assert after(service, lambda: told(service, "cytoray_jobs", kind="bulk", state="queued") == 0)
     assert told(service, "cytoray_model_ready", model="nuclei") is None
 
 
-def test_bulk_jobs_are_told_of_by_state(settings: Settings, tmp_path: Path) -> None:
+def test_bulk_jobs_are_counted_by_state(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.tif").write_bytes(GOOD)
     config = config_of(["nuclei@champion"], allowed=Allowed(roots=(str(tmp_path),)))

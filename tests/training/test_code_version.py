@@ -1,4 +1,4 @@
-"""What a model is told to be made by, with git and without it."""
+"""The recorded origin of the code of a model, with git and without it."""
 
 from pathlib import Path
 

@@ -183,7 +183,7 @@ def test_a_training_on_ray_goes_on_from_the_newest_checkpoint_that_is_whole(
 
 
 @pytest.mark.ray
-def test_a_training_on_ray_whose_checkpoints_are_all_damaged_does_not_begin_anew_by_itself(
+def test_a_training_on_ray_whose_checkpoints_are_all_damaged_does_not_begin_again_by_itself(
     run: Trained, make_plan: MakePlan
 ) -> None:
     empty(run.folder / run.newest / STATE)

@@ -108,7 +108,7 @@ def test_data_check_with_a_recipe_says_what_training_says(
     assert answer["findings"][0]["problem"] in refused(parse_recipe(content))
 
 
-def test_movies_without_a_division_are_told_which_scores_they_have(shared_data: Path) -> None:
+def test_movies_without_a_division_have_a_note_with_the_scores_they_have(shared_data: Path) -> None:
     movies = open_dataset(shared_data / "tracking" / "yeast_phase").as_split("val")
     task, arguments = perfect("tracking")
     found = find_nothing_to_score(movies, task, arguments, "division_f1")

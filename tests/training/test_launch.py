@@ -61,7 +61,7 @@ def test_killed_workers_are_replaced_as_long_as_there_is_a_checkpoint_between_an
     assert len(disturbed.progress.history) == len(undisturbed.progress.history) == 6
     assert disturbed.progress.step == undisturbed.progress.step == plan.recipe.training.total_steps
     for killed in killed_after:
-        # The first step told of after the restart is at most one checkpoint (and the step itself) behind.
+        # The first step that is reported after the restart is at most one checkpoint (and the step itself) behind.
         assert min(steps[killed:]) > max(steps[:killed]) - every - 1
     for name, value in undisturbed.state.items():
         torch.testing.assert_close(disturbed.state[name], value, msg=name)

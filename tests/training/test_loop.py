@@ -243,7 +243,7 @@ def test_a_score_that_is_no_number_is_said_and_its_weights_are_not_the_best(
     assert (found.severity, found.evidence[:18]) == ("warning", "in 2 of 3 validati")
 
 
-def test_decoding_and_steps_are_told(make_plan: MakePlan, tmp_path: Path) -> None:
+def test_decoding_and_steps_are_reported(make_plan: MakePlan, tmp_path: Path) -> None:
     trained(make_plan(epochs=1), tmp_path)
     lines = (tmp_path / "progress.jsonl").read_text(encoding="utf-8").splitlines()
     assert all(f'"stage": "{stage}"' in "".join(lines) for stage in ("decoding", "training", "epoch"))

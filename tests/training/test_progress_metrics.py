@@ -1,4 +1,4 @@
-"""What a training tells Prometheus, by the lines of its progress file."""
+"""What Prometheus has of a training run, from the lines of its progress file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Kept:
 
 @pytest.fixture
 def values_of(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, float]]:
-    """Give the function that tells lines and returns what the gauges said while the training went on."""
+    """Give the function that passes on lines and returns what the gauges said while the training went on."""
     monkeypatch.setattr("ray.util.metrics.Gauge", Kept)
     monkeypatch.setattr(Kept, "values", {})
 
@@ -42,7 +42,7 @@ def values_of(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> Callable[
     return tell
 
 
-def test_an_epoch_tells_everything_but_the_workers(values_of: Callable[..., dict[str, float]]) -> None:
+def test_an_epoch_states_everything_but_the_workers(values_of: Callable[..., dict[str, float]]) -> None:
     values = values_of({**EPOCH, "msa": 0.75, "ap70": 0.5}, epochs=8)
     moved = values.pop("moved_timestamp_seconds")
     assert moved > 1.7e9

@@ -37,7 +37,7 @@ def test_a_finished_run_is_not(make_plan: MakePlan) -> None:
         assert second.folder.name.endswith("-2")
 
 
-def test_fresh_begins_anew(make_plan: MakePlan) -> None:
+def test_fresh_begins_again(make_plan: MakePlan) -> None:
     with claim_run(make_plan(), fresh=False) as first:
         first.noting(run_id="abc")
     with claim_run(make_plan(), fresh=True) as second:

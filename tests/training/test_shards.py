@@ -197,7 +197,7 @@ DEALS = some.builds(
 
 
 @given(DEALS, some.integers(0, 3))
-def test_in_a_round_every_shard_is_drawn_as_often_as_it_should_and_nobody_holds_too_many(
+def test_in_a_round_every_shard_is_drawn_as_often_as_it_should_and_no_one_holds_too_many(
     schedule: ShardSchedule, number: int
 ) -> None:
     turns = range(number * schedule.turns, (number + 1) * schedule.turns)
@@ -320,7 +320,7 @@ def test_classes_are_balanced_over_all_workers_and_turns(tmp_path: Path) -> None
     np.testing.assert_allclose(list(probability.values()), 1 / len(probability), rtol=1e-3)
 
 
-def test_a_disk_that_takes_nothing_is_told(tmp_path: Path, index: ShardIndex) -> None:
+def test_a_disk_that_takes_nothing_is_reported(tmp_path: Path, index: ShardIndex) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PlatformError, match="cannot be copied") as raised:
         ShardStream(index, deal_of(index), 0, tmp_path / "file").window(0)

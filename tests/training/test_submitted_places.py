@@ -38,7 +38,7 @@ def starting(source: str) -> dict[str, Any]:
         ("a/b/model", "a/b/model"),
     ],
 )
-def test_a_folder_that_a_training_starts_from_is_told(source: str, place: str) -> None:
+def test_a_folder_that_a_training_starts_from_is_reported(source: str, place: str) -> None:
     assert submitted(**starting(source)).data == ("pvc://shared/a", place)
 
 
@@ -54,7 +54,7 @@ def test_no_folder_is_named_as_if_it_were_a_registered_model(source: str) -> Non
     assert caught.value.field == "model.start.from"
 
 
-def test_every_field_for_a_place_is_told() -> None:
+def test_every_field_for_a_place_is_reported() -> None:
     """A new field of this kind must be added to what a submission says."""
     assert set(_place_fields(Recipe)) == {"data.root", "data.validation", "data.within"}
     places = ("pvc://shared/a", "s3://lab/b", "/x/c")

@@ -73,7 +73,7 @@ def test_a_training_whose_registry_does_not_answer_is_registered_later(
     cytoray_home: Path, cells: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard service, which nobody runs
+        patched.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard service, which no machine runs
         outcome = training.run_training(recipe_for(cells), load_settings())
     assert (outcome["version"], outcome["run_id"]) == (None, "")
 

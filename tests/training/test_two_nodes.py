@@ -71,7 +71,7 @@ def test_a_lost_node_costs_no_more_than_a_checkpoint_and_its_successor_is_used(
     assert workers == [2, 1, 2]
     assert [epoch["epoch"] for epoch in done.history] == list(range(done.epoch))
     for before, after in itertools.pairwise(steps):
-        # The first step told of after a restart is at most one checkpoint (and the step itself) behind.
+        # The first step that is reported after a restart is at most one checkpoint (and the step itself) behind.
         assert min(after) > max(before) - every - 1
     assert done.history[-1]["loss"] < done.history[0]["loss"]
     assert done.best["ap50"] == max(epoch.get("ap50", 0.0) for epoch in done.history)
@@ -104,7 +104,7 @@ def test_nodes_are_waited_for_and_what_is_missing_is_named(
     assert "has room for 2 of 3 workers" in capsys.readouterr().err
 
 
-def test_a_driver_outside_the_cluster_is_told_how_to_submit_a_job(make_plan: MakePlan, tmp_path: Path) -> None:
+def test_a_driver_outside_the_cluster_gets_a_hint_how_to_submit_a_job(make_plan: MakePlan, tmp_path: Path) -> None:
     with pytest.raises(RequestError) as caught:
         launch(make_plan(), tmp_path / "runs" / "outside", on="ray://head:10001")
     assert caught.value.hint == "use cytoray jobs train RECIPE --on ray://head:10001"

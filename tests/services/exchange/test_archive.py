@@ -83,7 +83,7 @@ def test_too_many_files_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive at all", b"PK\x03\x04 cut off"])
-def test_what_is_no_archive_is_told(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_archive_is_reported(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.zip").write_bytes(content)
     (tmp_path / "in").mkdir()
     with pytest.raises(BundleError, match=r"expected a readable ZIP archive, got .*bad\.zip: "):

@@ -174,7 +174,7 @@ def test_an_answer_does_not_depend_on_tiles(package: Maker) -> None:
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "pytorch_state_dict"])
-def test_code_runs_only_by_somebodys_word_and_that_is_recorded(package: Maker, network: Edges, kind: str) -> None:
+def test_code_runs_only_by_someones_word_and_that_is_recorded(package: Maker, network: Edges, kind: str) -> None:
     folder = package(kind)
     with (
         pytest.raises(RequestError, match=f"weights as {kind} only: its code must run on this machine") as caught,

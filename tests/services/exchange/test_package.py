@@ -156,7 +156,7 @@ def test_a_planted_file_in_a_bundle_archive_is_refused(bundle_of: Callable[[str]
         pass
 
 
-def test_nothing_and_an_address_are_told_apart_from_a_model(tmp_path: Path) -> None:
+def test_nothing_and_an_address_are_distinguished_from_a_model(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError), opened(tmp_path / "nowhere.zip"):
         pass
     with pytest.raises(MissingFileError) as told, opened("https://bioimage.io/model.zip"):

@@ -67,7 +67,7 @@ def test_lines_taken_out_or_moved_are_noticed(tmp_path: Path, order: list[int], 
     path = trail(tmp_path, 4)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[number] for number in order[:kept]))
-    if order[:kept] == list(range(kept)):  # an older state: its last digest tells
+    if order[:kept] == list(range(kept)):  # an older state: its last digest shows that
         assert len(read_audit(path)) == kept
         return
     with pytest.raises(RequestError):
@@ -86,7 +86,7 @@ def test_a_line_put_in_is_noticed_though_its_own_digest_is_right(tmp_path: Path)
         read_audit(path)
 
 
-def test_nothing_is_added_to_a_trail_that_somebody_has_changed(tmp_path: Path) -> None:
+def test_nothing_is_added_to_a_trail_that_someone_has_changed(tmp_path: Path) -> None:
     path = trail(tmp_path, 2)
     path.write_bytes(path.read_bytes()[:-20])
     before = path.read_bytes()

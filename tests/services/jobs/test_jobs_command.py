@@ -90,7 +90,7 @@ def test_a_registry_that_others_can_reach_is_passed_on(run: Run, recipe: str, mo
         (("list", "--on", "elsewhere"), "--on"),
     ],
 )
-def test_what_is_wrong_is_told_before_anything_is_asked(
+def test_what_is_wrong_is_reported_before_anything_is_asked(
     run: Run, recipe: str, words: tuple[str, ...], field: str
 ) -> None:
     status, text = run(*(recipe if word == "RECIPE" else word for word in words), "--json")

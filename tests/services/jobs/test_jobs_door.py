@@ -80,7 +80,7 @@ def test_packed_bodies_are_unpacked_within_the_limit(service: Service, address: 
     assert httpx.post(url, content=CHECK, headers=header | {"Content-Encoding": "br"}).status_code == 400
 
 
-def test_half_sent_headers_end_the_connection_and_hold_up_nobody(address: tuple[str, int]) -> None:
+def test_half_sent_headers_end_the_connection_and_hold_up_no_one(address: tuple[str, int]) -> None:
     halves = [socket.create_connection(address) for _ in range(50)]
     for number, one in enumerate(halves):
         one.sendall(b"" if number % 2 else b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-A: ")

@@ -303,7 +303,7 @@ def test_of_many_that_follow_at_once_no_more_are_let_in_than_may_be(cluster: Api
         assert sorted(one.result() for one in answers) == [200] * 4 + [429] * 26
 
 
-def test_what_is_no_jobs_service_is_told_in_a_sentence(cluster: ApiServer, tmp_path: Path) -> None:
+def test_what_is_no_jobs_service_is_reported_in_a_sentence(cluster: ApiServer, tmp_path: Path) -> None:
     for url, told in (
         (cluster.url, "403|404|with something else|status"),
         ("http://127.0.0.1:1", "http://127.0.0.1:1 does not answer"),

@@ -1,4 +1,4 @@
-"""Addresses at which no Ray cluster of ours answers: each is told in one sentence with what to do."""
+"""Addresses at which no Ray cluster of ours answers: each gives one sentence with what to do."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def submission() -> Submission:
         ("http://no-such-host.invalid:8265", "no Ray cluster answers"),
     ],
 )
-def test_where_nothing_answers_it_is_told(tmp_path: Path, on: str, told: str) -> None:
+def test_where_nothing_answers_it_is_reported(tmp_path: Path, on: str, told: str) -> None:
     for ask in (at(on, tmp_path).list, lambda: at(on, tmp_path).submit(submission(), owner="ada")):
         with pytest.raises(PlatformError, match=told) as caught:
             ask()
@@ -82,14 +82,14 @@ def test_a_cluster_with_another_ray_takes_no_jobs(tmp_path: Path, other_ray: str
         at(f"http://{other_ray}", tmp_path).submit(submission(), owner="ada")
 
 
-def test_what_is_not_ray_is_told(tmp_path: Path, other_ray: str) -> None:
+def test_what_is_not_ray_is_reported(tmp_path: Path, other_ray: str) -> None:
     with pytest.raises(PlatformError, match="expected Ray's job API at"):
         at(f"http://{other_ray}/elsewhere", tmp_path).list()
     with pytest.raises(ForbiddenError, match="refuses the token"):
         at(f"http://{other_ray}/locked", tmp_path).list()
 
 
-def test_a_variable_that_leads_elsewhere_is_told(
+def test_a_variable_that_leads_elsewhere_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other_ray: str
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://elsewhere:8265")
@@ -113,7 +113,7 @@ def test_a_machine_without_a_cluster_has_no_jobs_and_starts_none(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unreadable_record_of_the_local_cluster_is_told(tmp_path: Path) -> None:
+def test_an_unreadable_record_of_the_local_cluster_is_reported(tmp_path: Path) -> None:
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "local.json").write_text("{}")
     with pytest.raises(CytorayError, match=r"local\.json"):

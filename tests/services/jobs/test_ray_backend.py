@@ -86,7 +86,7 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A folder with data and a recipe; the cluster that jobs start here is ended afterwards, as the user is told to."""
+    """A folder with data and a recipe; the cluster that jobs start here is ended afterwards, as the output says."""
     lab = Lab(tmp_path_factory.mktemp("lab"))
     make_segmentation(lab.folder / "cells", images=4, size=48, seed=3)
     (lab.folder / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))

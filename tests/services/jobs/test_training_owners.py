@@ -219,7 +219,7 @@ environment:
 """
 
 
-def test_a_check_tells_no_password_of_the_platform(cluster: ApiServer, service: Service, url: str) -> None:
+def test_a_check_states_no_password_of_the_platform(cluster: ApiServer, service: Service, url: str) -> None:
     set_platform(cluster, PLATFORM)
     header = {"Authorization": f"Bearer {service.token('ada', 'lab')}"}
     answer = httpx.post(f"{url}/jobs/check", json={"recipe": RECIPE}, headers=header)
@@ -241,7 +241,7 @@ def test_what_goes_to_a_ray_cluster_is_shown_without_the_password_of_the_registr
     assert "MLFLOW_TRACKING_URI" in shown(manifest)
 
 
-def test_what_a_training_says_is_told_without_passwords(cluster: ApiServer, service: Service, url: str) -> None:
+def test_what_a_training_says_is_reported_without_passwords(cluster: ApiServer, service: Service, url: str) -> None:
     ada = ServiceBackend(url, token=service.token("ada", "lab"))
     job = ada.submit(read_submission(RECIPE), owner="")
     operator = Operator(cluster, job.id)
@@ -259,7 +259,7 @@ def test_what_a_training_says_is_told_without_passwords(cluster: ApiServer, serv
     assert SECRET not in job.model_dump_json()
 
 
-def test_the_trail_tells_no_password(service: Service, url: str) -> None:
+def test_the_trail_states_no_password(service: Service, url: str) -> None:
     recipe = RECIPE.replace("/data/images/nuclei", f"https://u:{SECRET}@host/a?sig={SECRET}")
     ada = ServiceBackend(url, token=service.token("ada", "lab"))
     error = refused(

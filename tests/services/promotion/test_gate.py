@@ -152,7 +152,7 @@ def test_a_broken_self_test_is_named(zoo: Zoo, registry: Registry) -> None:
     assert "deviates by" in failed["self-test"]
 
 
-def test_a_data_set_that_changed_judges_nobody(zoo: Zoo, registry: Registry, tmp_path: Path) -> None:
+def test_a_data_set_that_changed_judges_no_one(zoo: Zoo, registry: Registry, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(zoo.frozen, tmp_path / "frozen"))
     pass_gate(registry, zoo.fewer_epochs, frozen(folder))
     mask = next((folder / "masks").iterdir())

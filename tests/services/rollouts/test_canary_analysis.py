@@ -101,7 +101,7 @@ def test_a_canary_that_only_fails_is_withdrawn_after_twenty_requests() -> None:
     assert verdict.reason == "errors: 100.0% of 20 requests failed, beside 0.0%"
 
 
-def test_an_hour_in_which_everything_fails_speaks_against_nobody() -> None:
+def test_an_hour_in_which_everything_fails_speaks_against_no_one() -> None:
     down = requests(failures=1.0)
     for seed in range(5):
         assert simulate(down, seed=seed, canary=replace(QUICK, steps=(1.0,)), usual=down).what == "finish"
@@ -178,7 +178,7 @@ def test_answers_of_other_versions_do_not_count() -> None:
     }
 
 
-def test_a_reservoir_is_bounded_and_prefers_nobody() -> None:
+def test_a_reservoir_is_bounded_and_prefers_no_one() -> None:
     reservoir = Reservoir()
     for number in range(5 * LARGEST_SAMPLE):
         reservoir.add(Outcome(False, float(number), 1.0))
@@ -192,7 +192,7 @@ def test_failures_of_all_steps_count_each_beside_its_own() -> None:
         own, others = (Sample((counts,) * 2, nothing, nothing, nothing.astype(int), {}) for counts in (canary, other))
         return more_failures(own, others, Limits(), 1e-4)
 
-    # A night in which everything failed, the canary no more than the others, speaks against nobody.
+    # A night in which everything failed, the canary no more than the others, is no finding.
     assert fails((300, 150), (5_700, 2_850)) is None
     # In one such step alone the probability would be 4e-4.
     assert fails((100, 6), (1_900, 5)) == "errors: 6.0% of 200 requests failed, beside 0.3%"

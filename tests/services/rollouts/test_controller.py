@@ -103,7 +103,7 @@ def test_a_controller_that_died_after_moving_the_alias_is_completed_by_the_next(
     assert (canary.state, canary.why) == ("promoted", "the alias has moved to it")
 
 
-def test_a_canary_is_stopped_when_somebody_moves_the_alias_elsewhere(registry: Registry) -> None:
+def test_a_canary_is_stopped_when_someone_moves_the_alias_elsewhere(registry: Registry) -> None:
     start_rollout(registry, "cells", "2", limits=LIMITS)
     registry.promote("cells", "3")
     (canary,) = RolloutController(registry, ["cells"]).step(datetime.now(UTC))

@@ -44,7 +44,7 @@ def test_a_canary_is_started_shown_and_stopped(cytoray: Command) -> None:
     assert "canary 2 beside @champion  stopped at 10%  not today" in said
 
 
-def test_who_starts_a_canary_is_told_the_hours_and_what_is_quicker(cytoray: Command, registry: Registry) -> None:
+def test_the_start_of_a_canary_shows_the_hours_and_what_is_quicker(cytoray: Command, registry: Registry) -> None:
     registry.note("cells", traffic_note("champion", Traffic(100.0, 24.0)))
     _, said = cytoray("models", "canary", "cells", "2")
     assert "at 100 requests per hour a decision takes about 126 hours" in said

@@ -66,7 +66,7 @@ def test_malformed_json_without_a_token_is_a_request_without_a_token(open_door: 
     assert answer.status_code == 401
 
 
-def test_health_is_told_to_everybody(open_door: Open) -> None:
+def test_health_is_reported_to_everybody(open_door: Open) -> None:
     door = open_door()
     assert httpx.get(f"{door.url}/health/live").status_code == 200
     assert httpx.get(f"{door.url}/large").status_code == 401

@@ -68,7 +68,7 @@ def test_a_service_answers_to_no_other_name(host: str) -> None:
         ("localhost:8000", "null", False),
     ],
 )
-def test_a_page_of_another_host_is_told_by_its_origin(host: str, origin: str, fine: bool) -> None:
+def test_a_page_of_another_host_is_reported_by_its_origin(host: str, origin: str, fine: bool) -> None:
     with nullcontext() if fine else pytest.raises(ForbiddenError, match="Origin"):
         rules(own_names(())).require_own_name(host, origin)
 

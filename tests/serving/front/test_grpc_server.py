@@ -236,7 +236,7 @@ def test_a_port_belongs_to_one_server_and_to_this_machine(server: Server) -> Non
     assert code_of(f"127.0.0.2:{server.port}", "ServerLive", THROUGH_THE_PROXY) is grpc.StatusCode.UNAVAILABLE
 
 
-def test_without_a_gateway_callers_are_told_to_come_again() -> None:
+def test_without_a_gateway_callers_are_asked_to_come_again() -> None:
     fallback = Server(None)
     try:
         with grpc.insecure_channel(f"127.0.0.1:{fallback.port}") as channel:

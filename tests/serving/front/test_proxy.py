@@ -276,7 +276,7 @@ def test_wrong_tokens_behind_a_trusted_balancer_are_those_of_the_forwarded_addre
         assert client.get("/", headers={"X-Forwarded-For": "10.1.1.2"}).status_code == 200
 
 
-def test_without_a_gateway_callers_are_told_to_come_again(tmp_path: Path, start: Callable[..., Any]) -> None:
+def test_without_a_gateway_callers_are_asked_to_come_again(tmp_path: Path, start: Callable[..., Any]) -> None:
     for folder, gateways in (("none", ()), ("dead", (free_port(),))):
         (tmp_path / folder).mkdir()
         proxy = Proxy(tmp_path / folder, gateways)

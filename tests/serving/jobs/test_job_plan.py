@@ -75,7 +75,7 @@ def test_names_of_answers_differ_whatever_their_capitals(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("masks", [("a.tif", "a.png"), ("a_mask.tif",)])
-def test_masks_that_are_not_told_apart_are_refused(tmp_path: Path, masks: tuple[str, ...]) -> None:
+def test_masks_that_are_not_distinguished_are_refused(tmp_path: Path, masks: tuple[str, ...]) -> None:
     for folder, names in (("in", ("a.tiff", "a.jpg") if len(masks) == 1 else ("a.tiff",)), ("masks", masks)):
         (tmp_path / folder).mkdir()
         for name in names:

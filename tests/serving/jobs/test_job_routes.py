@@ -153,7 +153,7 @@ def test_of_many_that_follow_at_once_no_more_are_let_in_than_may_be(
     assert last == 200
 
 
-def test_the_address_of_a_job_is_told(url: str, source: str, tmp_path: Path) -> None:
+def test_the_address_of_a_job_is_reported(url: str, source: str, tmp_path: Path) -> None:
     body = {"input": source, "output": (tmp_path / "out").as_uri()}
     response = httpx.post(f"{url}/models/nuclei/jobs", json=body, headers={"Authorization": f"Bearer {TOKEN}"})
     assert response.status_code == 202
@@ -258,7 +258,7 @@ def test_a_job_is_followed_by_events(ask: Client, url: str, source: str, tmp_pat
     assert "event: done" in lines
 
 
-def test_only_what_is_new_is_told_again(ask: Client, url: str, source: str, tmp_path: Path) -> None:
+def test_only_what_is_new_is_reported_again(ask: Client, url: str, source: str, tmp_path: Path) -> None:
     from cytoray_serving.jobs.request import event_id
 
     job = ask.submit_job("nuclei", source, (tmp_path / "out").as_uri())

@@ -68,7 +68,7 @@ def test_a_service_forgets_after_its_days_and_never_with_none(tmp_path: Path, da
     assert len(store.folders()) == left
 
 
-def test_a_presigned_address_is_kept_for_the_job_and_shown_to_nobody(tmp_path: Path) -> None:
+def test_a_presigned_address_is_kept_for_the_job_and_shown_to_no_one(tmp_path: Path) -> None:
     store = JobStore(tmp_path)
     folder = kept(store, tmp_path, state="queued", input=PRESIGNED, masks=PRESIGNED, boxes=PRESIGNED)
     assert folder.job().request.input == PRESIGNED  # what works on it can read it

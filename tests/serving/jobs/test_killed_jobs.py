@@ -83,7 +83,7 @@ def wait_for_records(tmp_path: Path, job_id: str, count: int) -> None:
         time.sleep(0.02)
 
 
-def test_a_folder_of_images_is_answered_and_a_bad_one_among_them_is_told(
+def test_a_folder_of_images_is_answered_and_a_bad_one_among_them_is_reported(
     new_service: Callable[..., JobTaker], bundle_folder: Path, tmp_path: Path
 ) -> None:
     source = write_images(tmp_path / "in", 6)

@@ -41,7 +41,7 @@ def file_tensor(name: str, values: NDArray[Any]) -> triton.InferInput:
     return tensor(name, np.array([tiff_bytes(values)], dtype=object))
 
 
-def test_the_server_tells_what_it_is_and_serves(client: triton.InferenceServerClient) -> None:
+def test_the_server_states_what_it_is_and_serves(client: triton.InferenceServerClient) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     described = client.get_server_metadata()
@@ -50,7 +50,7 @@ def test_the_server_tells_what_it_is_and_serves(client: triton.InferenceServerCl
     assert {one["name"] for one in client.get_model_repository_index()} == {"nuclei", "stain", "cells", "linker"}
 
 
-def test_a_model_tells_its_tensors(client: triton.InferenceServerClient) -> None:
+def test_a_model_states_its_tensors(client: triton.InferenceServerClient) -> None:
     assert client.is_model_ready("nuclei")
     assert client.is_model_ready("nuclei", "3")
     assert client.is_model_ready("nuclei@champion")
@@ -254,7 +254,7 @@ def test_the_openapi_document_declares_both_forms_of_a_body(rest_url: str) -> No
     assert "$defs" not in json.dumps(document)
 
 
-def test_who_may_not_ask_is_told_so_in_the_protocol_s_words(answering: Answering) -> None:
+def test_who_may_not_ask_gets_an_error_of_the_protocol(answering: Answering) -> None:
     def refuse() -> None:
         raise UnauthorizedError("expected a token", hint="send one")
 
@@ -287,7 +287,7 @@ class Never:
             raise
 
 
-def test_nobody_works_for_a_caller_who_has_gone(
+def test_no_one_works_for_a_caller_who_has_gone(
     answering: Answering, running: Callable[[FastAPI], AbstractContextManager[str]]
 ) -> None:
     never = Never(answering)

@@ -101,7 +101,7 @@ def test_a_network_that_waits_is_named_with_the_stage(
     assert "slowest: read" in found["waiting-for-data"]
 
 
-def test_steps_of_an_interrupted_training_are_told_once(fields: Dataset, tmp_path: Path) -> None:
+def test_steps_of_an_interrupted_training_are_reported_once(fields: Dataset, tmp_path: Path) -> None:
     plan = plan_for(fields, tmp_path, training=SHORT | {"epochs": 2})
     whole = facts_after(plan, tmp_path / "run")
     train(plan, FolderReporter(tmp_path / "run"), device=CPU)  # finished: goes on with nothing

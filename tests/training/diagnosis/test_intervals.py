@@ -31,7 +31,7 @@ def ending_of(random: np.random.Generator, images: int, spread: float, metric: s
     return Ending(metric, scores, ("a", "b"), {}, cells)
 
 
-def test_images_that_differ_widen_the_interval_so_that_it_holds_the_truth_and_accuse_nobody() -> None:
+def test_images_that_differ_widen_the_interval_so_that_it_holds_the_truth_and_accuse_no_one() -> None:
     true = float(expit(np.random.default_rng(5).normal(2.0, 1.0, 400_000)).mean())
     holds, accused = 0, 0
     for seed in range(40):

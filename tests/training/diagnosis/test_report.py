@@ -103,7 +103,7 @@ def test_a_failed_training_is_diagnosed_before_its_error_goes_on(
     assert find_run(run.run_id, load_settings()) == (run.run_id, folder)
 
 
-def test_a_diagnosis_that_fails_is_told_and_ends_nothing(
+def test_a_diagnosis_that_fails_is_reported_and_ends_nothing(
     healthy_segmentation: Diagnosis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*arguments: object) -> None:

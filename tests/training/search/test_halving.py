@@ -50,7 +50,7 @@ def test_who_is_behind_follows_the_direction_of_the_score(metric: str, behind: s
     assert [one.name for one in members if is_behind(one, members, [0.5], 2.0, metric)] == [behind]
 
 
-def test_nobody_is_behind_alone_or_at_the_end_or_between_rungs() -> None:
+def test_no_one_is_behind_alone_or_at_the_end_or_between_rungs() -> None:
     best = trial("best", (0.5, 0.9), (1.0, 0.9))
     alone, ended = trial("alone", (0.5, 0.1)), trial("ended", (0.4, 0.1), (1.0, 0.1))
     between = trial("between", (0.5, 0.1), (0.6, 0.1))

@@ -30,7 +30,7 @@ def models(chance: np.random.Generator, worth: float, hard: np.ndarray, metric: 
     return [mean_of(seed + hard + chance.normal(0, 0.03, len(hard)), metric) for seed in seeds]
 
 
-def test_equal_recipes_are_rarely_told_apart_and_the_interval_holds_the_gain() -> None:
+def test_equal_recipes_are_rarely_distinguished_and_the_interval_holds_the_gain() -> None:
     chance = np.random.default_rng(0)
     decided, held = 0, 0
     for _ in range(150):
@@ -43,7 +43,7 @@ def test_equal_recipes_are_rarely_told_apart_and_the_interval_holds_the_gain() -
 
 
 @pytest.mark.parametrize(("metric", "verdict"), [("ap50", "better"), ("missed", "no better")])
-def test_a_clear_difference_is_told_by_the_direction_of_the_score(metric: str, verdict: str) -> None:
+def test_a_clear_difference_is_reported_by_the_direction_of_the_score(metric: str, verdict: str) -> None:
     chance = np.random.default_rng(0)
     hard = chance.normal(0, 0.2, 30)
     one = compare_recipes(metric, models(chance, 0.9, hard, metric), models(chance, 0.6, hard, metric), unit="image")

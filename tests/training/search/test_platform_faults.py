@@ -32,7 +32,7 @@ def worker_error(*failures: Exception, lost: bool = False) -> Exception:
     return WorkerGroupError("workers failed", dict(enumerate(said)))
 
 
-def test_what_workers_died_of_tells_a_verdict_from_a_fault() -> None:
+def test_what_workers_died_of_distinguishes_a_verdict_from_a_fault() -> None:
     assert _is_of_recipe(worker_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied")))
     assert not _is_of_recipe(worker_error(OSError(28, "No space left on device")))
     assert not _is_of_recipe(worker_error(RuntimeError("[gloo] Connection closed by peer")))

@@ -64,7 +64,7 @@ def test_the_recipe_comes_first_and_what_was_interrupted_before_anything_new(ope
         resumed, third = trials.next(), trials.next()
         assert (resumed.name, resumed.values, resumed.run_id) == (second.name, second.values, second.run_id)
         assert [dict(one) for one in resumed.scores] == [scored(1, 0.4)]
-        trials.report(resumed.name, scored(1, 0.4))  # told again when it goes on
+        trials.report(resumed.name, scored(1, 0.4))  # reported again when it continues
         assert len(trials.report(resumed.name, scored(2, 0.6)).scores) == 2
         assert trials.next() is None
         assert not trials.exhausted
@@ -157,7 +157,7 @@ def test_the_best_of_a_trial_follows_the_direction_of_its_score(metric: str, bes
     assert Member("trial-001").best(metric) is None
 
 
-def test_the_worst_of_a_population_is_told_by_the_direction_of_the_score(make_recipe: MakeRecipe) -> None:
+def test_the_worst_of_a_population_is_reported_by_the_direction_of_the_score(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe({"space": RATES, "searcher": "population", "population": {"size": 2, "share": 0.5}})
     members = [Member(f"trial-{at}", scores=({"epoch": 1, "nrmse": score},)) for at, score in enumerate((0.4, 0.9))]
     assert recipe.tune is not None

@@ -68,7 +68,7 @@ def test_a_dry_run_prints_the_manifest_and_sends_nothing(
     assert server.objects.names("rayjobs", NAMESPACE) == []
 
 
-def test_a_namespace_that_does_not_exist_is_told_with_what_to_do(
+def test_a_namespace_that_does_not_exist_is_reported_with_what_to_do(
     kubeconfig: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("jobs", "submit", str(recipe), "--on", "kubernetes:lab/nowhere") == 2

@@ -192,7 +192,7 @@ def test_a_preempted_node_is_seen_in_the_number_of_workers(
     assert (before, place.show(operator.name).workers) == (2, 1)
 
 
-def test_a_job_of_another_version_is_told_of_all_the_same(
+def test_a_job_of_another_version_is_reported_all_the_same(
     server: ApiServer, place: KubernetesBackend, submit: Submit
 ) -> None:
     job_id = submit()
@@ -218,7 +218,7 @@ def test_a_job_of_another_version_is_told_of_all_the_same(
     ),
     st.dictionaries(st.sampled_from(["cytoray.io/cancelled", "cytoray.io/scale", "cytoray.io/command"]), st.text()),
 )
-def test_whatever_an_operator_or_a_person_writes_a_job_is_told_of(status: Any, annotations: Any) -> None:
+def test_whatever_an_operator_or_a_person_writes_a_job_is_reported(status: Any, annotations: Any) -> None:
     metadata = {"name": "nuclei-x7k2q", "annotations": annotations}
 
     job = describe({"metadata": metadata, "spec": {}, "status": status}, place="kubernetes")

@@ -65,7 +65,7 @@ def test_without_a_look_at_the_platform_a_list_says_nothing_of_it(
     assert capsys.readouterr().err == ""
 
 
-def test_a_refusal_of_the_admission_policy_is_told_in_its_own_words() -> None:
+def test_a_refusal_of_the_admission_policy_is_reported_in_its_own_words() -> None:
     message = (
         "rayjobs.ray.io \"a\" is forbidden: ValidatingAdmissionPolicy 'cytoray-rayjobs' with binding 'jobs' "
         "denied request: expected only the secrets that are listed"
