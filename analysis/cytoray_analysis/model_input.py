@@ -27,6 +27,7 @@ from cytoray_analysis.images.image import require_finite
 from cytoray_analysis.images.intensity import range_ratio
 from cytoray_analysis.images.resample import resample_image, resample_image_to
 from cytoray_analysis.pixel_sizes import Resampling, resampling
+from cytoray_analysis.resampled_pixels import ResampledPixels
 from cytoray_analysis.selection import AUTO
 from cytoray_analysis.tiles import Region
 
@@ -198,8 +199,7 @@ def prepare(
     Parameters
     ----------
     in_memory
-        Decode the image once now; else it is read region by region, and must have the model's pixel size
-        already.
+        Decode the image once now; else it is read, and resampled, region by region.
     shape
         Spatial shape to resample to, whatever the pixel size.
 
@@ -219,15 +219,9 @@ def prepare(
     original = chosen.spatial_shape
     size = resampled(chosen, model_input) if shape is None else Resampling(None, shape)
     before = chosen
-    if in_memory or size.zoom is not None:
-        if not in_memory:
-            sizes = f"pixel size {dict(chosen.pixel_size or {})} differs from the model's {model_input.pixel_size}"
-            if chosen.diameter is not None:
-                sizes = f"objects are {chosen.diameter:g} pixels wide, those of the model {model_input.diameter:g}"
-            raise ImageError(
-                f"{image.source}: its {sizes}, and it is too large to be resampled in memory",
-                hint="store it at the model's pixel size first, or increase --memory",
-            )
+    if not in_memory and size.zoom is not None:
+        chosen = replace(chosen, data=ResampledPixels(chosen, size.shape), pixel_size=None)
+    elif in_memory:
         pixels = chosen.read()
         before = replace(chosen, data=pixels)
         if size.zoom is not None or (shape is not None and shape != original):

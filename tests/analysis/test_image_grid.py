@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from skimage.measure import perimeter_crofton, regionprops
 
+from cytoray_analysis.image_grid import ImageGrid
 from cytoray_analysis.images import resample_labels
-from cytoray_analysis.inference.image_grid import ImageGrid
 from cytoray_analysis.tasks.protocol import Block
 from cytoray_analysis.tasks.segmentation import InstanceSegmentation
 

@@ -24,6 +24,8 @@ from cytoray_analysis.images import Limits, declared_size, image_from_array, rea
 from cytoray_analysis.images.vendor_formats import format_of
 from image_mutations import mutated, valid_images
 
+pytestmark = pytest.mark.slow
+
 GREY = (np.add.outer(np.arange(40) * 3, np.arange(56)) % 251).astype(np.uint8)
 LIMITS = Limits(pixels=2**24, decoded_bytes=2**26, frames=512, files=2000)
 
@@ -126,7 +128,6 @@ def link(name: str) -> zipfile.ZipInfo:
     return made
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("top", ["", "a.ome.zarr/"])
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_zipped_ome_zarr_is_read_like_its_folder(zarr_folder: Path, top: str, compression: int) -> None:
@@ -167,7 +168,6 @@ def test_archives_with_strange_names_are_refused(zarr_folder: Path, name: str, m
             read(data, limits=LIMITS)
 
 
-@pytest.mark.slow
 def test_archives_with_links_and_bombs_are_refused(zarr_folder: Path) -> None:
     good = zipped(zarr_folder)
     with pytest.raises(UnreadableImageError, match="link"):
@@ -183,7 +183,6 @@ def test_archives_with_links_and_bombs_are_refused(zarr_folder: Path) -> None:
         read_image(added(b"", ("a.tif", tiff())), limits=LIMITS)
 
 
-@pytest.mark.slow
 def test_an_archive_unfolds_to_what_its_images_declare_whatever_else_is_allowed(zarr_folder: Path) -> None:
     generous = Limits(pixels=2**36, decoded_bytes=2**32)
     beside = added(zipped(zarr_folder), ("0/blank", bytes(2**25)))
@@ -380,7 +379,6 @@ def images() -> dict[str, bytes]:
     return valid_images()
 
 
-@pytest.mark.slow
 @settings(
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )

@@ -11,6 +11,8 @@ from cytoray_services.jobs.kubernetes.removal import __name__ as removal
 from deploy.charts import CASES, CHART, named, render, values
 from deploy.existing_cluster import render_into
 
+pytestmark = pytest.mark.slow
+
 ANNOTATIONS = {"meta.helm.sh/release-name": "other", "meta.helm.sh/release-namespace": "elsewhere"}
 CORE, APPS = "/api/v1/namespaces/lab", "/apis/apps/v1/namespaces/lab"
 POLICIES = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
@@ -32,7 +34,6 @@ def set_of(name: str, size: str, annotations: dict[str, str] | None = None, **fi
     return made("StatefulSet", f"cytoray-{name}", annotations, spec=spec)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "existing", "settings", "sentence"),
     [

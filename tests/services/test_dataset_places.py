@@ -36,6 +36,8 @@ from cytoray_services.datasets.synthetic.tracking import make_tracking
 from cytoray_services.in_use import users
 from cytoray_services.promotion.seen_data import image_digests
 
+pytestmark = pytest.mark.slow
+
 
 def without_manifest(folder: Path) -> Dataset:
     root = make_segmentation(folder, images=6, size=64).root
@@ -111,7 +113,6 @@ def files_below(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_data_set_in_a_bucket_is_the_same_as_in_a_folder(kind: str, tmp_path: Path, store: str, cache: Path) -> None:
     local = KINDS[kind](tmp_path / "data")
@@ -155,7 +156,6 @@ def test_what_passes_leaves_nothing(pair: tuple[Dataset, Dataset], cache: Path) 
     assert files_below(cache) == []
 
 
-@pytest.mark.slow
 def test_a_check_reads_the_files_once_and_again_when_it_asks_for_something_else(
     pair: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,7 +254,7 @@ def no_client(uri: str, patch: pytest.MonkeyPatch) -> str:
             "AWS_ENDPOINT_URL",
         ),
         (nothing_there, MissingFileError, "expected files below s3://.*/deeper, there are none", "prefix"),
-        pytest.param(no_store, PlatformError, "does not answer", "network", marks=pytest.mark.slow),
+        (no_store, PlatformError, "does not answer", "network"),
         (no_credentials, ForbiddenError, "expected credentials for s3://.*, there are none", "AWS_ACCESS_KEY_ID"),
         (no_client, PlatformError, "need s3fs, which is not installed", "cytoray[s3]"),
     ],

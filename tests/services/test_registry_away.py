@@ -27,6 +27,8 @@ from cytoray_services.registry.mlflow_settings import SECONDS_TO_ANSWER
 from cytoray_services.settings import Settings
 from registry_stores import local
 
+pytestmark = pytest.mark.slow
+
 NETWORK = NetworkChoice(name="unet", arguments={"inputs": 1, "outputs": 3, "widths": [4, 8]})
 
 
@@ -175,7 +177,6 @@ def start_fetching(registry: Registry, mark: Path, seconds: float) -> subprocess
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(FETCH), *words], stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.slow
 def test_of_many_processes_and_threads_that_fetch_at_once_one_downloads(registry: Registry, tmp_path: Path) -> None:
     version = registry.resolve("cells")
     processes = [start_fetching(registry, tmp_path / "mark", 0.5) for _ in range(3)]
@@ -188,7 +189,6 @@ def test_of_many_processes_and_threads_that_fetch_at_once_one_downloads(registry
     assert [path.name for path in registry.settings.models.iterdir()] == [version.digest]
 
 
-@pytest.mark.slow
 def test_a_downloader_that_was_killed_leaves_nothing_that_blocks(registry: Registry, tmp_path: Path) -> None:
     killed = start_fetching(registry, tmp_path / "mark", 60)
     deadline = time.monotonic() + 60

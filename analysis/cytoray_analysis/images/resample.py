@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from cytoray_analysis.errors import AxesError
+from cytoray_analysis.image_grid import ImageGrid
 from cytoray_analysis.images.intensity import needs_float64
+
+_TRUNCATE = 4.0  # standard deviations
 
 
 def resample_image(array: np.ndarray, zoom: float | Sequence[float]) -> np.ndarray:
@@ -39,17 +43,37 @@ def resample_image(array: np.ndarray, zoom: float | Sequence[float]) -> np.ndarr
 def resample_image_to(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Resample intensities ``(C, spatial…)`` to a spatial shape, as :func:`resample_image` does."""
     spatial, shape = array.shape[1:], tuple(shape)
-    pixels = array.astype(np.float64 if needs_float64(array.dtype) else np.float32, copy=False)
-    if shape == spatial:
-        return pixels
-    from skimage.transform import resize
+    pixels = as_float(array)
+    return pixels if shape == spatial else ImageGrid(spatial, shape).resample(smooth(pixels, spatial, shape))
 
-    smooth = any(after < before for after, before in zip(shape, spatial, strict=True))
-    channels = [
-        resize(channel, shape, order=1, mode="edge", preserve_range=True, anti_aliasing=smooth)  # type: ignore[no-untyped-call]
-        for channel in pixels
-    ]
-    return np.stack(channels).astype(pixels.dtype, copy=False)
+
+def float_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type of resampled intensities: float32, or float64 if float32 would merge neighbouring values."""
+    return np.dtype(np.float64 if needs_float64(dtype) else np.float32)
+
+
+def as_float(array: np.ndarray) -> np.ndarray:
+    """Return pixels as :func:`float_type`."""
+    return array.astype(float_type(array.dtype), copy=False)
+
+
+def smooth(pixels: np.ndarray, before: Sequence[int], after: Sequence[int]) -> np.ndarray:
+    """Smooth pixels (C, spatial…) along axes that will shrink, as scikit-image's ``resize`` does against aliasing."""
+    for axis, sigma in enumerate(_sigmas(before, after), start=1):
+        if sigma > 0:
+            from scipy.ndimage import gaussian_filter1d
+
+            pixels = gaussian_filter1d(pixels, sigma, axis, mode="nearest", truncate=_TRUNCATE)
+    return pixels
+
+
+def reach_of_smoothing(before: Sequence[int], after: Sequence[int]) -> tuple[int, ...]:
+    """Return how far from a pixel :func:`smooth` reads, along each spatial axis."""
+    return tuple(int(_TRUNCATE * sigma + 0.5) for sigma in _sigmas(before, after))
+
+
+def _sigmas(before: Sequence[int], after: Sequence[int]) -> list[float]:
+    return [max(0.0, (old / new - 1) / 2) for old, new in zip(before, after, strict=True)]
 
 
 def resample_labels(labels: np.ndarray, shape: Sequence[int]) -> np.ndarray:

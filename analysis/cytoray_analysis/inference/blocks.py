@@ -31,6 +31,8 @@ class Blocks:
     ----------
     source
         The image as the network takes it, read region by region.
+    shape
+        Spatial shape of the image, which its answer has.
     axes
         Spatial axes, such as ``YX``.
     core
@@ -48,6 +50,7 @@ class Blocks:
     """
 
     source: NetworkImage
+    shape: tuple[int, ...]
     axes: str
     core: tuple[int, ...]
     tiles: tuple[Tile, ...]
@@ -55,11 +58,6 @@ class Blocks:
     dtype: np.dtype[Any]
     numbered: bool
     pixel_size: Mapping[str, float] | None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Spatial shape of the image."""
-        return self.source.shape
 
     def create(self, path: Path) -> Any:
         """Create the OME-Zarr of the answer, all zero; see :func:`create_answer`."""

@@ -11,7 +11,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,17 @@ from numpy.typing import NDArray
 
 from cytoray_analysis.answer_warnings import AnswerWarning
 from cytoray_analysis.devices import return_freed_memory
-from cytoray_analysis.errors import CytorayError, RequestError
+from cytoray_analysis.errors import CytorayError, ImageError, RequestError
+from cytoray_analysis.image_grid import ImageGrid
 from cytoray_analysis.images import Image
 from cytoray_analysis.images.resample import resample_image_to
 from cytoray_analysis.inference.blocks import Blocks, block_core, create_answer
 from cytoray_analysis.inference.dense_outputs import dense_outputs
-from cytoray_analysis.inference.image_grid import ImageGrid
 from cytoray_analysis.inference.protocol import Inference, Prediction, Progress, Seconds
 from cytoray_analysis.model_input import NetworkImage, blank_image, prepare
 from cytoray_analysis.numbering import Numbering, own_numbers
 from cytoray_analysis.object_width import usual_width
+from cytoray_analysis.resampled_pixels import ResampledPixels
 from cytoray_analysis.selection import AUTO
 from cytoray_analysis.tasks import Block, Decoded
 from cytoray_analysis.tasks.protocol import Scale
@@ -133,8 +134,10 @@ class PixelInference(Inference):
         seconds = {"read": time.perf_counter() - start, "network": 0.0, "decode": 0.0, "write": 0.0}
         axes = self.spec.input.axes.replace("C", "")
 
+        frame = self._cutting(source).frame
+
         def create(channels: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-            return create_answer(path, axes, source.shape, channels, dtype, image.pixel_size)
+            return create_answer(path, axes, frame, channels, dtype, image.pixel_size)
 
         numbering, answer = self._fill(source, create, seconds, progress, path.parent)
         return self._prediction(image, answer, numbering.count, seconds, source.warnings)
@@ -142,13 +145,15 @@ class PixelInference(Inference):
     def blocks(self, image: Image, core: tuple[int, ...] | None) -> Blocks:
         """Cut an image into blocks that are answered one by one; by default as large as the budget allows."""
         source = prepare(image, self.spec.input, in_memory=False)
-        core = core or block_core(source.shape, self.margin, self.stride, self.block_pixels())
+        cut = self._cutting(source)
+        core = core or block_core(cut.frame, cut.margin, cut.stride, cut.pixels)
         decoded = self.blank
         return Blocks(
             source,
+            cut.frame,
             self.spec.input.axes.replace("C", ""),
             core,
-            tuple(tile_region(whole(source.shape), source.shape, core, self.margin, stride=self.stride)),
+            tuple(tile_region(whole(cut.frame), cut.frame, core, cut.margin, stride=cut.stride)),
             self.channels,
             decoded.values.dtype,
             decoded.identities is not None,
@@ -159,9 +164,16 @@ class PixelInference(Inference):
         """Answer for one block: the network over the margin of decoding, then the core with its own numbers."""
         seconds = {"read": 0.0, "network": 0.0, "decode": 0.0}
         block = blocks.tiles[index]
-        outputs = self._outputs(blocks.source, seconds, block.outer)
+        grid = self._grid(blocks.source)
+        if grid is None:
+            outputs = self._outputs(blocks.source, seconds, block.outer)
+        else:
+            needed = grid.needed(block.outer)
+            cells = _in_cells(needed, self.stride, grid.seen)
+            outputs = self._outputs(blocks.source, seconds, cells)[(slice(None), *within(needed, cells))]
+            outputs = grid.resample(outputs, block.outer)
         return_freed_memory()  # arrays of decoding have other sizes, and would need additional memory
-        values, decoded = self._decode_block(outputs, block, blocks.shape, seconds)
+        values, decoded = self._decode_block(outputs, block, blocks.shape, seconds, grid.scale if grid else None)
         if decoded.identities is None:
             return Decoded(values)
         return Decoded(*own_numbers(values, decoded.identities, decoded.confidence))
@@ -205,6 +217,27 @@ class PixelInference(Inference):
     def _frame(self, source: NetworkImage) -> tuple[int, ...]:
         """Return the spatial shape that outputs are decoded at."""
         return source.original_shape if self._grid(source) else source.shape
+
+    def _cutting(self, source: NetworkImage) -> _Cutting:
+        """Return how an image that is answered block by block is cut.
+
+        Raises
+        ------
+        ImageError
+            It is resampled, and its answer is an image.
+        """
+        grid = self._grid(source)
+        if grid is not None:
+            larger = max(1.0, math.prod(grid.seen) / math.prod(grid.shape))
+            stride = (1,) * len(grid.shape)
+            return _Cutting(grid, grid.shape, self._margin(grid.scale), stride, int(self.block_pixels() / larger))
+        if source.shape != source.original_shape and isinstance(source.image.data, ResampledPixels):
+            raise ImageError(
+                f"{source.image.source}: its pixel size differs from the model's, and its predicted image is too large "
+                "to be resampled in memory",
+                hint="store it at the model's pixel size first, or increase --memory",
+            )
+        return _Cutting(None, source.shape, self.margin, self.stride, self.block_pixels())
 
     def _decoded(
         self, image: Image, source: NetworkImage, outputs: NDArray[np.float32], seconds: Seconds
@@ -256,11 +289,11 @@ class PixelInference(Inference):
         folder: Path | None,
     ) -> tuple[Numbering, Any]:
         """Make the answer block by block; `create` gives the place for it, once its channels and type are known."""
-        grid, frame = self._grid(source), self._frame(source)
-        margin, stride = (self.margin, self.stride) if grid is None else (self._margin(grid.scale), 1)
+        cut = self._cutting(source)
+        grid, frame = cut.grid, cut.frame
         # Half as large as may be: a second computation of margins costs little here, and little memory is left over.
-        core = core_for_budget(frame, margin, self.block_pixels() // 2, stride=stride)
-        blocks = list(tile_region(whole(frame), frame, core, margin, stride=stride))
+        core = core_for_budget(frame, cut.margin, cut.pixels // 2, stride=cut.stride)
+        blocks = list(tile_region(whole(frame), frame, core, cut.margin, stride=cut.stride))
         tiles = list(self._tiles(source.shape))
         done = itertools.count(1)
 
@@ -341,6 +374,25 @@ class PixelInference(Inference):
         seconds["read"] += read - start
         seconds["network"] += time.perf_counter() - read
         return answer[(slice(None), *tile.inner)]
+
+
+@dataclass(frozen=True)
+class _Cutting:
+    """How an image is cut: the grid it is decoded at, the shape there, margin, stride and pixels of a block."""
+
+    grid: ImageGrid | None
+    frame: tuple[int, ...]
+    margin: tuple[int, ...]
+    stride: tuple[int, ...]
+    pixels: int
+
+
+def _in_cells(region: Region, stride: tuple[int, ...], shape: tuple[int, ...]) -> Region:
+    """Widen a region to whole cells of the network, within the image."""
+    return tuple(
+        slice(part.start // cell * cell, min(round_up(part.stop, cell), length))
+        for part, cell, length in zip(region, stride, shape, strict=True)
+    )
 
 
 def _require_none(objects: Any) -> None:

@@ -17,6 +17,8 @@ from cytoray_training.diagnosis.ending import DISPUTED
 from cytoray_training.diagnosis.findings import find
 from planted_faults import CLASSES, names, plan_for, trained
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"epochs": 4}
 
 
@@ -25,7 +27,6 @@ def evidence(diagnosis: Diagnosis, name: str) -> str:
     return finding.evidence
 
 
-@pytest.mark.slow
 def test_of_a_healthy_segmentation_nothing_is_said_but_that_eight_images_are_few(
     healthy_segmentation: Diagnosis,
 ) -> None:
@@ -33,12 +34,10 @@ def test_of_a_healthy_segmentation_nothing_is_said_but_that_eight_images_are_few
     assert "8 validation images" in evidence(healthy_segmentation, "too-few-examples")
 
 
-@pytest.mark.slow
 def test_a_healthy_classifier_raises_nothing(healthy_classes: Diagnosis) -> None:
     assert names(healthy_classes) == set()
 
 
-@pytest.mark.slow
 def test_splits_that_differ_repeat_each_other_and_are_labelled_wrongly_are_named(
     fields: Dataset, tmp_path: Path
 ) -> None:
@@ -73,7 +72,6 @@ def test_splits_that_differ_repeat_each_other_and_are_labelled_wrongly_are_named
     assert (tmp_path / "run" / "diagnosis" / DISPUTED).is_file()
 
 
-@pytest.mark.slow
 def test_wrong_classes_are_disputed_and_pictured(crops: Dataset, tmp_path: Path) -> None:
     val = [item for item in crops.items if item.split == "val"]
     wrong = set(val[3::15])
@@ -107,7 +105,6 @@ def test_over_fitting_is_named(crops: Dataset, tmp_path: Path) -> None:
     assert "in training and" in evidence(diagnosis, "over-fitting")
 
 
-@pytest.mark.slow
 def test_under_fitting_is_named(fields: Dataset, tmp_path: Path) -> None:
     plan = plan_for(fields, tmp_path / "home", training={"epochs": 1, "learning_rate": 1e-3, "validate_every": 1})
     diagnosis = trained(plan, tmp_path / "run")
@@ -115,7 +112,6 @@ def test_under_fitting_is_named(fields: Dataset, tmp_path: Path) -> None:
     assert "over-fitting" not in names(diagnosis)
 
 
-@pytest.mark.slow
 def test_rare_classes_that_are_not_found_are_named(tmp_path: Path) -> None:
     unequal = make_classification(tmp_path / "data", images=24, size=160, seed=2, classes=2, imbalance=12)
     quick = {"epochs": 3, "validate_every": 3, "learning_rate": 1e-3}
@@ -123,7 +119,6 @@ def test_rare_classes_that_are_not_found_are_named(tmp_path: Path) -> None:
     assert "rare: " in evidence(diagnosis, "class-imbalance")
 
 
-@pytest.mark.slow
 def test_a_score_from_a_few_images_is_said_to_be_uncertain(fields: Dataset, tmp_path: Path) -> None:
     chosen = [item for item in fields.items if item.split == "val"][:3]
     kept = tuple(item for item in fields.items if item.split != "val" or item in chosen)
