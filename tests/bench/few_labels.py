@@ -3,10 +3,10 @@
 python tests/bench/few_labels.py nuclei DATASET [--labels 2 4 8 16] [--seeds 3] [--before DATASET] [--home FOLDER]
 
 For each number of labels and each seed, that many images of the split `train` become a folder of their own. One model
-is trained on it from the start, another one from random weights, each with the recipe of `cytoray recipe init`. Both are
-scored on the split `val`, which neither read, as is the start itself. With --before, the started models are also scored
-on data of the start: what they have forgotten. Prints tables in Markdown; differences are paired by seed. Training runs
-that were completed are not repeated.
+is trained on it from the start, another one from random weights, each with the recipe of `cytoray recipe init`. Both
+are scored on the split `val`, which neither read, as is the start itself. With --before, started models are scored on
+data of the start as well: what they have forgotten. Prints tables in Markdown; differences are paired by seed. Training
+runs that were completed are not repeated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
@@ -58,16 +57,14 @@ def train(data: Path, way: str, start: str, seed: int, home: Path) -> Path:
         if not recipe.exists():
             _run(["recipe", "init", str(data), *words, "--out", str(recipe)], home)
         changes = [f"training.seed={seed}", f"model.name={data.name}-{way}"]
-        done = _run(["train", str(recipe), *(f"--set={one}" for one in changes)], home)
-        result.write_text(json.dumps(done), encoding="utf-8")
+        done = _run(["train", str(recipe), *(f"--set={one}" for one in changes), "--json"], home)
+        result.write_text(done, encoding="utf-8")
     return Path(json.loads(result.read_text(encoding="utf-8"))["bundle"])
 
 
-def _run(words: list[str], home: Path) -> dict[str, Any]:
+def _run(words: list[str], home: Path) -> str:
     environment = os.environ | {"CYTORAY_HOME": str(home)}
-    done = subprocess.run([*CYTORAY, *words, "--json"], env=environment, stdout=subprocess.PIPE, check=True, text=True)
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    return subprocess.run([*CYTORAY, *words], env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
 
 
 def scores(bundle: Bundle, dataset: Dataset) -> dict[str, float]:
