@@ -26,6 +26,10 @@ _LONGEST_REFERENCE = 1024
 UPLOADED = Limits(frames=4096)  # of an image in a request; each replica limits its pixels
 
 
+SUSPECT_SECONDS = 0.3
+"""Seconds that a replica waits before it works on a suspect question, so that what it refuses meanwhile has left it."""
+
+
 @dataclass(frozen=True)
 class Question:
     """A request for a prediction: an image and its options.

@@ -20,7 +20,7 @@ from cytoray_analysis.errors import (
 from cytoray_services.settings import load_settings
 from cytoray_serving.gateway.dispatch import _turn
 from cytoray_serving.gateway.waiting import Waiting
-from cytoray_serving.messages import Answer, Question
+from cytoray_serving.messages import SUSPECT_SECONDS, Answer, Question
 from cytoray_serving.service.assembly import Assembled
 from cytoray_serving.service.config import RequestLimits
 from serving_in_process import InProcess, config_of, in_process
@@ -72,7 +72,7 @@ class Shared(InProcess):
         self.asked[question.image] += 1
         life: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.at_work.append((question, life))
-        await asyncio.wait([life], timeout=0.1)
+        await asyncio.wait([life], timeout=0.1 + SUSPECT_SECONDS * question.doubted)
         if question.image == self.deadly and not life.done():
             self.ended += 1
             for _, other in self.at_work:
@@ -119,6 +119,29 @@ def test_of_a_batch_only_the_question_that_ends_its_replica_is_not_answered(bund
     assert all(isinstance(outcome, Answer) for outcome in outcomes), outcomes
     assert replica.ended == 2
     assert replica.asked[images[2]] == 2
+
+
+class EndingDuringRefusal(InProcess):
+    """Replicas of which the first one ends by a question, and the second one while it refuses a suspect question."""
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        self.ended = 0
+
+    async def answer(self, reference: str, question: Question, given: Any) -> Answer | CytorayError:
+        if self.ended == 2:
+            return await super().answer(reference, question, given)
+        self.ended += 1
+        lost = ReplicaLostError("the model is restarting")
+        lost.at_work = True
+        raise lost
+
+
+def test_a_question_that_was_only_refused_when_its_replica_ended_is_answered(bundle_folder: Path) -> None:
+    """Fault of the past: a replica that ended by one suspect question made another one, just refused, unanswerable."""
+    replicas = EndingDuringRefusal(load_settings())
+    assert asyncio.run(ask(service_of(bundle_folder, replicas))).objects > 0
+    assert replicas.ended == 2
 
 
 def test_a_doubted_question_that_takes_long_holds_no_other_up(

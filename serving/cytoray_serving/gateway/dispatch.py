@@ -39,7 +39,7 @@ from cytoray_serving.gateway.making import Making
 from cytoray_serving.gateway.route import Route, Target
 from cytoray_serving.gateway.routes import Routes
 from cytoray_serving.gateway.waiting import Waiting
-from cytoray_serving.messages import UPLOADED, Answer, Question
+from cytoray_serving.messages import SUSPECT_SECONDS, UPLOADED, Answer, Question
 from cytoray_serving.schema import ModelStatus
 from cytoray_serving.service.config import ServiceConfig
 
@@ -263,10 +263,15 @@ class Dispatch:
         """Retry when no other suspect question runs in the same replica, from this gateway or another."""
         async with _turn(self._turns[route.target.deployment]):
             while True:
+                sent = time.monotonic()
                 try:
                     return await self._ask_once(route, question)
                 except OverloadedError:
                     await asyncio.sleep(_TURN_SECONDS)
+                except ReplicaLostError as error:
+                    # Sooner than that it was not at work: the replica was lost while it refused this question.
+                    error.at_work = error.at_work and time.monotonic() - sent >= SUSPECT_SECONDS
+                    raise
 
     async def _watched(self, route: Route, question: Question, work: Awaitable[Answer]) -> Answer:
         """Wait for an answer, and record the outcome while a canary is running."""

@@ -21,7 +21,7 @@ from cytoray_analysis.errors import CytorayError, OverloadedError, PlatformError
 from cytoray_serving.front.limits import Front
 from cytoray_serving.front.rules import set_rules
 from cytoray_serving.gateway.route import Served
-from cytoray_serving.messages import Answer, Question
+from cytoray_serving.messages import SUSPECT_SECONDS, Answer, Question
 from cytoray_serving.open_inference.grpc import InferenceMethods
 from cytoray_serving.service.assembly import assemble
 from cytoray_serving.service.autoscaling import PER_REQUEST, WAITING
@@ -91,6 +91,7 @@ class Replica:
             return OverloadedError("another suspect question is being answered", hint="try again immediately")
         until = self._doubted_until = time.monotonic() + _ALONE_SECONDS
         try:
+            await asyncio.sleep(SUSPECT_SECONDS)
             return await self._counted(question, lambda: self._answer(reference, question, given))
         finally:
             if self._doubted_until == until:
