@@ -67,7 +67,8 @@ def summed_up(findings: Sequence[Finding]) -> list[str]:
     for code, members in found.items():
         first = members[0]
         files = first.file if len(members) == 1 else f"{len(members)} files, such as {first.file}"
-        lines.append(f"{files}: {first.problem}. {first.remedy} [{code}]")
+        where = "" if first.file == "." else f"{files}: "  # a dot is the data set itself
+        lines.append(f"{where}{first.problem}. {first.remedy} [{code}]")
     return lines
 
 
