@@ -145,7 +145,7 @@ def test_blocks_give_the_objects_of_the_whole(seed: int, core: int, smoothness: 
 
 
 @pytest.mark.slow
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     core=st.tuples(st.integers(3, 12), st.integers(6, 20), st.integers(6, 20)),

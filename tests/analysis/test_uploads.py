@@ -380,7 +380,7 @@ def images() -> dict[str, bytes]:
 
 
 @settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 @given(seed=st.integers(0, 2**48))
 def test_every_mutation_is_an_image_or_an_error_of_the_caller(images: dict[str, bytes], seed: int) -> None:

@@ -177,6 +177,7 @@ def start_fetching(registry: Registry, mark: Path, seconds: float) -> subprocess
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(FETCH), *words], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.long
 def test_of_many_processes_and_threads_that_fetch_at_once_one_downloads(registry: Registry, tmp_path: Path) -> None:
     version = registry.resolve("cells")
     processes = [start_fetching(registry, tmp_path / "mark", 0.5) for _ in range(3)]

@@ -49,7 +49,7 @@ def test_bodies_that_are_broken_off_fill_no_disk(service: Service, url: str) -> 
     assert {line.outcome for line in lines} == {"refused"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_cluster_that_does_not_answer_fills_no_disk(cluster: ApiServer, service: Service, url: str) -> None:
     header = {"Authorization": f"Bearer {service.token('eve')}"}
     cluster.fail(500, path="rayjobs", method="GET", times=10 * MANY)

@@ -55,7 +55,7 @@ def a_job(bundle: Bundle, source: Path, output: Path, *, form: str | None = None
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-@pytest.mark.parametrize("form", [None, "zarr"])
+@pytest.mark.parametrize("form", [None, pytest.param("zarr", marks=pytest.mark.long)])
 def test_answers_are_on_disk_once_per_batch_before_the_journal_names_them(
     bundle_folder: Path, tmp_path: Path, form: str | None
 ) -> None:
