@@ -220,15 +220,16 @@ def test_one_address_holds_no_more_connections_than_it_may(
     with ExitStack() as held:
         first = http.client.HTTPConnection("127.0.0.1", proxy.port, source_address=("127.0.0.2", 0))
         held.callback(first.close)
-        assert status_of(first) == 200  # by then it is counted: threads of HAProxy accept in any order
-        for _ in range(60):
-            one = held.enter_context(socket.socket())
+        assert status_of(first) == 200  # by then it is counted
+        others = [held.enter_context(socket.socket()) for _ in range(60)]
+        for one in others:
             one.bind(("127.0.0.2", 0))
             one.connect(("127.0.0.1", proxy.port))
+            one.settimeout(5)
         time.sleep(0.5)
         assert status_of(first) == 200
-        one.settimeout(5)
-        assert is_cut_off(one)
+        # Threads of HAProxy accept in any order, so which of them are cut off is not known.
+        assert 0 < sum(not is_cut_off(one) for one in others) <= 19
         assert httpx.get(proxy.url).status_code == 200  # of another address
 
 
