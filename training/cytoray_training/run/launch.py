@@ -83,6 +83,8 @@ def launch(plan: Plan, folder: Path, *, on: str = LOCAL, listen: Listener | None
     with cluster(plan.recipe.scale, on), progress_metrics(plan, folder.name) as gauges:
         listeners = [lambda facts: stages.add(facts["stage"]), gauges, *([listen] if listen else [])]
         with (
+            # Around the listeners: a variable that is removed while another thread reads the environment is an error.
+            default_environment(**_ray_train_variables(plan.recipe.scale)),
             _listening(folder / PROGRESS, listeners),
             saved_when_stopped(folder, may_save=lambda: "workers" in stages),
         ):
@@ -201,8 +203,7 @@ def _fit(plan: Plan, folder: Path) -> None:
         )
         before = kept_checkpoints(folder)[:1]
         try:
-            with default_environment(**_ray_train_variables(scale)):
-                blind = _trainer(plan, folder, newest).fit().return_value
+            blind = _trainer(plan, folder, newest).fit().return_value
         except TrainingFailedError as error:
             _raise_failure(folder)
             if scale.max_failures and kept_checkpoints(folder)[:1] != before:
