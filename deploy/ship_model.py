@@ -149,8 +149,11 @@ def card_of(bundle: Bundle, recipe: Recipe, evaluations: Mapping[str, Evaluation
         cells = [shown(one.metrics[name], one.intervals.get(name)) for name in means]
         rows.append(f"| {kind or 'all'} | {len(one.items)} | " + " | ".join(cells) + " |")
     text = _about(bundle.spec.name)[1]
-    scores = "## Scores by kind of image\n\nOn the split `val`, which training did not read, with 95 % intervals:"
-    general = model_card(bundle.spec, {}, data={"training": str(bundle.spec.provenance.get("data", "unknown"))})
+    trained = any(True for _ in bundle.network().parameters())
+    unread = ", which training did not read" if trained else ""
+    scores = f"## Scores by kind of image\n\nOn the split `val`{unread}, with 95 % intervals:"
+    data = {"training": str(bundle.spec.provenance.get("data", "unknown"))}
+    general = model_card(bundle.spec, {}, data=data, trained=trained)
     title, about, *rest = general.split("\n\n## ")[0].split("\n\n") + general.split("\n\n## ")[1:]
     technical = [f"## {section}" for section in rest if not section.startswith("Scores on validation data")]
     card = "\n\n".join([title, about, text.strip(), scores + "\n\n" + "\n".join(rows), *technical])

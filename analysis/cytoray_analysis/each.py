@@ -73,7 +73,7 @@ def predict_each(predictor: Predictor, image: Image, selection: Selection, objec
     stack = _cells if predictor.task.output.per == "cell" else _pixels
     answer = stack(predictor, answers, lengths)
     answer = replace(answer, image=image, given=objects, axes=_ordered(axes, predictor))
-    return _stitched(answer) if selection.joined in axes and selection.joined else answer
+    return _stitched(answer) if selection.joined and selection.joined in axes else answer
 
 
 def _require_numbered(predictor: Predictor) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from block_answers import joined
 from cytoray_analysis.bundle import Bundle, write_bundle
 from cytoray_analysis.errors import RequestError
 from cytoray_analysis.images import image_from_array
@@ -47,16 +48,9 @@ def test_blocks_by_several_predictors_give_the_objects_of_the_whole_image(tmp_pa
         for index in reversed(range(number, len(blocks.tiles), 2)):
             answers[index] = predictor.predict_block(blocks, index)
     parts = [answers[index] for index in range(len(blocks.tiles))]
-    objects, confidence = all_objects(
-        [part.identities for part in parts if part.identities is not None],
-        [part.confidence for part in parts if part.confidence is not None],
-    )
-    found = np.zeros(blocks.shape, np.uint32)
-    for tile, part in zip(blocks.tiles, parts, strict=True):
-        assert part.identities is not None
-        found[tile.core] = image_numbers(part.values, part.identities, objects)
+    found, confidence = joined(blocks, parts)
     assert whole.objects > 20
-    assert len(objects) - 1 == whole.objects
+    assert len(confidence) - 1 == whole.objects
     assert np.count_nonzero(found != whole.answer) <= 4
     assert whole.confidence is not None
     assert np.abs(confidence - whole.confidence).max() < 1e-3

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.transform import resize
 
+from block_answers import joined
 from cytoray_analysis.bundle import Bundle, ModelInput
 from cytoray_analysis.errors import ImageError
 from cytoray_analysis.images import image_from_array, read_image
 from cytoray_analysis.images.resample import resample_image_to
-from cytoray_analysis.numbering import all_objects, image_numbers
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.resampled_pixels import ResampledPixels
 from random_segmenter import random_segmenter
@@ -70,15 +70,7 @@ def test_an_image_larger_than_memory_gets_the_objects_of_the_whole(tmp_path: Pat
     assert blocks.shape == (300, 420)
     assert len(blocks.tiles) > 4
     parts = [small.predict_block(blocks, index) for index in range(len(blocks.tiles))]
-    objects, _ = all_objects(
-        [part.identities for part in parts if part.identities is not None],
-        [part.confidence for part in parts if part.confidence is not None],
-    )
-    joined = np.zeros(blocks.shape, np.uint32)
-    for tile, part in zip(blocks.tiles, parts, strict=True):
-        assert part.identities is not None
-        joined[tile.core] = image_numbers(part.values, part.identities, objects)
-    np.testing.assert_array_equal(joined, whole.answer)
+    np.testing.assert_array_equal(joined(blocks, parts)[0], whole.answer)
 
 
 def test_a_predicted_stain_that_large_is_refused(tmp_path: Path) -> None:

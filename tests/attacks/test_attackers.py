@@ -24,7 +24,7 @@ REQUESTS, PER_SECOND = 100, 8.0
 
 @pytest.fixture(scope="module")
 def quiet(attacked: Any) -> float:
-    """Return the p99 of a service that nobody attacks."""
+    """Return the p99 of a service without an attack."""
     ask(attacked, 20)  # warm
     return p99(ask(attacked, REQUESTS))
 

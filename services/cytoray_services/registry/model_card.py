@@ -29,6 +29,7 @@ def model_card(
     data: Mapping[str, str],
     intervals: Mapping[str, Interval] | None = None,
     calibrated: CalibratedError | None = None,
+    trained: bool = True,
 ) -> str:
     """Write the card of a model.
 
@@ -44,6 +45,8 @@ def model_card(
         95 % intervals of the scores.
     calibrated
         The ``ece`` that calibrated answers would have on the same data.
+    trained
+        Whether it learned anything: False for a network without weights, with the default decode parameters.
 
     Returns
     -------
@@ -52,7 +55,7 @@ def model_card(
     """
     sections = [
         f"# {spec.name}",
-        f"A model for **{spec.task.name}**, trained with Cytoray.",
+        f"A model for **{spec.task.name}**, {'trained with Cytoray' if trained else 'which needs no training'}.",
         "## Input",
         _bullets(_input_facts(spec.input)),
         "## Network",
@@ -60,12 +63,11 @@ def model_card(
         "## Scores on validation data",
         _scores(metrics, intervals or {}),
         *([_calibration(metrics["ece"], calibrated)] if calibrated is not None and "ece" in metrics else []),
-        "## Data",
-        "Content hashes, as printed by `cytoray data hash`:",
-        _bullets(data),
     ]
+    if trained:
+        sections += ["## Data", "Content hashes, as printed by `cytoray data hash`:", _bullets(data)]
     if spec.decode:
-        sections += ["## Decoding", "Fitted on validation data:", _bullets(spec.decode)]
+        sections += ["## Decoding", "Fitted on validation data:" if trained else "Defaults:", _bullets(spec.decode)]
     if spec.provenance:
         sections += ["## Provenance", _bullets(spec.provenance)]
     sections += ["## Limits of use", "\n".join(f"- {limit}" for limit in LIMITS)]

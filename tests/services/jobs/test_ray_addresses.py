@@ -54,16 +54,16 @@ def submission() -> Submission:
 
 
 @pytest.mark.parametrize(
-    ("on", "told"),
+    ("on", "message"),
     [
         ("http://127.0.0.1:1", "no Ray cluster answers at http://127.0.0.1:1: Connection refused"),
         ("ray://127.0.0.1:1", "no Ray cluster answers at ray://127.0.0.1:1: Connection refused"),
         ("http://no-such-host.invalid:8265", "no Ray cluster answers"),
     ],
 )
-def test_where_nothing_answers_it_is_reported(tmp_path: Path, on: str, told: str) -> None:
+def test_where_nothing_answers_it_is_reported(tmp_path: Path, on: str, message: str) -> None:
     for ask in (at(on, tmp_path).list, lambda: at(on, tmp_path).submit(submission(), owner="ada")):
-        with pytest.raises(PlatformError, match=told) as caught:
+        with pytest.raises(PlatformError, match=message) as caught:
             ask()
         assert "8265" in (caught.value.hint or "")
 
