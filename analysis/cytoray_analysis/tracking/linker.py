@@ -2,8 +2,9 @@
 
 Each candidate weighs the log-odds that a network gives it, plus what it saves of appearing and disappearing. The best
 set of candidates, in which every object comes from at most one and goes to at most one, is an integer programme
-(Padberg's set packing, as in Jug et al., MICCAI Workshop 2014, and in motile), solved by HiGHS through SciPy. Objects
-that no candidate explains appear; those that none takes up disappear.
+(Padberg's set packing, as in Jug et al., MICCAI Workshop 2014, and in motile), solved by HiGHS through SciPy. A network
+that hardly learnt makes large programmes, which get a good answer instead of the best: see :func:`_solve_programme`.
+Objects that no candidate explains appear; those that none takes up disappear.
 
 A candidate that weighs nothing or less is in no best set, and links over a gap are asked only where links from frame
 to frame leave something open. Without those the programme falls apart into small ones that share no object. Each is
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,10 @@ PARAMETERS: dict[str, tuple[float, ...]] = {
     "division": (2.0, 0.0, 1.0, 3.0, 4.0),
     "gap": (0.0, -2.0, -1.0, 1.0, 2.0),
 }
+# Branch and bound is exact and usually quick; its time grows exponentially with candidates that weigh nearly the same.
+_EXACT = 500  # candidates
+_NODES = 100
+_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,22 +226,84 @@ def _solve(choices: Choices, group: Integers) -> Choices:
 
 
 def _solve_programme(choices: Choices) -> NDArray[np.bool_]:
-    """Choose the candidates of greatest weight that share no place."""
+    """Choose the candidates of greatest weight that share no place.
+
+    The optimum where the linear relaxation has integer values, or is small enough for branch and bound. Of a large one
+    that a network made which knows little, and whose optimum would take hours, candidates that the relaxation chooses
+    wholly are taken (or, if it has none, the heaviest), which usually leaves small programmes. The result depends on
+    the candidates only, not on time.
+    """
+    chosen = np.zeros(len(choices), bool)
+    pending = [np.arange(len(choices))]
+    while pending:
+        part = pending.pop()
+        here = choices[part]
+        values = _relaxation(here)
+        taken = values > 1 - _TOLERANCE
+        if (values[~taken] > _TOLERANCE).any():
+            exact = _optimum(here) if len(here) <= _EXACT else None
+            if exact is not None:
+                taken = exact
+            elif not taken.any():
+                taken = _heaviest(here, values > _TOLERANCE)
+        chosen[part[taken]] = True
+        rows, places, count, _ = _incidence(here)
+        used = np.zeros(count, bool)
+        used[places[taken[rows]]] = True
+        blocked = np.zeros(len(here), bool)
+        blocked[rows[used[places]]] = True
+        rest = part[~blocked]
+        if len(rest):
+            group = _groups(choices[rest])
+            order = np.argsort(group, kind="stable")
+            pending += np.split(rest[order], np.flatnonzero(np.diff(group[order])) + 1)
+    return chosen
+
+
+def _relaxation(choices: Choices) -> NDArray[np.float64]:
+    """Return the optimum if candidates could be chosen in part: (M,) from 0 to 1."""
+    found = _programme(choices, integer=False)
+    if found.x is None:
+        raise PlatformError(f"the solver found no links among {len(choices)} candidates: {found.message}")
+    return np.asarray(found.x)
+
+
+def _heaviest(choices: Choices, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the heaviest candidates that share no place, a tenth of those in question."""
+    rows, places, _, _ = _incidence(choices)
+    takes: list[list[int]] = [[] for _ in range(len(choices))]
+    for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+        takes[row].append(place)
+    found = np.zeros(len(choices), bool)
+    used: set[int] = set()
+    left = 1 + int(among.sum()) // 10
+    for row in np.argsort(np.where(among, -choices.weight, 0.0), kind="stable")[: int(among.sum())].tolist():
+        if left and used.isdisjoint(takes[row]):
+            found[row] = True
+            used.update(takes[row])
+            left -= 1
+    return found
+
+
+def _optimum(choices: Choices) -> NDArray[np.bool_] | None:
+    """Return which candidates are the best set; None if branch and bound did not find it within its nodes."""
+    found = _programme(choices, integer=True)
+    return None if found.x is None or found.status != 0 else np.asarray(found.x > 0.5)
+
+
+def _programme(choices: Choices, *, integer: bool) -> Any:
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_array
 
     rows, places, count, _ = _incidence(choices)
     matrix = csr_array((np.ones(len(rows)), (places, rows)), shape=(count, len(choices)))
-    found = milp(
+    return milp(
         -choices.weight,
-        integrality=np.ones(len(choices)),
+        integrality=np.full(len(choices), int(integer)),
         bounds=Bounds(0, 1),
         constraints=LinearConstraint(matrix, ub=np.ones(count)),
-        options={"mip_rel_gap": 0.0},
+        options={"mip_rel_gap": 0.0, "node_limit": _NODES} if integer else {},
     )
-    if found.x is None:
-        raise PlatformError(f"the solver found no links among {len(choices)} candidates: {found.message}")
-    return np.asarray(found.x > 0.5)
 
 
 def _assemble(movie: JudgedMovie, seen: JudgedFrame, starts: Integers, chosen: Choices) -> Lineage:

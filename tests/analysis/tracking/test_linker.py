@@ -251,3 +251,28 @@ def test_a_long_movie_of_clear_links_keeps_no_decision_open(monkeypatch: pytest.
     lineage = link(JudgedMovie((80, 10, 10), frames(), gap=1), PLAIN, window=4)
     assert lineage.table.tolist() == [[1, 0, 79, 0]]
     assert max(kept) <= 4
+
+
+def undecided(frames: int, objects: int) -> linker.Choices:
+    """What a network that has learnt nothing leaves open: any near pair may be the daughters of any object."""
+    rng = np.random.default_rng(0)
+    place = rng.uniform(0, 200, (objects, 2)) + rng.normal(0, 3, (frames, objects, 2)).cumsum(axis=0)
+    rows = []
+    for index in range(1, frames):
+        distance = np.linalg.norm(place[index - 1][:, None] - place[index][None], axis=2)
+        for source, near in enumerate(np.argsort(distance, axis=1)[:, :6] + index * objects):
+            links = [((index - 1) * objects + source, target, -1) for target in near]
+            pairs = [(links[0][0], *pair) for pair in itertools.combinations(near, 2)]
+            rows += links + pairs
+    source, target, sister = np.array(rows).T
+    weight = np.where(sister >= 0, 4.0, 1.0) + rng.uniform(0, 0.1, len(rows))
+    return linker.Choices(weight, np.full(len(rows), 0.5), source, target, sister)
+
+
+@pytest.mark.timeout(90)
+def test_a_network_that_knows_nothing_gets_a_valid_answer_in_seconds() -> None:
+    choices = undecided(frames=12, objects=150)
+    chosen = linker._solve_programme(choices)
+    _, places, count, _ = linker._incidence(choices[chosen])
+    assert len(places) == count
+    assert choices.weight[chosen].sum() > 0.97 * (choices.weight * linker._relaxation(choices)).sum()
