@@ -28,6 +28,8 @@ def test_the_demo_ends_with_pictures_and_scores_and_leaves_no_process(tmp_path: 
     table = done.stdout
     for words in ("ap50", "train", "start the service", "total", "cells outlined in 6 images"):
         assert words in table
+    (first,) = (tmp_path / "demo" / "first").glob("*.png")
+    assert first.read_bytes().startswith(b"\x89PNG")
     pictures = sorted((tmp_path / "demo" / "overlays").glob("*.png"))
     assert len(pictures) == 6
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
