@@ -13,7 +13,6 @@ IN_TWO := -n 2 --dist loadfile --durations=20
 DATA ?=
 MINUTES ?=
 MOVIES := .cytoray/data/movies
-MOVIES_MADE := --images 36 --frames 16 --size 224 --seed 7
 MODELS ?= $(basename $(notdir $(wildcard training/recipes/shipped/*.yaml)))
 
 # DeepSpeed would otherwise compile its kernels while it is installed; it builds what it uses on first use.
@@ -88,7 +87,8 @@ bench: setup ## Measure speeds as ratios and write docs/benchmarks.md
 	$(BIN)/python tests/bench/bench.py
 
 models: setup ## Train MODELS that come with the package, by default all, and put them into it; each takes about an hour
-	$(if $(filter linker overlap,$(MODELS)),@test -d $(MOVIES) || $(BIN)/cytoray data make tracking $(MOVIES) $(MOVIES_MADE))
+	$(if $(filter linker overlap,$(MODELS)),@test -d $(MOVIES) || $(BIN)/cytoray data make tracking $(MOVIES) --images 99 --frames 16 --size 224 --seed 11)
+	$(if $(filter linker overlap,$(MODELS)),@test -d $(MOVIES)-val || $(BIN)/cytoray data make tracking $(MOVIES)-val --images 36 --frames 16 --size 224 --seed 7)
 	@for name in $(MODELS); do \
 	    recipe=training/recipes/shipped/$$name.yaml; \
 	    { ! grep -q ^training: $$recipe || $(BIN)/cytoray train $$recipe; } && $(BIN)/python deploy/ship_model.py $$name || exit 1; done

@@ -147,7 +147,7 @@ def card_of(bundle: Bundle, recipe: Recipe, evaluations: Mapping[str, Evaluation
     rows = ["| kind | images | " + " | ".join(means) + " |", "|---|---|" + "---|" * len(means)]
     for kind, one in evaluations.items():
         cells = [shown(one.metrics[name], one.intervals.get(name)) for name in means]
-        rows.append(f"| {kind or 'all'} | {len(one.items)} | " + " | ".join(cells) + " |")
+        rows.append(f"| {'all' if kind in ('', '*') else kind} | {len(one.items)} | " + " | ".join(cells) + " |")
     text = _about(bundle.spec.name)[1]
     trained = any(True for _ in bundle.network().parameters())
     unread = ", which training did not read" if trained else ""

@@ -210,6 +210,9 @@ class TrackRow(_Frozen):
     end: int = Field(description="Last frame.")
     parent: int | None = Field(description="The parent track; null if there is none.")
     confidence: float | None = Field(description="Lowest confidence of its links, from 0 to 1; null if unknown.")
+    division_confidence: float | None = Field(
+        default=None, description="Confidence of the division that ends it, from 0 to 1; null if there is none."
+    )
 
 
 class TrackTable(_Frozen):

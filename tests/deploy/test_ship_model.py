@@ -52,7 +52,7 @@ def test_the_card_has_scores_by_kind_data_and_limits_and_the_registry_reads_them
     shipped: tuple[Bundle, Bundle],
 ) -> None:
     card = (shipped[1].folder / "README.md").read_text()
-    for words in ("## Scores by kind of image", "| * |", "CC0", "Not for"):
+    for words in ("## Scores by kind of image", "| all |", "CC0", "Not for"):
         assert words in card
     (name,) = ShippedModels(shipped[1].folder.parent).names
     version = ShippedModels(shipped[1].folder.parent).version(name, {})

@@ -1,4 +1,4 @@
-"""Lineages in formats of other programs: GEFF, and a CSV that napari's Tracks layer opens."""
+"""Lineages as files: GEFF, a CSV that napari's Tracks layer opens, and a CSV of divisions to look at."""
 
 from __future__ import annotations
 
@@ -148,6 +148,28 @@ def tracks_csv(lineage: Lineage) -> str:
         lineage.track[order].tolist(), lineage.frame[order].tolist(), lineage.centroid[order].tolist(), strict=True
     ):
         writer.writerow((track, frame, *(f"{value:.3f}" for value in place), parents[track]))
+    return text.getvalue()
+
+
+def divisions_csv(lineage: Lineage) -> str:
+    """Return the divisions as CSV, the least sure first, to look at them in this order.
+
+    Columns: ``mother``, the number of its track; ``frame``, its last one; ``(z,)y,x`` there, in pixels; ``daughters``,
+    numbers of tracks separated by spaces; ``confidence``, 0 to 1, empty when unknown.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("mother", "frame", *_AXES[-len(lineage.shape) :], "daughters", "confidence"))
+    mothers = np.searchsorted(lineage.track_id, lineage.divisions)
+    unknown = np.full(len(lineage.track_id), np.nan)
+    confidence = (unknown if lineage.division_confidence is None else lineage.division_confidence)[mothers]
+    place = dict(zip(lineage.track.tolist(), lineage.centroid.tolist(), strict=True))  # that of the last frame
+    for index in np.argsort(confidence, kind="stable").tolist():
+        mother = int(lineage.track_id[mothers[index]])
+        daughters = " ".join(map(str, lineage.track_id[lineage.parent == mother].tolist()))
+        sure = "" if np.isnan(confidence[index]) else f"{confidence[index]:.3f}"
+        centre = (f"{value:.3f}" for value in place[mother])
+        writer.writerow((mother, int(lineage.end[mothers[index]]), *centre, daughters, sure))
     return text.getvalue()
 
 

@@ -46,6 +46,9 @@ class Lineage:
         the truth of the segmentation score.
     confidence
         (K,) float32, 0 to 1: how sure the least sure link within or into each track is; ``None`` when unknown.
+    division_confidence
+        (K,) float32, 0 to 1: how sure the division is in which each track ends, NaN where it ends otherwise; ``None``
+        when unknown.
     """
 
     frames: int
@@ -62,6 +65,7 @@ class Lineage:
     masks: FrameStack | None = None
     outlines: dict[int, Callable[[], NDArray[Any]]] = field(default_factory=dict)
     confidence: NDArray[np.float32] | None = None
+    division_confidence: NDArray[np.float32] | None = None
 
     @property
     def table(self) -> Integers:

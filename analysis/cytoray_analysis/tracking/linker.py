@@ -29,7 +29,7 @@ from cytoray_analysis.tracking.lineage import Integers, Lineage
 # A network that learnt on other movies is surer of a link than of a division that it never saw the like of.
 PARAMETERS: dict[str, tuple[float, ...]] = {
     "appear": (0.0, -2.0, -1.0, 1.0, 2.0, 4.0),
-    "division": (2.0, 0.0, 1.0, 3.0, 4.0),
+    "division": (2.0, 0.0, 1.0, 3.0, 4.0, 5.0, 6.0),
     "gap": (0.0, -2.0, -1.0, 1.0, 2.0),
 }
 # Branch and bound is exact and usually quick; its time grows exponentially with candidates that weigh nearly the same.
@@ -47,7 +47,7 @@ class Choices:
     weight
         (M,) float64, more than 0.
     probability
-        (M,) float64 what the network says.
+        (M,) float64, 0 to 1: what the network says, corrected by the decode parameters.
     source, target, sister
         (M,) objects; `sister` is −1 for a link.
     """
@@ -126,7 +126,7 @@ def _weigh(frame: JudgedFrame, starts: list[int], index: int, parameters: Mappin
     before = latest[-1 - candidates.gap]
     choices = Choices(
         weight,
-        1.0 / (1.0 + np.exp(-np.where(divides, logits[1], logits[0]).clip(-50.0, 50.0))),
+        1.0 / (1.0 + np.exp(-np.where(divides, logits[1] + parameters["division"], logits[0]).clip(-50.0, 50.0))),
         before + candidates.source,
         starts[index] + candidates.target,
         np.where(divides, starts[index] + candidates.sister, -1),
@@ -316,10 +316,10 @@ def _assemble(movie: JudgedMovie, seen: JudgedFrame, starts: Integers, chosen: C
     for target, of in ((chosen.target, slice(None)), (chosen.sister[pair], pair)):
         before[target] = chosen.source[of]
         sure[target] = chosen.probability[of]
-    divided = np.zeros(count, bool)
-    divided[chosen.source[pair]] = True
+    division = np.full(count, np.nan)
+    division[chosen.source[pair]] = chosen.probability[pair]
     goes_on = before >= 0
-    goes_on[goes_on] = (frame[goes_on] == frame[before[goes_on]] + 1) & ~divided[before[goes_on]]
+    goes_on[goes_on] = (frame[goes_on] == frame[before[goes_on]] + 1) & np.isnan(division[before[goes_on]])
     track = np.zeros(count, np.int64)
     track[~goes_on] = np.arange(1, int((~goes_on).sum()) + 1)
     for index in range(frames):
@@ -331,6 +331,9 @@ def _assemble(movie: JudgedMovie, seen: JudgedFrame, starts: Integers, chosen: C
     np.maximum.at(end, track - 1, frame)
     confidence = np.ones(len(first))
     np.minimum.at(confidence, track - 1, sure)
+    ends = np.full(len(first), np.nan, np.float32)
+    divided = ~np.isnan(division)
+    ends[track[divided] - 1] = division[divided]
     order = np.lexsort((track, frame))
     return Lineage(
         frames=frames,
@@ -346,6 +349,7 @@ def _assemble(movie: JudgedMovie, seen: JudgedFrame, starts: Integers, chosen: C
         box=seen.box.reshape(count, 2, axes)[order],
         masks=movie.masks,
         confidence=confidence.astype(np.float32),
+        division_confidence=ends,
     )
 
 

@@ -20,6 +20,7 @@ class      overlay    ``image/png``                           the image with a b
 class      heatmap    ``image/png; content=heatmap``          the pixels that decided the class
 lineage    zip        ``application/zip``                     masks and ``res_track.txt`` (Cell Tracking Challenge)
 lineage    csv        ``text/csv``                            for the tracks layer of napari
+lineage    divisions  ``text/csv; content=divisions``         divisions with their confidence, the least sure first
 lineage    geff       ``application/zip; content=geff``       GEFF, the graph exchange format
 lineage    json       ``application/json``                    table of tracks
 lineage    arrow      ``application/vnd.apache.arrow.stream`` the same with types, as an Arrow stream

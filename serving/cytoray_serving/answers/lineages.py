@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,10 +47,22 @@ def napari_tracks(prediction: Prediction) -> bytes:
     return tracks_csv(prediction.answer).encode()
 
 
+def divisions(prediction: Prediction) -> bytes:
+    """Encode the divisions of a lineage as CSV, the least sure first."""
+    from cytoray_analysis.tracking.formats import divisions_csv
+
+    return divisions_csv(prediction.answer).encode()
+
+
 def track_table(prediction: Prediction) -> bytes:
     """Encode a lineage as a JSON table of tracks, see :class:`cytoray_serving.schema.TrackTable`."""
     lineage: Lineage = prediction.answer
-    confidence = [None] * len(lineage.track_id) if lineage.confidence is None else lineage.confidence.tolist()
+    confidence, ends = (
+        [None] * len(lineage.track_id)
+        if of is None
+        else [None if math.isnan(value) else value for value in of.tolist()]
+        for of in (lineage.confidence, lineage.division_confidence)
+    )
     table = TrackTable(
         model=model_answered(prediction),
         warnings=warning_rows(prediction),
@@ -59,8 +72,10 @@ def track_table(prediction: Prediction) -> bytes:
         divisions=lineage.divisions.tolist(),
         seconds=dict(prediction.seconds),
         tracks=[
-            TrackRow(track=track, begin=begin, end=end, parent=parent or None, confidence=sure)
-            for (track, begin, end, parent), sure in zip(lineage.table.tolist(), confidence, strict=True)
+            TrackRow(
+                track=track, begin=begin, end=end, parent=parent or None, confidence=sure, division_confidence=split
+            )
+            for (track, begin, end, parent), sure, split in zip(lineage.table.tolist(), confidence, ends, strict=True)
         ],
     )
     return table.model_dump_json().encode()
@@ -103,6 +118,7 @@ LINEAGES = AnswerKind(
     own=(
         folder_form("zip", "application/zip", "_RES", write_masks),
         Form("csv", "text/csv", ".csv", napari_tracks),
+        Form("divisions", "text/csv; content=divisions", ".divisions.csv", divisions),
         folder_form("geff", "application/zip; content=geff", ".geff", write_graph),
         Form("json", "application/json", ".json", track_table, schema=TrackTable),
         Form("arrow", ARROW, ".arrows", track_arrow),

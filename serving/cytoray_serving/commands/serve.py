@@ -31,7 +31,7 @@ _LOOK_SECONDS = 5.0
 _FORMATS = (
     "Format of the answers; may be repeated; by default the first of the task. Segmentation: tif, json, geojson, "
     "overlay, png, csv, arrow, zarr; label-free: tif, png, json, zarr; classification: json, csv, arrow, overlay, "
-    "heatmap; tracking: zip (written as a folder), csv, geff, json, arrow; all: arrays."
+    "heatmap; tracking: zip (written as a folder), csv, divisions, geff, json, arrow; all: arrays."
 )
 
 

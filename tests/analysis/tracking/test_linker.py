@@ -253,6 +253,16 @@ def test_a_long_movie_of_clear_links_keeps_no_decision_open(monkeypatch: pytest.
     assert max(kept) <= 4
 
 
+@given(seed=st.integers(0, 200))
+@settings(max_examples=20, deadline=None)
+def test_every_division_has_a_confidence_and_nothing_else_has(seed: int) -> None:
+    lineage = link(random_movie(seed), DEFAULTS)
+    assert lineage.division_confidence is not None
+    divides = np.isin(lineage.track_id, lineage.divisions)
+    assert np.array_equal(~np.isnan(lineage.division_confidence), divides)
+    assert (lineage.division_confidence[divides] > 0).all()
+
+
 def undecided(frames: int, objects: int) -> linker.Choices:
     """What a network that has learnt nothing leaves open: any near pair may be the daughters of any object."""
     rng = np.random.default_rng(0)

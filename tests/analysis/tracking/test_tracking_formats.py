@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from cytoray_analysis.errors import DatasetError, MissingFileError
-from cytoray_analysis.tracking.formats import edges, read_geff, tracks_csv, write_geff, write_tracks_csv
+from cytoray_analysis.tracking.formats import divisions_csv, edges, read_geff, tracks_csv, write_geff, write_tracks_csv
 
 
 @pytest.mark.parametrize("depth", [None, 5])
@@ -59,6 +60,23 @@ def test_the_csv_is_what_a_tracks_layer_wants(sample: Any, tmp_path: Path) -> No
         ("3", "1"),
         ("5", "4"),
     }
+
+
+def test_divisions_are_listed_with_the_least_sure_first(sample: Any) -> None:
+    truth = sample.truth
+    (mother,) = truth.divisions
+    (row,) = csv.DictReader(io.StringIO(divisions_csv(truth)))
+    assert (row["mother"], row["frame"], row["daughters"], row["confidence"]) == ("1", "2", "2 3", "")
+    last = (truth.track == mother) & (truth.frame == 2)
+    assert [float(row["y"]), float(row["x"])] == pytest.approx(truth.centroid[last][0], abs=1e-3)
+    # A second division, of which the linker is less sure.
+    parent = np.where(truth.track_id == 6, 4, truth.parent)
+    sure = np.where(truth.track_id == 1, 0.9, np.where(truth.track_id == 4, 0.6, np.nan)).astype(np.float32)
+    rows = list(csv.DictReader(io.StringIO(divisions_csv(replace(truth, parent=parent, division_confidence=sure)))))
+    assert [(row["mother"], row["daughters"], row["confidence"]) for row in rows] == [
+        ("4", "5 6", "0.600"),
+        ("1", "2 3", "0.900"),
+    ]
 
 
 def test_what_is_no_geff_is_refused(tmp_path: Path) -> None:
