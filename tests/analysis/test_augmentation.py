@@ -56,6 +56,7 @@ def test_image_and_labels_move_together(change: dict[str, object], crop: tuple[i
     assert not torch.equal(chosen, labels[(slice(None), *(slice(0, side) for side in crop))])
 
 
+@pytest.mark.slow
 @CHANGES
 @pytest.mark.parametrize("crop", CROPS, ids=str)
 def test_image_and_target_image_move_together(change: dict[str, object], crop: tuple[int, ...]) -> None:
@@ -126,6 +127,7 @@ def test_volumes_are_turned_in_their_plane_only() -> None:
     assert 0 < sum(matches[:16]) < 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crop", [*CROPS, (16, 96, 96)], ids=str)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_crop_hardly_leaves_the_window_that_is_read_for_it(crop: tuple[int, ...], seed: int) -> None:

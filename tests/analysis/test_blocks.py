@@ -35,6 +35,7 @@ def picture(shape: tuple[int, ...]) -> NDArray[np.uint16]:
     return fine + random.integers(0, 300, shape).astype(np.uint16)
 
 
+@pytest.mark.slow
 def test_blocks_by_several_predictors_give_the_objects_of_the_whole_image(tmp_path: Path) -> None:
     bundle = easily_torn(tmp_path)
     image = image_from_array(picture((300, 420)), "YX", pixel_size={"Y": 0.5, "X": 0.5})

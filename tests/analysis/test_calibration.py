@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from cytoray_analysis.tasks.calibration import (
     binned_calibration_error,
@@ -16,6 +17,7 @@ def calibrated_answers(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return confidence, random.random(count) < confidence
 
 
+@pytest.mark.slow
 def test_fifty_calibrated_answers_show_an_error_as_large_as_is_expected() -> None:
     errors, means, above = [], [], 0
     for seed in range(60):

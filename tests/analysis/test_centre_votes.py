@@ -126,6 +126,7 @@ def noise(seed: int, channels: int, shape: tuple[int, ...], smoothness: int) -> 
     return dense[(slice(None), *(slice(0, side) for side in shape))]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),

@@ -131,6 +131,7 @@ def chunk_of(path: Path) -> Path:
     return chunk
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "options"), LAYOUTS)
 def test_a_chunk_unfolds_to_no_more_than_its_pixels(version: int, options: dict[str, Any], tmp_path: Path) -> None:
     honest = stored(tmp_path / "honest", version, SIDE, **options)

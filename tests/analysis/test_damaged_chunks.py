@@ -49,6 +49,7 @@ def of_plane(path: Path, plane: int) -> Path:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "options"), CASES)
 def test_a_chunk_that_was_cut_short_is_named_and_can_be_avoided(
     version: int, options: dict[str, Any], tmp_path: Path
@@ -77,6 +78,7 @@ def test_a_shard_whose_index_comes_first_may_not_end_in_a_chunk_that_was_cut_sho
         read_image(path).read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["1", "0 1 2"], ids=["a plane", "all planes"])
 @pytest.mark.parametrize("version", [4, 5])
 def test_a_plane_without_objects_need_not_be_stored(version: int, lost: str, tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ BAD_BYTES: dict[str, tuple[bytes, type[CytorayError], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_BYTES)
 def test_bad_bytes_are_refused_with_a_reason(name: str) -> None:
     data, error, match = BAD_BYTES[name]
@@ -242,6 +243,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=damaged())
 def test_damaged_bytes_raise_only_our_errors(data: bytes) -> None:

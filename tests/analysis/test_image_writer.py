@@ -27,6 +27,7 @@ SHAPES = {"T": 2, "C": 3, "Z": 4, "Y": 20, "X": 24}
 FORMATS = [".ome.tif", ".tif", ".ome.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("axes", ["YX", "CYX", "ZYX", "CZYX", "TYX", "TCZYX"])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -139,6 +140,7 @@ def test_volumes_of_labels_keep_their_depth(tmp_path: Path) -> None:
         assert np.array_equal(read_labels(tmp_path / f"labels{suffix}"), labels)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 70), st.integers(1, 70)), chunks=st.tuples(st.integers(1, 40), st.integers(1, 40))

@@ -61,6 +61,7 @@ def test_a_share_of_nothing_is_absent() -> None:
 labels = arrays(np.int32, (6, 7), elements=st.integers(0, 4))
 
 
+@pytest.mark.slow
 @given(answer=labels, truth=labels)
 def test_matching_is_one_to_one_and_symmetric(
     answer: np.ndarray[tuple[int, ...], np.dtype[np.int32]], truth: np.ndarray[tuple[int, ...], np.dtype[np.int32]]

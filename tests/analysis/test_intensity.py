@@ -40,6 +40,7 @@ def noisy(mean: float, contrast: float, *, seed: int = 0, channels: int = 1) -> 
     return image.clip(0, 65_535).astype(np.uint16)
 
 
+@pytest.mark.slow
 @given(
     values=arrays(
         st.sampled_from([np.uint8, np.int8, np.uint16, np.int16]), array_shapes(min_dims=1, max_dims=2, max_side=40)

@@ -29,6 +29,7 @@ def cells(seed: int, sign: int = -1) -> Pair:
     return light, (200 + 3000 * body + rng.normal(0, 20, body.shape))[np.newaxis]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_channel_and_sign_are_found(sign: int) -> None:
     (best,) = label_free_baseline([cells(seed, sign) for seed in range(3)])
@@ -105,6 +106,7 @@ def test_true_labels_are_scored_on_both_stains() -> None:
     assert (scores["ap50_real"], scores["ap50_predicted"]) == (1.0, 0.0)
 
 
+@pytest.mark.slow
 def test_the_sheet_is_a_picture_with_a_panel_for_the_uncertainty_where_there_is_one() -> None:
     light, stain = cells(0)
     plain = StainEntry("worst", light, stain[0], stain[0] * 0.9)

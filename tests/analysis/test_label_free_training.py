@@ -62,6 +62,7 @@ def test_it_learns(kind: str) -> None:
     assert 0.4 < scores["coverage68"] < 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not NEURONS.is_dir(), reason=f"{NEURONS} is not here")
 def test_two_planes_of_neurons_are_learned_by_heart_in_three_stains() -> None:
     torch.manual_seed(0)

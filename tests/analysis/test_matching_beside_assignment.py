@@ -33,6 +33,7 @@ def matched_by_assignment(truth: Labels, answer: Labels, threshold: float) -> tu
     return found, len(answered) - found, len(true) - found, quality
 
 
+@pytest.mark.slow
 def test_scores_of_objects_are_those_of_matching_by_assignment() -> None:
     random = np.random.default_rng(0)
     for _ in range(15):

@@ -48,6 +48,7 @@ def stored(values: NDArray[np.float64]) -> NDArray[np.uint16]:
     return values.round().clip(0, 65_535).astype(np.uint16)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 3_000), st.floats(0.2, 60), st.booleans())
 def test_no_copy_of_a_dark_frame_shows_anything(seed: int, offset: float, noise: float, poisson: bool) -> None:
@@ -68,6 +69,7 @@ def through_jpeg(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array(PIL.Image.open(held), np.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "frame",
     [

@@ -106,6 +106,7 @@ def test_an_image_of_another_size_is_refused() -> None:
         measure_objects(np.zeros(5, np.int32))
 
 
+@pytest.mark.slow
 def test_a_thousand_objects_are_measured_in_seconds() -> None:
     tile = np.zeros((24, 24), np.int32)
     rows, columns = np.mgrid[:24, :24]

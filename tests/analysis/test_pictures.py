@@ -127,6 +127,7 @@ def test_comparison_colours_matched_missed_and_spurious_objects() -> None:
     assert tuple(right[1, 12]) == SPURIOUS
 
 
+@pytest.mark.slow
 @given(LABELS)
 def test_every_object_matches_itself(labels: np.ndarray) -> None:
     truth, prediction = matched_objects(labels, labels)
@@ -139,6 +140,7 @@ def test_png_holds_the_very_pixels() -> None:
     np.testing.assert_array_equal(decoded(png_bytes(picture)), picture)
 
 
+@pytest.mark.slow
 def test_training_curves_have_a_panel_for_each_kind_of_number() -> None:
     losses = [{"epoch": float(n), "train/loss": 1 / (n + 1)} for n in range(3)]
     everything = [{**epoch, "val/ap50": 0.5, "lr": 1e-3, "images_per_second": 20.0} for epoch in losses]
@@ -146,11 +148,13 @@ def test_training_curves_have_a_panel_for_each_kind_of_number() -> None:
     assert three.shape[1] == 3 * one.shape[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("history", [[], [{}], [{"loss": float("nan")}], [{"loss": 1.0}, {"ap50": 0.1}]])
 def test_training_curves_stand_missing_numbers(history: list[dict[str, float]]) -> None:
     assert training_curves(history).startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_sheet_grows_with_its_rows() -> None:
     entry = SheetEntry("image.tif  ap50 0.50", np.zeros((30, 90, 3), dtype=np.uint8))
     short, tall = decoded(sheet([entry], title="Worst")), decoded(sheet([entry] * 3, title="Worst"))
@@ -158,6 +162,7 @@ def test_a_sheet_grows_with_its_rows() -> None:
     assert sheet([]).startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("columns", "width"), [(1, 7.0), (2, 12.0), (4, 12.0), (5, 15.0)])
 def test_no_title_is_cut_off_at_the_border(columns: int, width: float) -> None:
     figure = new_figure(width=width, height=4.0)

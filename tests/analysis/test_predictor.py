@@ -32,6 +32,7 @@ def picture(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.uint16]:
     return fine + random.integers(0, 300, shape).astype(np.uint16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_answer_does_not_depend_on_the_tile_size(bundle: Bundle, precision: Precision) -> None:
     image = image_from_array(picture((263, 341)), "YX")

@@ -81,6 +81,7 @@ def test_images_of_different_size_are_refused() -> None:
         estimate_shift(light, stain[:, :-1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ECOLI.is_dir(), reason=f"{ECOLI} is not here")
 def test_real_pairs_are_distinguished_from_shifted_ones() -> None:
     rng = np.random.default_rng(0)

@@ -11,6 +11,7 @@ from cytoray_analysis.errors import AxesError
 from cytoray_analysis.images import resample_image, resample_labels
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(shape=st.tuples(st.integers(1, 40), st.integers(1, 40)), zoom=st.floats(0.2, 4.0))
 def test_the_size_is_that_of_the_input_times_the_zoom(shape: tuple[int, int], zoom: float) -> None:

@@ -54,6 +54,7 @@ def test_float64_keeps_its_precision() -> None:
     np.testing.assert_allclose(np.diff(resampled[0, 0, 1:-1]), 1 / 32, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("diameter", [6.0, 25.0])
 def test_an_image_larger_than_memory_gets_the_objects_of_the_whole(tmp_path: Path, diameter: float) -> None:
     bundle = random_segmenter(tmp_path, ModelInput(axes="CYX", diameter=10.0), channels=1)

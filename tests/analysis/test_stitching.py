@@ -47,6 +47,7 @@ def balls(draw: st.DrawFn) -> NDArray[np.int32]:
     return volume
 
 
+@pytest.mark.slow
 @given(balls())
 def test_balls_that_were_cut_into_planes_are_whole_again(volume: NDArray[np.int32]) -> None:
     planes = of_planes(volume)

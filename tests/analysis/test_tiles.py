@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ def test_cores_cover_every_pixel_once(shape: tuple[int, ...], core: int, halo: i
     assert (covered == 1).all()
 
 
+@pytest.mark.slow
 @given(shape=shapes, core=st.integers(9, 80), halo=st.integers(0, 40), stride=st.sampled_from([1, 2, 8, 16]))
 def test_tiles_start_at_cells_and_carry_the_halo(shape: tuple[int, ...], core: int, halo: int, stride: int) -> None:
     array = np.arange(math.prod(shape)).reshape(shape)
@@ -32,6 +34,7 @@ def test_tiles_start_at_cells_and_carry_the_halo(shape: tuple[int, ...], core: i
         assert np.array_equal(array[tile.outer][tile.inner], array[tile.core])
 
 
+@pytest.mark.slow
 @given(
     shape=st.lists(st.integers(1, 4000), min_size=2, max_size=3).map(tuple),
     halo=st.integers(0, 64),

@@ -52,6 +52,7 @@ SHAPES: list[tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finish", ["pixels", "cells"])
 @pytest.mark.parametrize(("widths", "strides"), SHAPES)
 def test_an_output_does_not_depend_on_pixels_beyond_the_halo(
@@ -74,6 +75,7 @@ def test_an_output_does_not_depend_on_pixels_beyond_the_halo(
         assert halo - seen <= 4 * stride
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finish", ["pixels", "cells"])
 @pytest.mark.parametrize(("widths", "strides"), SHAPES)
 def test_a_tile_with_its_halo_answers_exactly_as_the_whole_does(

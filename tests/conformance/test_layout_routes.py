@@ -132,6 +132,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "route"), PAIRS)
 def test_a_layout_arrives_by_a_route(name: str, route: str, service: Service, models: Models, tmp_path: Path) -> None:
     layout = LAYOUTS[name]
@@ -154,6 +155,7 @@ def test_a_layout_arrives_by_a_route(name: str, route: str, service: Service, mo
     RAN.add((name, route))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "route"),
     [

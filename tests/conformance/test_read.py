@@ -39,12 +39,14 @@ def check(image: Image, name: str) -> None:
     assert {warning.code for warning in image.warnings} == layout.warnings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_layout_is_read_by_its_path(name: str, tmp_path: Path) -> None:
     layout = LAYOUTS[name]
     check(read_image(layout.write(tmp_path), selection=layout.selection), name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -66,6 +68,7 @@ def test_bytes_that_need_another_file_are_refused_by_its_name(name: str, tmp_pat
             read_image(given, alone=True).read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOLES)
 @pytest.mark.parametrize("by", ["path", pytest.param("bytes", marks=pytest.mark.slow)])
 def test_what_is_not_there_is_named_and_can_be_avoided(name: str, by: str, tmp_path: Path) -> None:

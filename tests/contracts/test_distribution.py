@@ -49,6 +49,7 @@ def requirements(but: Set[str] = NOT_SET_UP) -> list[Requirement]:
     return [Requirement(line) for line in lines]
 
 
+@pytest.mark.slow
 def test_licences_that_ask_for_more_than_a_notice_are_reported() -> None:
     readme = (REPOSITORY / "README.md").read_text().partition("## Licence")[2]
     developers = {canonicalize_name(item.name) for item in requirements(but=set()) if item in dev_requirements()}
@@ -99,6 +100,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return zipfile.ZipFile(built).namelist()
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_all_packages_and_nothing_else(wheel: list[str]) -> None:
     tops = {name.partition("/")[0] for name in wheel}
     assert {top for top in tops if not top.endswith(".dist-info")} == PACKAGES
@@ -121,6 +123,7 @@ def test_every_dependency_is_pinned_to_a_version_that_the_project_allows() -> No
         assert requirement.specifier.contains(pinned, prereleases=True), f"{requirement} against {pinned}"
 
 
+@pytest.mark.slow
 def test_what_is_imported_and_what_is_declared_agree() -> None:
     declared = {canonicalize_name(item.name) for item in requirements(but=NOT_SET_UP | {"dev"})}
     owners = packages_distributions()

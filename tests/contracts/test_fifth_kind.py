@@ -153,6 +153,7 @@ def test_its_data_are_opened_by_their_column_and_checked(data: Path) -> None:
         open_dataset(data, truth="class")
 
 
+@pytest.mark.slow
 def test_it_learns_more_than_its_baseline_and_is_drawn(settings: Settings, version: ModelVersion, data: Path) -> None:
     predictor = Predictor(Bundle.load(Registry.open(settings).fetch(version)))
     whole = open_dataset(data)
@@ -164,6 +165,7 @@ def test_it_learns_more_than_its_baseline_and_is_drawn(settings: Settings, versi
     assert evaluation_pictures(evaluation)["amounts"].startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_it_passes_the_gate(champion: ModelVersion) -> None:
     assert "champion" in champion.aliases
 

@@ -151,6 +151,7 @@ def test_a_remedy_that_does_not_exist_is_seen(text: str, wrong: list[str]) -> No
     assert wrong_in(text) == wrong
 
 
+@pytest.mark.slow
 def test_every_command_and_option_that_a_message_names_exists() -> None:
     found = {
         f"{module}:{line}": wrong
@@ -161,6 +162,7 @@ def test_every_command_and_option_that_a_message_names_exists() -> None:
     assert not found
 
 
+@pytest.mark.slow
 def test_no_message_names_a_class_of_ours() -> None:
     """A remedy is for people, who do not know what our classes are called."""
     classes = {

@@ -118,6 +118,7 @@ def test_the_import_contracts_of_the_project_file_are_kept() -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", DOORS)
 def test_each_heavy_library_has_one_door(library: str) -> None:
     intruders = {
@@ -129,6 +130,7 @@ def test_each_heavy_library_has_one_door(library: str) -> None:
     assert not intruders
 
 
+@pytest.mark.slow
 def test_no_files_import_each_other_in_a_circle() -> None:
     files = dict(sources())
     imports = {module: imported_modules(path, files) for module, path in files.items()}
@@ -185,6 +187,7 @@ def test_every_registered_command_can_be_imported(entry_point: EntryPoint) -> No
     assert callable(entry_point.load())
 
 
+@pytest.mark.slow
 def test_the_help_loads_no_heavy_library_and_writes_nothing(tmp_path: Path) -> None:
     program = """
 import json, sys

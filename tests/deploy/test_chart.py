@@ -46,17 +46,20 @@ def test_there_are_value_files_for_a_laptop_one_gpu_and_production() -> None:
     assert {path.stem for path in VALUE_FILES} == {"laptop", "one-gpu", "production"}
 
 
+@pytest.mark.slow
 def test_an_api_server_would_take_every_manifest(manifests: list[Manifest]) -> None:
     if not CRDS.is_dir():
         pytest.skip(f"KubeRay's definitions are not at {CRDS}")
     assert [problem for one in manifests for problem in validate(one)] == []
 
 
+@pytest.mark.slow
 def test_no_two_objects_have_the_same_name(manifests: list[Manifest]) -> None:
     titles = [title(one) for one in manifests]
     assert sorted(set(titles)) == sorted(titles)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FILES)
 def test_helm_finds_nothing_to_complain_about(case: str, tmp_path: Path) -> None:
     path = CASES[case]
@@ -66,6 +69,7 @@ def test_helm_finds_nothing_to_complain_about(case: str, tmp_path: Path) -> None
     assert (done.returncode, done.stdout.strip(), done.stderr.strip()) == (0, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "wrong", "sentence"),
     [
@@ -91,6 +95,7 @@ def test_the_schema_refuses_a_wrong_value_and_says_which(case: str, wrong: dict[
     assert "schema" in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
@@ -229,6 +234,7 @@ def test_no_variable_holds_a_secret(manifests: list[Manifest]) -> None:
                 assert "secretKeyRef" in variable["valueFrom"], f"{place} {variable['name']}"
 
 
+@pytest.mark.slow
 def test_a_generated_secret_is_written_down_nowhere_else_and_never_twice_the_same() -> None:
     def generated(namespace: str) -> dict[str, str]:
         secrets = [one for one in render(namespace=namespace) if one["kind"] == "Secret"]
@@ -320,6 +326,7 @@ def test_without_rules_and_dashboards_it_renders_all_the_same(tmp_path: Path) ->
     assert not {"cytoray/templates/alerts.yaml", "cytoray/templates/dashboards.yaml"} & files.keys()
 
 
+@pytest.mark.slow
 def test_kuberays_operator_comes_where_a_value_file_asks_for_it(tmp_path: Path) -> None:
     mark = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: operator}\n"
     chart = copied(tmp_path, operator={"mark.yaml": mark})
@@ -328,6 +335,7 @@ def test_kuberays_operator_comes_where_a_value_file_asks_for_it(tmp_path: Path) 
         assert any("kuberay-operator" in path for path in files) is comes, case
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_an_operator_that_is_not_fetched_stops_only_releases_that_bring_it(case: str, tmp_path: Path) -> None:
     chart = copied(tmp_path, operator=None)

@@ -234,6 +234,7 @@ def assert_click_takes(command: Any, arguments: list[str]) -> None:
     command.make_context("test", list(arguments), resilient_parsing=False).close()
 
 
+@pytest.mark.slow
 def test_the_registry_answers_to_the_names_that_it_is_called_by() -> None:
     from mlflow.server.security_utils import is_allowed_host_header
 

@@ -53,6 +53,7 @@ def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
             yield place, template["spec"]
 
 
+@pytest.mark.slow
 def test_no_pod_can_fill_the_disk_of_its_node(manifests: list[Manifest]) -> None:
     for place, spec in pods(manifests):
         for volume in spec["volumes"]:
@@ -60,6 +61,7 @@ def test_no_pod_can_fill_the_disk_of_its_node(manifests: list[Manifest]) -> None
                 assert quantity(volume["emptyDir"]["sizeLimit"]) > 0, f"{place} {volume['name']}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["3Gi", "1536Mi", "2.5Gi", "4G", "4294967296", "1Ki"])
 def test_shared_memory_is_half_of_the_memory_that_it_counts_in(memory: str) -> None:
     resources = {"requests": {"memory": memory}, "limits": {"memory": memory}}
@@ -105,6 +107,7 @@ def test_only_the_jobs_service_mounts_the_volume_of_the_audit_trail(manifests: l
     assert Platform().home_claim != "cytoray-audit"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -177,6 +180,7 @@ def found_in(template: Manifest, name: str) -> set[str]:
     return {field for field, has in there.items() if has}
 
 
+@pytest.mark.slow
 def test_every_kind_of_pod_takes_further_fields_and_no_other_kind_gets_them() -> None:
     manifests = render(EVERYTHING, pods={kind: extra(kind.lower()) for kind in KINDS})
     assert [problem for one in manifests for problem in validate(one)] == []
@@ -189,6 +193,7 @@ def test_every_kind_of_pod_takes_further_fields_and_no_other_kind_gets_them() ->
             assert found_in(templates[place], other.lower()) == set(), f"{place} {other}"
 
 
+@pytest.mark.slow
 def test_what_all_pods_get_stands_beside_what_one_kind_gets() -> None:
     changes: Any = {"all": extra("everybody"), "mlflow": {"nodeSelector": {"disk": "fast"}}}
     own = {"serving": {"head": {"nodeSelector": {"everybody": "0", "own": "1"}}}}
@@ -201,6 +206,7 @@ def test_what_all_pods_get_stands_beside_what_one_kind_gets() -> None:
     assert server["nodeSelector"] == {"everybody": "1", "disk": "fast"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
@@ -218,6 +224,7 @@ def test_a_wrong_field_of_a_pod_is_refused_by_the_schema(wrong: Manifest, senten
     assert sentence in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_private_ca_reaches_every_container_of_ours_and_every_training() -> None:
     manifests = render(EVERYTHING, privateCA={"configMap": "certificates", "key": "all.pem"})
     assert [problem for one in manifests for problem in validate(one)] == []

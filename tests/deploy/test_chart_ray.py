@@ -104,6 +104,7 @@ def test_rays_autoscaler_reads_the_groups_as_they_are_meant(case: str) -> None:
         assert kinds["gpu"]["min_workers"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("upgrade", UPGRADES)
 def test_every_way_of_upgrading_that_kuberay_knows_can_be_chosen(upgrade: str) -> None:
     given = {"type": upgrade, "gatewayClass": "istio"}

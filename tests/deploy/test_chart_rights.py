@@ -60,6 +60,7 @@ def place(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return open_kubernetes("")
 
 
+@pytest.mark.slow
 def test_the_jobs_service_may_do_all_that_it_does(server: ApiServer, place: KubernetesBackend) -> None:
     job = place.submit(make_submission(workers=2), owner="ann", team="cells")
     if server.objects.names("rayjobs", NAMESPACE):
@@ -73,6 +74,7 @@ def test_the_jobs_service_may_do_all_that_it_does(server: ApiServer, place: Kube
     assert {resource for _, resource in refused.refused} <= {"secrets", *CLUSTER}
 
 
+@pytest.mark.slow
 def test_every_right_is_one_that_the_jobs_service_uses_or_has_to_stop_a_job(server: ApiServer) -> None:
     beyond = server.forbidden
     assert isinstance(beyond, Beyond)

@@ -26,6 +26,7 @@ def platform_of(manifests: list[Manifest]) -> Platform:
     )
 
 
+@pytest.mark.slow
 def test_an_api_server_would_take_all_of_it(manifests: list[Manifest]) -> None:
     assert [problem for one in manifests for problem in validate(one)] == []
 

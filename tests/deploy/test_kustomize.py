@@ -44,6 +44,7 @@ def wanted(name: str | None) -> dict[tuple[str, str, str], Any]:
     return manifests
 
 
+@pytest.mark.slow
 def test_the_files_are_what_the_chart_gives() -> None:
     wanted = render().all_files()
     found = {path for part in ("base", "overlays") for path in (FOLDER / part).rglob("*") if path.is_file()}
@@ -56,11 +57,13 @@ def test_the_base_is_the_chart_with_its_defaults() -> None:
     assert built("base") == wanted(None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_an_overlay_is_the_chart_with_its_value_file(name: str) -> None:
     assert built(f"overlays/{name}") == wanted(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_an_api_server_would_take_an_overlay(name: str) -> None:
     if not charts.CRDS.is_dir():
@@ -68,6 +71,7 @@ def test_an_api_server_would_take_an_overlay(name: str) -> None:
     assert [wrong for manifest in built(f"overlays/{name}").values() for wrong in charts.validate(manifest)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [None, *OVERLAYS])
 def test_no_password_is_in_a_file(name: str | None) -> None:
     assert [key for key in wanted(name) if key[0] == "Secret"] == []

@@ -186,6 +186,7 @@ def test_a_runbook_leads_from_what_it_means_to_how_to_prevent_it(name: str) -> N
     assert headings == ["What it means", "How to see it", "Likely causes", "What to do", "How to prevent it"]
 
 
+@pytest.mark.slow
 def test_runbooks_name_commands_and_fields_that_exist() -> None:
     texts = "\n".join(path.read_text() for path in RUNBOOKS.glob("*.md"))
     commands = set(re.findall(r"^cytoray ((?:[a-z][a-z-]* ?){1,2})", texts, re.MULTILINE))
@@ -250,6 +251,7 @@ def test_prometheus_finds_nothing_wrong(promtool: str, words: list[str]) -> None
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alert", alerts(), ids=lambda alert: f"{alert['alert']}-{alert['labels']['severity']}")
 def test_an_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not(alert: dict[str, Any]) -> None:
     fires = set()

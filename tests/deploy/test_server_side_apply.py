@@ -54,12 +54,14 @@ ODD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_kuberay_writes_the_service_back_as_it_was_sent(case: str) -> None:
     sent = named(render(CASES[case]), "RayService/cytoray")
     assert written_back(sent) == sent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", ODD)
 def test_kuberay_writes_it_back_as_it_was_sent_whatever_way_values_are_written(odd: dict[str, Any]) -> None:
     sent = named(render(odd), "RayService/cytoray")
@@ -107,6 +109,7 @@ def test_every_field_that_is_added_has_a_source() -> None:
     assert {(place, field) for place, fields in ADDED.items() for field in fields} == SOURCES.keys()
 
 
+@pytest.mark.slow
 def test_the_definitions_of_kuberay_have_no_other_defaults_for_a_group() -> None:
     if not CRDS.is_dir():
         pytest.skip(f"KubeRay's definitions are not at {CRDS}")

@@ -69,6 +69,7 @@ def test_the_input_of_the_self_test_is_drawn(shipped: tuple[Bundle, Bundle]) -> 
     assert SHIP["made_input"](1, 3).shape == (1, 16, 64, 64)
 
 
+@pytest.mark.slow
 def test_a_model_without_weights_is_made_from_its_recipe_alone(tmp_path: Path, cytoray_home: Path) -> None:
     make_tracking(tmp_path / "movies", movies=5, frames=6, size=128, seed=2)
     data = {"root": str(tmp_path / "movies"), "draw_validation": True}

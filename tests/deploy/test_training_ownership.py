@@ -57,6 +57,7 @@ def test_whatever_changes_in_a_job_but_its_end_is_looked_at(
     refused(policies, after, "no other volumes", before=before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [head, worker, submitter])
 @pytest.mark.parametrize("kind", ["containers", "initContainers"])
 def test_code_of_a_job_mounts_no_token_of_the_account(
@@ -84,6 +85,7 @@ def test_a_container_beside_the_autoscaler_mounts_no_token_of_the_account(
     refused(policies, debugged, "api-access", before=before, part="ephemeralcontainers")
 
 
+@pytest.mark.slow
 def test_a_cluster_and_a_pod_have_the_token_of_their_own_cluster_alone(
     policies: list[Manifest], platform: Platform
 ) -> None:

@@ -14,6 +14,7 @@ from deploy.charts import Manifest, render, title, validate
 from deploy.training_objects import NAMESPACE, chart, cluster_of, head, pods_of, rayjob, submitter, worker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("submitter", ["K8sJobMode", "HTTPMode", "SidecarMode"])
 @pytest.mark.parametrize(
     "scale",
@@ -176,6 +177,7 @@ ON_CLUSTERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 POD = {"head": head, "worker": worker, "submitter": submitter}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", POD)
 @pytest.mark.parametrize("attack", ON_PODS)
 def test_a_job_cannot_ask_for_more_than_trainings_get(
@@ -189,6 +191,7 @@ def test_a_job_cannot_ask_for_more_than_trainings_get(
         assert_refused(policies, cluster_of(job), sentence)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ON_CLUSTERS)
 def test_a_job_cannot_ask_kuberay_for_more(policies: list[Manifest], platform: Platform, attack: str) -> None:
     sentence, change = ON_CLUSTERS[attack]
@@ -281,6 +284,7 @@ def test_other_namespaces_are_left_alone(policies: list[Manifest], platform: Pla
     assert refusals(policies, job, namespace="elsewhere") == []
 
 
+@pytest.mark.slow
 def test_the_policy_can_be_turned_off_and_is_on_in_production() -> None:
     def kinds(manifests: list[Manifest]) -> set[str]:
         return {title(one) for one in manifests if one["kind"].startswith("ValidatingAdmissionPolicy")}

@@ -58,6 +58,7 @@ def peak_of(read: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "name"), [(5, "zarr.json"), (5, "0/zarr.json"), (4, ".zattrs"), (4, "0/.zarray"), (4, ".zmetadata")]
 )
@@ -72,6 +73,7 @@ def test_metadata_beyond_what_images_have_is_not_parsed(at: At, version: int, na
         image.open_image(Limits())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [4, 5])
 def test_no_chunk_is_read_that_is_larger_than_a_file_may_be(at: At, version: int, tmp_path: Path) -> None:
     path = store(PIXELS, "YX", version, levels=1, compressors=None)(tmp_path)
@@ -86,6 +88,7 @@ def test_no_chunk_is_read_that_is_larger_than_a_file_may_be(at: At, version: int
         opened.read()
 
 
+@pytest.mark.slow
 def test_of_a_shard_no_more_is_read_than_is_asked_for(at: At, tmp_path: Path) -> None:
     pixels = np.tile(PIXELS, (8, 8))
     path = store(pixels, "YX", 5, levels=1, shards=(512, 512), chunks=(64, 64), compressors=None)(tmp_path)
@@ -103,6 +106,7 @@ def test_no_chunk_is_decoded_that_is_larger_than_a_file_may_be(at: At, tmp_path:
         at(path).open_image(Limits())
 
 
+@pytest.mark.slow
 def test_a_plate_is_asked_for_its_fields_within_the_same_bounds(at: At, tmp_path: Path) -> None:
     path = store(PIXELS, "YX", 5, levels=1)(tmp_path)
     (path / "zarr.json").write_text(f'{{"nothing":[{NOTHING}],{(path / "zarr.json").read_text().lstrip()[1:]}')
@@ -128,6 +132,7 @@ def test_a_movie_has_no_frame_larger_than_a_file_may_be(tmp_path: Path, s3: str)
             pass
 
 
+@pytest.mark.slow
 def test_a_prefix_has_no_endless_list_of_objects(tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cytoray_services.storage.s3._MOST_FILES", 3)
     movie = tmp_path / "movie"
@@ -147,6 +152,7 @@ def test_a_prefix_has_no_endless_list_of_objects(tmp_path: Path, s3: str, monkey
                 pass
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_missing_as_before(at: At, tmp_path: Path) -> None:
     (tmp_path / "empty.ome.zarr").mkdir()
     (tmp_path / "empty.ome.zarr/a").write_bytes(b"")

@@ -124,6 +124,7 @@ def test_a_store_that_breaks_midway_gets_no_version_and_the_next_try_goes_well(
     assert load_bundle("cells", bucket.settings)[0].digest == version.digest
 
 
+@pytest.mark.slow
 def test_a_training_keeps_its_model_for_later_where_the_store_breaks(
     bucket: Registry, wire: Wire, bundle: Path, tmp_path: Path
 ) -> None:
@@ -157,6 +158,7 @@ def test_a_full_disk_leaves_no_version_and_no_files_and_the_next_try_goes_well(c
     assert load_bundle("cells", cramped.settings)[0].digest == version.digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["half", "empty", "gone", "changed"])
 def test_what_a_store_did_not_keep_as_it_was_sent_becomes_no_version(
     registry_home: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, damage: str
@@ -192,6 +194,7 @@ def spoil(folder: Path, damage: str) -> None:
             weights.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["half", "empty", "gone"])
 def test_a_version_on_half_a_model_is_refused_by_its_name_and_healed_by_registering_again(
     registry_home: Path, bundle: Path, tmp_path: Path, damage: str

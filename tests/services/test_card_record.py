@@ -21,6 +21,7 @@ records = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(records, st.sampled_from(["# nuclei\n\ntext\n", "", "no heading", "---\nonly a line\n", "a\n---\nb\n---\n"]))
 def test_a_record_comes_back_and_leaves_the_card_as_it_was(record: VersionRecord, card: str) -> None:
     written = with_record(card, record)

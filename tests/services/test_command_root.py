@@ -145,6 +145,7 @@ def test_a_command_of_another_package_is_found_and_run(plugin: Path, capsys: pyt
     assert answer(capsys) == {"name": "Ada", "score": None, "count": 3, "row": [0, 1]}
 
 
+@pytest.mark.slow
 def test_with_json_nothing_but_the_answer_reaches_standard_output(plugin: Path) -> None:
     done = run_as_a_process("plugin-greet", "Ada", "--json")
     assert done.returncode == 0
@@ -153,10 +154,12 @@ def test_with_json_nothing_but_the_answer_reaches_standard_output(plugin: Path) 
         assert f"{speaker} speaks" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_json_standard_output_is_left_alone(plugin: Path) -> None:
     assert "a worker speaks" in run_as_a_process("plugin-greet", "Ada").stdout
 
 
+@pytest.mark.slow
 def test_help_lists_every_command_with_its_first_line_and_no_docstring_sections(
     plugin: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,6 +171,7 @@ def test_help_lists_every_command_with_its_first_line_and_no_docstring_sections(
     assert "Parameters" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_each_help_has_an_example_and_shows_no_python_types(capsys: pytest.CaptureFixture[str]) -> None:
     for words in all_commands():
         assert status_of(*words, "--help") == 0
@@ -227,6 +231,7 @@ def test_the_exit_status_says_whose_mistake_it_was(plugin: Path, kind: str, stat
     assert status_of("plugin-fail", kind) == status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -246,6 +251,7 @@ def test_what_the_machine_refuses_is_a_sentence(plugin: Path, kind: str, words: 
         assert json.loads(done.stdout)["error"] == "PlatformError"
 
 
+@pytest.mark.slow
 def test_a_fault_of_ours_keeps_its_traceback(plugin: Path) -> None:
     done = run_as_a_process("plugin-fail", "bug")
     assert done.returncode == 1
@@ -253,6 +259,7 @@ def test_a_fault_of_ours_keeps_its_traceback(plugin: Path) -> None:
     assert "a fault of ours" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status", "by"), [(signal.SIGTERM, 143, "by SIGTERM"), (signal.SIGINT, 130, "by the user")]
 )
@@ -274,6 +281,7 @@ def test_a_signal_ends_a_command_in_one_line(plugin: Path, number: int, status: 
     assert json.loads(out)["message"] == f"stopped {by}"
 
 
+@pytest.mark.slow
 def test_a_reader_who_leaves_ends_a_command_quietly(plugin: Path) -> None:
     program = "from cytoray_services.commands.root import main; main()"
     with subprocess.Popen(
@@ -338,6 +346,7 @@ def test_a_misspelled_command_gets_its_neighbour(capsys: pytest.CaptureFixture[s
     assert "doctor" in answer(capsys)["hint"]
 
 
+@pytest.mark.slow
 def test_a_package_that_is_missing_is_named_and_not_a_traceback(
     plugin: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -349,6 +358,7 @@ def test_a_package_that_is_missing_is_named_and_not_a_traceback(
     assert "plugin-lost" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_command_without_its_extra_says_which_to_install(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of("plugin-large", "--any", "words", "--json") == 1
     described = answer(capsys)
@@ -368,6 +378,7 @@ def test_the_commands_that_need_an_extra_say_so_in_their_entry_points() -> None:
     assert extras["predict"] == []
 
 
+@pytest.mark.slow
 def test_a_fault_of_ours_shows_its_traceback_and_still_an_object(plugin: Path) -> None:
     done = run_as_a_process("plugin-fail", "fault", "--json")
     assert done.returncode == 1
@@ -375,6 +386,7 @@ def test_a_fault_of_ours_shows_its_traceback_and_still_an_object(plugin: Path) -
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_module_of_our_own_is_a_fault_and_shows_its_traceback(plugin: Path) -> None:
     (plugin / "plugin-1.0.dist-info" / "entry_points.txt").write_text(
         "[cytoray.commands]\nplugin-fault = cytoray_services.no_such_module:go\n"

@@ -33,6 +33,7 @@ def made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_made_data_set_checks_and_hashes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, found = answer(capsys, "data", "check", made)
     assert (status, found["errors"], found["findings"]) == (0, 0, [])
@@ -47,6 +48,7 @@ def test_making_says_what_was_made(tmp_path: Path, capsys: pytest.CaptureFixture
     assert made["hash"] == hash_dataset(open_dataset(tmp_path / "a"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "options", "truth"),
     [
@@ -93,6 +95,7 @@ def test_making_needs_leave_to_write_into_a_folder_that_holds_something(
     assert answer(capsys, *words, "--overwrite")[0] == 0
 
 
+@pytest.mark.slow
 def test_classes_are_counted_per_split_with_their_imbalance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--images", "8", "--size", "320", "--classes", "2", "--imbalance", "4")
     answer(capsys, "data", "make", "classification", tmp_path / "a", *words)
@@ -112,6 +115,7 @@ def test_data_without_classes_have_no_counts_of_them(made: Path, capsys: pytest.
     assert found.keys() == {"dataset", "truth", "items", "splits", "errors", "warnings", "notes", "findings"}
 
 
+@pytest.mark.slow
 def test_data_that_do_not_fit_the_model_exit_with_two(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, code in [(("--axes", "ZYX"), "wrong-axes"), (("--channels", "2"), "wrong-channels")]:
         status, found = answer(capsys, "data", "check", made, *words)
@@ -141,6 +145,7 @@ def test_warnings_alone_exit_with_nought(made: Path, capsys: pytest.CaptureFixtu
     assert (status, found["errors"], found["warnings"]) == (0, 0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

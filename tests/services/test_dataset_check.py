@@ -117,6 +117,7 @@ def test_a_good_data_set_has_no_findings(made: Path) -> None:
     assert check_folder(made) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "severity", "file", "plant"), PLANTS, ids=[f"{code} {file}" for code, _, file, _ in PLANTS]
 )
@@ -165,6 +166,7 @@ def test_files_of_operating_systems_are_no_images(folder: Path) -> None:
     assert check_folder(folder) == before
 
 
+@pytest.mark.slow
 def test_grey_stands_in_for_colour_unless_chosen_otherwise(folder: Path) -> None:
     colour(image_of(folder), 3)
     dataset = open_dataset(folder)
@@ -207,6 +209,7 @@ def test_a_volume_among_planes_is_found_by_its_name(folder: Path) -> None:
     assert (finding.code, finding.file) == ("wrong-axes", "images/0001.tif")
 
 
+@pytest.mark.slow
 def test_a_mask_of_a_volume_is_checked_as_one_of_a_plane(tmp_path: Path) -> None:
     dataset = make_volumes(tmp_path / "volumes", images=4, depth=10, size=48)
     truth = dataset.items[1].truth

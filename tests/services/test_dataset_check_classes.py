@@ -109,10 +109,12 @@ PLANTS: list[tuple[str, str, str, Callable[[list[Row]], list[Row] | None]]] = [
 ]
 
 
+@pytest.mark.slow
 def test_good_classes_have_no_findings(made: Path) -> None:
     assert check_folder(made) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "severity", "file", "plant"), PLANTS, ids=[f"{p[0]} {p[3].__name__}" for p in PLANTS])
 def test_what_is_planted_is_found(
     code: str, severity: str, file: str, plant: Callable[[list[Row]], list[Row] | None], folder: Path
@@ -165,6 +167,7 @@ def test_an_image_of_many_cells_is_read_once(made: Path) -> None:
     assert len(read_facts(dataset)) == 8 < len(dataset.items)
 
 
+@pytest.mark.slow
 def test_imbalance_is_noted_with_counts_and_remedy(tmp_path: Path) -> None:
     dataset = make_classification(tmp_path / "cells", images=8, size=400, imbalance=6)
     (finding,) = check_dataset(dataset, required_splits=("train",))
@@ -182,6 +185,7 @@ def test_notes_come_last(tmp_path: Path) -> None:
     assert len(found) > 1
 
 
+@pytest.mark.slow
 def test_a_folder_per_class_is_checked_as_well(tmp_path: Path) -> None:
     make_classification(tmp_path / "cells", images=8, size=320, layout="folders")
     assert codes(check_folder(tmp_path / "cells")) == ["no-test-split"]

@@ -54,6 +54,7 @@ WRONG: dict[str, Change] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", WRONG)
 def test_masks_that_do_not_lie_on_their_images_are_an_error(what: str, tmp_path: Path) -> None:
     (one,) = found(write_set(tmp_path, WRONG[what]), "misplaced-masks")
@@ -131,6 +132,7 @@ def test_whole_real_numbers_and_huge_ones_are_masks(tmp_path: Path) -> None:
     assert check_folder(write_set(tmp_path / "b", huge)) == []
 
 
+@pytest.mark.slow
 def test_only_too_many_objects_are_refused(tmp_path: Path) -> None:
     folder = write_set(tmp_path)
     image = np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8)

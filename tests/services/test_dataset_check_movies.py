@@ -125,6 +125,7 @@ def test_a_good_movie_has_only_notes(made: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "file", "plant"), PLANTS, ids=[f"{code} {file}" for code, file, _ in PLANTS])
 def test_what_is_planted_is_found(code: str, file: str, plant: Callable[[Path], object], folder: Path) -> None:
     plant(folder)
@@ -170,6 +171,7 @@ def test_a_movie_alone_is_no_error_of_its_folder_and_one_of_a_training(made: Pat
     assert "data.validation" in finding.remedy
 
 
+@pytest.mark.slow
 def test_the_same_movie_to_train_and_to_validate_on_is_found(made: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(made, tmp_path / "copy"))
     write_movie(tmp_path / "other", seed=1)

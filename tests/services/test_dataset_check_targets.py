@@ -85,10 +85,12 @@ PLANTS: list[tuple[str, str, str, Callable[[Path], object]]] = [
 ]
 
 
+@pytest.mark.slow
 def test_good_pairs_have_no_findings(made: Path) -> None:
     assert check_folder(made) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "severity", "file", "plant"), PLANTS, ids=[f"{p[0]} {p[1]} {p[2]}" for p in PLANTS])
 def test_what_is_planted_is_found(
     code: str, severity: str, file: str, plant: Callable[[Path], object], folder: Path
@@ -117,6 +119,7 @@ def test_pairs_that_are_shifted_otherwise_are_named_beside_the_error_of_the_set(
     assert "7 of 8" in whole.problem
 
 
+@pytest.mark.slow
 def test_shifts_that_differ_are_warnings(folder: Path) -> None:
     for index in range(PAIRS):
         shift(folder, range(index, index + 1), 5 + 3 * index, 9 - 4 * index)
@@ -131,6 +134,7 @@ def test_a_target_that_shows_something_else_is_not_called_shifted(folder: Path) 
     assert "shifted-target" not in {finding.code for finding in check_folder(folder)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("volume", "channels"), [(False, 1), (False, 2), (True, 1)])
 def test_stacks_with_planes_or_stacks_as_targets_have_no_findings(tmp_path: Path, volume: bool, channels: int) -> None:
     make_label_free(tmp_path / "cells", images=4, size=96, planes=5, volume=volume, channels=channels)

@@ -60,11 +60,13 @@ def about(findings: list[Finding], file: str) -> list[Finding]:
     return [finding for finding in findings if finding.file == file]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TINY if name != "made movies"])
 def test_sound_sets_have_no_finding(tmp_path: Path, name: str) -> None:
     assert check_folder(make_tiny(name, tmp_path / "cells")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -89,6 +91,7 @@ def test_an_image_unlike_all_others_is_named(
     assert words in finding.problem or words == "unlike"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -110,6 +113,7 @@ def test_a_mask_unlike_all_others_is_named(
     assert words in finding.problem
 
 
+@pytest.mark.slow
 def test_other_channel_names_and_pixel_sizes_are_named_with_both(tmp_path: Path) -> None:
     folder = make_tiny("cells, OME-TIFF", tmp_path / "cells")
     first, second = (folder / "train" / "images" / f"train_{index}.ome.tif" for index in (1, 4))
@@ -144,6 +148,7 @@ def test_a_truth_that_is_not_there_is_named_with_its_image(folder: Path) -> None
     assert finding.problem == "the file does not exist, the mask of train/images/train_3.bak"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", [np.fliplr, np.flipud, np.transpose])
 def test_an_image_that_was_turned_is_named_with_its_mask(
     folder: Path, turn: Callable[[np.ndarray], np.ndarray]
@@ -208,6 +213,7 @@ def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "change"),
     [

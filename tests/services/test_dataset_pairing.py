@@ -51,6 +51,7 @@ def test_a_truth_is_found_by_the_name_of_its_image(image: str, truth: str) -> No
     assert pairs([image, *others], [truth, *others]) == {image: truth, **{name: name for name in others}}
 
 
+@pytest.mark.slow
 @given(st.lists(st.from_regex(r"[a-c][a-c._]{0,3}[a-c](\.tif|\.png)", fullmatch=True), unique=True, max_size=8))
 def test_full_names_pair_with_themselves_whatever_else_is_there(names: list[str]) -> None:
     assert pairs(names, names[::-1]) == {name: name for name in names}

@@ -172,6 +172,7 @@ def test_the_hash_does_not_depend_on_place_or_order(made: Path, folder: Path) ->
     assert len(expected) == 64
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     index=st.integers(0, 7), row=st.integers(0, 63), column=st.integers(0, 63), place=st.sampled_from(["image", "mask"])

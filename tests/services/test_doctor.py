@@ -66,6 +66,7 @@ require_address_space()
 """
 
 
+@pytest.mark.slow
 def test_a_limit_of_addresses_below_what_ray_reserves_is_reported_and_refused_at_the_start() -> None:
     done = run_limited(ASK, 5 * 2**30)
     assert done.stdout.strip() == "broken"
@@ -94,11 +95,13 @@ def test_a_home_that_cannot_be_written_is_broken() -> None:
     assert "CYTORAY_HOME" in str(check.remedy)
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_is_fine(server: str, tmp_path: Path) -> None:
     settings = load_settings({"CYTORAY_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": server})
     assert check_tracking(settings).status == "ok"
 
 
+@pytest.mark.slow
 def test_a_server_without_health_is_broken(server: str, tmp_path: Path) -> None:
     settings = load_settings({"CYTORAY_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": f"{server}/elsewhere"})
     assert "404" in check_tracking(settings).found

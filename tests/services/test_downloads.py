@@ -155,6 +155,7 @@ def endless() -> Iterator[str]:
     yield from serving(_Endless)
 
 
+@pytest.mark.slow
 def test_a_download_is_bounded_in_bytes_and_in_time(endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = Allowed(hosts=(endless,), largest_file=2**20)
     with pytest.raises(ImageTooLargeError):

@@ -153,6 +153,7 @@ def test_among_equal_images_those_with_more_objects_are_shown(predictor: Predict
     assert (worst[0].prediction.objects, best[0].prediction.objects) == (7, 9)
 
 
+@pytest.mark.slow
 def test_the_worst_and_the_best_are_drawn(predictor: Predictor, self_made: Path) -> None:
     pictures = evaluation_pictures(evaluate(predictor, validation(self_made)))
     assert list(pictures) == ["worst_and_best"]
@@ -237,6 +238,7 @@ def test_evaluate_takes_a_bundle_folder_and_prints_a_table(
     assert not cytoray_home.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "field"),
     [
@@ -260,6 +262,7 @@ def test_a_mistake_gets_status_2_and_names_the_field(
 FORCE = ("--force", "--reason", "better")
 
 
+@pytest.mark.slow
 def test_models_are_promoted_and_rolled_back(
     registered: Registry, self_made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -284,6 +287,7 @@ def test_models_are_promoted_and_rolled_back(
     assert [version["version"] for version in listed[0]["versions"]] == ["2", "1"]
 
 
+@pytest.mark.slow
 def test_people_get_tables(registered: Registry, self_made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("models", "promote", "cells", "--on", str(self_made), "--split", "val", *FORCE) == 0
     assert "cells@champion is now cells/2" in capsys.readouterr().out

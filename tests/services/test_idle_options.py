@@ -27,6 +27,7 @@ IDLE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("line", "said"), IDLE, ids=[line for line, _ in IDLE])
 def test_options_of_no_effect_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, said: str

@@ -35,6 +35,7 @@ def delete(registry: Registry) -> None:
     MlflowClient(tracking_uri=registry.settings.tracking_uri).delete_registered_model("cells")
 
 
+@pytest.mark.slow
 def test_an_exact_reference_never_means_the_version_that_has_its_number_later(
     registry: Registry, tmp_path: Path
 ) -> None:
@@ -49,6 +50,7 @@ def test_an_exact_reference_never_means_the_version_that_has_its_number_later(
     assert registry.resolve(new.exact_reference).digest == new.digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", ["cells", "cells@candidate", "cells/1"])
 def test_what_was_known_of_the_model_before_is_not_taken_while_mlflow_answers(
     registry: Registry, tmp_path: Path, reference: str
@@ -64,6 +66,7 @@ def test_what_was_known_of_the_model_before_is_not_taken_while_mlflow_answers(
     assert load_bundle(reference, away, known=True)[0].digest == new.digest
 
 
+@pytest.mark.slow
 def test_the_record_of_a_model_made_again_has_the_digests_of_today_only(registry: Registry, tmp_path: Path) -> None:
     registry.register(bundle(tmp_path / "old"), "cells")
     registry.register(bundle(tmp_path / "older"), "cells")

@@ -128,6 +128,7 @@ def test_accents_may_be_written_otherwise_than_on_the_disk(
     assert item.image == item.truth == path
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80, deadline=None)
 @given(
     st.integers(0, 200),

@@ -42,6 +42,7 @@ def copy(old: Path, new: Path) -> None:
     shutil.copytree(old, new)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("move", [rename, copy])
 def test_models_runs_and_new_versions_of_a_moved_home_are_below_it(
     tmp_path: Path, move: Callable[[Path, Path], None], registry_without_models: Path
@@ -149,6 +150,7 @@ def test_whatever_the_old_place_was_called_the_files_are_below_the_new_one(
     assert present_uri(old.as_uri(), settings) == expected.as_uri()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("umask", [0o022, 0o077], ids=oct)
 def test_files_of_a_model_can_be_read_by_those_whom_the_umask_lets(
     tmp_path: Path, registry_home: Path, umask: int

@@ -43,6 +43,7 @@ def test_a_folder_that_is_no_bundle_is_distinguished_from_a_model_that_is_not_th
     assert "the folder images exists but contains no bundle.yaml" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("line", "place", "status"), READING, ids=[line for line, _, _ in READING])
 def test_a_command_that_reads_creates_nothing_and_says_where_it_looked(
     tmp_path: Path,

@@ -86,6 +86,7 @@ def test_a_name_means_the_champion_then_the_candidate_then_the_newest(registry: 
     assert registry.resolve("cells@champion").aliases == ("champion",)
 
 
+@pytest.mark.slow
 def test_versions_are_listed_newest_first_beyond_nine(registry: Registry, bundle: Path) -> None:
     for _ in range(11):
         registry.register(bundle, "cells", alias=None)
@@ -159,6 +160,7 @@ def test_a_damaged_bundle_is_not_registered(registry: Registry, bundle: Path) ->
 # Aliases
 
 
+@pytest.mark.slow
 def test_rolling_back_twice_goes_back_two_versions_and_everything_is_recorded(registry: Registry, bundle: Path) -> None:
     for _ in range(3):
         registry.register(bundle, "cells", alias=None)
@@ -188,6 +190,7 @@ def test_promoting_what_is_promoted_changes_nothing(registry: Registry, bundle: 
     assert len(registry.history("cells")) == 1
 
 
+@pytest.mark.slow
 def test_promoting_an_unknown_version_moves_nothing(registry: Registry, bundle: Path) -> None:
     registry.register(bundle, "cells")
     with pytest.raises(ModelNotFoundError, match="version 9"):
@@ -402,6 +405,7 @@ def test_two_processes_that_share_a_new_registry_lose_nothing(shared: SharedRegi
     assert len(list(shared.registry.settings.models.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_mlflow_prints_nothing_and_leaves_nothing_in_the_working_directory(shared: SharedRegistry) -> None:
     assert [process.stdout + process.stderr for process in shared.processes] == ["", ""]
     assert list(shared.folder.iterdir()) == []

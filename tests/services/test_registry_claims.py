@@ -104,6 +104,7 @@ def test_moves_without_an_expectation_wait_for_each_other_and_are_all_recorded(
     assert registry.resolve("cells@champion").version == moves[-1].after
 
 
+@pytest.mark.slow
 def test_a_claim_of_a_process_that_died_does_not_block_the_alias(
     store: Store, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +124,7 @@ def test_claims_stay_out_of_the_list_of_experiments(store: Store, registry: Regi
     assert not [name for name in names if "claims" in name]
 
 
+@pytest.mark.slow
 def test_rolling_back_takes_seconds(store: Store, registry: Registry) -> None:
     registry.promote("cells", "2", expected="1")
     started = time.monotonic()
@@ -130,6 +132,7 @@ def test_rolling_back_takes_seconds(store: Store, registry: Registry) -> None:
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.slow
 def test_an_expectation_that_was_overtaken_changes_nothing(store: Store, registry: Registry) -> None:
     registry.promote("cells", "2")
     with pytest.raises(

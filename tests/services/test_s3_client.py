@@ -38,6 +38,7 @@ def folder(store: str, tmp_path: Path) -> RemoteFolder:
     return list_folder(f"s3://{BUCKET}/{tmp_path.name}")
 
 
+@pytest.mark.slow
 def test_keys_are_read_as_they_are_written(folder: RemoteFolder, tmp_path: Path) -> None:
     assert folder.read("empty") == b""
     for at, name in enumerate(NAMES):
@@ -58,6 +59,7 @@ def test_a_listing_has_as_many_pages_as_the_store_sends() -> None:
     assert [one["Key"] for one in list_objects(Store(), "b", "p/")] == ["p/0", "p/2"]
 
 
+@pytest.mark.slow
 def test_threads_share_a_client_and_processes_do_not(folder: RemoteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Any] = []
     thread = threading.Thread(target=lambda: found.append(s3_client()))
@@ -90,6 +92,7 @@ class _CutOff(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_an_object_that_comes_in_part_is_an_error(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for host in serving(_CutOff):
         with pytest.raises(PlatformError, match="cannot access s3://images/a"):

@@ -52,6 +52,7 @@ def test_it_is_listed_and_described_without_a_registry(tmp_path: Path, shipped: 
         registry.rollback("nuclei")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", ["nuclei@candidate", "nuclei/1", "other"])
 def test_any_other_reference_needs_the_registry(registry: Registry, reference: str) -> None:
     with pytest.raises(ModelNotFoundError):
@@ -69,6 +70,7 @@ def test_a_name_that_there_is_not_suggests_what_comes_with_the_package(
     assert hint in (raised.value.hint or "")
 
 
+@pytest.mark.slow
 def test_it_stays_the_champion_until_another_version_is_promoted(registry: Registry, tmp_path: Path) -> None:
     first = trained(registry, tmp_path, 1)
     assert registry.resolve("nuclei").version == registry.resolve("nuclei@champion").version == "0"
@@ -81,6 +83,7 @@ def test_it_stays_the_champion_until_another_version_is_promoted(registry: Regis
     assert (move.before, move.after) == ("0", first)
 
 
+@pytest.mark.slow
 def test_a_rollback_leads_back_to_it(registry: Registry, tmp_path: Path) -> None:
     first, second = trained(registry, tmp_path, 1), trained(registry, tmp_path, 2)
     registry.promote("nuclei", first)

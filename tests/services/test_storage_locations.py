@@ -95,6 +95,7 @@ def top(request: pytest.FixtureRequest, root: Path) -> StorageLocation:
     return folder
 
 
+@pytest.mark.slow
 def test_an_image_is_read_alike_wherever_it_lies(top: StorageLocation) -> None:
     image = top.joined("a.tif")
     assert (image.name, image.exists(), image.is_folder(), image.is_zarr()) == ("a.tif", True, False, False)
@@ -105,6 +106,7 @@ def test_an_image_is_read_alike_wherever_it_lies(top: StorageLocation) -> None:
         assert path.read_bytes() == tiff_bytes(PIXELS)
 
 
+@pytest.mark.slow
 def test_an_ome_zarr_is_read_chunk_by_chunk_wherever_it_lies(top: StorageLocation) -> None:
     image = top.joined("a.ome.zarr")
     assert image.is_zarr()
@@ -134,6 +136,7 @@ def test_a_place_crosses_process_borders(top: StorageLocation) -> None:
     assert pickle.loads(pickle.dumps(top.joined("a.tif"))).read_bytes() == tiff_bytes(PIXELS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["", "..", "a/../b", "/a", "a//b", ".", "a\\b", "a\0"])
 def test_names_below_a_place_lead_nowhere_else(top: StorageLocation, name: str) -> None:
     with pytest.raises(RequestError):
@@ -159,6 +162,7 @@ def test_folders_are_listed_written_to_and_removed(top: StorageLocation) -> None
     assert not folder.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top", ["file", "s3"], indirect=True)
 def test_an_ome_zarr_is_written_chunk_by_chunk(top: StorageLocation) -> None:
     import zarr
@@ -172,6 +176,7 @@ def test_an_ome_zarr_is_written_chunk_by_chunk(top: StorageLocation) -> None:
         zarr.create_array(new.zarr_store(writing=False), shape=(20, 30), dtype="u1", overwrite=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top", ["file", "s3"], indirect=True)
 def test_the_children_of_a_plate_are_its_fields(top: StorageLocation) -> None:
     import zarr
@@ -299,6 +304,7 @@ def test_buckets_and_prefixes_end_where_names_end(uri: str, fine: bool) -> None:
             locate(uri, allowed)
 
 
+@pytest.mark.slow
 def test_stores_that_do_not_answer_are_reported_within_seconds() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

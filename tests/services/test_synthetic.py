@@ -27,6 +27,7 @@ def images(dataset: Dataset) -> list[np.ndarray]:
     return [read_image(item.image).read() for item in dataset.items]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(dataset: Dataset, tmp_path: Path) -> None:
     again = make_segmentation(tmp_path / "again", images=16, size=128, seed=1)
     other = make_segmentation(tmp_path / "other", images=16, size=128, seed=2)
@@ -34,6 +35,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(dataset: Dat
     assert hash_dataset(other) != hash_dataset(dataset)
 
 
+@pytest.mark.slow
 def test_an_image_does_not_depend_on_how_many_there_are(dataset: Dataset, tmp_path: Path) -> None:
     few = make_segmentation(tmp_path / "few", images=2, size=128, seed=1)
     assert few.items[1].image.read_bytes() == dataset.items[1].image.read_bytes()

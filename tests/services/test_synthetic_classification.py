@@ -31,6 +31,7 @@ def cells_of(dataset: Dataset, label: str) -> list[np.ndarray]:
     return [fields[item.image][region_of(item)].astype(float) for item in dataset.items if item.label == label]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(dataset: Dataset, tmp_path: Path) -> None:
     again = make_classification(tmp_path / "again", images=8, size=256, seed=1)
     other = make_classification(tmp_path / "other", images=8, size=256, seed=2)
@@ -88,6 +89,7 @@ def test_classes_are_equal_unless_asked_otherwise(dataset: Dataset) -> None:
     assert all(imbalance(counts) < 1.2 for counts in count_classes(dataset).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", [2.0, 8.0])
 def test_every_split_has_the_wanted_imbalance(wanted: float, tmp_path: Path) -> None:
     counts = count_classes(make_classification(tmp_path / "cells", images=16, size=320, imbalance=wanted))
@@ -101,6 +103,7 @@ def test_a_class_that_is_rare_beyond_measure_still_has_a_cell_in_each_split(tmp_
     assert [set(counts[split]) for split in ("train", "val")] == [set(CLASSES)] * 2
 
 
+@pytest.mark.slow
 def test_folders_hold_the_same_cells_cut_out(dataset: Dataset, tmp_path: Path) -> None:
     cut = make_classification(tmp_path / "cut", images=8, size=256, seed=1, layout="folders")
     given = count_classes(open_dataset(tmp_path / "cut", drawing_test=False))

@@ -24,6 +24,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return make_label_free(tmp_path_factory.mktemp("made") / "pairs", images=8, seed=1)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(dataset: Dataset, tmp_path: Path) -> None:
     assert hash_dataset(make_label_free(tmp_path / "again", images=8, seed=1)) == hash_dataset(dataset)
     assert hash_dataset(make_label_free(tmp_path / "other", images=8, seed=2)) != hash_dataset(dataset)

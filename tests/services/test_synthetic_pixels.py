@@ -28,6 +28,7 @@ MADE: list[tuple[Callable[..., Dataset], dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "options", "expected"), MADE)
 def test_a_seed_gives_the_same_files_with_the_same_pixels_as_ever(
     make: Callable[..., Dataset], options: dict[str, Any], expected: str, tmp_path: Path

@@ -31,12 +31,14 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(dataset: Dat
     assert hash_dataset(other) != hash_dataset(dataset)
 
 
+@pytest.mark.slow
 def test_a_volume_does_not_depend_on_how_many_there_are(dataset: Dataset, tmp_path: Path) -> None:
     few = make_volumes(tmp_path / "few", images=2, depth=20, size=80, seed=1)
     assert few.items[1].image.read_bytes() == dataset.items[1].image.read_bytes()
     assert few.splits == ("train", "val")
 
 
+@pytest.mark.slow
 def test_axes_and_pixel_sizes_are_in_the_files(dataset: Dataset) -> None:
     for item in dataset.items:
         assert item.truth is not None

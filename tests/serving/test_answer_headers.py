@@ -52,6 +52,7 @@ def client(folders: Any, registered: Path, tmp_path_factory: pytest.TempPathFact
         yield client
 
 
+@pytest.mark.slow
 def test_an_answer_of_a_bundle_has_every_field(client: Client, folders: Any) -> None:
     answer = client.predict(GOOD, model="nuclei")
     assert answer.body.startswith(b"II*\0")

@@ -51,6 +51,7 @@ def expected(segmenter: Predictor, pixels: Any) -> Any:
     return segmenter.predict(image_from_array(pixels, "YX")).answer
 
 
+@pytest.mark.slow
 def test_the_client_chooses_and_gives_channels_and_warnings(client: Client, segmenter: Predictor) -> None:
     answer = client.predict(STACK, model="nuclei", channel="gfp", plane=2)
     np.testing.assert_array_equal(answer.labels(), expected(segmenter, PIXELS[1, 2]))

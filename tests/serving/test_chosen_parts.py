@@ -64,6 +64,7 @@ CHOICES: list[tuple[dict[str, Any], Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("choice", "pixels"), CHOICES)
 def test_a_choice_in_the_address_or_the_form_is_that_of_slicing(
     ask: Ask, segmenter: Predictor, choice: dict[str, Any], pixels: Any

@@ -95,11 +95,13 @@ def ask(service: Assembled, megapixels: float = 0.006, deadline: float | None = 
     return service.dispatch.answer("nuclei", None, Question(GOOD, megapixels=megapixels), deadline=deadline)
 
 
+@pytest.mark.slow
 def test_a_question_whose_replica_is_lost_is_asked_again(bundle_folder: Path) -> None:
     service = service_of(bundle_folder, Mortal(load_settings(), 3))
     assert asyncio.run(ask(service)).objects > 0
 
 
+@pytest.mark.slow
 def test_of_a_batch_only_the_question_that_ends_its_replica_is_not_answered(bundle_folder: Path) -> None:
     images = [tiff_bytes(noise(64, 64, seed=number)) for number in range(6)]
     replica = Shared(load_settings(), images[2])
@@ -137,6 +139,7 @@ class EndingDuringRefusal(InProcess):
         raise lost
 
 
+@pytest.mark.slow
 def test_a_question_that_was_only_refused_when_its_replica_ended_is_answered(bundle_folder: Path) -> None:
     """Fault of the past: a replica that ended by one suspect question made another one, just refused, unanswerable."""
     replicas = EndingDuringRefusal(load_settings())
@@ -144,6 +147,7 @@ def test_a_question_that_was_only_refused_when_its_replica_ended_is_answered(bun
     assert replicas.ended == 2
 
 
+@pytest.mark.slow
 def test_a_doubted_question_that_takes_long_holds_no_other_up(
     bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,11 +185,13 @@ def test_a_deadline_cancels_the_work(bundle_folder: Path) -> None:
     assert replicas.cancelled == 1
 
 
+@pytest.mark.slow
 def test_an_answer_that_takes_longer_than_the_service_allows_is_no_silent_end(bundle_folder: Path) -> None:
     with pytest.raises(PlatformError, match="expected an answer within"):
         asyncio.run(ask(service_of(bundle_folder, Slow(load_settings(), 30), seconds=0.05)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_caller_who_goes_away_cancels_the_work_and_leaves_one_line(
     bundle_folder: Path, caplog: pytest.LogCaptureFixture, whole: bool
@@ -226,6 +232,7 @@ def test_a_caller_who_goes_away_cancels_the_work_and_leaves_one_line(
     assert lines[0].exc_info is None
 
 
+@pytest.mark.slow
 def test_more_than_may_wait_is_refused_with_the_time_to_come_again(bundle_folder: Path) -> None:
     service = service_of(bundle_folder, Slow(load_settings(), 0.3), waiting_requests=2)
 

@@ -59,6 +59,7 @@ def predict(ask: Ask, body: bytes = GOOD, accept: str = "*/*", **options: Any) -
     return ask("POST", "/models/nuclei/predict", content=body, headers={"Accept": accept}, **options)
 
 
+@pytest.mark.slow
 def test_the_answer_is_that_of_the_predictor(ask: Ask, bundle_folder: Path) -> None:
     pixels = noise(100, 130, seed=3)
     response = predict(ask, tiff_bytes(pixels))
@@ -159,6 +160,7 @@ def test_metrics_count_requests_stages_and_pixels(bundle_folder: Path, replicas:
     assert "cytoray_model_info{" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "status", "name"),
     [(PlatformError("the model is restarting"), 503, "PlatformError"), (KeyError("x"), 500, "CytorayError")],

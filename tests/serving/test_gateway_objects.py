@@ -47,6 +47,7 @@ def predict(
     return ask("POST", f"/models/{model}/predict", files=files, data=fields, headers={"Accept": accept})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "kind", "media_type"),
     [
@@ -61,6 +62,7 @@ def test_each_model_answers_an_image_in_its_own_way(ask: Ask, model: str, kind: 
     assert (response.headers["X-Cytoray-Kind"], response.headers["Content-Type"]) == (kind, media_type)
 
 
+@pytest.mark.slow
 def test_models_say_what_their_answers_are(ask: Ask) -> None:
     listed = ModelList.model_validate_json(ask("GET", "/models").content).models
     assert {one.name: one.kind for one in listed} == {
@@ -121,6 +123,7 @@ def test_cells_are_found_by_a_segmentation_model_of_the_registry(ask: Ask, segme
     assert "step1;dur=" in response.headers["Server-Timing"]
 
 
+@pytest.mark.slow
 def test_a_heat_map_is_asked_for_by_its_media_type(ask: Ask) -> None:
     response = predict(ask, "cells", GOOD, "image/png; content=heatmap", boxes=BOXES)
     assert response.headers["Content-Type"] == "image/png; content=heatmap"
@@ -219,6 +222,7 @@ def test_a_model_of_another_kind_cannot_find_the_objects(folders: Any, ask: Ask)
     assert "'image'" in refused.json()["message"]
 
 
+@pytest.mark.slow
 def test_a_moved_alias_is_followed_by_the_model_that_finds_the_objects(
     folders: Any, registered: Path, tmp_path: Path
 ) -> None:

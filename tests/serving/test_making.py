@@ -88,6 +88,7 @@ async def until(true: Callable[[], bool]) -> None:
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_what_is_fetched_is_held_within_the_bytes_of_the_gateway(
     service: Assembled, replicas: Busy, image: Path
 ) -> None:
@@ -128,6 +129,7 @@ async def _nothing() -> None:
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/models/nuclei/predict", "/v2/models/nuclei/infer"])
 def test_few_questions_of_one_caller_are_made_at_a_time(
     service: Assembled, replicas: Busy, image: Path, path: str, monkeypatch: pytest.MonkeyPatch

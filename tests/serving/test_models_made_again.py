@@ -38,6 +38,7 @@ def digest_that_answers(service: Assembled, model: str = "nuclei", version: str 
     return asyncio.run(service.dispatch.answer(model, version, Question(GOOD))).digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "version"), [("nuclei", None), ("nuclei", "1"), ("nuclei@1", None)])
 def test_what_a_service_has_loaded_gives_way_after_a_look_at_the_registry(
     settings: Settings, registry: Registry, digests: tuple[str, str], model: str, version: str | None
@@ -52,6 +53,7 @@ def test_what_a_service_has_loaded_gives_way_after_a_look_at_the_registry(
     assert status.registry == ("following" if (model, version) == ("nuclei", None) else "fixed")
 
 
+@pytest.mark.slow
 def test_a_model_that_is_served_by_its_number_gives_way_too(
     settings: Settings, registry: Registry, digests: tuple[str, str]
 ) -> None:
@@ -62,6 +64,7 @@ def test_a_model_that_is_served_by_its_number_gives_way_too(
     assert digest_that_answers(service) == digests[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "version"), [("nuclei", None), ("nuclei", "1")])
 def test_a_service_that_starts_afterwards_does_not_take_what_another_one_has_left_on_disk(
     settings: Settings, registry: Registry, digests: tuple[str, str], model: str, version: str | None
@@ -73,6 +76,7 @@ def test_a_service_that_starts_afterwards_does_not_take_what_another_one_has_lef
     assert digest_that_answers(in_process(away, config_of(["nuclei@champion"])), model, version) == digests[1]
 
 
+@pytest.mark.slow
 def test_a_canary_of_the_model_before_is_none_of_the_new_one(
     settings: Settings, registry: Registry, digests: tuple[str, str]
 ) -> None:
@@ -89,6 +93,7 @@ def test_a_canary_of_the_model_before_is_none_of_the_new_one(
     assert not route.watched
 
 
+@pytest.mark.slow
 def test_a_job_is_refused_whose_model_is_another_one_by_now(
     settings: Settings, registry: Registry, digests: tuple[str, str]
 ) -> None:
@@ -103,6 +108,7 @@ def test_a_job_is_refused_whose_model_is_another_one_by_now(
     assert load_bundle(exact_reference("nuclei/1", settings), settings, known=True)[0].digest in digests
 
 
+@pytest.mark.slow
 def test_what_is_loaded_stays_where_the_model_made_again_is_damaged(
     settings: Settings, registry: Registry, digests: tuple[str, str]
 ) -> None:

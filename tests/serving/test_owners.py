@@ -116,6 +116,7 @@ def doors(model: str) -> dict[str, tuple[str, str, dict[str, Any]]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", doors("x"))
 def test_a_token_for_one_model_reaches_no_other_at_any_door(ask: Ask, token: Any, door: str) -> None:
     header = token("ada", "predict:cells", "submit")
@@ -131,6 +132,7 @@ def test_a_token_for_one_model_reaches_no_other_at_any_door(ask: Ask, token: Any
     assert answers["cells"].status_code in ((404,) if door == "candidate" else (200, 403))
 
 
+@pytest.mark.slow
 def test_a_token_for_one_model_reaches_no_other_over_grpc(service: Assembled, token: Any) -> None:
     header = token("ada", "predict:cells")
 
@@ -244,6 +246,7 @@ def test_a_job_is_for_the_team_that_is_named(ask: Ask, token: Any, places: dict[
     assert submitted(ask, header, source, output, team="lab").json()["team"] == "lab"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("team", ["lab", "clinic"])
 def test_what_belongs_to_a_team_is_named_by_it_alone(ask: Ask, token: Any, places: dict[str, Path], team: str) -> None:
     own = token("ada", "predict", "submit", team=team)
@@ -266,6 +269,7 @@ def test_what_belongs_to_a_team_is_named_by_it_alone(ask: Ask, token: Any, place
         assert submitted(ask, header, everybody, places["all"] / f"out-{strangers.index(header)}").status_code == 202
 
 
+@pytest.mark.slow
 def test_one_caller_has_so_many_jobs_at_a_time(
     ask: Ask, token: Any, settings: Settings, places: dict[str, Path]
 ) -> None:
@@ -285,6 +289,7 @@ def test_one_caller_has_so_many_jobs_at_a_time(
         assert submitted(ask, chief, source, places["all"] / f"chief{number}").status_code == 202
 
 
+@pytest.mark.slow
 def test_the_signature_of_a_presigned_address_is_reported_nowhere(
     token: Any, settings: Settings, places: dict[str, Path]
 ) -> None:

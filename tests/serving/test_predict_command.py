@@ -99,6 +99,7 @@ def test_an_answer_never_replaces_its_input(run: Run, bundle_folder: Path, pictu
     assert (pictures / "a.tif").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_image_beyond_the_memory_budget_is_answered_piece_by_piece(
     run: Run, bundle_folder: Path, tmp_path: Path
 ) -> None:

@@ -72,6 +72,7 @@ def model(request: pytest.FixtureRequest, folders: Any) -> Callable[[str], tuple
 Words = Callable[[str], tuple[object, ...]]
 
 
+@pytest.mark.slow
 def test_a_stain_is_written_with_its_name(run: Run, model: Words, inputs: Path, stainer: Predictor) -> None:
     status, answer = run(*model("stain"), inputs / "images" / "a.tif", "--out", inputs / "out")
     assert status == 0, answer
@@ -83,6 +84,7 @@ def test_a_stain_is_written_with_its_name(run: Run, model: Words, inputs: Path, 
     np.testing.assert_allclose(read.read(), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_cells_of_masks_are_classified(run: Run, model: Words, inputs: Path) -> None:
     words = (inputs / "images", "--masks", inputs / "masks", "--out", inputs / "out")
     status, answer = run(*model("cells"), *words)
@@ -116,6 +118,7 @@ def test_a_folder_of_frames_is_linked_by_a_folder_of_masks(
     assert answers_in(inputs / "out") == ["01_RES"]
 
 
+@pytest.mark.slow
 def test_frames_and_masks_of_any_name_are_one_lineage(run: Run, model: Words, inputs: Path, linker: Predictor) -> None:
     for folder in ("01", "01_masks"):
         for frame, path in enumerate(sorted((inputs / folder).iterdir())):
@@ -133,6 +136,7 @@ def test_an_image_beside_the_frames_is_an_error_that_names_it(run: Run, model: W
     assert "overview.tif" in answer["message"]
 
 
+@pytest.mark.slow
 def test_a_movie_is_linked_through_a_segmentation_model(
     run: Run, model: Words, inputs: Path, linker: Predictor, segmenter: Predictor
 ) -> None:
@@ -146,6 +150,7 @@ def test_a_movie_is_linked_through_a_segmentation_model(
     assert [row["track"] for row in tracks] == expected.track_id.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "form", "written"),
     [
@@ -165,6 +170,7 @@ def test_answers_come_in_every_form(run: Run, folders: Any, inputs: Path, name: 
     assert answers_in(inputs / "out") == [written]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "written"), [("csv", "01.csv"), ("geff", "01.geff"), ("json", "01.json")])
 def test_lineages_come_in_every_form(run: Run, model: Words, inputs: Path, form: str, written: str) -> None:
     words = (inputs / "01", "--masks", inputs / "01_masks", "--out", inputs / "out", "--format", form)
@@ -173,6 +179,7 @@ def test_lineages_come_in_every_form(run: Run, model: Words, inputs: Path, form:
     assert answers_in(inputs / "out") == [written]
 
 
+@pytest.mark.slow
 def test_a_stain_beyond_the_memory_budget_is_written_piece_by_piece(run: Run, folders: Any, inputs: Path) -> None:
     (inputs / "large.tif").write_bytes(tiff_bytes(noise(1100, 1300)))
     status, answer = run(folders.stain, inputs / "large.tif", "--out", inputs / "out", "--memory", 16)
@@ -181,6 +188,7 @@ def test_a_stain_beyond_the_memory_budget_is_written_piece_by_piece(run: Run, fo
     assert read_image(inputs / "out" / "large.ome.zarr").shape == (2, 1100, 1300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "words", "error"),
     [
@@ -233,6 +241,7 @@ def test_a_missing_frame_is_named(run: Run, folders: Any, inputs: Path) -> None:
     assert "missing 2" in answer["message"]
 
 
+@pytest.mark.slow
 def test_the_client_gives_every_kind_of_answer(address: str, inputs: Path, stainer: Predictor) -> None:
     image = inputs / "images" / "a.tif"
     with Client(address) as client:

@@ -159,6 +159,7 @@ def zipped(folder: Path) -> Path:
     return folder.with_name("plate.zarr.zip")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", [lambda path: path, zipped], ids=["folder", "zip"])
 def test_every_field_of_a_plate_is_answered(pack: Callable[[Path], Path], run: Run, tmp_path: Path) -> None:
     plate = pack(plate_in(tmp_path))
@@ -167,6 +168,7 @@ def test_every_field_of_a_plate_is_answered(pack: Callable[[Path], Path], run: R
     assert answers_in(tmp_path / "out") == ["plate-A_1_0.tif", "plate-B_2_0.tif"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", [lambda path: path, zipped], ids=["folder", "zip"])
 def test_a_field_that_is_not_there_keeps_no_other_from_being_answered(
     pack: Callable[[Path], Path], run: Run, tmp_path: Path
@@ -205,6 +207,7 @@ def test_a_place_that_is_a_file_is_refused_before_work(run: Run, pictures: Path)
     assert (status, answer["error"]) == (2, "RequestError")
 
 
+@pytest.mark.slow
 def test_one_form_that_fails_does_not_keep_the_others(run: Run, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "large.tif", np.zeros((1500, 1500), np.uint8))
     words = (tmp_path / "large.tif", "--memory", 16, "--format", "tif", "--format", "csv", "--out", tmp_path / "out")

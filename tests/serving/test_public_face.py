@@ -43,6 +43,7 @@ def both(request: pytest.FixtureRequest, folders: Any, address: str) -> tuple[cy
     return here, there
 
 
+@pytest.mark.slow
 def test_a_service_answers_as_a_model_here(both: tuple[cytoray.Answer, cytoray.Answer]) -> None:
     here, there = both
     assert repr(here) == repr(there)
@@ -58,6 +59,7 @@ def test_a_service_answers_as_a_model_here(both: tuple[cytoray.Answer, cytoray.A
         assert np.array_equal(*values) if isinstance(values[0], np.ndarray) else values[0] == values[1]
 
 
+@pytest.mark.slow
 def test_an_answer_is_shown_as_a_picture_in_a_notebook(both: tuple[cytoray.Answer, cytoray.Answer]) -> None:
     for answer in both:
         assert answer._repr_png_().startswith(b"\x89PNG")

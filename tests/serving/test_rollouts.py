@@ -79,6 +79,7 @@ def test_a_canary_against_which_nothing_speaks_becomes_the_champion(service: Ass
     assert asyncio.run(answers(service, 20)) == {"2": 20}
 
 
+@pytest.mark.slow
 def test_a_canary_that_fails_is_withdrawn(settings: Settings, registry: Registry) -> None:
     class Bad(InProcess):
         async def answer(self, reference: str, question: Question, given: object) -> Answer | CytorayError:
@@ -109,6 +110,7 @@ def test_a_canary_that_fails_is_withdrawn(settings: Settings, registry: Registry
     assert read_routing(registry, "nuclei").aliases["champion"] == "1"
 
 
+@pytest.mark.slow
 def test_mistakes_of_callers_speak_against_no_version(service: Assembled, registry: Registry) -> None:
     start_rollout(registry, "nuclei", "2", steps=(0.5, 1.0))
 
@@ -123,6 +125,7 @@ def test_mistakes_of_callers_speak_against_no_version(service: Assembled, regist
     assert [one for one in service.dispatch.take_reports() if isinstance(one, Observed)] == []
 
 
+@pytest.mark.slow
 def test_requests_to_another_alias_are_none_of_the_canarys(settings: Settings, registry: Registry) -> None:
     registry.promote("nuclei", "2", "candidate")
     service = in_process(settings, config_of(["nuclei@champion"]))
@@ -139,6 +142,7 @@ def test_requests_to_another_alias_are_none_of_the_canarys(settings: Settings, r
     assert [one for one in service.dispatch.take_reports() if isinstance(one, Observed)] == []
 
 
+@pytest.mark.slow
 def test_a_shadow_is_compared_and_heard_by_no_one(service: Assembled, registry: Registry) -> None:
     start_rollout(registry, "nuclei", "2", answers=False, steps=(0.5,))
 

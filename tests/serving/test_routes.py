@@ -39,6 +39,7 @@ def version_that_answers(service: Assembled, model: str = "nuclei", version: str
     return asyncio.run(service.dispatch.answer(model, version, Question(GOOD))).version
 
 
+@pytest.mark.slow
 def test_a_moved_alias_is_followed_there_and_back(service: Assembled, registry: Registry) -> None:
     assert status(service).registry == "following"
     first = version_that_answers(service)
@@ -50,6 +51,7 @@ def test_a_moved_alias_is_followed_there_and_back(service: Assembled, registry: 
     assert (first, second, version_that_answers(service)) == ("1", "2", "1")
 
 
+@pytest.mark.slow
 def test_a_new_version_is_ready_before_it_answers(settings: Settings, registry: Registry) -> None:
     prepared: list[str] = []
 
@@ -66,6 +68,7 @@ def test_a_new_version_is_ready_before_it_answers(settings: Settings, registry: 
     assert prepared == [registry.resolve("nuclei/2").exact_reference]
 
 
+@pytest.mark.slow
 def test_requests_while_the_alias_moves_are_all_answered(service: Assembled, registry: Registry) -> None:
     async def ask_while_moving() -> set[str | None]:
         versions: set[str | None] = set()
@@ -79,6 +82,7 @@ def test_requests_while_the_alias_moves_are_all_answered(service: Assembled, reg
     assert asyncio.run(asyncio.wait_for(ask_while_moving(), 30)) == {"1", "2"}
 
 
+@pytest.mark.slow
 def test_a_version_that_is_damaged_does_not_take_over(
     service: Assembled, registry: Registry, settings: Settings
 ) -> None:
@@ -93,6 +97,7 @@ def test_a_version_that_is_damaged_does_not_take_over(
     assert followed(service).registry == "following"
 
 
+@pytest.mark.slow
 def test_what_is_loaded_answers_while_the_registry_is_gone(service: Assembled, settings: Settings) -> None:
     assert version_that_answers(service) == "1"
     with contextlib.closing(sqlite3.connect(settings.home / "mlflow.db", isolation_level=None)) as database:
@@ -103,6 +108,7 @@ def test_what_is_loaded_answers_while_the_registry_is_gone(service: Assembled, s
     assert followed(service).registry == "following"
 
 
+@pytest.mark.slow
 def test_a_service_that_starts_without_the_registry_takes_the_version_that_it_knew(
     service: Assembled, settings: Settings
 ) -> None:
@@ -115,12 +121,14 @@ def test_a_service_that_starts_without_the_registry_takes_the_version_that_it_kn
         status(again, "nuclei@candidate")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "version"), [("nuclei", "2"), ("nuclei@2", None)])
 def test_a_version_is_found_by_its_number_and_not_followed(service: Assembled, model: str, version: str | None) -> None:
     assert version_that_answers(service, model, version) == "2"
     assert status(service, model, version).registry == "fixed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nucleoli", "nuclei@nothing", "nuclei@99", "Ü", "../nuclei"])
 def test_what_no_one_registered_is_not_found(service: Assembled, name: str) -> None:
     for _ in range(2):  # the second time from memory
@@ -128,6 +136,7 @@ def test_what_no_one_registered_is_not_found(service: Assembled, name: str) -> N
             status(service, name)
 
 
+@pytest.mark.slow
 def test_without_shared_replicas_only_the_named_models_answer(settings: Settings, folders: Any) -> None:
     Registry.open(settings).register(folders.stain, "stain", alias="champion")
     service = in_process(settings, config_of(["nuclei@champion"], shared=None))
@@ -136,6 +145,7 @@ def test_without_shared_replicas_only_the_named_models_answer(settings: Settings
         status(service, "stain")
 
 
+@pytest.mark.slow
 def test_shared_replicas_answer_with_any_registered_model(settings: Settings, folders: Any) -> None:
     service = in_process(settings, config_of(["nuclei@champion"]))
     Registry.open(settings).register(folders.stain, "stain", alias="champion")
@@ -144,6 +154,7 @@ def test_shared_replicas_answer_with_any_registered_model(settings: Settings, fo
     assert references == ["nuclei@champion", "stain"]
 
 
+@pytest.mark.slow
 def test_a_pipeline_is_asked_by_its_name(settings: Settings, folders: Any) -> None:
     for name, folder in (("cells", folders.cells), ("stain", folders.stain)):
         Registry.open(settings).register(folder, name, alias="champion")
@@ -157,6 +168,7 @@ def test_a_pipeline_is_asked_by_its_name(settings: Settings, folders: Any) -> No
     assert three.steps == ("stain/1", "nuclei/1")
 
 
+@pytest.mark.slow
 def test_a_pipeline_whose_first_model_answers_with_classes_is_refused(settings: Settings, folders: Any) -> None:
     Registry.open(settings).register(folders.cells, "cells", alias="champion")
     service = in_process(settings, config_of(["nuclei@champion"], pipelines={"wrong": ("cells", "nuclei")}))
@@ -164,6 +176,7 @@ def test_a_pipeline_whose_first_model_answers_with_classes_is_refused(settings: 
         asyncio.run(service.dispatch.answer("wrong", None, Question(GOOD)))
 
 
+@pytest.mark.slow
 def test_a_pipeline_whose_first_model_cannot_read_the_image_says_so(settings: Settings, folders: Any) -> None:
     Registry.open(settings).register(folders.cells, "cells", alias="champion")
     service = in_process(settings, config_of(["nuclei@champion"], pipelines={"count": ("nuclei", "cells")}))

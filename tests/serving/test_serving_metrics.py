@@ -41,6 +41,7 @@ def after(service: Assembled, holds: Callable[[], bool]) -> bool:
     return asyncio.run(run())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("replica", "ready"), [(InProcess, 1.0), (Silent, 0.0)])
 def test_a_gateway_states_whether_a_model_has_a_replica_that_answers(
     settings: Settings, replica: type[InProcess], ready: float
@@ -54,6 +55,7 @@ def test_a_bundle_folder_is_reported_as_well(settings: Settings, bundle_folder: 
     assert after(service, lambda: told(service, "cytoray_model_ready", model="nuclei") == 0)
 
 
+@pytest.mark.slow
 def test_a_model_that_may_have_no_replica_is_not_reported(settings: Settings) -> None:
     models = (ModelConfig(model="nuclei", replicas=Replicas(min_replicas=0, max_replicas=1)),)
     service = in_process(settings, config_of([]).model_copy(update={"models": models}), Silent(settings))
@@ -61,6 +63,7 @@ def test_a_model_that_may_have_no_replica_is_not_reported(settings: Settings) ->
     assert told(service, "cytoray_model_ready", model="nuclei") is None
 
 
+@pytest.mark.slow
 def test_bulk_jobs_are_counted_by_state(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.tif").write_bytes(GOOD)

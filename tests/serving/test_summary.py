@@ -69,6 +69,7 @@ def test_real_answers_of_every_kind_are_described(
     assert all(isinstance(value, float) and np.isfinite(value) for value in everything)
 
 
+@pytest.mark.slow
 def test_an_answer_agrees_with_itself_and_not_with_an_empty_one(
     segmenter: Predictor, stainer: Predictor, classifier: Predictor, linker: Predictor
 ) -> None:

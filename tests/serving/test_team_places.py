@@ -141,6 +141,7 @@ def clinic(s3: str) -> Allowed:
     return allowed_for(STRANGER, everybody, {"clinic": TeamConfig(buckets=(f"{BUCKET}/clinic",))})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["clinic?versionId=1", "clinic?versionId=", "clinic?versionId=1/a.tif", "clinic/secret.tif?versionId=null",
@@ -203,6 +204,7 @@ def test_no_way_of_writing_a_key_reaches_those_of_a_team(clinic: Allowed, name: 
     assert {key: body for key, body in after.items() if key in before} == before
 
 
+@pytest.mark.slow
 def test_what_is_derived_from_a_place_is_checked_again(clinic: Allowed) -> None:
     bucket = locate(f"s3://{BUCKET}", clinic)
     assert [one.name for one in bucket.children()] == ["clinic", "mine"]
@@ -215,6 +217,7 @@ def test_what_is_derived_from_a_place_is_checked_again(clinic: Allowed) -> None:
     assert "clinic/secret.tif" in keys()
 
 
+@pytest.mark.slow
 def test_an_answer_is_not_written_below_names_that_stand_for_others(clinic: Allowed) -> None:
     answer = locate(f"s3://{BUCKET}/mine/a.zarr", clinic)
     zarr.create_array(answer.zarr_store(writing=True), name="0", shape=4, dtype="u1")

@@ -50,6 +50,7 @@ def stopped(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_store_by_uri_keeps_its_warnings(http: TestClient, client: Client, root: Path) -> None:
     path = stopped(root / "movie.ome.zarr")
     question: dict[str, Any] = {"image": path.as_uri(), "frame": "1"}

@@ -127,6 +127,7 @@ def test_an_error_in_the_thread_reaches_the_loop(cache: Cache) -> None:
         next(iter(batches))
 
 
+@pytest.mark.slow
 def test_waiting_is_measured_and_leaving_early_ends_the_thread(cache: Cache) -> None:
     def slow(labels: Tensor) -> Tensor:
         time.sleep(0.2)

@@ -51,6 +51,7 @@ def test_pixels_are_scaled_as_the_predictor_scales_them(tmp_path: Path, cells: D
     np.testing.assert_allclose(cache.pixels(0).read(region), seen.read(region), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_is_decoded_once_and_who_waits_for_it_does_not_wait_for_the_end_of_another_training_run(
     tmp_path: Path, cells: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ def refused(recipe: Recipe) -> str:
     return caught.value.message
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cytoray_home")
 def test_a_validation_split_without_an_object_is_refused(folder: Path) -> None:
     recipe = parse_recipe(recipe_for(folder))
@@ -59,6 +60,7 @@ def test_a_validation_split_without_an_object_is_refused(folder: Path) -> None:
     assert error.code == "nothing-to-score"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cytoray_home")
 def test_masks_of_0_and_255_are_refused_for_classes_unless_they_are_mapped(folder: Path) -> None:
     for split in ("train", "val"):
@@ -91,6 +93,7 @@ def test_what_a_perfect_answer_could_not_show_is_nothing_to_score(folder: Path) 
     assert "recall50" in found.problem
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not entry_points(group="cytoray.checks"), reason="installed before this entry point was there")
 def test_data_check_with_a_recipe_says_what_training_says(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -108,6 +111,7 @@ def test_data_check_with_a_recipe_says_what_training_says(
     assert answer["findings"][0]["problem"] in refused(parse_recipe(content))
 
 
+@pytest.mark.slow
 def test_movies_without_a_division_have_a_note_with_the_scores_they_have(shared_data: Path) -> None:
     movies = open_dataset(shared_data / "tracking" / "yeast_phase").as_split("val")
     task, arguments = perfect("tracking")
@@ -117,6 +121,7 @@ def test_movies_without_a_division_have_a_note_with_the_scores_they_have(shared_
     assert find_nothing_to_score(movies, task, arguments, "tra") is None
 
 
+@pytest.mark.slow
 def test_a_later_start_with_the_same_files_and_code_decodes_none_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def settings(tmp_path: Path) -> Settings:
     return load_settings({"CYTORAY_HOME": str(tmp_path / "home")})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MAKERS)
 def test_the_recipe_of_every_kind_of_data_can_be_planned(kind: str, settings: Settings, tmp_path: Path) -> None:
     make, options = MAKERS[kind]

@@ -103,6 +103,7 @@ def test_bf16_is_really_used() -> None:
     assert exact.loss == pytest.approx(rounded.loss, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [TORCH, ("deepspeed", 1)], ids=["torch", "zero1"])
 def test_accumulated_passes_equal_one_pass_without_batch_statistics(
     kind: Kind, monkeypatch: pytest.MonkeyPatch
@@ -114,6 +115,7 @@ def test_accumulated_passes_equal_one_pass_without_batch_statistics(
     assert [s.gradient_norm for s in parts] == pytest.approx([s.gradient_norm for s in whole], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[0]}{kind[1]}")
 def test_an_engine_goes_on_from_its_state_as_if_never_stopped(kind: Kind) -> None:
     engine = engine_of(kind)
@@ -147,6 +149,7 @@ def test_the_average_follows_the_weights_and_lags_behind() -> None:
     assert network().load_state_dict(average)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[0]}{kind[1]}")
 def test_passes_of_unequal_size_count_by_their_crops(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[__name__], "network", network_without_batch_norm)

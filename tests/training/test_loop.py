@@ -128,6 +128,7 @@ def test_a_finished_training_is_not_trained_on(make_plan: MakePlan, tmp_path: Pa
     assert torch.equal(after.state["steps"], checkpoint.state["steps"])
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_reports_every_epoch(make_plan: MakePlan, tmp_path: Path) -> None:
     progress, checkpoint = trained(make_plan(epochs=4, learning_rate=5e-3, validate_every=2), tmp_path)
     losses = [epoch["loss"] for epoch in progress.history]
@@ -139,6 +140,7 @@ def test_training_lowers_the_loss_and_reports_every_epoch(make_plan: MakePlan, t
     assert progress.best["ap50"] == max(epoch.get("ap50", 0) for epoch in progress.history)
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_no_number_stops_the_training_and_names_the_step(
     make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +157,7 @@ def test_a_gradient_that_is_no_number_stops_the_training_and_names_the_step(
         trained(make_plan(), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_budget_ends_the_training_with_the_schedule_at_its_end(make_plan: MakePlan, tmp_path: Path) -> None:
     progress, _ = trained(make_plan(epochs=10_000, minutes=0.03, validate_every=10_000), tmp_path)
     assert progress.finished
@@ -164,6 +167,7 @@ def test_a_budget_ends_the_training_with_the_schedule_at_its_end(make_plan: Make
     assert read_facts(tmp_path).ended_by == "minutes"
 
 
+@pytest.mark.slow
 def test_patience_ends_a_training_that_gains_nothing(make_plan: MakePlan, tmp_path: Path) -> None:
     progress, checkpoint = trained(make_plan(epochs=50, learning_rate=1e-12, early_stopping=2), tmp_path)
     assert progress.finished
@@ -172,6 +176,7 @@ def test_patience_ends_a_training_that_gains_nothing(make_plan: MakePlan, tmp_pa
     assert read_facts(tmp_path).ended_by == "early stopping"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "scores", "epochs", "best"),
     [
@@ -204,6 +209,7 @@ def said(folder: Path) -> list[str]:
     return [line["text"] for line in lines if line["stage"] == "warning"]
 
 
+@pytest.mark.slow
 def test_a_validation_without_its_score_is_said_at_the_first_and_found_at_the_end(
     make_plan: MakePlan, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -225,6 +231,7 @@ def test_a_validation_without_its_score_is_said_at_the_first_and_found_at_the_en
     assert "3 of 3" in found.evidence
 
 
+@pytest.mark.slow
 def test_a_score_that_is_no_number_is_said_and_its_weights_are_not_the_best(
     make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

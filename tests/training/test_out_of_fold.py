@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from cytoray_analysis.bundle import write_bundle
@@ -20,6 +21,7 @@ from cytoray_training.publish.out_of_fold import FOLDS, calibrated_out_of_fold
 from planted_faults import CLASSES, plan_for
 
 
+@pytest.mark.slow
 def test_the_calibration_error_of_validation_images_is_taken_out_of_fold(tmp_path: Path) -> None:
     dataset = make_classification(tmp_path / "data", images=16, size=96, seed=1, classes=2)
     linear = {"model": {"network": {"name": "linear", "arguments": {}}}}

@@ -139,6 +139,7 @@ def test_passes_have_the_gradient_of_their_union(name: str, sizes: tuple[int, ..
     assert float((gradients[1] - gradients[0]).norm() / gradients[0].norm()) < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[0]}{kind[1]}")
 def test_passes_take_the_step_of_their_union_and_tell_its_loss(kind: Kind) -> None:
     one = case("tracking")

@@ -92,6 +92,7 @@ def test_how_a_step_is_computed_is_no_part_of_the_identity(make_plan: MakePlan) 
         assert make_plan(**{name: value}).identity != make_plan().identity, name
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_passes_and_its_record_says_what_changed(
     make_plan: MakePlan, capsys: pytest.CaptureFixture[str]
 ) -> None:

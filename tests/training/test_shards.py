@@ -89,6 +89,7 @@ def same(one: list[Pass], other: list[Pass]) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scaling", [{}, {"scope": "dataset"}, {"method": "zscore"}])
 def test_every_example_is_in_one_shard_and_is_what_a_whole_cache_has(
     scaling: dict[str, str], tmp_path: Path, cells: Dataset
@@ -114,6 +115,7 @@ def test_an_image_larger_than_a_shard_has_its_own(tmp_path: Path, cells: Dataset
     assert [shard.examples for shard in index.shards] == [1] * 9
 
 
+@pytest.mark.slow
 def test_cells_keep_their_classes_and_movies_their_links(tmp_path: Path) -> None:
     cells = make_classification(tmp_path / "cells", images=4, size=128)
     arguments = task_arguments(cells)
@@ -126,6 +128,7 @@ def test_cells_keep_their_classes_and_movies_their_links(tmp_path: Path) -> None
     assert index.examples > len(movies.split("train").images)
 
 
+@pytest.mark.slow
 def test_workers_decode_together_and_nothing_twice(
     tmp_path: Path, cells: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +199,7 @@ DEALS = some.builds(
 )
 
 
+@pytest.mark.slow
 @given(DEALS, some.integers(0, 3))
 def test_in_a_round_every_shard_is_drawn_as_often_as_it_should_and_no_one_holds_too_many(
     schedule: ShardSchedule, number: int
@@ -244,6 +248,7 @@ def test_uneven_shares_are_the_crops_that_one_worker_would_take(tmp_path: Path, 
     assert torch.equal(torch.cat(parts), alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_a_training_that_goes_on_draws_what_it_would_have_drawn(world: int, tmp_path: Path, index: ShardIndex) -> None:
     schedule = deal_of(index, world=world)
@@ -340,6 +345,7 @@ def test_small_sets_lie_whole_on_a_node_and_large_ones_do_not(make_plan: MakePla
     assert isinstance(open_source(with_shards(plan, use="always")), ShardStream)
 
 
+@pytest.mark.slow
 def test_a_training_on_shards_ends_with_the_same_weights_when_it_is_interrupted(
     make_plan: MakePlan, tmp_path: Path
 ) -> None:

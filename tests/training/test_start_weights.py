@@ -55,6 +55,7 @@ def find(
     return find_start(Start.model_validate(fields), network, task, settings, within=within)
 
 
+@pytest.mark.slow
 def test_a_registered_model_gives_its_trunk(segmenter: Bundle, settings: Settings) -> None:
     Registry.open(settings).register(segmenter.folder, "nuclei", run_id=None, metrics={})
     found = find({"from": "registry:nuclei"}, "unet_encoder", settings)

@@ -57,11 +57,13 @@ def test_the_block_ends_by_itself_when_its_workers_have_saved(tmp_path: Path, nu
     assert seen == [True]
 
 
+@pytest.mark.slow
 def test_a_block_that_does_not_end_is_ended_when_all_is_saved(tmp_path: Path) -> None:
     (tmp_path / "saved").touch()
     stopped(tmp_path, ask_and_go_on, saved=(tmp_path / "saved").exists)
 
 
+@pytest.mark.slow
 def test_a_block_that_does_not_save_is_ended_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "SECONDS_TO_SAVE", 0.2)
     stopped(tmp_path, ask_and_go_on)

@@ -140,6 +140,7 @@ def test_the_picture_of_a_perfect_confusion_matrix_is_dark_on_its_diagonal_only(
     assert (dark[0] & dark[1]).sum() < 0.2 * dark[0].sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_the_sheet_of_mistakes_grows_with_them(dimensions: int) -> None:
     truth = np.arange(20) % 2

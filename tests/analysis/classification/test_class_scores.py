@@ -41,6 +41,7 @@ def test_scores_agree_with_scikit_learn() -> None:
     assert scores["f1/c"] == pytest.approx(metrics.f1_score(truth == 2, predicted == 2))
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=30))
 def test_scores_lie_between_zero_and_one_and_have_known_names(pairs: list[tuple[int, int]]) -> None:

@@ -61,6 +61,7 @@ def build(folder: Path, **arguments: Any) -> PretrainedTrunk:
     return PretrainedTrunk(**chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(CONFIGS))
 @pytest.mark.parametrize(("inputs", "window"), [(3, (24, 24)), (1, (24, 24)), (5, (24, 24)), (1, (3, 24, 24))])
 def test_windows_of_any_channels_and_volumes_are_classified(
@@ -77,6 +78,7 @@ def test_windows_of_any_channels_and_volumes_are_classified(
     assert network.bytes_per_pixel(4) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_the_features_are_those_of_the_original(folders: dict[str, Path], name: str) -> None:
     network = build(folders[name], mean=[0.0], std=[1.0], window=32).eval()

@@ -39,6 +39,7 @@ def draw_tracks(chance: np.random.Generator, count: int) -> tuple[np.ndarray, li
     return table, [sorted(table[(table[:, 1] <= t) & (table[:, 2] >= t), 0].tolist()) for t in range(FRAMES)]
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1), cells=st.integers(1, 14), own=st.integers(1, 14), found=st.floats(0.0, 1.0))
 @settings(max_examples=150, deadline=None)
 def test_chota_is_that_of_py_ctcmetrics(seed: int, cells: int, own: int, found: float) -> None:

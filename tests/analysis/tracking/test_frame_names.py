@@ -37,6 +37,7 @@ def test_frames_come_in_the_order_of_their_numbers(
     assert found.numbers == tuple(range(count))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "numbers"),
     [

@@ -113,6 +113,7 @@ def best_value(movie: JudgedMovie) -> float:
     return total
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.integers(1, 8))
 @settings(max_examples=60, deadline=None)
 def test_windows_of_any_length_give_the_links_of_one_pass(seed: int, window: int) -> None:
@@ -120,6 +121,7 @@ def test_windows_of_any_length_give_the_links_of_one_pass(seed: int, window: int
     assert same(link(movie, DEFAULTS, window=window), link(movie, DEFAULTS, window=1000))
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.sampled_from([-1.0, 0.0, 3.0]), st.sampled_from([-1.0, 0.0, 3.0]))
 @settings(max_examples=60, deadline=None)
 def test_a_lineage_is_always_valid(seed: int, appear: float, division: float) -> None:
@@ -279,6 +281,7 @@ def undecided(frames: int, objects: int) -> linker.Choices:
     return linker.Choices(weight, np.full(len(rows), 0.5), source, target, sister)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(90)
 def test_a_network_that_knows_nothing_gets_a_valid_answer_in_seconds() -> None:
     choices = undecided(frames=12, objects=150)

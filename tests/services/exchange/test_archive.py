@@ -64,6 +64,7 @@ def test_a_link_in_an_archive_is_refused(tmp_path: Path) -> None:
     assert not any((tmp_path / "in").iterdir())
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     bomb = archive_with(tmp_path / "bomb.zip", "weights.safetensors", bytes(64 * 2**20))

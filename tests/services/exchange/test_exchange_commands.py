@@ -104,6 +104,7 @@ def test_a_planted_archive_ends_with_status_two_and_registers_nothing(cytoray: C
     assert Registry.open(load_settings()).list() == ()
 
 
+@pytest.mark.slow
 def test_a_package_without_an_author_is_refused(
     cytoray: Command, bundle_of: Callable[[str], Bundle], tmp_path: Path
 ) -> None:

@@ -153,6 +153,7 @@ def check_answers(bundle: Bundle, network: nn.Module) -> None:
     np.testing.assert_allclose(found.answer[:, :-2, :-2], expected[:, :-2, :-2], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_onnx_weights_become_a_bundle_that_answers_the_same(package: Maker, network: Edges) -> None:
     with opened(package()) as imported:
         assert (imported.origin, imported.tags) == ("foreign package", {})
@@ -162,6 +163,7 @@ def test_onnx_weights_become_a_bundle_that_answers_the_same(package: Maker, netw
         check_answers(imported.bundle, network)
 
 
+@pytest.mark.slow
 def test_an_answer_does_not_depend_on_tiles(package: Maker) -> None:
     pixels = gaussian_filter(np.random.default_rng(7).random((1, 96, 88), dtype=np.float32), (0, 1.5, 1.5))
     image = image_from_array(pixels, "CYX")

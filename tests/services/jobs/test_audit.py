@@ -49,6 +49,7 @@ def test_a_trail_is_read_as_it_was_written(tmp_path: Path) -> None:
         read_audit(tmp_path / "none")
 
 
+@pytest.mark.slow
 @settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_any_changed_byte_is_noticed(tmp_path: Path, data: st.DataObject) -> None:

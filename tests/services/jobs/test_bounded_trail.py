@@ -34,6 +34,7 @@ def url(service: Service) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.slow
 def test_bodies_that_are_broken_off_fill_no_disk(service: Service, url: str) -> None:
     head = (
         f"POST /jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.token('eve')}\r\n"
@@ -58,6 +59,7 @@ def test_a_cluster_that_does_not_answer_fills_no_disk(cluster: ApiServer, servic
     assert len(read_audit(service.audit)) <= A_MINUTE
 
 
+@pytest.mark.slow
 def test_a_job_that_has_ended_is_stopped_again_and_again_without_a_trace(
     cluster: ApiServer, service: Service, url: str
 ) -> None:
@@ -75,6 +77,7 @@ def test_a_job_that_has_ended_is_stopped_again_and_again_without_a_trace(
     assert {(line.outcome, line.reason) for line in lines} == {("refused", "the job has ended already")}
 
 
+@pytest.mark.slow
 def test_what_the_cluster_refuses_each_time_is_begun_so_often_a_minute(service: Service, url: str) -> None:
     eve = ServiceBackend(url, token=service.token("eve"))
     wrong = read_submission(RECIPE.replace("/data/images/nuclei", "pvc://salaries/2026"))

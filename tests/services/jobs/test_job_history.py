@@ -45,6 +45,7 @@ def history(tmp_path: Path) -> JobHistory:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "state", "reason"),
     [
@@ -73,6 +74,7 @@ def test_the_exit_status_of_the_command_is_that_of_the_recorder(tmp_path: Path) 
     assert recorded(tmp_path, "import os; os.kill(os.getpid(), 15)").wait(60) == 143
 
 
+@pytest.mark.slow
 def test_a_stop_leaves_the_command_its_time_and_its_last_words(tmp_path: Path) -> None:
     program = """
 import signal, sys, time

@@ -44,6 +44,7 @@ def recipe(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_manifest(run: Run, recipe: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.chdir(tmp_path)
@@ -75,6 +76,7 @@ def test_a_registry_that_others_can_reach_is_passed_on(run: Run, recipe: str, mo
         assert json.loads(text)["runtime_env"]["env_vars"] == passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "field"),
     [
@@ -144,6 +146,7 @@ def test_the_service_is_a_place_like_the_others(
     assert [act.outcome for act in read_audit(folder / "audit.jsonl")] == ["begun", "done", "refused", "begun", "done"]
 
 
+@pytest.mark.slow
 def test_a_service_does_not_start_with_what_is_not_whole(run: Run, tmp_path: Path) -> None:
     assert run("serve", "--config", str(tmp_path / "none.yaml"))[0] == 2
     (tmp_path / "jobs.yaml").write_text("place: local\naudit: a\nplaces: 3\n")

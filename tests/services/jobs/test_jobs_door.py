@@ -70,6 +70,7 @@ def test_a_body_that_declares_no_length_is_counted_as_it_comes(service: Service,
     assert httpx.post(url, content=pieces(b"x"), headers={"Content-Type": "application/json"}).status_code == 401
 
 
+@pytest.mark.slow
 def test_packed_bodies_are_unpacked_within_the_limit(service: Service, address: tuple[str, int]) -> None:
     header = {"Authorization": f"Bearer {service.token('ada')}", "Content-Type": "application/json"}
     url = f"http://{address[0]}:{address[1]}/jobs/check"
@@ -80,6 +81,7 @@ def test_packed_bodies_are_unpacked_within_the_limit(service: Service, address: 
     assert httpx.post(url, content=CHECK, headers=header | {"Content-Encoding": "br"}).status_code == 400
 
 
+@pytest.mark.slow
 def test_half_sent_headers_end_the_connection_and_hold_up_no_one(address: tuple[str, int]) -> None:
     halves = [socket.create_connection(address) for _ in range(50)]
     for number, one in enumerate(halves):
@@ -93,6 +95,7 @@ def test_half_sent_headers_end_the_connection_and_hold_up_no_one(address: tuple[
     assert time.monotonic() - began < 15
 
 
+@pytest.mark.slow
 def test_the_second_request_of_a_connection_must_come_whole_as_well(address: tuple[str, int]) -> None:
     with socket.create_connection(address) as kept:
         kept.settimeout(30)
@@ -103,6 +106,7 @@ def test_the_second_request_of_a_connection_must_come_whole_as_well(address: tup
         assert come.count(b"HTTP/1.1 200") == 1
 
 
+@pytest.mark.slow
 def test_a_body_that_does_not_come_is_not_waited_for(
     service: Service, address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

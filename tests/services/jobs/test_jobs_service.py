@@ -49,6 +49,7 @@ def submission(**scale: int) -> Submission:
     return read_submission(RECIPE, [f"scale.{name}={value}" for name, value in scale.items()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/health/live", "/metrics", "/openapi.json", "/docs", "/jobs"])
 def test_head_answers_as_get_does_without_the_body(service: Service, url: str, path: str) -> None:
     headers = {"Authorization": f"Bearer {service.token('ada', 'lab')}"}
@@ -58,6 +59,7 @@ def test_head_answers_as_get_does_without_the_body(service: Service, url: str, p
     assert httpx.head(f"{url}/jobs").status_code == 401
 
 
+@pytest.mark.slow
 def test_a_job_goes_the_whole_way(cluster: ApiServer, service: Service, url: str) -> None:
     place = ServiceBackend(url, token=service.token("ada", "lab"))
     job = place.submit(submission(), owner="somebody")
@@ -94,6 +96,7 @@ def test_a_dry_run_says_what_the_cluster_would_get_and_leaves_nothing(
     assert not service.audit.exists()
 
 
+@pytest.mark.slow
 def test_a_team_sees_its_own_jobs_and_who_administers_all(service: Service, url: str) -> None:
     ada = ServiceBackend(url, token=service.token("ada", "lab"))
     eve = ServiceBackend(url, token=service.token("eve", "other"))
@@ -111,6 +114,7 @@ def test_a_team_sees_its_own_jobs_and_who_administers_all(service: Service, url:
     assert chief.stop(job.id).id == job.id
 
 
+@pytest.mark.slow
 def test_only_who_may_submit_is_let_in(service: Service, url: str) -> None:
     for place, kind in (
         (ServiceBackend(url), UnauthorizedError),
@@ -129,6 +133,7 @@ def test_only_who_may_submit_is_let_in(service: Service, url: str) -> None:
     assert acts == [(None, "refused"), (None, "refused"), (None, "refused"), ("stray", "refused")]
 
 
+@pytest.mark.slow
 def test_the_quota_counts_what_the_cluster_says(cluster: ApiServer, service: Service, url: str) -> None:
     place = ServiceBackend(url, token=service.token("ada", "lab"))
     first = place.submit(submission(), owner="")
@@ -143,6 +148,7 @@ def test_the_quota_counts_what_the_cluster_says(cluster: ApiServer, service: Ser
     place.submit(submission(), owner="")
 
 
+@pytest.mark.slow
 def test_jobs_that_come_at_once_do_not_slip_past_the_quota(cluster: ApiServer, service: Service, url: str) -> None:
     place = ServiceBackend(url, token=service.token("ada", "lab"))
     with ThreadPoolExecutor(6) as pool:
@@ -163,6 +169,7 @@ def test_a_wrong_recipe_comes_back_as_the_error_that_it_is(service: Service, url
     assert len(act.recipe or "") == 64
 
 
+@pytest.mark.slow
 def test_every_act_is_in_the_trail_before_it_is_answered(cluster: ApiServer, service: Service, url: str) -> None:
     place = ServiceBackend(url, token=service.token("ada", "lab"))
     job = place.submit(submission(), owner="")
@@ -184,6 +191,7 @@ def test_every_act_is_in_the_trail_before_it_is_answered(cluster: ApiServer, ser
     assert first.token is not None
 
 
+@pytest.mark.slow
 def test_where_the_trail_cannot_be_written_nothing_is_done(cluster: ApiServer, service: Service, url: str) -> None:
     place = ServiceBackend(url, token=service.token("ada", "lab"))
     job = place.submit(submission(), owner="")
@@ -212,6 +220,7 @@ def test_a_body_is_not_read_before_it_is_known_who_sends_it(service: Service, ur
     assert (status, body["field"]) == (400, "Content-Length")
 
 
+@pytest.mark.slow
 def test_a_new_job_is_created_with_an_address(service: Service, url: str) -> None:
     headers = {"Authorization": f"Bearer {service.token('ada', 'lab')}"}
     with httpx.Client(base_url=url, headers=headers) as client:
@@ -222,6 +231,7 @@ def test_a_new_job_is_created_with_an_address(service: Service, url: str) -> Non
         assert len(client.get("/jobs", params={"state": "queued", "team": "lab"}).json()["jobs"]) == 1
 
 
+@pytest.mark.slow
 def test_health_and_metrics_tell_of_the_cluster(cluster: ApiServer, service: Service, url: str) -> None:
     ServiceBackend(url, token=service.token("ada", "lab")).submit(submission(), owner="")
     with httpx.Client(base_url=url) as client:
@@ -233,6 +243,7 @@ def test_health_and_metrics_tell_of_the_cluster(cluster: ApiServer, service: Ser
         assert client.get("/health/live").status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "allowed"),
     [
@@ -258,6 +269,7 @@ def test_of_the_cluster_a_recipe_chooses_what_the_operator_allows(
         assert answers[0].json()["field"].startswith(asked.partition("=")[0])
 
 
+@pytest.mark.slow
 def test_no_more_logs_are_followed_than_may_be(cluster: ApiServer, make: Make) -> None:
     service = make(followers=1)
     with running(service.api) as url:
@@ -277,6 +289,7 @@ def test_no_more_logs_are_followed_than_may_be(cluster: ApiServer, make: Make) -
         _eventually(lambda: "hello" in (_tried_text(lambda: "".join(place.logs(job.id))) or ""))
 
 
+@pytest.mark.slow
 def test_of_many_that_follow_at_once_no_more_are_let_in_than_may_be(cluster: ApiServer, make: Make) -> None:
     service = make(followers=16)
     token = service.token("boss", scope="administer")

@@ -75,6 +75,7 @@ def stand_in(tmp_path: Path, cytoray_home: Path, monkeypatch: pytest.MonkeyPatch
         yield put
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "why"), [("waits", "its agent did not start within the 15 s"), ("ends", "the head is not well")]
 )
@@ -104,6 +105,7 @@ def test_a_node_that_died_is_started_again(
     assert local.running() is None
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_every_time_is_a_sentence_and_leaves_nothing(
     stand_in: Callable[..., Path],
 ) -> None:

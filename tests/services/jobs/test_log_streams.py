@@ -11,6 +11,7 @@ from cytoray_analysis.errors import OverloadedError
 from cytoray_services.jobs.service.streams import Followers
 
 
+@pytest.mark.slow
 def test_who_never_begins_to_read_counts_no_longer() -> None:
     async def ask() -> list[str]:
         followers = Followers(1)

@@ -48,6 +48,7 @@ def job_of(cluster: ApiServer, url: str, token: str, *lines: str) -> str:
     return job.id
 
 
+@pytest.mark.slow
 def test_one_caller_follows_a_quarter_of_all_logs(cluster: ApiServer, service: Service, url: str) -> None:
     eve, ada = service.token("eve"), service.token("ada")
     hers, other = job_of(cluster, url, eve, "hello"), job_of(cluster, url, ada, "hello")

@@ -49,6 +49,7 @@ def refused(ask: Callable[[], object]) -> CytorayError:
     return caught.value
 
 
+@pytest.mark.slow
 def test_a_training_of_no_team_is_seen_by_its_owner_alone(service: Service, url: str) -> None:
     ada, eve = (ServiceBackend(url, token=service.token(name)) for name in ("ada", "eve"))
     chief = ServiceBackend(url, token=service.token("boss", scope="administer"))
@@ -69,6 +70,7 @@ def test_a_training_without_an_owner_is_seen_by_who_administers(cluster: ApiServ
     assert [one.id for one in ServiceBackend(url, token=service.token("boss", scope="administer")).list()] == [job.id]
 
 
+@pytest.mark.slow
 def test_a_token_that_names_a_team_submits_and_sees_for_it(service: Service, url: str) -> None:
     token, _ = create_token(service.folder / "tokens.json", "ada", ("submit:lab", "submit:clinic"), days=1)
     ada, bob = ServiceBackend(url, token=token), ServiceBackend(url, token=service.token("bob", "lab"))
@@ -80,6 +82,7 @@ def test_a_token_that_names_a_team_submits_and_sees_for_it(service: Service, url
     assert [one.id for one in bob.list()] == [job.id]
 
 
+@pytest.mark.slow
 def test_one_caller_has_so_many_trainings_at_a_time(cluster: ApiServer, service: Service, url: str) -> None:
     ada = ServiceBackend(url, token=service.token("ada", "lab"))
     jobs = [ada.submit(read_submission(RECIPE), owner="") for _ in range(2)]
@@ -138,6 +141,7 @@ def test_data_of_a_team_are_named_by_its_trainings_alone(place: str, lab: bool, 
     assert [may(team) for team in ("lab", "clinic", None)] == [lab, clinic, stray]
 
 
+@pytest.mark.slow
 def test_a_recipe_with_data_of_another_team_is_refused(make: Make) -> None:
     service = make(teams={"lab": {"data": ["/data/images"]}, "clinic": {}})
     with running(service.api) as url:
@@ -152,6 +156,7 @@ def test_a_recipe_with_data_of_another_team_is_refused(make: Make) -> None:
         assert chief.submit(read_submission(RECIPE), owner="", team="clinic").team == "clinic"
 
 
+@pytest.mark.slow
 def test_a_recipe_of_a_team_starts_from_no_folder_of_another(make: Make) -> None:
     service = make(teams={"lab": {"data": ["pvc://images/lab"]}, "clinic": {"data": ["pvc://images/clinic"]}})
     recipe = RECIPE.replace("/data/images/nuclei", "pvc://images/lab")
@@ -193,6 +198,7 @@ def test_a_job_sees_the_widest_folder_that_holds_nothing_of_others(place: str, s
     assert own_data("lab", (place,), {"lab": Quota()}) is None
 
 
+@pytest.mark.slow
 def test_a_job_of_a_team_reads_nothing_outside_of_its_folders(make: Make) -> None:
     service = make(teams={"lab": {"data": ["pvc://images/lab"]}, "clinic": {"data": ["pvc://images/clinic"]}})
     recipe = RECIPE.replace("/data/images/nuclei", "pvc://images/lab/set")

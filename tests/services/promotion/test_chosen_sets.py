@@ -54,6 +54,7 @@ def trained(registry: Registry, folder: Path, data: Path, selection: Selection) 
         return registry.register(bundle.folder, "cells", run_id=run.run_id)
 
 
+@pytest.mark.slow
 def test_a_set_that_is_named_is_chosen_as_in_training(registry_home: Path, tmp_path: Path, data: Path) -> None:
     registry = Registry.open(local(registry_home))
     version = trained(registry, tmp_path / "bundle", data, CHOSEN)
@@ -79,6 +80,7 @@ def test_a_set_that_is_chosen_otherwise_does_not_judge(registry_home: Path, tmp_
     assert settle(registry, version, chosen, replacing=True, reason="another channel").source.selection == CHOSEN
 
 
+@pytest.mark.slow
 def test_what_chose_nothing_is_frozen_where_no_set_is_named(registry_home: Path, tmp_path: Path, data: Path) -> None:
     registry = Registry.open(local(registry_home))
     version = trained(registry, tmp_path / "bundle", data, CHOSEN)
@@ -92,6 +94,7 @@ def test_what_chose_nothing_is_frozen_where_no_set_is_named(registry_home: Path,
     assert settle(registry, version, None).split == "test"
 
 
+@pytest.mark.slow
 def test_policies_are_recorded_with_the_set_and_none_is_given_up(
     registry_home: Path, tmp_path: Path, data: Path
 ) -> None:
@@ -134,6 +137,7 @@ def test_neither_another_name_nor_an_image_more_gives_a_fresh_level(
     assert attempt("others", "f", [hashlib.sha256(one.encode()).hexdigest() for one in images]) == 1
 
 
+@pytest.mark.slow
 def test_a_comparison_keeps_its_number_whatever_a_wrong_clock_says(
     registry_home: Path, tmp_path: Path, data: Path
 ) -> None:
@@ -162,6 +166,7 @@ def describe(folder: Path, kinds: list[str]) -> None:
     (folder / "manifest.csv").write_text("\n".join(["image,mask,split,kind,patient", *rows]) + "\n")
 
 
+@pytest.mark.slow
 def test_columns_that_judge_are_frozen_too(registry_home: Path, tmp_path: Path, data: Path, listed: Path) -> None:
     registry = Registry.open(local(registry_home))
     version = trained(registry, tmp_path / "bundle", data, EVERYTHING)
@@ -179,6 +184,7 @@ def test_columns_that_judge_are_frozen_too(registry_home: Path, tmp_path: Path, 
         settle(registry, version, freeze(source, "test", by="kind"))
 
 
+@pytest.mark.slow
 def test_what_a_subgroup_may_lose_is_recorded_and_never_loosened(
     registry_home: Path, tmp_path: Path, data: Path, listed: Path
 ) -> None:
@@ -203,6 +209,7 @@ def test_that_the_champion_knows_the_images_is_said() -> None:
     )
 
 
+@pytest.mark.slow
 def test_weights_from_a_bundle_that_is_not_registered_are_unknown(
     registry_home: Path, tmp_path: Path, data: Path
 ) -> None:

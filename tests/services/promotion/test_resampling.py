@@ -54,6 +54,7 @@ def test_equal_candidates_hardly_ever_pass() -> None:
     assert max(ten_at_a_time) <= 1
 
 
+@pytest.mark.slow
 def test_a_better_candidate_passes_when_there_are_images_enough() -> None:
     assert sum(compared(0.95, images=60, seed=seed, resamples=RESAMPLES).better for seed in range(20)) >= 18
 

@@ -26,6 +26,7 @@ def test_of_two_hundred_canaries_that_are_no_worse_fewer_than_four_are_withdrawn
     assert {one.step for one in ended if one.what == "finish"} == {2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "reason", "most"),
     [
@@ -50,6 +51,7 @@ def test_now_and_then_ten_times_as_slow_is_noticed_though_the_median_is_the_same
     assert "95 % quantile" in ended.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("better", [{"slower": 0.5}, {"failures": 0.0}])
 def test_a_better_canary_is_not_withdrawn(better: dict[str, float]) -> None:
     assert simulate(requests(**better), seed=1, canary=QUICK).what == "finish"
@@ -101,12 +103,14 @@ def test_a_canary_that_only_fails_is_withdrawn_after_twenty_requests() -> None:
     assert verdict.reason == "errors: 100.0% of 20 requests failed, beside 0.0%"
 
 
+@pytest.mark.slow
 def test_an_hour_in_which_everything_fails_speaks_against_no_one() -> None:
     down = requests(failures=1.0)
     for seed in range(5):
         assert simulate(down, seed=seed, canary=replace(QUICK, steps=(1.0,)), usual=down).what == "finish"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [1.2, 1.5])
 def test_an_equal_version_is_not_withdrawn_because_the_last_step_is_a_busy_hour(load: float) -> None:
     short = replace(QUICK, limits=replace(QUICK.limits, seconds_per_step=2.0))

@@ -70,6 +70,7 @@ def test_a_good_canary_goes_through_its_steps_and_becomes_the_champion(registry:
     assert canary.measured["canary_failures"] <= canary.measured["canary_requests"]
 
 
+@pytest.mark.slow
 def test_a_bad_canary_is_withdrawn_and_the_alias_stays(registry: Registry) -> None:
     start_rollout(registry, "cells", "2", steps=(0.2, 1.0), limits=LIMITS)
     service = Service(registry, requests(failures=0.5))
@@ -82,6 +83,7 @@ def test_a_bad_canary_is_withdrawn_and_the_alias_stays(registry: Registry) -> No
     assert set(service.versions[-100:]) == {"1"}
 
 
+@pytest.mark.slow
 def test_while_the_registry_is_away_nothing_is_lost_and_then_it_is_done(registry: Registry) -> None:
     start_rollout(registry, "cells", "2", limits=LIMITS)
     controller, now = RolloutController(registry, ["cells"]), datetime.now(UTC)
@@ -125,6 +127,7 @@ def test_what_shadows_answer_is_summed_up_across_outages_and_restarts(registry: 
     assert measured == {"requests": 3, "ap50": pytest.approx(0.5)}
 
 
+@pytest.mark.slow
 def test_requests_to_an_alias_are_counted_for_whoever_starts_a_canary(registry: Registry) -> None:
     now = datetime.now(UTC)
     for _ in range(2):  # a service that starts again goes on from the mean that is written down

@@ -33,6 +33,7 @@ def test_who_once_has_the_canary_keeps_it_as_its_share_grows(key: float, step: i
         assert chosen(canary, key) == "2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0.01, 0.05, 0.25, 0.5, 0.9, 1.0])
 def test_lanes_whose_times_are_compared_are_of_one_size(step: float) -> None:
     canary = canary_of(steps=(step,))
@@ -51,6 +52,7 @@ def test_an_ended_canary_gets_nothing() -> None:
     assert chosen(withdrawn, 0.0) == "1"
 
 
+@pytest.mark.slow
 def test_a_canary_is_kept_in_the_registry_and_routes_requests(registry: Registry) -> None:
     limits = Limits(seconds_per_step=5, drift=0.4)
     canary = start_rollout(registry, "cells", "2", steps=(0.2, 1.0), limits=limits, reason="finds dim cells")
@@ -77,6 +79,7 @@ def test_a_model_without_aliases_answers_with_its_newest_version(registry: Regis
     assert routing.mirror(None, 0.0) is None
 
 
+@pytest.mark.slow
 def test_what_was_ended_stays_to_be_seen(registry: Registry) -> None:
     first = start_rollout(registry, "cells", "2")
     advanced = advance_canary(registry, first, datetime.now(UTC))
@@ -97,6 +100,7 @@ def test_what_was_ended_stays_to_be_seen(registry: Registry) -> None:
     assert registry.resolve("cells@champion").version == "1"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_started_is_refused_with_what_to_do(registry: Registry) -> None:
     with pytest.raises(RequestError, match="cells@champion has version 1 already"):
         start_rollout(registry, "cells", "1")
@@ -120,6 +124,7 @@ def test_what_cannot_be_started_is_refused_with_what_to_do(registry: Registry) -
     assert read_routing(registry, "cells").past == ()
 
 
+@pytest.mark.slow
 def test_of_several_who_start_a_canary_at_once_one_does(registry: Registry) -> None:
     def start(version: str) -> str:
         try:
@@ -134,6 +139,7 @@ def test_of_several_who_start_a_canary_at_once_one_does(registry: Registry) -> N
     assert sum("is a canary beside cells@champion already" in one for one in said) == 3
 
 
+@pytest.mark.slow
 def test_a_canary_advances_once_though_two_services_advance_it(registry: Registry) -> None:
     canary = start_rollout(registry, "cells", "2")
     now = datetime.now(UTC)

@@ -26,6 +26,7 @@ def cytoray(registry: Registry, capfd: pytest.CaptureFixture[str]) -> Command:
     return run
 
 
+@pytest.mark.slow
 def test_a_canary_is_started_shown_and_stopped(cytoray: Command) -> None:
     options = ["--steps", "10,100", "--least-requests", "50", "--drift", "1", "--reason", "finds dim cells"]
     status, said = cytoray("models", "canary", "cells", "2", *options)
@@ -44,6 +45,7 @@ def test_a_canary_is_started_shown_and_stopped(cytoray: Command) -> None:
     assert "canary 2 beside @champion  stopped at 10%  not today" in said
 
 
+@pytest.mark.slow
 def test_the_start_of_a_canary_shows_the_hours_and_what_is_quicker(cytoray: Command, registry: Registry) -> None:
     registry.note("cells", traffic_note("champion", Traffic(100.0, 24.0)))
     _, said = cytoray("models", "canary", "cells", "2")
@@ -69,6 +71,7 @@ def test_a_shadow_is_started_shown_and_stopped(cytoray: Command) -> None:
     assert (status, shadow["state"]) == (0, "stopped")
 
 
+@pytest.mark.slow
 def test_wishes_that_make_no_sense_are_the_callers_mistake(cytoray: Command) -> None:
     for words in (
         ["canary", "cells"],

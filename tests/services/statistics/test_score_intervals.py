@@ -16,6 +16,7 @@ def ratio_interval(scores: np.ndarray, weights: np.ndarray) -> Interval:
     return intervals_of(UnitScores({"x": 0.0}, len(scores), frozenset("x"), of))["x"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [6, 20])
 def test_the_interval_of_images_that_differ_holds_the_truth(images: int) -> None:
     def draw(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:

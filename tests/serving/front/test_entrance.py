@@ -72,6 +72,7 @@ def test_health_is_reported_to_everybody(open_door: Open) -> None:
     assert httpx.get(f"{door.url}/large").status_code == 401
 
 
+@pytest.mark.slow
 def test_only_serve_s_own_addresses_pass_without_a_token(open_door: Open) -> None:
     door = open_door(secret=SECRET)
     assert httpx.get(f"{door.url}/-/healthz").status_code == httpx.get(f"{door.url}/-/routes").status_code == 404
@@ -88,6 +89,7 @@ def test_what_did_not_come_through_the_proxy_is_refused(open_door: Open) -> None
     assert httpx.get(f"{door.url}/health/live").status_code == 403
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "kind", "largest"),
     [
@@ -123,6 +125,7 @@ def test_what_is_held_is_what_has_come(open_door: Open) -> None:
     assert httpx.post(door.url + PREDICT, content=bytes(5 * 2**20), headers=LET_IN).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_body_that_comes_too_slowly_is_cut_off(open_door: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cytoray_serving.front.entrance._GRACE_SECONDS", 0.3)
     door = open_door(limits=FrontLimits(slow_kilobytes=1000.0))
@@ -134,6 +137,7 @@ def test_a_body_that_comes_too_slowly_is_cut_off(open_door: Open, monkeypatch: p
     until(lambda: door.held.bytes == 0)
 
 
+@pytest.mark.slow
 def test_an_answer_is_held_until_it_is_taken_and_not_for_ever(open_door: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cytoray_serving.front.entrance._GRACE_SECONDS", 1.0)
     door = open_door(limits=FrontLimits(slow_kilobytes=1e6))
@@ -158,6 +162,7 @@ def test_answers_that_are_not_taken_wait_on_disk(open_door: Open, monkeypatch: p
     until(lambda: door.held.bytes == 0)
 
 
+@pytest.mark.slow
 def test_an_answer_that_no_disk_takes_stays_in_memory(
     open_door: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -172,6 +177,7 @@ def test_an_answer_that_no_disk_takes_stays_in_memory(
     until(lambda: door.held.bytes == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
 @pytest.mark.parametrize("path", [PREDICT, "/v2/models/nuclei/infer", "/models/nuclei/jobs"])
 def test_packed_bodies_are_unpacked_everywhere(open_door: Open, coding: str, pack: Any, path: str) -> None:
@@ -180,6 +186,7 @@ def test_packed_bodies_are_unpacked_everywhere(open_door: Open, coding: str, pac
     assert answer.json() == {"bytes": 2000, "held": 2000, "coding": None}
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused_before_it_is_whole(open_door: Open) -> None:
     door = open_door()
     body = gzip.compress(bytes(200 * 2**20), compresslevel=1)
@@ -188,6 +195,7 @@ def test_a_bomb_is_refused_before_it_is_whole(open_door: Open) -> None:
     assert door.read <= 2**23
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "coding"), [(b"plain", "gzip"), (gzip.compress(b"x", mtime=0)[:-3], "gzip"), (b"x", "br"), (b"", "gzip")]
 )
@@ -218,6 +226,7 @@ def test_head_of_a_stream_ends_the_stream(open_door: Open) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

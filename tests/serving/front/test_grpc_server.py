@@ -112,6 +112,7 @@ def test_serve_s_own_question_about_health_passes(server: Server) -> None:
     assert server.came == ["Healthz"]
 
 
+@pytest.mark.slow
 def test_a_message_is_as_large_as_a_body_may_be(server: Server) -> None:
     address = f"127.0.0.1:{server.port}"
     for size, code in ((2**20, grpc.StatusCode.OK), (2**22, grpc.StatusCode.RESOURCE_EXHAUSTED)):
@@ -163,6 +164,7 @@ def test_a_message_that_holds_a_name_is_small(server: Server, call: str) -> None
     assert code_of(address, call, *passes) is grpc.StatusCode.OK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bomb",
     [
@@ -205,6 +207,7 @@ def test_messages_are_counted_while_they_are_held(refusals: list[CytorayError]) 
         server.stop()
 
 
+@pytest.mark.slow
 def test_of_one_caller_few_messages_are_read_at_a_time() -> None:
     server = Server(Rules(lambda authorization: authorization, 2**26, HeldBytes(2**30)))
     address, done = f"127.0.0.1:{server.port}", threading.Event()

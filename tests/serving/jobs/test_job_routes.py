@@ -120,6 +120,7 @@ def test_a_job_is_taken_shown_listed_and_cancelled(ask: Client, source: str, tmp
     assert ask.job_log(job.id) == ""
 
 
+@pytest.mark.slow
 def test_of_many_that_follow_at_once_no_more_are_let_in_than_may_be(
     url: str, ask: Client, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +162,7 @@ def test_the_address_of_a_job_is_reported(url: str, source: str, tmp_path: Path)
     assert httpx.post(f"{url}/models/nuclei/jobs", json=body).status_code == 401
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "field", "changes"),
     [
@@ -191,6 +193,7 @@ def test_a_wrong_job_is_refused_at_once(
     assert ask.jobs().jobs == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job_id", ["job-000000000000000000000000", "..", "%2e%2e", "x" * 64, ".hidden-job"])
 def test_a_job_that_is_not_there_is_not_found(ask: Client, job_id: str) -> None:
     for call in (ask.job, ask.stop_job, ask.job_log, lambda name: list(ask.follow_job(name))):
@@ -199,6 +202,7 @@ def test_a_job_that_is_not_there_is_not_found(ask: Client, job_id: str) -> None:
         assert raised.value.status == 404 or isinstance(raised.value, JobNotFoundError | RequestError)
 
 
+@pytest.mark.slow
 def test_no_more_jobs_are_followed_than_may_be(
     ask: Client, url: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +221,7 @@ def test_no_more_jobs_are_followed_than_may_be(
     pytest.fail("those who have gone still count")
 
 
+@pytest.mark.slow
 def test_one_caller_follows_no_more_than_a_quarter_of_the_jobs_that_may_be(
     url: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +246,7 @@ def test_one_caller_follows_no_more_than_a_quarter_of_the_jobs_that_may_be(
     pytest.fail("those who have gone still count")
 
 
+@pytest.mark.slow
 def test_a_job_is_followed_by_events(ask: Client, url: str, source: str, tmp_path: Path) -> None:
     job = ask.submit_job("nuclei", source, (tmp_path / "out").as_uri())
     seen = []
@@ -258,6 +264,7 @@ def test_a_job_is_followed_by_events(ask: Client, url: str, source: str, tmp_pat
     assert "event: done" in lines
 
 
+@pytest.mark.slow
 def test_only_what_is_new_is_reported_again(ask: Client, url: str, source: str, tmp_path: Path) -> None:
     from cytoray_serving.jobs.request import event_id
 
@@ -269,6 +276,7 @@ def test_only_what_is_new_is_reported_again(ask: Client, url: str, source: str, 
     assert events == ["event: done"]
 
 
+@pytest.mark.slow
 def test_the_command_line_speaks_of_jobs(
     url: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,7 @@ def test_of_jobs_that_come_at_once_one_takes_an_output(tmp_path: Path) -> None:
     assert submit(0) is not None  # once the other has ended
 
 
+@pytest.mark.slow
 @given(st.integers(0, 400))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_line_that_was_being_written_is_none(tmp_path: Path, cut: int) -> None:

@@ -84,6 +84,7 @@ def test_one_list_shows_both_with_their_progress(run: Run, bulk: JobStatus, trai
     assert listed[1]["request"]["output"] == bulk.request.output
 
 
+@pytest.mark.slow
 def test_without_a_word_this_machine_is_meant_and_a_service_that_is_away_is_named(
     run: Run, bulk: JobStatus, trained: Job
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_variable_says_where_jobs_are_unless_an_option_does(
     assert run("list", "--url", AWAY)[0] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "field"),
     [
@@ -171,6 +173,7 @@ def test_of_several_the_first_that_knows_a_job_answers() -> None:
     assert Several([Words(one), Words(two, away)], optional=1).list() == [one]
 
 
+@pytest.mark.slow
 def test_a_log_that_is_followed_ends_with_the_last_words(cytoray_home: Path, bulk: JobStatus) -> None:
     folder = JobStore(cytoray_home / "jobs").find(bulk.id)
     pieces = LocalBackend(load_settings()).logs(bulk.id, follow=True)

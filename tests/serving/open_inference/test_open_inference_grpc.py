@@ -80,6 +80,7 @@ def said(asked: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_answers_of_every_kind_are_those_of_the_predictors(asked: Path, samples: dict[str, Any]) -> None:
     answers = np.load(asked / "answers.npz")
     labels, image = samples["nuclei"].prediction, samples["stain"].prediction
@@ -96,6 +97,7 @@ def test_answers_of_every_kind_are_those_of_the_predictors(asked: Path, samples:
     np.testing.assert_array_equal(answers["file.labels"], labels.answer)
 
 
+@pytest.mark.slow
 def test_an_answer_names_its_request_and_its_model(said: dict[str, Any], samples: dict[str, Any]) -> None:
     assert said["linker"]["id"] == said["linker"]["model_name"] == "linker"
     digest = samples["linker"].prediction.model.digest
@@ -182,6 +184,7 @@ def test_malformed_messages_are_invalid_arguments(address: str, request_fields: 
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.slow
 def test_listed_values_become_an_array_without_a_list_of_objects() -> None:
     contents = {"int64_contents": range(1000, 1000 + 2**18)}
     image = {"name": "image", "datatype": "INT64", "shape": [512, 512], "contents": contents}

@@ -41,6 +41,7 @@ def file_tensor(name: str, values: NDArray[Any]) -> triton.InferInput:
     return tensor(name, np.array([tiff_bytes(values)], dtype=object))
 
 
+@pytest.mark.slow
 def test_the_server_states_what_it_is_and_serves(client: triton.InferenceServerClient) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
@@ -66,6 +67,7 @@ def test_a_model_states_its_tensors(client: triton.InferenceServerClient) -> Non
     assert {"name": "labels", "data_type": "TYPE_INT32", "dims": [-1, -1], "optional": False} in config["output"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["nuclei", "stain", "cells", "linker"])
 def test_what_comes_out_is_what_metadata_says(
     client: triton.InferenceServerClient, samples: dict[str, Any], model: str
@@ -201,6 +203,7 @@ def test_an_unknown_model_is_refused_with_its_hint(client: triton.InferenceServe
     assert caught.value.status() == "404"
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused_before_it_is_whole(rest_url: str) -> None:
     body = gzip.compress(bytes(200 * 2**20), compresslevel=1)
     address = f"http://{rest_url}/v2/models/nuclei/infer"
@@ -208,6 +211,7 @@ def test_a_bomb_is_refused_before_it_is_whole(rest_url: str) -> None:
     assert (answer.status_code, set(answer.json())) == (413, {"error"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "headers"),
     [
@@ -287,6 +291,7 @@ class Never:
             raise
 
 
+@pytest.mark.slow
 def test_no_one_works_for_a_caller_who_has_gone(
     answering: Answering, running: Callable[[FastAPI], AbstractContextManager[str]]
 ) -> None:

@@ -112,6 +112,7 @@ anything = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(DATATYPES) | st.text(max_size=4),
     st.lists(st.integers(-1, 2**64), max_size=10) | SHAPES,
@@ -127,6 +128,7 @@ def test_any_values_are_read_or_refused(datatype: str, shape: list[int], raw: by
         assert array_of_list("image", datatype, shape, listed).shape == tuple(shape)
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=300)
 def test_any_damage_to_a_body_is_read_or_refused(data: st.DataObject) -> None:

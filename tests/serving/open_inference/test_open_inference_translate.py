@@ -46,6 +46,7 @@ def asking(parameters: dict[str, Any] | None = None, **inputs: NDArray[Any]) -> 
     return InferenceRequest(tensors, parameters=parameters or {})
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(
         [

@@ -14,6 +14,7 @@ from cytoray_training.plan.dimensions import require_fitting
 from planted_faults import CLASSES, SEGMENTATION, plan_for
 
 
+@pytest.mark.slow
 def test_plans_that_fit_are_let_through(fields: Dataset, crops: Dataset, tmp_path: Path) -> None:
     require_fitting(plan_for(fields, tmp_path))
     require_fitting(plan_for(crops, tmp_path, CLASSES))
@@ -40,6 +41,7 @@ def test_a_network_that_does_not_fit_is_refused_with_the_axis(
     assert all(word in caught.value.message for word in words)
 
 
+@pytest.mark.slow
 def test_a_network_for_another_kind_of_answer_is_refused(crops: Dataset, tmp_path: Path) -> None:
     model = {"name": "tiny", "task": {"name": "classification"}, "network": {"name": "unet"}}
     with pytest.raises(RecipeError, match=r"answers per cell, .* \[16, 2\], got \[16, 2, 32, 32\]") as caught:

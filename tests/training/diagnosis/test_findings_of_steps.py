@@ -42,33 +42,39 @@ def named(facts: Facts) -> dict[str, str]:
     return {finding.name: f"{finding.evidence} {finding.remedy}" for finding in find(facts)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [None, "sound"])
 def test_a_sound_training_raises_nothing(fields: Dataset, tmp_path: Path, fault: str | None) -> None:
     assert named(facts(fields, tmp_path, fault)) == {}
 
 
+@pytest.mark.slow
 def test_a_learning_rate_far_too_high_is_named_with_a_lower_one(fields: Dataset, tmp_path: Path) -> None:
     found = named(facts(fields, tmp_path, learning_rate=1.0))
     assert "training.learning_rate: 0.1 (now 1)" in found["learning-rate-too-high"]
 
 
+@pytest.mark.slow
 def test_a_learning_rate_far_too_low_is_named_with_a_higher_one(fields: Dataset, tmp_path: Path) -> None:
     found = named(facts(fields, tmp_path, learning_rate=1e-6))
     assert "learning-rate-too-high" not in found
     assert "(now 1e-06)" in found["learning-rate-too-low"]
 
 
+@pytest.mark.slow
 def test_dead_layers_are_named(fields: Dataset, tmp_path: Path) -> None:
     found = named(facts(fields, tmp_path, "dead"))
     assert "activation (100%)" in found["dead-layers"]
     assert "exploding-layers" not in found
 
 
+@pytest.mark.slow
 def test_exploding_layers_are_named(fields: Dataset, tmp_path: Path) -> None:
     found = named(facts(fields, tmp_path, "huge"))
     assert "from middle on" in found["exploding-layers"]
 
 
+@pytest.mark.slow
 def test_a_training_that_runs_away_is_named(fields: Dataset, tmp_path: Path) -> None:
     assert "diverging" in named(facts(fields, tmp_path, "runaway"))
 
@@ -101,6 +107,7 @@ def test_a_network_that_waits_is_named_with_the_stage(
     assert "slowest: read" in found["waiting-for-data"]
 
 
+@pytest.mark.slow
 def test_steps_of_an_interrupted_training_are_reported_once(fields: Dataset, tmp_path: Path) -> None:
     plan = plan_for(fields, tmp_path, training=SHORT | {"epochs": 2})
     whole = facts_after(plan, tmp_path / "run")

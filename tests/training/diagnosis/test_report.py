@@ -31,6 +31,7 @@ def run_folder(diagnosis: Diagnosis, home: Path) -> Path:
     return Path(shutil.copytree(source, home / "runs" / "tiny-1", ignore=shutil.ignore_patterns("checkpoint-*")))
 
 
+@pytest.mark.slow
 def test_the_report_has_its_pictures_beside_and_inside(healthy_segmentation: Diagnosis, tmp_path: Path) -> None:
     written = diagnose(healthy_segmentation.report.parent.parent, tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
@@ -41,6 +42,7 @@ def test_the_report_has_its_pictures_beside_and_inside(healthy_segmentation: Dia
     assert "![Progress of the training run" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_names_from_the_data_cannot_become_part_of_the_page(healthy_segmentation: Diagnosis) -> None:
     finding = Finding("disputed-labels", "note", f"{EVIL} is disputed", EVIL)
     content = Content(EVIL, healthy_segmentation.facts, [finding], {})
@@ -50,6 +52,7 @@ def test_names_from_the_data_cannot_become_part_of_the_page(healthy_segmentation
     assert "](javascript" not in markdown(content).replace("\\]", "")
 
 
+@pytest.mark.slow
 def test_the_command_answers_with_findings_and_report(
     healthy_segmentation: Diagnosis, cytoray_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,6 +31,7 @@ def test_a_planted_fault_is_found(fault: str) -> None:
     assert found >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ended_by", "wanted", "contradicts"),
     [

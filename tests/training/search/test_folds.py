@@ -33,6 +33,7 @@ def dataset(groups: list[int], strata: list[str], splits: list[str]) -> Dataset:
     return Dataset(Path("/data"), items, "class")
 
 
+@pytest.mark.slow
 @given(
     rows=st.lists(
         st.tuples(st.integers(0, 9), st.sampled_from("ab"), st.sampled_from(["train", "val", "test"])),
@@ -94,6 +95,7 @@ def test_images_of_one_truth_stay_together() -> None:
     assert len(set(groups_of(items))) == 6
 
 
+@pytest.mark.slow
 @given(counts=st.tuples(st.integers(4, 20), st.integers(4, 20)), folds=st.integers(2, 4))
 def test_strata_are_balanced_where_groups_allow(counts: tuple[int, int], folds: int) -> None:
     kinds = ["a"] * counts[0] + ["b"] * counts[1]

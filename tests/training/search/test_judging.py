@@ -30,6 +30,7 @@ def models(chance: np.random.Generator, worth: float, hard: np.ndarray, metric: 
     return [mean_of(seed + hard + chance.normal(0, 0.03, len(hard)), metric) for seed in seeds]
 
 
+@pytest.mark.slow
 def test_equal_recipes_are_rarely_distinguished_and_the_interval_holds_the_gain() -> None:
     chance = np.random.default_rng(0)
     decided, held = 0, 0

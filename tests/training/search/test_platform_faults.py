@@ -32,6 +32,7 @@ def worker_error(*failures: Exception, lost: bool = False) -> Exception:
     return WorkerGroupError("workers failed", dict(enumerate(said)))
 
 
+@pytest.mark.slow
 def test_what_workers_died_of_distinguishes_a_verdict_from_a_fault() -> None:
     assert _is_of_recipe(worker_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied")))
     assert not _is_of_recipe(worker_error(OSError(28, "No space left on device")))

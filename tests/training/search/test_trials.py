@@ -96,6 +96,7 @@ def test_more_trials_go_on_with_the_same_search_and_hours_end_it(open_trials: Ca
         assert trials.seconds_left == 0.0
 
 
+@pytest.mark.slow
 def test_a_place_in_a_population_is_taken_by_a_heir_of_a_better_one(open_trials: Callable[..., Any]) -> None:
     section = {"searcher": "population", "trials": 3, "population": {"size": 2, "interval": 2, "share": 0.5}}
     with open_trials(**section) as trials:

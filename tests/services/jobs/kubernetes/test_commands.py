@@ -38,6 +38,7 @@ def answer(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_a_job_from_submitting_to_its_logs(
     server: ApiServer, kubeconfig: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,6 +57,7 @@ def test_what_is_there_is_printed(server: ApiServer, place: KubernetesBackend, o
     assert list(place.logs(operator.name)) == ["epoch 1: loss 0.5\n", "\n", "épôque 2\n"]
 
 
+@pytest.mark.slow
 def test_following_ends_with_the_job(server: ApiServer, place: KubernetesBackend, operator: Operator) -> None:
     pod = operator.run()
     server.print(pod, "epoch 1")
@@ -79,6 +80,7 @@ def test_following_a_job_that_has_ended_prints_all_of_it(
     assert within(10, place.logs(operator.name, follow=True)) == ["epoch 1\n"]
 
 
+@pytest.mark.slow
 def test_a_lost_connection_loses_and_doubles_no_line(
     server: ApiServer, place: KubernetesBackend, operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +96,7 @@ def test_a_lost_connection_loses_and_doubles_no_line(
     assert within(20, place.logs(operator.name, follow=True)) == ["one\n", "two\n", "three\n", "four\n"]
 
 
+@pytest.mark.slow
 def test_a_new_submitter_is_followed(
     server: ApiServer, place: KubernetesBackend, operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +132,7 @@ def test_before_there_is_anything_it_says_why_it_waits(
     assert f"{operator.name} waits: its pods are starting: 2 of 2 left" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_waiting_goes_on_when_the_watch_is_gone(
     server: ApiServer, place: KubernetesBackend, operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +150,7 @@ def test_waiting_goes_on_when_the_watch_is_gone(
     assert within(20, reader) == ["epoch 1\n"]
 
 
+@pytest.mark.slow
 def test_a_container_that_has_just_begun_is_asked_again(
     server: ApiServer, place: KubernetesBackend, operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ PLATFORMS = [
 ]
 
 
+@pytest.mark.slow
 @needs_crds
 @pytest.mark.parametrize(("scale", "platform"), [*product(SCALES, PLATFORMS)])
 def test_kuberay_and_the_definitions_take_it(scale: dict[str, Any], platform: Platform) -> None:
@@ -303,6 +304,7 @@ def test_images_are_of_this_version() -> None:
     assert (Images().cpu, Images().gpu) == (f"cytoray:{version}-cpu", f"cytoray:{version}-cuda")
 
 
+@pytest.mark.slow
 @needs_crds
 def test_a_dry_run_needs_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
@@ -390,6 +392,7 @@ def test_the_examples_are_what_would_be_written(monkeypatch: pytest.MonkeyPatch)
         assert (FOLDER / name).read_text() == text, f"run deploy/ray/render.py: {name} is not what it would write"
 
 
+@pytest.mark.slow
 @needs_crds
 @pytest.mark.parametrize("name", ["rayjob.yaml", "rayjob-elastic-gpu.yaml", "raycluster.yaml"])
 def test_the_examples_are_valid(name: str) -> None:

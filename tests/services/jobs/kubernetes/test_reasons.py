@@ -148,6 +148,7 @@ error: the loss is not a number after 120 steps
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "reason", "hint"),
     [

@@ -91,6 +91,7 @@ def test_a_cluster_that_does_not_answer(server: ApiServer, tmp_path: Path, monke
     )
 
 
+@pytest.mark.slow
 def test_a_cluster_that_takes_too_long(
     server: ApiServer, place: KubernetesBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

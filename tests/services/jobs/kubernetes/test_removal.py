@@ -110,6 +110,7 @@ def test_where_kuberay_is_not_installed_nothing_is_left(server: ApiServer, clust
     assert remove(cluster, jobs=True, seconds=5) == []
 
 
+@pytest.mark.slow
 def test_the_command_that_the_chart_runs_ends_with_one_sentence(cluster: Cluster, kubeconfig: Path) -> None:
     command = [sys.executable, "-m", "cytoray_services.jobs.kubernetes.removal", "--seconds", "0.1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
