@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,10 @@ DEMO = REPOSITORY / "deploy" / "demo" / "demo.py"
 
 def run_demo(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(DEMO), "--folder", str(folder), *words]
-    return subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, check=False, timeout=900)
+    environment = {name: value for name, value in os.environ.items() if name != "CYTORAY_SHIPPED"}
+    return subprocess.run(
+        command, cwd=folder.parent, env=environment, capture_output=True, text=True, check=False, timeout=900
+    )
 
 
 @pytest.mark.e2e
