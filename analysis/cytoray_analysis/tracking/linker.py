@@ -246,6 +246,8 @@ def _solve_programme(choices: Choices) -> NDArray[np.bool_]:
                 taken = exact
             elif not taken.any():
                 taken = _heaviest(here, values > _TOLERANCE)
+        if not taken.any():  # they weigh less than the solver's tolerance
+            continue
         chosen[part[taken]] = True
         rows, places, count, _ = _incidence(here)
         used = np.zeros(count, bool)
