@@ -150,8 +150,8 @@ def card_of(bundle: Bundle, recipe: Recipe, evaluations: Mapping[str, Evaluation
         rows.append(f"| {'all' if kind in ('', '*') else kind} | {len(one.items)} | " + " | ".join(cells) + " |")
     text = _about(bundle.spec.name)[1]
     trained = any(True for _ in bundle.network().parameters())
-    unread = ", which training did not read" if trained else ""
-    scores = f"## Scores by kind of image\n\nOn the split `val`{unread}, with 95 % intervals:"
+    chose = ", which chose the epoch and the decoding" if recipe.data.validation else ", which training did not read"
+    scores = f"## Scores by kind of image\n\nOn the split `val`{chose if trained else ''}, with 95 % intervals:"
     data = {"training": str(bundle.spec.provenance.get("data", "unknown"))}
     general = model_card(bundle.spec, {}, data=data, trained=trained)
     title, about, *rest = general.split("\n\n## ")[0].split("\n\n") + general.split("\n\n## ")[1:]
