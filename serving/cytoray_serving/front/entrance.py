@@ -37,7 +37,7 @@ _PIECE = 2**18  # bytes of an answer that are sent at a time
 _SMALL = 2**20  # bytes of an answer that stay in memory, however slowly they are read
 _LINGER_SECONDS, _LINGER_BYTES = 2.0, 2**26  # after a refusal, before its connection is closed
 _LAST_SECONDS = 0.1  # for the answer to arrive if the body is longer than what is read
-_PATIENCE_SECONDS = 0.25  # until a large answer that is not read is moved to disk
+_PATIENCE_SECONDS = 0.05  # until a large answer that is not read is moved to disk
 
 
 class Entrance:

@@ -200,7 +200,7 @@ def _message_of(response: InferenceResponse, identifier: str) -> Any:
             {"name": output.name, "datatype": output.datatype, "shape": output.values.shape}
             for output in response.outputs
         ],
-        raw_output_contents=[raw_of_array(output.values) for output in response.outputs],
+        raw_output_contents=[bytes(raw_of_array(output.values)) for output in response.outputs],
     )
 
 

@@ -184,7 +184,7 @@ def write_response(response: InferenceResponse, request: InferenceRequest) -> tu
         An output is too large for JSON.
     """
     described: list[dict[str, Any]] = []
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     for output in response.outputs:
         one: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": list(output.values.shape)}
         if request.is_binary(output.name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Annotated, Any
 
@@ -40,6 +41,7 @@ from cytoray_serving.open_inference.metadata import (
 from cytoray_serving.open_inference.translate import asked_of, deadline_of, response_of
 from cytoray_serving.schema import ModelStatus
 
+_SMALL = 2**22  # bytes of an answer
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 _TEXT = {"type": "string"}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -82,6 +84,7 @@ def open_inference_routes(
         Raises an error if the service is not ready.
     """
     router = APIRouter(prefix="/v2", tags=["open inference protocol"], route_class=_Route)
+    writing = asyncio.Lock()  # one large answer at a time: each exists three times while it is written
     guarded: dict[str, Any] = {"dependencies": list(guard)}
 
     @router.get("/health/live")
@@ -109,7 +112,7 @@ def open_inference_routes(
         parameters = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names]
         shared = guarded | {"openapi_extra": {"parameters": parameters}}
         _add_descriptions(router, place, answering, shared | {"responses": _refusals(400, 401, 403, 404, 429, 503)})
-        _add_inference(router, place, answering, shared)
+        _add_inference(router, place, answering, shared, writing)
     return router
 
 
@@ -143,6 +146,7 @@ def _add_inference(
     place: str,
     answering: Callable[[Request], Answering],
     shared: dict[str, Any],
+    writing: asyncio.Lock,
 ) -> None:
     """Add the inference routes."""
     described = {"openapi_extra": shared["openapi_extra"] | {"requestBody": _REQUEST_BODY}}
@@ -170,7 +174,10 @@ def _add_inference(
                 return await answering(request).answer(model, version, question, deadline=deadline_of(asked)), asked
 
         answer, asked = await unless_gone(request, answered())
-        return await run_in_threadpool(_written, answer, asked, accept_encoding)
+        if len(answer.body) <= _SMALL:
+            return await run_in_threadpool(_written, answer, asked, accept_encoding)
+        async with writing:
+            return await run_in_threadpool(_written, answer, asked, accept_encoding)
 
 
 def _named(request: Request) -> tuple[str, str | None]:

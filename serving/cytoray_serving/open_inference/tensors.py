@@ -148,11 +148,12 @@ def array_of_list(name: str, datatype: str, shape: Sequence[int], values: Sequen
         raise RequestError(f"expected values that {datatype} can hold: {error}", field=f"{name}.data") from error
 
 
-def raw_of_array(values: NDArray[Any]) -> bytes:
-    """Write values for :func:`array_of_raw`."""
+def raw_of_array(values: NDArray[Any]) -> bytes | memoryview:
+    """Write values for :func:`array_of_raw`; large answers would need twice the memory if numbers were copied."""
     if values.dtype == object:
         return b"".join(part for value in values.flat for part in (_LENGTH.pack(len(value)), value))
-    return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    return little.reshape(-1).view(np.uint8).data
 
 
 def _strings_of_raw(name: str, count: int, raw: bytes | memoryview) -> list[bytes]:
