@@ -37,6 +37,7 @@ def states(study: Path) -> dict[str, str]:
     return {record["name"]: record["state"] for record in records}
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("without_ray")  # the trials run on Ray, and the training runs that confirm them here
 def test_the_better_of_two_settings_is_found_confirmed_and_registered_with_its_search(
     cytoray_home: Path, make_recipe: MakeRecipe, tmp_path: Path
