@@ -19,6 +19,7 @@ from cytoray_analysis.networks.overlap import OverlapThenDistance
 from cytoray_analysis.networks.pair_network import PairNetwork
 from cytoray_analysis.networks.pretrained import PretrainedTrunk
 from cytoray_analysis.networks.resnet import ResNet, UNetEncoder
+from cytoray_analysis.networks.threshold import Threshold
 from cytoray_analysis.networks.unet import UNet
 
 
@@ -42,6 +43,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "pretrained": PretrainedTrunk,
     "pair": PairNetwork,
     "overlap": OverlapThenDistance,
+    "threshold": Threshold,
     "onnx": OnnxNetwork,
 }
 

@@ -153,10 +153,12 @@ def preprocessing(given: ModelInput) -> list[Any]:
     Raises
     ------
     RequestError
-        The bundle scales by its training set, but has no statistics of it.
+        The bundle scales by its training set, but has no statistics of it; or by a method that the format lacks.
     """
     from bioimageio.spec.model import v0_5
 
+    if given.scaling.method == "otsu":
+        raise RequestError("expected a method of scaling that the format has: percentile or zscore, got otsu")
     scaling, known = given.scaling, given.statistics
     axes = tuple(v0_5.AxisId(axis.lower()) for axis in given.spatial_axes)
     if scaling.scope == "image":
