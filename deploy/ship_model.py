@@ -1,6 +1,7 @@
 """Put a trained model into the package: half precision, a made input for its test, and a card with scores by kind.
 
     python deploy/ship_model.py nuclei [--model nuclei@candidate] [--out FOLDER]
+    python deploy/ship_model.py nuclei --checkpoints OUT/nuclei   # of deploy/train_models.py
 
 Reads ``training/recipes/shipped/NAME.yaml``, and the text of the card beside it, whose head names authors, licence and
 citations. The model is scored on the split ``val`` of its data, which its training run did not read, kind by kind.
@@ -27,7 +28,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from cytoray_analysis.bundle import WEIGHTS, Bundle, Model, ModelInMemory, write_bundle
-from cytoray_analysis.errors import CytorayError
+from cytoray_analysis.errors import CytorayError, ModelNotFoundError
 from cytoray_analysis.predictor import Predictor
 from cytoray_analysis.tasks import get_task
 from cytoray_analysis.tracking.candidates import FEATURES
@@ -43,7 +44,9 @@ from cytoray_training.data.source import open_source
 from cytoray_training.plan.image_kinds import kind_of
 from cytoray_training.plan.plan import data_source
 from cytoray_training.plan.planning import make_plan
+from cytoray_training.publish.publish import fitted, provenance
 from cytoray_training.recipe import Recipe, load_recipe
+from cytoray_training.run.checkpoint import checkpoints, newest_whole
 
 RECIPES = Path(__file__).resolve().parents[1] / "training" / "recipes" / "shipped"
 LARGEST = 12 * 2**20  # bytes of the weights
@@ -57,12 +60,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("name")
     parser.add_argument("--model", help="a version in the registry or a bundle folder; NAME@candidate by default")
+    parser.add_argument("--checkpoints", type=Path, help="folder of a training run without registry, instead")
     parser.add_argument("--out", type=Path, default=SHIPPED, help="folder of shipped models")
     arguments = parser.parse_args()
     try:
         recipe = load_recipe(RECIPES / f"{arguments.name}.yaml", [])
-        if "training" in recipe.model_fields_set:
-            bundle: Model = load_bundle(arguments.model or f"{arguments.name}@candidate", load_settings())[0]
+        bundle: Model
+        if arguments.checkpoints is not None:
+            bundle = trained(recipe, arguments.checkpoints)
+        elif "training" in recipe.model_fields_set:
+            bundle = load_bundle(arguments.model or f"{arguments.name}@candidate", load_settings())[0]
         else:
             bundle = as_it_is(recipe)
         shipped = ship(bundle, recipe, arguments.out / arguments.name)
@@ -71,6 +78,21 @@ def main() -> int:
         return error.exit_status
     print(f"{shipped.folder}: {(shipped.folder / WEIGHTS).stat().st_size / 2**20:.1f} MB, digest {shipped.digest[:12]}")
     return 0
+
+
+def trained(recipe: Recipe, folder: Path) -> ModelInMemory:
+    """Return the best model of a training run that was not registered, with fitted decode parameters.
+
+    Raises
+    ------
+    ModelNotFoundError
+        The folder has no intact checkpoint with a score.
+    """
+    plan = make_plan(recipe, load_settings())
+    checkpoint = newest_whole(checkpoints(folder), lambda text: print(text, file=sys.stderr))
+    if checkpoint is None or checkpoint.best is None:
+        raise ModelNotFoundError(f"expected checkpoints of a training run that was validated, found none in {folder}")
+    return fitted(plan, open_source(plan), checkpoint.best, provenance(plan, checkpoint, ""))
 
 
 def as_it_is(recipe: Recipe) -> ModelInMemory:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from safetensors import safe_open
 
 from cytoray_analysis.bundle import WEIGHTS, Bundle
@@ -83,3 +84,25 @@ def test_a_model_without_weights_is_made_from_its_recipe_alone(tmp_path: Path, c
     answer = Predictor(shipped).predict(movie, masks).answer
     assert answer.table.tolist() == link_movie(movie, masks, overlap_then_distance, shipped.spec.decode).table.tolist()
     assert len(answer.table) > 3
+
+
+@pytest.mark.slow
+def test_a_model_is_trained_from_packed_data_without_a_registry_and_shipped(
+    tmp_path: Path, cytoray_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_segmentation(tmp_path / "cells", images=8, size=64)
+    network = {"arguments": {"widths": [8, 16]}}
+    training = {"epochs": 1, "crops_per_epoch": 16, "crop_size": 64, "batch_size": 4}
+    data = {"root": str(tmp_path / "cells"), "draw_validation": True, "channels": "grey"}
+    recipe = {"model": {"name": "nuclei", "network": network}, "data": data, "training": training}
+    (tmp_path / "nuclei.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    script = runpy.run_path(str(REPOSITORY / "deploy" / "train_models.py"))
+    monkeypatch.setitem(script["main"].__globals__, "RECIPES", tmp_path)
+    for words in (["--pack", "data.tar"], ["--data", "data.tar", "--out", "runs", "--minutes", "5"]):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.argv", ["train_models.py", *words, "nuclei"])
+        assert script["main"]() == 0
+    model = SHIP["trained"](parse_recipe(recipe), tmp_path / "runs" / "nuclei")
+    shipped = SHIP["ship"](model, parse_recipe(recipe), tmp_path / "shipped" / "nuclei")
+    assert shipped.spec.input.diameter > 5
+    assert "| all |" in (shipped.folder / "README.md").read_text()

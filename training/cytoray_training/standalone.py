@@ -1,6 +1,6 @@
 """Train without Ray: ``torchrun --nproc-per-node 2 -m cytoray_training.standalone RECIPE [--set FIELD=VALUE]…``.
 
-For debugging, and for clusters that start processes themselves. Checkpoints are in
+For debugging, and for clusters that start processes themselves. Checkpoints are in ``--folder``, by default
 ``home/runs/<model>-<identity>-standalone``; nothing is registered.
 """
 
@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+from pathlib import Path
 
 import torch
 from torch import distributed
@@ -27,6 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Train without Ray, under torchrun.")
     parser.add_argument("recipe")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides")
+    parser.add_argument("--folder", type=Path, help="of the training run, which continues if it has checkpoints")
     arguments = parser.parse_args()
     workers = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -38,7 +40,7 @@ def main() -> int:
         torch.set_num_threads(recipe.scale.cpus_per_worker)
         if workers > 1:
             distributed.init_process_group("nccl" if cuda else "gloo")
-        folder = plan.home / "runs" / f"{recipe.model.name}-{plan.identity[:12]}-standalone"
+        folder = arguments.folder or plan.home / "runs" / f"{recipe.model.name}-{plan.identity[:12]}-standalone"
         progress = train(plan, FolderReporter(folder), device=device)
     except CytorayError as error:
         print(f"error: {error.message}" + (f"\n hint: {error.hint}" if error.hint else ""), file=sys.stderr)

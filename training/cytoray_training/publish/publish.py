@@ -106,15 +106,13 @@ def publish(
         evaluation, card = _evaluated(predictor, plan)
     else:
         source = open_source(plan)
-        decode = fit(plan, source, checkpoint.best)
-        diameter = usual_diameter(plan, source)
-        spec = plan.bundle_spec(source.statistics, decode=decode, diameter=diameter, provenance=origin)
-        predictor = Predictor(ModelInMemory(spec, checkpoint.best))
+        model = fitted(plan, source, checkpoint.best, origin)
+        predictor = Predictor(model)
         evaluation, card = _evaluated(predictor, plan)
         known = with_record(card, VersionRecord(metrics=evaluation.metrics))
         remove_drafts(folder / "bundle")  # left by a killed process: no other process writes to this run
         inputs = test_input(plan, source)
-        bundle = write_bundle(folder / "bundle", spec, checkpoint.best, test_input=inputs, card=known)
+        bundle = write_bundle(folder / "bundle", model.spec, checkpoint.best, test_input=inputs, card=known)
     _record(run, plan, checkpoint, evaluation, card)
     conclude(plan, predictor, evaluation, folder, run)
     version = None if registry is None else _registered(bundle, evaluation, run, registry, tags)
@@ -165,6 +163,14 @@ def _made_before(folder: Path, origin: dict[str, Any]) -> Bundle | None:
         return None
     wanted = json.loads(json.dumps({name: value for name, value in origin.items() if name != "code"}))
     return bundle if wanted.items() <= bundle.spec.provenance.items() else None
+
+
+def fitted(plan: Plan, source: Source, weights: dict[str, Tensor], origin: dict[str, Any]) -> ModelInMemory:
+    """Return a model of trained weights with its decode parameters, usual width of objects, and origin."""
+    decode, diameter = fit(plan, source, weights), usual_diameter(plan, source)
+    return ModelInMemory(
+        plan.bundle_spec(source.statistics, decode=decode, diameter=diameter, provenance=origin), weights
+    )
 
 
 def fit(plan: Plan, source: Source, weights: dict[str, Tensor]) -> dict[str, float]:
