@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ _AXES = "zyx"
 def write_geff(path: str | Path, lineage: Lineage, *, pixel_size: Mapping[str, float] | None = None) -> None:
     """Write a lineage as GEFF 1 (Graph Exchange File Format, a Zarr group).
 
-    Nodes are objects, with ``t``, ``z`` (volumes), ``y``, ``x``, ``track_id`` and ``label``; edges lead from an
-    object to the same cell, or to a daughter, in a later frame.
+    Nodes are objects, with ``t``, ``z`` (volumes), ``y``, ``x``, ``track_id`` and ``label``; those that divide also
+    have ``division_confidence``, 0 to 1, when known. Edges lead from an object to the same cell, or to a daughter, in a
+    later frame.
 
     Parameters
     ----------
@@ -47,11 +49,17 @@ def write_geff(path: str | Path, lineage: Lineage, *, pixel_size: Mapping[str, f
         axes.append(Axis(name=name, type="space", unit="pixel", **scaled))
     columns: dict[str, NDArray[Any]] = {"t": lineage.frame, "track_id": lineage.track, "label": lineage.label}
     columns |= {name: lineage.centroid[:, index] for index, name in enumerate(names)}
+    properties: dict[str, Any] = {name: {"values": values, "missing": None} for name, values in columns.items()}
+    if lineage.division_confidence is not None:
+        of_object = np.searchsorted(lineage.track_id, lineage.track)
+        sure = lineage.division_confidence[of_object]
+        unknown = np.isnan(sure) | (lineage.frame < lineage.end[of_object])
+        properties["division_confidence"] = {"values": np.where(unknown, 0, sure), "missing": unknown}
     with whole_path(place, durable=False) as draft:
         write_arrays(
             draft,
             np.arange(len(lineage.frame), dtype=np.uint64),
-            {name: {"values": values, "missing": None} for name, values in columns.items()},
+            properties,
             edges(lineage).astype(np.uint64),
             {},
             GeffMetadata(
@@ -127,9 +135,21 @@ def read_geff(path: str | Path, shape: tuple[int, ...], frames: int | None = Non
         label=columns.get("label", track).astype(np.int64)[order],
         centroid=centroid[order],
         box=np.stack((corner, corner + 1), axis=1)[order],
+        division_confidence=_division_confidence(graph["node_props"].get("division_confidence"), where, len(track_id)),
     )
     check_lineage(lineage, source=str(place), gap=None, daughters=max(len(track_id), 2))
     return lineage
+
+
+def _division_confidence(given: Any, track: Integers, tracks: int) -> NDArray[np.float32] | None:
+    """Return the confidence of the division of each track, NaN where it has none; `track` is that of each object."""
+    if given is None:
+        return None
+    values, missing = np.asarray(given["values"], np.float32), given["missing"]
+    known = ~np.isnan(values) if missing is None else ~np.asarray(missing)
+    confidence = np.full(tracks, np.nan, np.float32)
+    confidence[track[known]] = values[known]
+    return confidence
 
 
 def tracks_csv(lineage: Lineage) -> str:
@@ -164,12 +184,14 @@ def divisions_csv(lineage: Lineage) -> str:
     unknown = np.full(len(lineage.track_id), np.nan)
     confidence = (unknown if lineage.division_confidence is None else lineage.division_confidence)[mothers]
     place = dict(zip(lineage.track.tolist(), lineage.centroid.tolist(), strict=True))  # that of the last frame
+    born = defaultdict(list)
+    for track, parent in zip(lineage.track_id.tolist(), lineage.parent.tolist(), strict=True):
+        born[parent].append(str(track))
     for index in np.argsort(confidence, kind="stable").tolist():
         mother = int(lineage.track_id[mothers[index]])
-        daughters = " ".join(map(str, lineage.track_id[lineage.parent == mother].tolist()))
         sure = "" if np.isnan(confidence[index]) else f"{confidence[index]:.3f}"
         centre = (f"{value:.3f}" for value in place[mother])
-        writer.writerow((mother, int(lineage.end[mothers[index]]), *centre, daughters, sure))
+        writer.writerow((mother, int(lineage.end[mothers[index]]), *centre, " ".join(born[mother]), sure))
     return text.getvalue()
 
 

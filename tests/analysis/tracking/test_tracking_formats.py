@@ -24,6 +24,21 @@ def test_a_lineage_comes_back_from_geff(write_sample: Callable[..., Any], depth:
     assert np.allclose(again.centroid, truth.centroid)
 
 
+def test_geff_has_the_confidence_of_divisions(sample: Any, tmp_path: Path) -> None:
+    from geff import validate_structure
+    from geff.core_io import read_to_memory
+
+    sure = np.where(sample.truth.track_id == 1, 0.9, np.nan).astype(np.float32)
+    truth = replace(sample.truth, division_confidence=sure)
+    write_geff(tmp_path / "cells.geff", truth)
+    validate_structure(tmp_path / "cells.geff")
+    stored = read_to_memory(tmp_path / "cells.geff")["node_props"]["division_confidence"]
+    known = ~np.asarray(stored["missing"])
+    np.testing.assert_array_equal(known, (truth.track == 1) & (truth.frame == 2))
+    again = read_geff(tmp_path / "cells.geff", truth.shape, truth.frames)
+    np.testing.assert_array_equal(again.division_confidence, sure)
+
+
 def test_geff_passes_the_validation_of_its_own_library(sample: Any, tmp_path: Path) -> None:
     from geff import GeffMetadata, validate_structure
 
