@@ -10,7 +10,7 @@ from torch.nn import functional
 
 _GAIN = 8.0  # logit of a pixel that is as bright as the mean of all bright ones
 _BLUR = 1.0  # standard deviation of the Gaussian that smooths the image, in pixels
-_EVEN = 2.0  # of the one that smooths the map of distances: more merges parts of objects, less divides rough ones
+_DISTANCE_BLUR = 2.0  # of the one for the map of distances: more merges parts of objects, less divides rough ones
 _STEP = 5  # pixels along each axis in which the highest distance is looked for
 _FAR = 1e4  # more than any squared distance
 
@@ -48,9 +48,9 @@ class Threshold(nn.Module):
             raise ValueError(f"expected 1 input, 3 outputs and a distance, got {inputs}, {outputs} and {farthest}")
         self.farthest = farthest
         self.offset_unit = offset_unit
-        self.smooth, self.even = _gaussian(_BLUR), _gaussian(_EVEN)
+        self.smooth, self.smooth_distance = _gaussian(_BLUR), _gaussian(_DISTANCE_BLUR)
         self.doublings = math.ceil(math.log2(max(farthest / _STEP, 1)))
-        self.halo = len(self.smooth) // 2 + farthest + len(self.even) // 2 + _STEP * 2**self.doublings
+        self.halo = len(self.smooth) // 2 + farthest + len(self.smooth_distance) // 2 + _STEP * 2**self.doublings
 
     def bytes_per_pixel(self, item: int) -> int:
         """Peak memory of inference per pixel, in bytes, for features of `item` bytes."""
@@ -59,7 +59,7 @@ class Threshold(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, 1, Y, X) to (B, 3, Y, X): logit of the foreground, and offsets in units of `offset_unit`."""
         foreground = _GAIN * _blurred(image.float(), self.smooth)
-        distance = _blurred(_distances(foreground > 0, self.farthest), self.even)
+        distance = _blurred(_distances(foreground > 0, self.farthest), self.smooth_distance)
         height, width = image.shape[-2:]
         # The place of the highest distance near each pixel, then near that one, and so on.
         _, place = functional.max_pool2d(distance, 2 * _STEP + 1, 1, _STEP, return_indices=True)
