@@ -44,7 +44,7 @@ from cytoray_training.data.source import open_source
 from cytoray_training.plan.image_kinds import kind_of
 from cytoray_training.plan.plan import data_source
 from cytoray_training.plan.planning import make_plan
-from cytoray_training.publish.publish import fitted, provenance
+from cytoray_training.publish.publish import fitted, provenance, usual_diameter
 from cytoray_training.recipe import Recipe, load_recipe
 from cytoray_training.run.checkpoint import checkpoints, newest_whole
 
@@ -98,8 +98,9 @@ def trained(recipe: Recipe, folder: Path) -> ModelInMemory:
 def as_it_is(recipe: Recipe) -> ModelInMemory:
     """Return the model of a recipe whose network has no weights, with the default decode parameters."""
     plan = make_plan(recipe, load_settings())
-    decode = plan.task.output.defaults()
-    return ModelInMemory(plan.bundle_spec(open_source(plan).statistics, decode=decode), {})
+    source = open_source(plan)
+    decode, diameter = plan.task.output.defaults(), usual_diameter(plan, source)
+    return ModelInMemory(plan.bundle_spec(source.statistics, decode=decode, diameter=diameter), {})
 
 
 def ship(bundle: Model, recipe: Recipe, folder: Path) -> Bundle:
