@@ -144,6 +144,7 @@ def test_another_state_folder_has_a_cluster_of_its_own(lab: Lab, tmp_path: Path)
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("trained")  # starts the cluster
 def test_a_cluster_elsewhere_asks_for_its_token_and_runs_the_code_that_is_sent(lab: Lab) -> None:
     cluster = lab.cluster()
     error, _ = lab.cytoray("jobs", "list", "--on", cluster.address, status=2)
