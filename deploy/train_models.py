@@ -11,7 +11,6 @@ with its share of the minutes; the learning rate falls accordingly.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tarfile
@@ -83,7 +82,7 @@ def train(name: str, folder: Path, overrides: list[str]) -> int:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(max(devices, 1))]
     command += ["-m", "cytoray_training.standalone", str(RECIPES / f"{name}.yaml"), "--folder", str(folder)]
     command += [word for one in overrides for word in ("--set", one)]
-    return subprocess.run(command, env=os.environ, check=False).returncode
+    return subprocess.run(command, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -14,15 +14,15 @@ ROOT = Path(__file__).parents[2]
 # What a reader is told to run; blocks marked ``norun`` wait for Ctrl-C or need a model of the reader's own.
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Enough to show that each step works; how good a model becomes in full is measured in docs/benchmarks.md.
-MINUTES = {"tracking": 0.6}  # a linker that has learned nothing takes minutes to fit: many links are as likely
-OTHERS = 0.2
+MINUTES = 0.2
+LONGER = {"tracking": 0.6}  # a linker that has learned nothing takes minutes to fit: many links are as likely
 GUIDES = ("classification", "label-free", "segmentation-3d", "tracking")
 
 
 def commands(guide: Path) -> list[str]:
     """Return the commands of a guide in order, their training runs made short."""
     lines = [line for block in BLOCK.findall(guide.read_text(encoding="utf-8")) for line in block.splitlines() if line]
-    minutes = MINUTES.get(guide.stem, OTHERS)
+    minutes = LONGER.get(guide.stem, MINUTES)
     return [f"{line} --set training.minutes={minutes}" if "cytoray train" in line else line for line in lines]
 
 

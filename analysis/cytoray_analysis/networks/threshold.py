@@ -12,7 +12,6 @@ _GAIN = 8.0  # logit of a pixel that is as bright as the mean of all bright ones
 _BLUR = 1.0  # standard deviation of the Gaussian that smooths the image, in pixels
 _DISTANCE_BLUR = 2.0  # of the one for the map of distances: more merges parts of objects, less divides rough ones
 _STEP = 5  # pixels along each axis in which the highest distance is looked for
-_FAR = 1e4  # more than any squared distance
 
 
 class Threshold(nn.Module):
@@ -78,10 +77,11 @@ def _distances(inside: Tensor, farthest: int) -> Tensor:
     By lower envelopes of parabolas along one axis, then the other (Felzenszwalb & Huttenlocher, Theory of Computing 8,
     415, 2012), within the largest distance only.
     """
-    squares = inside.float() * _FAR
+    far = float(2 * farthest**2)  # beyond the farthest
+    squares = inside.float() * far
     for axis in (2, 3):
         reach = (0, 0, farthest, farthest) if axis == 2 else (farthest, farthest, 0, 0)
-        padded = functional.pad(squares, reach, value=_FAR)
+        padded = functional.pad(squares, reach, value=far)
         size = squares.shape[axis]
         for shift in range(2 * farthest + 1):
             squares = torch.minimum(squares, padded.narrow(axis, shift, size) + float((shift - farthest) ** 2))

@@ -41,7 +41,7 @@ from cytoray_serving.open_inference.metadata import (
 from cytoray_serving.open_inference.translate import asked_of, deadline_of, response_of
 from cytoray_serving.schema import ModelStatus
 
-_SMALL = 2**22  # bytes of an answer
+_SMALL = 2**22  # bytes of an answer that is written beside others
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 _TEXT = {"type": "string"}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
