@@ -2,6 +2,7 @@
 
     python deploy/ship_model.py nuclei [--model nuclei@candidate] [--out FOLDER]
     python deploy/ship_model.py nuclei --checkpoints OUT/nuclei   # of deploy/train_models.py
+    python deploy/ship_model.py nuclei --model nuclei/0 --refit   # the same weights, decode parameters fitted again
 
 Reads ``training/recipes/shipped/NAME.yaml``, and the text of the card beside it, whose head names authors, licence and
 citations. The model is scored on the split ``val`` of its data, which its training run did not read, kind by kind.
@@ -61,6 +62,7 @@ def main() -> int:
     parser.add_argument("name")
     parser.add_argument("--model", help="a version in the registry or a bundle folder; NAME@candidate by default")
     parser.add_argument("--checkpoints", type=Path, help="folder of a training run without registry, instead")
+    parser.add_argument("--refit", action="store_true", help="fit the decode parameters of the model again")
     parser.add_argument("--out", type=Path, default=SHIPPED, help="folder of shipped models")
     arguments = parser.parse_args()
     try:
@@ -72,6 +74,8 @@ def main() -> int:
             bundle = load_bundle(arguments.model or f"{arguments.name}@candidate", load_settings())[0]
         else:
             bundle = as_it_is(recipe)
+        if arguments.refit:
+            bundle = refitted(bundle, recipe)
         shipped = ship(bundle, recipe, arguments.out / arguments.name)
     except CytorayError as error:
         print(f"error: {error.message}" + (f"\n hint: {error.hint}" if error.hint else ""), file=sys.stderr)
@@ -105,8 +109,7 @@ def as_it_is(recipe: Recipe) -> ModelInMemory:
 
 def ship(bundle: Model, recipe: Recipe, folder: Path) -> Bundle:
     """Write the shipped form of a model, scored on the given validation images."""
-    weights = bundle.weights if isinstance(bundle, ModelInMemory) else load_file(bundle.folder / WEIGHTS)
-    halved = {name: half(tensor) for name, tensor in weights.items()}
+    halved = {name: half(tensor) for name, tensor in weights_of(bundle).items()}
     # The run is in the registry of this machine only.
     origin = {name: value for name, value in bundle.spec.provenance.items() if name not in ("run", "code")}
     origin |= _about(bundle.spec.name)[0]
@@ -118,6 +121,17 @@ def ship(bundle: Model, recipe: Recipe, folder: Path) -> Bundle:
     for kind, one in evaluations.items():
         print(kind, len(one.items), {name: round(value, 3) for name, value in one.metrics.items()})
     return write_bundle(folder, spec, halved, test_input=inputs, card=card_of(shipped, recipe, evaluations))
+
+
+def refitted(bundle: Model, recipe: Recipe) -> ModelInMemory:
+    """Return a model with decode parameters that are fitted again on the images which chose them before."""
+    plan = make_plan(recipe, load_settings())
+    return fitted(plan, open_source(plan), weights_of(bundle), bundle.spec.provenance)
+
+
+def weights_of(bundle: Model) -> dict[str, Tensor]:
+    """Return the weights of a model."""
+    return bundle.weights if isinstance(bundle, ModelInMemory) else load_file(bundle.folder / WEIGHTS)
 
 
 def half(tensor: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class Predictor:
         self.identity = ModelIdentity(name or bundle.spec.name, version, bundle.digest)
         kind = INFERENCE[self.task.output.per]
         self.runner = NetworkRunner(bundle, device, precision or kind.precision)
-        self.parameters = self.task.output.defaults() | bundle.spec.decode
+        self.parameters = self.task.output.completed(bundle.spec.decode)
         self.inference = kind(bundle.spec, self.task, self.runner, self.parameters, memory_budget, self.identity)
 
     @property

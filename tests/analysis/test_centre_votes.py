@@ -14,6 +14,8 @@ from cytoray_analysis.tiles import tile_region, whole
 
 Dense = tuple[NDArray[np.float32], NDArray[np.float32]]
 SMALL = VotingParameters(votes=4, separation=2, capture=3, smallest=4, reach=6)
+# Distances that grow with the object, by up to a quarter of the reach.
+GROWING = VotingParameters(votes=4, separation=1, capture=1, smallest=4, reach=12, radius_share=0.7, probability=0.62)
 
 
 def discs(shape: tuple[int, ...], centres: list[tuple[int, ...]], radius: int) -> Dense:
@@ -61,6 +63,37 @@ def test_specks_are_dropped() -> None:
     foreground, offsets = discs((20, 20), [(10, 10)], 1)
     labels, _, _ = decode_votes(foreground, offsets, VotingParameters(votes=1, smallest=6))
     assert labels.max() == 0
+
+
+def test_the_distance_between_peaks_grows_with_the_object() -> None:
+    """The halves of a wide object vote for points 10 pixels apart; two small objects lie nearer each other."""
+    wide, offsets = discs((90, 90), [(45, 45)], 30)
+    offsets[1] += np.where(np.arange(90) < 45, -5, 5)
+    small, small_offsets = discs((20, 20), [(10, 6), (10, 12)], 2)
+
+    def found(radius_share: float) -> tuple[int, int]:
+        parameters = VotingParameters(votes=4, separation=2, capture=4, smallest=4, radius_share=radius_share)
+        first, second = decode_votes(wide, offsets, parameters), decode_votes(small, small_offsets, parameters)
+        return int(first[0].max()), int(second[0].max())
+
+    assert found(0.0) == (2, 2)
+    assert found(0.5) == (1, 2)
+
+
+def test_the_distance_in_a_volume_follows_the_radius_of_a_ball_of_its_pixels() -> None:
+    foreground, offsets = discs((60, 60, 60), [(30, 30, 30), (30, 30, 44)], 20)
+    assert decode_votes(foreground, offsets, VotingParameters(votes=4, separation=2, radius_share=0.5))[0].max() == 2
+    assert decode_votes(foreground, offsets, VotingParameters(votes=4, separation=2, radius_share=0.8))[0].max() == 1
+
+
+def test_faint_objects_are_dropped() -> None:
+    foreground, offsets = discs((20, 40), [(10, 10), (10, 30)], 5)
+    foreground[:, 20:] /= 5
+    faint = 1 / (1 + np.exp(-1))
+    for probability, objects in ((0.0, 2), (faint - 0.01, 2), (faint + 0.01, 1)):
+        labels, identities, _ = decode_votes(foreground, offsets, VotingParameters(probability=probability))
+        assert labels.max() == len(identities) - 1 == objects
+    assert labels[10, 10] == 1
 
 
 def test_flat_volumes_are_measured_with_the_length_of_their_pixels() -> None:
@@ -133,13 +166,16 @@ def noise(seed: int, channels: int, shape: tuple[int, ...], smoothness: int) -> 
     core=st.integers(8, 40),
     smoothness=st.sampled_from([1, 3, 7]),
     shape=st.tuples(st.integers(40, 90), st.integers(40, 90)),
+    parameters=st.sampled_from([SMALL, GROWING]),
 )
-def test_blocks_give_the_objects_of_the_whole(seed: int, core: int, smoothness: int, shape: tuple[int, int]) -> None:
+def test_blocks_give_the_objects_of_the_whole(
+    seed: int, core: int, smoothness: int, shape: tuple[int, int], parameters: VotingParameters
+) -> None:
     """Also for outputs that no trained network would give: noise everywhere, offsets beyond their limit."""
     dense = noise(seed, 3, shape, smoothness)
     foreground, offsets = dense[0] + 0.5, dense[1:] * 5
-    expected, identities, confidence = decode_votes(foreground, offsets, SMALL)
-    answer, surenesses = decode_in_blocks(foreground, offsets, SMALL, (core, core))
+    expected, identities, confidence = decode_votes(foreground, offsets, parameters)
+    answer, surenesses = decode_in_blocks(foreground, offsets, parameters, (core, core))
     assert len(surenesses) == len(identities)
     assert np.array_equal(answer, expected)
     assert np.array_equal(surenesses, confidence)
@@ -156,7 +192,9 @@ def test_blocks_give_the_objects_of_the_whole(seed: int, core: int, smoothness: 
 def test_blocks_of_volumes_give_the_objects_of_the_whole(
     seed: int, core: tuple[int, int, int], smoothness: int, anisotropy: float
 ) -> None:
-    parameters = VotingParameters(votes=4, separation=2, capture=2, smallest=4, reach=4, anisotropy=anisotropy)
+    parameters = VotingParameters(
+        votes=4, separation=1, capture=1, smallest=4, reach=8, anisotropy=anisotropy, radius_share=0.5
+    )
     dense = noise(seed, 4, (26, 44, 41), smoothness)
     foreground, offsets = dense[0], dense[1:] * 3
     expected, _, confidence = decode_votes(foreground, offsets, parameters)

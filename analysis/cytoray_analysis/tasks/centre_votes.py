@@ -35,8 +35,13 @@ class VotingParameters:
         Two peaks are at least this far apart along an axis.
     capture
         A vote counts for the nearest peak within this distance along each axis.
+    radius_share
+        Separation and capture of a peak are at least this share of the radius of its object, but at most a quarter of
+        `reach`. The radius is that of a disk or ball whose pixels vote from as far away.
     smallest
         Fewest pixels of an object, when it is in one piece and its holes are filled.
+    probability
+        Least mean probability of foreground of the pixels that voted for an object.
     reach
         Votes go no further than this along each axis.
     anisotropy
@@ -52,6 +57,8 @@ class VotingParameters:
     reach: int = 64
     anisotropy: float = 1.0
     neighbourhood: int = 1
+    radius_share: float = 0.0
+    probability: float = 0.0
 
     def scaled(self, scale: tuple[float, ...]) -> VotingParameters:
         """Return what finds the same objects where they are `scale` times as wide along each axis, in pixels.
@@ -70,6 +77,11 @@ class VotingParameters:
             neighbourhood=max(round((3 * width - 1) / 2), 1),
         )
 
+    @property
+    def farthest(self) -> int:
+        """Largest separation and capture that follow from a radius, in pixels along Y and X."""
+        return self.reach // 4 if self.radius_share > 0 else 0
+
     def along(self, distance: int) -> tuple[int, int, int]:
         """Return a distance in pixels along Z, Y and X."""
         return math.ceil(distance / self.anisotropy), distance, distance
@@ -82,7 +94,10 @@ def reach_of_decoding(parameters: VotingParameters, dimensions: int = 2) -> tupl
     and the object's other pixels (within ``reach + capture`` of it) are found by votes from within ``reach``,
     each of which reads one more offset, and sums over a neighbourhood.
     """
-    distances = (parameters.reach, parameters.capture, parameters.separation)
+    capture, separation = (
+        max(distance, parameters.farthest) for distance in (parameters.capture, parameters.separation)
+    )
+    distances = (parameters.reach, capture, separation)
     axes = zip(*map(parameters.along, distances), strict=True)
     near = parameters.neighbourhood
     farthest = [
@@ -132,13 +147,24 @@ def decode_votes(
         logits, shifts, start, extent, parameters.foreground, parameters.along(parameters.reach)
     )
     separation, capture = parameters.along(parameters.separation), parameters.along(parameters.capture)
-    peaks, votes, order = _peaks(targets, logits.shape, parameters.votes, separation, parameters.neighbourhood)
+    peaks, votes, order, distances = _peaks(
+        pixels,
+        targets,
+        logits.shape,
+        parameters.votes,
+        separation,
+        parameters.neighbourhood,
+        parameters.anisotropy,
+        parameters.radius_share * math.sqrt(2 if len(shape) == 2 else 5 / 3),
+        parameters.farthest,
+    )
     ranks = np.argsort(order)  # not in a compiled function: numba would compile its sorting for seconds
-    peaks, votes = peaks[ranks], votes[ranks]
-    nearest = _nearest_peaks(peaks, logits.shape, capture, parameters.anisotropy)
+    peaks, votes, distances = peaks[ranks], votes[ranks], distances[ranks]
+    nearest = _nearest_peaks(peaks, distances, logits.shape, capture, parameters.anisotropy)
     labels, size, probability = _assign(logits, pixels, targets, nearest, len(peaks))
     make_whole(labels, len(peaks), flat=len(shape) == 2)
-    identities, confidence = _renumber(labels, peaks, votes, size, probability, parameters.smallest, start, extent)
+    least = parameters.smallest, parameters.probability
+    identities, confidence = _renumber(labels, peaks, votes, size, probability, least, start, extent)
     return labels.reshape(shape), identities, confidence
 
 
@@ -197,29 +223,39 @@ def _destinations(foreground, offsets, start, extent, threshold, reach):  # type
 
 
 @compiled
-def _peaks(target, shape, fewest, separation, near):  # type: ignore[no-untyped-def]
-    """Sum votes over neighbourhoods and return the local maxima, their sums, and their row-major positions."""
+def _peaks(pixel, target, shape, fewest, separation, near, anisotropy, spread, farthest):  # type: ignore[no-untyped-def]
+    """Sum votes over neighbourhoods and return the local maxima, their sums, row-major positions, and distances.
+
+    A peak's distance is `spread` times the root mean square distance from which its pixels vote: R/√2 in a disk of
+    radius R, R·√(3/5) in a ball.
+    """
     depth, height, width = shape
     votes = np.zeros(shape, np.int32)
+    squares = np.zeros(shape, np.int64)  # whole numbers: their sum does not depend on the order of the pixels
     for index in range(len(target)):
         a, b, c = target[index, 0], target[index, 1], target[index, 2]
         if 0 <= a < depth and 0 <= b < height and 0 <= c < width:
             votes[a, b, c] += 1
+            z, y, x = anisotropy * (pixel[index, 0] - a), pixel[index, 1] - b, pixel[index, 2] - c
+            squares[a, b, c] += int(z**2 + 0.5) + y**2 + x**2
     density = np.zeros(shape, np.int32)
     cells = np.empty((len(target), 3), np.int32)
+    distance = np.empty(len(target), np.int32)
     count = 0
     for index in range(len(target)):
         a, b, c = target[index, 0], target[index, 1], target[index, 2]
         if not (0 <= a < depth and 0 <= b < height and 0 <= c < width) or density[a, b, c] > 0:
             continue
-        total = 0
+        total, square = 0, 0
         for u in range(max(a - near, 0), min(a + near + 1, depth)):
             for v in range(max(b - near, 0), min(b + near + 1, height)):
                 for w in range(max(c - near, 0), min(c + near + 1, width)):
                     total += votes[u, v, w]
+                    square += squares[u, v, w]
         density[a, b, c] = total
         if total >= fewest:
             cells[count, 0], cells[count, 1], cells[count, 2] = a, b, c
+            distance[count] = min(spread * math.sqrt(square / total), farthest)
             count += 1
     found = np.empty((count, 3), np.int32)
     sums = np.empty(count, np.int32)
@@ -229,9 +265,10 @@ def _peaks(target, shape, fewest, separation, near):  # type: ignore[no-untyped-
         a, b, c = cells[index, 0], cells[index, 1], cells[index, 2]
         own = density[a, b, c]
         highest = True
-        for u in range(max(a - separation[0], 0), min(a + separation[0] + 1, depth)):
-            for v in range(max(b - separation[1], 0), min(b + separation[1] + 1, height)):
-                for w in range(max(c - separation[2], 0), min(c + separation[2] + 1, width)):
+        own_separation = _at_least(separation, distance[index], anisotropy)
+        for u in range(max(a - own_separation[0], 0), min(a + own_separation[0] + 1, depth)):
+            for v in range(max(b - own_separation[1], 0), min(b + own_separation[1] + 1, height)):
+                for w in range(max(c - own_separation[2], 0), min(c + own_separation[2] + 1, width)):
                     rival = density[u, v, w]
                     if rival < own or (u == a and v == b and w == c):
                         continue
@@ -247,21 +284,29 @@ def _peaks(target, shape, fewest, separation, near):  # type: ignore[no-untyped-
             found[peaks, 0], found[peaks, 1], found[peaks, 2] = a, b, c
             sums[peaks] = own
             order[peaks] = (np.int64(a) * height + b) * width + c
+            distance[peaks] = distance[index]
             peaks += 1
-    return found[:peaks], sums[:peaks], order[:peaks]
+    return found[:peaks], sums[:peaks], order[:peaks], distance[:peaks]
 
 
 @compiled
-def _nearest_peaks(peaks, shape, capture, anisotropy):  # type: ignore[no-untyped-def]
+def _at_least(distances, least, anisotropy):  # type: ignore[no-untyped-def]
+    """Return distances along Z, Y and X that are not shorter than one in pixels along Y and X."""
+    return max(distances[0], math.ceil(least / anisotropy)), max(distances[1], least), max(distances[2], least)
+
+
+@compiled
+def _nearest_peaks(peaks, distance, shape, capture, anisotropy):  # type: ignore[no-untyped-def]
     """Paint around each peak the pixels it is nearest to (1-based; the earlier peak wins a tie)."""
     depth, height, width = shape
     nearest = np.zeros(shape, np.int32)
     square = anisotropy**2
     for index in range(len(peaks)):
         a, b, c = peaks[index, 0], peaks[index, 1], peaks[index, 2]
-        for u in range(max(a - capture[0], 0), min(a + capture[0] + 1, depth)):
-            for v in range(max(b - capture[1], 0), min(b + capture[1] + 1, height)):
-                for w in range(max(c - capture[2], 0), min(c + capture[2] + 1, width)):
+        own_capture = _at_least(capture, distance[index], anisotropy)
+        for u in range(max(a - own_capture[0], 0), min(a + own_capture[0] + 1, depth)):
+            for v in range(max(b - own_capture[1], 0), min(b + own_capture[1] + 1, height)):
+                for w in range(max(c - own_capture[2], 0), min(c + own_capture[2] + 1, width)):
                     other = nearest[u, v, w]
                     if other > 0:
                         p, q, r = peaks[other - 1, 0], peaks[other - 1, 1], peaks[other - 1, 2]
@@ -293,8 +338,8 @@ def _assign(foreground, pixel, target, nearest, peaks):  # type: ignore[no-untyp
 
 
 @compiled
-def _renumber(labels, peaks, votes, size, probability, smallest, start, extent):  # type: ignore[no-untyped-def]
-    """Drop objects that are too small, number the others in order of their peaks, and return what is known of them."""
+def _renumber(labels, peaks, votes, size, probability, least, start, extent):  # type: ignore[no-untyped-def]
+    """Drop objects too small or too faint, number the others in order of their peaks; return what is known of them."""
     depth, height, width = labels.shape
     pixels = np.zeros(len(peaks) + 1, np.int64)
     for z in range(depth):
@@ -306,7 +351,7 @@ def _renumber(labels, peaks, votes, size, probability, smallest, start, extent):
     confidence = np.zeros(len(peaks) + 1, np.float32)
     kept = 0
     for index in range(len(peaks)):
-        if pixels[index + 1] >= max(smallest, 1):
+        if pixels[index + 1] >= max(least[0], 1) and probability[index + 1] >= least[1] * size[index + 1]:
             kept += 1
             rename[index + 1] = kept
             total = float(size[index + 1])

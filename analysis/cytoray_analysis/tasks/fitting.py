@@ -17,7 +17,7 @@ def fit_decode(
     kinds: Sequence[str] = (),
     *,
     begin: Mapping[str, float] | None = None,
-    rounds: int = 2,
+    rounds: int = 3,
 ) -> dict[str, float]:
     """Choose decode parameters by coordinate search over the task's candidates.
 
@@ -32,14 +32,14 @@ def fit_decode(
     kinds
         The kind of each item; each kind counts as much as every other. Empty: all items together.
     begin
-        Values to begin with; the defaults of the task for parameters that it lacks.
+        Values to begin with, such as those of the model that training started from.
     rounds
         Sweeps over all parameters; the search ends early when a sweep changes nothing.
 
     Returns
     -------
     dict
-        A value per parameter; the first one where nothing is better.
+        A value per parameter; the one it begins with where none is better by the task's ``gain``.
     """
     names = list(kinds) or [""] * len(outputs)
     parts = [[at for at, kind in enumerate(names) if kind == one] for one in dict.fromkeys(names)]
@@ -49,7 +49,7 @@ def fit_decode(
         by_kind = [_value(task, [answers[at] for at in part], [truths[at] for at in part]) for part in parts]
         return float(np.mean(by_kind)) if by_kind else 0.0
 
-    best = task.output.defaults() | dict(begin or {})
+    best = task.output.completed(begin or {})
     best_value = value(best)
     for _ in range(rounds):
         before = dict(best)
@@ -59,7 +59,7 @@ def fit_decode(
                     continue
                 trial = best | {name: candidate}
                 trial_value = value(trial)
-                if trial_value > best_value:
+                if trial_value > best_value + task.output.gain:
                     best, best_value = trial, trial_value
         if best == before:
             break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -62,6 +62,10 @@ class Output:
         Names of all scores, the one to maximise first.
     candidates
         Decode parameters, and the values that fitting tries for each; the first is the default.
+    earlier
+        Values of decode parameters that models of earlier versions do not state, and decode with.
+    gain
+        How much better the objective must be for fitting to leave a value; less is chance.
     margin
         Per pixel only: given decode parameters and the scale of a :class:`Block`, how far from a pixel the outputs may
         lie that change its answer, in pixels, for all axes or along each.
@@ -84,6 +88,8 @@ class Output:
     channels: int
     metrics: tuple[str, ...]
     candidates: Mapping[str, tuple[float, ...]]
+    earlier: Mapping[str, float] = field(default_factory=dict)
+    gain: float = 0.0
     margin: Callable[[Parameters, Scale], tuple[int, ...] | int] = no_margin
     objective: Callable[[Sequence[Any], Sequence[Any]], float] | None = None
     calibration: Callable[[Sequence[Decoded], Sequence[Any]], dict[str, float]] | None = None
@@ -109,6 +115,10 @@ class Output:
     def defaults(self) -> dict[str, float]:
         """Return the first candidate of each parameter."""
         return {name: values[0] for name, values in self.candidates.items()}
+
+    def completed(self, decode: Parameters) -> dict[str, float]:
+        """Return the decode parameters of a model with a value for each that it does not state."""
+        return self.defaults() | (dict(self.earlier) if decode else {}) | dict(decode)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def plain_network(bundle: Bundle, threads: int) -> Answer:
     network = bundle.network().eval()
     stride = per_axis(dense(network).stride, 2)
     task = get_task(bundle.spec.task.name, bundle.spec.task.arguments)
-    parameters = task.output.defaults() | bundle.spec.decode
+    parameters = task.output.completed(bundle.spec.decode)
 
     def outputs(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         height, width = pixels.shape[-2:]
