@@ -131,7 +131,7 @@ def refitted(bundle: Model, recipe: Recipe) -> ModelInMemory:
 
 def weights_of(bundle: Model) -> dict[str, Tensor]:
     """Return the weights of a model."""
-    return bundle.weights if isinstance(bundle, ModelInMemory) else load_file(bundle.folder / WEIGHTS)
+    return dict(bundle.weights) if isinstance(bundle, ModelInMemory) else load_file(bundle.folder / WEIGHTS)
 
 
 def half(tensor: Tensor) -> Tensor:

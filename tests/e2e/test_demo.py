@@ -27,7 +27,7 @@ def run_demo(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_the_demo_ends_with_pictures_and_scores_and_leaves_no_process(tmp_path: Path) -> None:
     import psutil
 
-    done = run_demo(tmp_path / "demo")
+    done = run_demo(tmp_path / "demo", "--minutes", "1")
     assert done.returncode == 0, done.stderr
     table = done.stdout
     for words in ("ap50", "train", "start the service", "total", "cells outlined in 6 images"):

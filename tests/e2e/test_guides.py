@@ -26,16 +26,22 @@ def commands(guide: Path) -> list[str]:
     return [f"{line} --set training.minutes={minutes}" if "cytoray train" in line else line for line in lines]
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One registry for all guides, as a reader has: making its database takes many seconds."""
+    return tmp_path_factory.mktemp("home")
+
+
 @pytest.mark.e2e
 @pytest.mark.ray
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", GUIDES)
-def test_a_guide_runs_as_it_is_written(name: str, tmp_path: Path) -> None:
+def test_a_guide_runs_as_it_is_written(name: str, home: Path, tmp_path: Path) -> None:
     (tmp_path / "training").symlink_to(ROOT / "training")
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "CYTORAY_HOME": str(tmp_path / "home"),
+        "CYTORAY_HOME": str(home),
     }
     lines = commands(ROOT / "docs" / "guides" / f"{name}.md")
     assert any("cytoray train" in line for line in lines)
