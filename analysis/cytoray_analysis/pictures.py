@@ -253,16 +253,17 @@ def sheet(entries: Sequence[SheetEntry], *, title: str = "", columns: int = 1) -
     title
         Stands above all.
     columns
-        Pictures in a row.
+        At most so many pictures in a row.
 
     Returns
     -------
     bytes
         A PNG file.
     """
-    figure = new_figure(width=9.0 * columns, height=0.6 + 3.2 * max(1, -(-len(entries) // columns)))
-    figure.suptitle(title)
+    columns = max(1, min(columns, len(entries)))
     rows = max(1, -(-len(entries) // columns))
+    figure = new_figure(width=9.0 * columns, height=0.6 + 3.2 * rows)
+    figure.suptitle(title)
     for number, entry in enumerate(entries, start=1):
         axes = figure.add_subplot(rows, columns, number)
         axes.imshow(entry.picture, interpolation="none")
