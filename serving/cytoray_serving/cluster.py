@@ -45,8 +45,9 @@ ENVIRONMENT = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": HOOK,
     # Three failures replace a proxy; ten seconds each by default.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-    # Five seconds by default, too few on a busy machine: the proxy would be killed during its start.
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    # 5 and 30 seconds by default, too few on a busy machine: the proxy would be killed during its start.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+    "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "120",
     # Processes connect to each other by gRPC, never through the proxy in http_proxy.
     "grpc_proxy": "",
 }

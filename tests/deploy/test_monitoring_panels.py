@@ -164,7 +164,7 @@ def serving(folder: Path, *words: str) -> Iterator[tuple[str, psutil.Process]]:
     assert process.stdout is not None
     line = process.stdout.readline()
     try:
-        assert line, (folder / "serve.log").read_text()[-3000:]
+        assert '"url"' in line, line + (folder / "serve.log").read_text()[-3000:]
         yield json.loads(line)["url"], psutil.Process(process.pid)
     finally:
         process.send_signal(signal.SIGTERM)

@@ -174,10 +174,10 @@ def start_serving(home: Path, log: Path, *arguments: str) -> RunningService:
     )
     assert process.stdout is not None
     line = process.stdout.readline()
-    if not line:
-        pytest.fail(f"cytoray serve ended with {process.wait(60)}:\n{log.read_text()[-3000:]}")
+    said = json.loads(line or "{}")
+    if "url" not in said:
+        pytest.fail(f"cytoray serve ended with {process.wait(60)}, {line!r}:\n{log.read_text()[-3000:]}")
     registry = Registry.open(load_settings({"CYTORAY_HOME": str(home)}))
-    said = json.loads(line)
     return RunningService(said["url"], said["grpc"], process, registry, log)
 
 

@@ -130,9 +130,6 @@ def prepare_environment(largest_body: int, front: FrontLimits, host: str) -> Pat
         # Half a minute each by default; no load balancer on this machine needs it.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
-        # By default a proxy that is not ready after five seconds is killed and the start fails; a busy machine takes
-        # longer.
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     }
     switches |= Front(front, secrets.token_urlsafe(32), host).variables()
     switches |= {"RAY_SERVE_HAPROXY_BINARY_PATH": haproxy_launcher(), ADDRESS: _OWN}
@@ -223,6 +220,7 @@ def start_service(
         )
         quiet = LoggingConfig(log_level="ERROR", enable_access_log=False)
         grpc = None if grpc_port is None else gRPCOptions(port=grpc_port, grpc_servicer_functions=[SERVICER])
+        _wait_longer_for_proxies()
         serve.start(http_options=HTTPOptions(host=_OWN, port=port), grpc_options=grpc, logging_config=quiet)
         warmth = read_warmth(warmth_folder(settings))
         application = build_application(served, settings=settings, config=config, warmth=warmth)
@@ -270,6 +268,14 @@ def _graphics_cards() -> float:
     import ray
 
     return float(ray.cluster_resources().get("GPU", 0.0))  # type: ignore[no-untyped-call]
+
+
+def _wait_longer_for_proxies() -> None:
+    """Replace the minute that Ray Serve waits for its proxy, a constant, which a busy machine exceeds."""
+    from ray.serve._private import api, client
+
+    for module in (api, client):
+        module.HTTP_PROXY_TIMEOUT = _READY_SECONDS  # type: ignore[attr-defined]
 
 
 def _shown(host: str) -> str:
