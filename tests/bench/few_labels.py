@@ -1,12 +1,14 @@
 """How good is a model from a few labelled images: started from another model, or from random weights?
 
 python tests/bench/few_labels.py nuclei DATASET [--labels 2 4 8 16] [--seeds 3] [--before DATASET] [--home FOLDER]
+    [--set training.epochs=12]
 
 For each number of labels and each seed, that many images of the split `train` become a folder of their own. One model
 is trained on it from the start, another one from random weights, each with the recipe of `cytoray recipe init`. Both
 are scored on the split `val`, which neither read, as is the start itself. With --before, started models are scored on
 data of the start as well: what they have forgotten. Prints tables in Markdown; differences are paired by seed. Training
-runs that were completed are not repeated.
+runs that were completed are not repeated. With --set, the recipes of both ways get the same values, such as an equal number
+of crops.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -49,14 +52,14 @@ def few_images(dataset: Dataset, count: int, seed: int, folder: Path) -> Path:
     return folder
 
 
-def train(data: Path, way: str, start: str, seed: int, home: Path) -> Path:
+def train(data: Path, way: str, start: str, seed: int, home: Path, given: Sequence[str]) -> Path:
     """Train on a folder; return the bundle."""
     recipe, result = (data.parent / f"{data.name}-{way}{suffix}" for suffix in (".yaml", ".json"))
     if not result.exists():
         words = ["--start", start] if way == "start" else []
         if not recipe.exists():
             _run(["recipe", "init", str(data), *words, "--out", str(recipe)], home)
-        changes = [f"training.seed={seed}", f"model.name={data.name}-{way}"]
+        changes = [*given, f"training.seed={seed}", f"model.name={data.name}-{way}"]
         done = _run(["train", str(recipe), *(f"--set={one}" for one in changes), "--json"], home)
         result.write_text(done, encoding="utf-8")
     return Path(json.loads(result.read_text(encoding="utf-8"))["bundle"])
@@ -91,6 +94,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--before", type=Path, nargs="*", default=())
     parser.add_argument("--home", type=Path, default=Path("few-labels"))
+    parser.add_argument("--set", nargs="*", default=())
     words = parser.parse_args()
     dataset, before = open_dataset(words.dataset), [open_dataset(path) for path in words.before]
     head = "| model | " + " | ".join(METRICS) + " |\n|---|" + "---|" * len(METRICS)
@@ -103,7 +107,7 @@ def main() -> None:
             name = f"{words.dataset.name.replace('_', '-')}-{count}-{seed}"
             data = few_images(dataset, count, seed, words.home / name)
             for way in WAYS:
-                bundle = Bundle.load(train(data, way, words.start, seed, words.home))
+                bundle = Bundle.load(train(data, way, words.start, seed, words.home, words.set))
                 found[way].append(scores(bundle, dataset))
                 if way == "start" and before:
                     forgotten.setdefault(count, []).append([scores(bundle, one) for one in before])
