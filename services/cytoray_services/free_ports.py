@@ -2,7 +2,8 @@
 
 A port is chosen here and bound by another process, seconds later. If the kernel chooses it (``bind`` to port 0), it
 lies in the range of outgoing connections, and any connection of this machine can take it in between. So ports are
-drawn from a range that the kernel does not use for them.
+drawn from a range that the kernel does not use for them. Several processes that start servers at the same moment could
+draw the same port: each keeps the ports that it has drawn, by a name that only one process of the machine can have.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from __future__ import annotations
 import errno
 import secrets
 import socket
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 _RANGE = range(20_000, 30_000)
 """Above the ports of Ray's workers (10002 to 19999), below those of Serve's replicas and of Kubernetes (from 30000)."""
+
+_kept: list[socket.socket] = []
+"""Until this process ends."""
 
 _OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _TRIES = 100
@@ -45,15 +50,37 @@ def family_of(host: str) -> socket.AddressFamily:
 def _bound(listener: socket.socket, host: str) -> int:
     ports = _candidates()
     for _ in range(_TRIES if ports else 0):
+        port = secrets.choice(ports)
+        if not _keep(port):
+            continue
         try:
-            listener.bind((host, secrets.choice(ports)))
-            break
+            listener.bind((host, port))
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
-    else:
-        listener.bind((host, 0))
+        else:
+            return port
+    listener.bind((host, 0))
     return int(listener.getsockname()[1])
+
+
+def _keep(port: int) -> bool:
+    """Keep a port for this process; return whether no process has it.
+
+    The name is an abstract socket of Linux, which exists as long as its process. Other systems have none.
+    """
+    if not sys.platform.startswith("linux"):
+        return True
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0cytoray-port-{port}")
+    except OSError as error:
+        name.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+    _kept.append(name)
+    return True
 
 
 def _candidates() -> list[int]:
