@@ -7,8 +7,8 @@ For each number of labels and each seed, that many images of the split `train` b
 is trained on it from the start, another one from random weights, each with the recipe of `cytoray recipe init`. Both
 are scored on the split `val`, which neither read, as is the start itself. With --before, started models are scored on
 data of the start as well: what they have forgotten. Prints tables in Markdown; differences are paired by seed. Training
-runs that were completed are not repeated. With --set, the recipes of both ways get the same values, such as an equal number
-of crops.
+runs that were completed are not repeated. With --set, the recipes of both ways get the same values, such as an equal
+number of crops.
 """
 
 from __future__ import annotations
