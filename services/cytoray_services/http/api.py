@@ -11,6 +11,7 @@ from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from pydantic import BaseModel, ConfigDict
 
+from cytoray_services.http.docs_page import add_docs
 from cytoray_services.http.errors import ErrorBody, add_error_handlers
 
 
@@ -53,7 +54,7 @@ def begin_api(
         title=title,
         description=description,
         version="1",
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
         responses={
@@ -62,6 +63,7 @@ def begin_api(
         },
     )
     add_error_handlers(api)
+    add_docs(api)
     ProcessCollector(registry=registry)
 
     @api.get("/health/live", tags=["health"])
