@@ -20,6 +20,7 @@ from cytoray_serving.replica.replica import LoadedModel, load_model
 from cytoray_serving.service.application import served_models
 from cytoray_serving.service.assembly import Assembled, assemble
 from cytoray_serving.service.config import ModelConfig, RequestLimits, ServiceConfig
+from cytoray_serving.viewer.viewer import Viewer
 from serving_samples import LARGEST_BODY
 
 Ask = Callable[..., httpx.Response]
@@ -86,7 +87,8 @@ def in_process(settings: Settings, config: ServiceConfig, deployment: Any = None
     async def report(reports: Sequence[Any]) -> None:
         rollouts.observe(reports)
 
-    return assemble(deployments, report, served, settings, config)
+    viewer = Viewer(settings, config.viewer, config.largest_image)
+    return assemble(deployments, report, served, settings, config, viewer)
 
 
 def asker(service: Assembled) -> Ask:

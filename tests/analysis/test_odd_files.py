@@ -243,7 +243,7 @@ def plate(tmp_path: Path) -> Path:
     [
         ("A/1", "lists the image A/1, which is missing"),
         ("A/1/0", "lists the image A/1/0, which is missing"),
-        ("A/1/0/0", "A/1/0: expected the array of its first level, '0', found none"),
+        ("A/1/0/0", "A/1/0: expected the array of its level '0', found none"),
     ],
     ids=["a well", "a field", "a level"],
 )

@@ -149,7 +149,7 @@ HOLES: dict[str, Hole] = {
     ),
     "a strip of no bytes in the second page": Hole(_empty_strip, r"=1 lacks strip 2", "ZYX", _FIRST, GREY),
     "a strip of no bytes": Hole(_empty_strip_of_one, r"lacks strip 2", "YX"),
-    "the array of the largest level": Hole(_without_level, r"array of its first level, '0', found none", "ZYX"),
+    "the array of the largest level": Hole(_without_level, r"array of its level '0', found none", "ZYX"),
 }
 for _version in (4, 5):
     _ngff = f"OME-Zarr 0.{_version}"

@@ -13,7 +13,7 @@ from cytoray_analysis.images.intensity import (
     scale_intensities,
 )
 from cytoray_analysis.images.limits import Declared, Limits
-from cytoray_analysis.images.reader import declared_size, list_series, read_image, read_zarr
+from cytoray_analysis.images.reader import declared_size, list_series, read_image, read_levels, read_zarr
 from cytoray_analysis.images.resample import resample_image, resample_labels
 from cytoray_analysis.images.sampling import measure_image, sample_for_statistics
 from cytoray_analysis.images.series import SeriesInfo
@@ -39,6 +39,7 @@ __all__ = [
     "measure_range",
     "read_image",
     "read_labels",
+    "read_levels",
     "read_zarr",
     "require_finite",
     "resample_image",

@@ -25,7 +25,7 @@ _TINY, _MOST_TINY = 2**10, 2**16
 
 @dataclass(frozen=True)
 class ZarrPixels:
-    """The largest level of an OME-Zarr image.
+    """One level of an OME-Zarr image.
 
     Parameters
     ----------
@@ -39,6 +39,8 @@ class ZarrPixels:
         Micrometres per pixel by axis; ``None`` for unknown.
     warnings
         What was assumed.
+    levels
+        Number of levels of the image.
     """
 
     array: Any
@@ -46,6 +48,7 @@ class ZarrPixels:
     channels: tuple[str, ...] | None
     pixel_size: Mapping[str, float | None]
     warnings: Warnings = ()
+    levels: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,7 @@ def open_zarr(
     label: str,
     *,
     series: str | None = None,
+    level: int = 0,
     labels: bool = False,
     alone: bool = False,
     chunk_bytes: int | None = None,
@@ -76,6 +80,8 @@ def open_zarr(
         A zarr store or the path of a folder.
     series
         Which image, in a store of several: a collection of bioformats2raw, or the fields of a plate.
+    level
+        Which of its levels, from 0 for the largest.
     labels
         Whether it is a label image, whose chunks without objects need not be stored.
     alone
@@ -98,12 +104,12 @@ def open_zarr(
     one = found[index]
     if one.fault is not None:
         raise one.fault
-    array = _level(one.group, one.image, label)
+    array = _level(one.group, one.image, label, level)
     image, attributes = one.image, one.attributes
     axes = letters_of(image, array.ndim)
     units = [axis.get("unit") if isinstance(axis, dict) else None for axis in image.get("axes") or [None] * array.ndim]
     _check_chunks(array, label, chunk_bytes, alone=alone)
-    levels = zip(_scale(image["datasets"][0], array.ndim), _scale(image, array.ndim), strict=True)
+    scales = zip(_scale(image["datasets"][level], array.ndim), _scale(image, array.ndim), strict=True)
     count = array.shape[axes.index("C")] if "C" in axes else 1
     pixels, stopped = without_tail(StoredChunks(bounded(array, label, alone=alone), axes, label, labels))
     return ZarrPixels(
@@ -112,10 +118,11 @@ def open_zarr(
         channels=_channels(attributes.get("ome", attributes).get("omero"), count),
         pixel_size={
             axis: micrometres(size, unit)
-            for axis, unit, size in zip(axes, units, [a * b for a, b in levels], strict=True)
+            for axis, unit, size in zip(axes, units, [a * b for a, b in scales], strict=True)
             if axis in "ZYX" and isinstance(unit, str)
         },
         warnings=warnings + stopped,
+        levels=len(image["datasets"]),
     )
 
 
@@ -214,11 +221,11 @@ def _found(group: Any, image: Mapping[str, Any], attributes: Mapping[str, Any], 
     return _Found(SeriesInfo(name, letters_of(image, array.ndim), tuple(array.shape)), group, image, attributes)
 
 
-def _level(group: Any, image: Mapping[str, Any], label: str) -> Any:
-    """Return the array of the largest level."""
+def _level(group: Any, image: Mapping[str, Any], label: str, level: int = 0) -> Any:
+    """Return the array of a level, of the largest by default."""
     import zarr
 
-    path = image["datasets"][0]["path"]
+    path = image["datasets"][level]["path"]
     array = group.get(path)
     if not isinstance(array, zarr.Array):
         raise no_level(label, path)
@@ -226,9 +233,9 @@ def _level(group: Any, image: Mapping[str, Any], label: str) -> Any:
 
 
 def no_level(label: str, path: str) -> UnreadableImageError:
-    """Return the error for an image without its largest level."""
+    """Return the error for an image without the array of a level."""
     return UnreadableImageError(
-        f"{label}: expected the array of its first level, {path!r}, found none",
+        f"{label}: expected the array of its level {path!r}, found none",
         hint="copy the whole OME-Zarr folder again",
     )
 

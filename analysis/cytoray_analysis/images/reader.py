@@ -290,13 +290,34 @@ def read_zarr(
         As :func:`read_image` raises them.
     """
     limits = limits or Limits()
+    return choose(_read_level(store, 0, limits, name, alone, selection, labels)[0], selection)
+
+
+def read_levels(store: Any, *, limits: Limits, name: str, alone: bool, selection: Selection) -> tuple[Image, ...]:
+    """Read all levels of an OME-Zarr image, the largest first; see :func:`read_zarr`."""
+    first, count = _read_level(store, 0, limits, name, alone, selection, labels=False)
+    rest = [_read_level(store, level, limits, name, alone, selection, labels=False)[0] for level in range(1, count)]
+    return tuple(choose(image, selection) for image in (first, *rest))
+
+
+def _read_level(
+    store: Any, level: int, limits: Limits, name: str, alone: bool, selection: Selection, labels: bool
+) -> tuple[Image, int]:
+    """Return a level, and the number of levels."""
     with reading(name):
-        most = limits.chunk_bytes
-        pixels = open_zarr(store, name, series=selection.series, labels=labels, alone=alone, chunk_bytes=most)
+        pixels = open_zarr(
+            store,
+            name,
+            series=selection.series,
+            level=level,
+            labels=labels,
+            alone=alone,
+            chunk_bytes=limits.chunk_bytes,
+        )
         axes = resolve_axes(pixels.axes, pixels.array.shape, name)
     check_declared(axes, pixels.array.shape, pixels.array.dtype, limits, name)
     image = arrange(pixels.array, pixels.axes, pixels.channels, pixels.pixel_size, name, warnings=pixels.warnings)
-    return choose(image, selection)
+    return image, pixels.levels
 
 
 def _read_bytes(data: bytes, label: str, limits: Limits, selection: Selection, labels: bool) -> Image:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 from cytoray_analysis.errors import CytorayError, MissingFileError, PlatformError, RequestError
-from cytoray_analysis.images import Image, Limits, read_image, read_zarr
+from cytoray_analysis.images import Image, Limits, read_image, read_levels, read_zarr
 from cytoray_analysis.images.archive import ZARR_FILES
 from cytoray_analysis.images.ome_zarr import places_in
 from cytoray_analysis.selection import EVERYTHING, Selection
@@ -156,6 +156,14 @@ class StorageLocation(ABC):
         with self.local() as path:
             image = read_image(path, limits=limits, name=str(self), alone=True, selection=selection, labels=labels)
             return replace(image, data=image.read()) if self.gives_copies else image
+
+    def open_levels(self, limits: Limits, selection: Selection = EVERYTHING) -> tuple[Image, ...]:
+        """Open all levels of an OME-Zarr, the largest first; see :meth:`open_image`."""
+        self.check()
+        limits = replace(limits, chunk_bytes=self.allowed.largest_file)
+        with self._reported():
+            store = self.zarr_store(writing=False)
+            return read_levels(store, limits=limits, name=str(self), alone=True, selection=selection)
 
     def _fields(self) -> list[str]:
         """Return the paths of the fields of an OME-Zarr plate; empty for other stores."""

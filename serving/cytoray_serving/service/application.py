@@ -16,6 +16,7 @@ from cytoray_serving.service.config import ModelConfig, ServiceConfig, SharedCon
 from cytoray_serving.service.controller import ServiceController
 from cytoray_serving.service.deployments import Gateway, Replica
 from cytoray_serving.service.warmth import COLD, Warmth
+from cytoray_serving.viewer.viewer import Viewer
 
 if TYPE_CHECKING:
     from cytoray_services.settings import Settings
@@ -136,6 +137,9 @@ def build_application(
     controller = serve.deployment(
         name="service-controller", max_ongoing_requests=256, ray_actor_options={"num_cpus": 0}
     )(ServiceController)
+    viewer = serve.deployment(
+        name="viewer", max_ongoing_requests=_ONGOING, ray_actor_options={"num_cpus": config.viewer.cpus}
+    )(Viewer)
     nodes = {} if config.gateway_nodes is None else {config.gateway_nodes: 1.0}
     alone: dict[str, Any] = {} if config.metrics_port is None else {"max_replicas_per_node": 1}
     gateway = serve.deployment(
@@ -146,4 +150,5 @@ def build_application(
         **alone,
     )(serve.ingress()(Gateway))
     behind = controller.bind(tuple(served), settings, config, names)
-    return gateway.bind(handles, behind, tuple(served), settings, config, warmth.shared)
+    drawing = viewer.bind(settings, config.viewer, config.largest_image)
+    return gateway.bind(handles, behind, drawing, tuple(served), settings, config, warmth.shared)

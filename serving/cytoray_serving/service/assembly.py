@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from cytoray_analysis.errors import CytorayError
 from cytoray_services.rollouts.controller import Report
+from cytoray_services.storage.allowed import Allowed
 from cytoray_services.telemetry import JobWatch, SeenJob, job_metrics, serving_metrics
 from cytoray_services.tokens.access import Access, Caller
 from cytoray_services.tokens.tokens import TokenFile, tokens_path
@@ -23,15 +24,20 @@ from cytoray_serving.gateway.gateway import create_api
 from cytoray_serving.gateway.permitted import Permitted, require_model
 from cytoray_serving.gateway.route import Served
 from cytoray_serving.gateway.routes import Routes
-from cytoray_serving.gateway.sources import job_of
+from cytoray_serving.gateway.sources import fetch_question, job_of
+from cytoray_serving.gateway.teams import allowed_for
 from cytoray_serving.jobs.request import JobStatus
 from cytoray_serving.jobs.routes import job_routes
 from cytoray_serving.jobs.store import JobStore
 from cytoray_serving.jobs.taking import JobTaker
+from cytoray_serving.messages import Count, Question
 from cytoray_serving.open_inference.rest import open_inference_routes
 from cytoray_serving.schema import UriQuestion
 from cytoray_serving.service.config import ServiceConfig
 from cytoray_serving.service.warmth import SharedUse
+from cytoray_serving.viewer.routes import image_routes
+from cytoray_serving.viewer.store import ImageStore
+from cytoray_serving.viewer.viewer import Viewing
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -71,6 +77,7 @@ def assemble(
     served: Sequence[Served],
     settings: Settings,
     config: ServiceConfig,
+    viewer: Viewing,
     warm: Sequence[str] = (),
 ) -> Assembled:
     """Assemble a gateway.
@@ -84,6 +91,8 @@ def assemble(
         :class:`cytoray_serving.service.controller.RemoteController`.
     served
         Models with dedicated replicas.
+    viewer
+        Stores and draws images.
     warm
         Other references to look up before the first request.
     """
@@ -157,18 +166,32 @@ def assemble(
         submitting=may_submit,
         watching=may_submit,
     )
+
+    def permitted(request: Request) -> Permitted:
+        return Permitted(dispatch, request.state.caller)
+
+    may_predict = access.require("predict")
     protocol = open_inference_routes(
-        lambda request: Permitted(dispatch, request.state.caller),
+        permitted,
         require_ready=dispatch.require_ready,
-        guard=[Depends(access.require("predict"))],
+        guard=[Depends(may_predict)],
     )
+
+    def fetch(asked: UriQuestion, caller: Caller, count: Count) -> Question:
+        return fetch_question(asked, None, config, allowed(caller), count)
+
+    def allowed(caller: Caller) -> Allowed:
+        return allowed_for(caller, config.allowed, config.teams)
+
+    images = ImageStore(settings.home / "images", config.viewer)
+    stored = image_routes(images, viewer, permitted, fetch, allowed, dispatch.making.bodies, guard=may_predict)
     api = create_api(
         dispatch,
         registry,
         config=config,
         access=access,
         submit=submit,
-        routers=(jobs, protocol),
+        routers=(jobs, protocol, stored),
         background=background,
     )
     rules = Rules(

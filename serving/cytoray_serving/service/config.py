@@ -16,6 +16,7 @@ from cytoray_services.tokens.scopes import Team
 from cytoray_serving.front.limits import FrontLimits
 from cytoray_serving.gateway.teams import TeamConfig
 from cytoray_serving.replica.options import ReplicaOptions
+from cytoray_serving.viewer.limits import ViewerConfig
 
 
 class _Frozen(BaseModel):
@@ -202,7 +203,7 @@ class ServiceConfig(_Frozen):
         Port of each gateway for Prometheus, at the address of ``--host``, or on a cluster at all addresses of its node;
         each node then has at most one gateway. Null for only ``/metrics`` of the service, where any of several gateways
         answers.
-    limits, front, jobs
+    limits, front, jobs, viewer
         See there. On a cluster `front` is read from the variable CYTORAY_FRONT_LIMITS when Ray starts.
     public_names
         Additional host names of a service without tokens, such as those of a tunnel or of JupyterHub.
@@ -228,6 +229,7 @@ class ServiceConfig(_Frozen):
     front: FrontLimits = FrontLimits()
     public_names: tuple[str, ...] = ()
     jobs: JobsConfig = JobsConfig()
+    viewer: ViewerConfig = ViewerConfig()
     allowed: Allowed = Allowed()
     teams: dict[Team, TeamConfig] = {}
     insecure_local: bool = False

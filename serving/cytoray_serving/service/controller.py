@@ -1,4 +1,7 @@
-"""The single controller of a service, for any number of gateways: leads rollouts and starts the drivers of jobs."""
+"""The controller of a service, one for any number of gateways.
+
+It leads rollouts, starts the drivers of jobs and removes expired images.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from cytoray_serving.jobs.drivers import Drivers
 from cytoray_serving.jobs.store import JobStore
 from cytoray_serving.service.config import ServiceConfig
 from cytoray_serving.service.warmth import SharedUse, WarmthRecord, warmth_folder
+from cytoray_serving.viewer.store import ImageStore
 
 if TYPE_CHECKING:
     from cytoray_services.settings import Settings
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LEAD_SECONDS = 2.0
+_EXPIRED_SECONDS = 300.0
 
 
 class ServiceController:
@@ -57,7 +62,9 @@ class ServiceController:
         self._drivers.start()
         self._warmth = WarmthRecord(warmth_folder(settings), lambda: _running(deployments))
         self._warmth.start()
+        self._images = ImageStore(settings.home / "images", config.viewer)
         threading.Thread(target=self._lead, name="rollouts", daemon=True).start()
+        threading.Thread(target=self._remove_images, name="images", daemon=True).start()
 
     async def report(self, reports: Sequence[Report | SharedUse]) -> None:
         """Record observations of canaries, shadows and traffic from a gateway."""
@@ -73,6 +80,15 @@ class ServiceController:
                 self._rollouts.step(datetime.now(UTC))
             except Exception:
                 log.exception("leading the rollouts failed, trying again")
+
+    def _remove_images(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(_EXPIRED_SECONDS):
+            try:
+                if count := self._images.remove_expired():
+                    log.info("%d stored images have expired and were removed", count)
+            except OSError:
+                log.exception("removing expired images failed, trying again")
 
 
 class RemoteController:

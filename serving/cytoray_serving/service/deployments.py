@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from cytoray_services.settings import Settings
+    from cytoray_services.tokens.access import Caller
     from cytoray_serving.replica.options import ReplicaOptions
     from cytoray_serving.replica.replica import LoadedModel, StepInput
+    from cytoray_serving.viewer.records import AskedAnswer, StoredAnswer, StoredImage
+    from cytoray_serving.viewer.viewer import Sent, Tile, TileAsked
 
 log = logging.getLogger(__name__)
 
@@ -257,6 +260,27 @@ async def _answered(response: Any) -> Any:
         raise lost from error
 
 
+class RemoteViewer:
+    """The viewer behind a Ray Serve handle, for gateways."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    async def add(self, caller: Caller, sent: Sent) -> StoredImage | CytorayError:
+        """Store an image."""
+        return await _answered(self._handle.add.remote(caller, sent))  # type: ignore[no-any-return]
+
+    async def tile(self, caller: Caller, image_id: str, asked: TileAsked) -> Tile | CytorayError:
+        """Draw a tile."""
+        return await _answered(self._handle.tile.remote(caller, image_id, asked))  # type: ignore[no-any-return]
+
+    async def keep(
+        self, caller: Caller, image_id: str, asked: AskedAnswer, answer: Answer, seconds: float
+    ) -> StoredAnswer | CytorayError:
+        """Store an answer."""
+        return await _answered(self._handle.keep.remote(caller, image_id, asked, answer, seconds))  # type: ignore[no-any-return]
+
+
 class Gateway(InferenceMethods):
     """A process with the HTTP application and the calls of gRPC.
 
@@ -266,6 +290,8 @@ class Gateway(InferenceMethods):
         Handles of the deployments of replicas, by reference, and ``shared``.
     controller
         The handle of the :class:`~cytoray_serving.service.controller.ServiceController`.
+    viewer
+        The handle of the :class:`~cytoray_serving.viewer.viewer.Viewer`.
     served
         Models with dedicated replicas.
     warm
@@ -276,6 +302,7 @@ class Gateway(InferenceMethods):
         self,
         handles: Mapping[str, Any],
         controller: Any,
+        viewer: Any,
         served: Sequence[Served],
         settings: Settings,
         config: ServiceConfig,
@@ -284,7 +311,8 @@ class Gateway(InferenceMethods):
         logging.getLogger("tifffile").setLevel(logging.CRITICAL)
         return_large_memory()
         deployments = {reference: RemoteDeployment(handle) for reference, handle in handles.items()}
-        self._assembled = assemble(deployments, RemoteController(controller).report, served, settings, config, warm)
+        report = RemoteController(controller).report
+        self._assembled = assemble(deployments, report, served, settings, config, RemoteViewer(viewer), warm)
         super().__init__(self._assembled.answering, require_ready=self._assembled.dispatch.require_ready)
         set_rules(self._assembled.rules)
         if config.metrics_port is not None:

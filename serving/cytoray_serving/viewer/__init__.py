@@ -1,0 +1,1 @@
+"""Images that a caller sent once: shown as tiles, and answered by models."""
