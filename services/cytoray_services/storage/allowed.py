@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+_ORIGIN = r"^https?://[^/?#@\s]+$"
 
 
 class Allowed(BaseModel):
@@ -26,6 +29,8 @@ class Allowed(BaseModel):
         that contains a location counts.
     s3_endpoint
         Address of an S3 store other than Amazon's. Credentials come from the environment, as for boto3.
+    origins
+        Origins of other web pages that may use the service in a browser, such as ``https://lab.example.org``.
     largest_file
         Maximum bytes of one file, of one object of an OME-Zarr, and of one decompressed chunk.
     """
@@ -40,4 +45,7 @@ class Allowed(BaseModel):
     refused_roots: tuple[Path, ...] = Field(default=(), exclude_if=lambda entries: not entries)
     refused_buckets: tuple[str, ...] = Field(default=(), exclude_if=lambda entries: not entries)
     s3_endpoint: str | None = None
+    origins: tuple[Annotated[str, StringConstraints(pattern=_ORIGIN)], ...] = Field(
+        default=(), exclude_if=lambda entries: not entries
+    )
     largest_file: int = Field(default=2**34, gt=0)

@@ -110,15 +110,22 @@ class Access:
     def __init__(self, tokens: TokenFile | None) -> None:
         self._tokens = tokens
 
-    def known(self, authorization: str | None) -> str:
-        """Return the name of the caller with a valid token of any scope.
+    @property
+    def open(self) -> bool:
+        """Whether callers need no token."""
+        return self._tokens is None
+
+    def known(self, authorization: str | None) -> Caller:
+        """Return the caller with a valid token of any scope.
 
         Raises
         ------
         UnauthorizedError
             There is no token, or it is unknown, revoked or expired.
         """
-        return _LOCAL if self._tokens is None else self._token(authorization, self._tokens).name
+        if self._tokens is None:
+            return Caller(_LOCAL, SCOPES)
+        return _caller(self._token(authorization, self._tokens))
 
     def check(self, authorization: str | None, scope: Scope) -> Caller:
         """Return the caller.
@@ -146,7 +153,7 @@ class Access:
                 field="Authorization",
                 hint="ask the operator for a token with that scope",
             )
-        return Caller(token.name, token.scopes, token.team, token.id)
+        return _caller(token)
 
     @staticmethod
     def _token(authorization: str | None, tokens: TokenFile) -> Token:
@@ -186,3 +193,7 @@ class Access:
             return request.state.caller  # type: ignore[no-any-return]
 
         return local if self._tokens is None else with_token
+
+
+def _caller(token: Token) -> Caller:
+    return Caller(token.name, token.scopes, token.team, token.id)

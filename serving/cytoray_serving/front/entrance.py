@@ -1,7 +1,8 @@
 """The checks of an HTTP request before an application, or Ray Serve, reads its body.
 
-In this order: the secret of the instance, the host name, the token. Then the body is counted and decompressed while it
-is received, and the answer is counted until it is sent. Connections that send or read too slowly are closed.
+In this order: the secret of the instance, the host name, the origin of a page, the token. Then the body is counted and
+decompressed while it is received, and the answer is counted until it is sent. Connections that send or read too slowly
+are closed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from cytoray_services.http.errors import refusal_headers
 from cytoray_services.http.head import Application, HeadAsGet, Message, Receive, Send
 from cytoray_services.http.unpacking import Unpacking, unpacking_of
 from cytoray_serving.front.answer_body import AnswerBody
+from cytoray_serving.front.browsers import added_headers, asks_first, require_own_page
 from cytoray_serving.front.limits import HEADER
 from cytoray_serving.front.rules import Rules, no_gateway
 from cytoray_serving.open_inference.messages import error_text
@@ -29,7 +31,12 @@ from cytoray_serving.open_inference.messages import error_text
 log = logging.getLogger(__name__)
 
 _SERVE = ("/-/healthz", "/-/routes")  # health checks of HAProxy, which Ray Serve answers
-_OPEN = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/metrics", "/docs", "/openapi.json")
+_OPEN = (
+    *("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/metrics", "/docs", "/openapi.json"),
+    *("/", "/favicon.ico"),
+)
+_OPEN_FOLDERS = ("/docs/", "/page/")
+_WITH_IMAGES = ("predict", "images")  # the last parts of addresses that take images
 _LARGEST_JSON = 2**20
 _LARGEST_TENSORS_IN_JSON = 2**24
 _GRACE_SECONDS = 30.0
@@ -64,6 +71,8 @@ class Entrance:
             await self._application(scope, receive, send)
             return
         rules = self._rules()
+        origins = frozenset() if rules is None else rules.origins
+        send = _with_headers(send, added_headers(Headers(scope=scope), origins))
         try:
             self._require(scope, rules)
         except CytorayError as error:
@@ -72,6 +81,10 @@ class Entrance:
             await _refuse(scope, receive, send, error)
             return
         assert rules is not None  # _require has refused  # noqa: S101
+        if asks_first(scope["method"], Headers(scope=scope), origins):
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
         with rules.bodies.request() as holder:
             await _Passage(scope, receive, send, rules, holder).run(self._application)
 
@@ -83,8 +96,10 @@ class Entrance:
             raise ForbiddenError("expected a request to the address of the service", hint="send it to --port")
         if rules is None:
             raise no_gateway()
-        rules.require_own_name(headers.get("host"), headers.get("origin"))
-        if scope["path"] not in _OPEN:
+        host, origin = headers.get("host"), headers.get("origin")
+        rules.require_own_name(host, origin)
+        require_own_page(scope["method"], host, origin, rules.origins)
+        if not _is_open(scope["path"]) and not asks_first(scope["method"], headers, rules.origins):
             rules.authorize(headers.get("authorization"))
 
 
@@ -239,13 +254,31 @@ class _Passage:
         )
 
 
+def _is_open(path: str) -> bool:
+    """Whether an address needs no token: it says nothing of images or models."""
+    return path in _OPEN or path.startswith(_OPEN_FOLDERS)
+
+
+def _with_headers(send: Send, added: dict[str, str]) -> Send:
+    """Return a function that sends a response with further headers, unless it has them."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            present = {name.lower() for name, _ in message.get("headers", ())}
+            more = [(name.lower().encode(), value.encode()) for name, value in added.items()]
+            message["headers"] = [*message.get("headers", ()), *(pair for pair in more if pair[0] not in present)]
+        await send(message)
+
+    return sending
+
+
 def _largest(scope: MutableMapping[str, Any], rules: Rules) -> int:
     """Return the maximum size of a body at an address: images are large, everything else is small."""
     place = scope["path"].rpartition("/")[2]
     plain = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower() == "application/json"
     if place == "infer":
         return min(rules.largest_body, _LARGEST_TENSORS_IN_JSON) if plain else rules.largest_body
-    if place == "predict" and not plain:
+    if place in _WITH_IMAGES and not plain:
         return rules.largest_body
     return min(rules.largest_body, _LARGEST_JSON)
 

@@ -80,6 +80,8 @@ class Rules:
     names
         Host names by which the service may be called; None for any. Without tokens, a page of another host in a browser
         on this machine must not reach the service (DNS rebinding).
+    origins
+        Origins of other pages that may use the service; see :mod:`cytoray_serving.front.browsers`.
     """
 
     authorize: Callable[[str | None], object]
@@ -88,6 +90,7 @@ class Rules:
     limits: FrontLimits = field(default_factory=FrontLimits)
     refused: Callable[[CytorayError], None] = lambda error: None
     names: frozenset[str] | None = None
+    origins: frozenset[str] = frozenset()
 
     def require_own_name(self, host: str | None, origin: str | None) -> None:
         """Refuse a request to another host name, or from a page of another host.

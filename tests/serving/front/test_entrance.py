@@ -237,14 +237,21 @@ def test_head_of_a_stream_ends_the_stream(open_door: Open) -> None:
         ({"Host": "127.0.0.1.evil.example"}, 403),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
-        ({"Origin": "http://localhost:3000"}, 200),
+        ({"Origin": "http://localhost:3000"}, 403),
+        ({"Origin": "http://lab.example"}, 200),
+        ({"Host": "localhost:8000", "Origin": "http://localhost:8000"}, 200),
+        ({"Host": "localhost", "Origin": "http://localhost:80"}, 200),
         ({"Host": "hub.example"}, 200),
     ],
 )
 def test_a_page_of_another_host_cannot_ask_an_open_service(
     open_door: Open, headers: dict[str, str], status: int
 ) -> None:
-    door = open_door(authorize=lambda authorization: None, names=own_names(("hub.example",)))
+    door = open_door(
+        authorize=lambda authorization: None,
+        names=own_names(("hub.example", "lab.example")),
+        origins=frozenset(("http://lab.example",)),
+    )
     assert httpx.post(door.url + PREDICT, content=b"x", headers=headers).status_code == status
 
 
