@@ -45,6 +45,7 @@ class Door:
             changes.pop("limits", FrontLimits()),
             self.refusals.append,
             changes.pop("names", None),
+            changes.pop("origins", frozenset()),
         )
         self.address = ("", 0)
         self.url = ""

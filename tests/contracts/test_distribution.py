@@ -26,8 +26,8 @@ PACKAGES = {"cytoray_analysis", "cytoray_services", "cytoray_training", "cytoray
 NOT_SET_UP = {"formats"}
 # Of mypy, and of the validation of bills of materials; not of anything that runs.
 ONLY_OF_DEVELOPERS = {"pathspec", "fqdn"}
-# A builder that DeepSpeed calls, a driver that MLflow finds, a parser that Starlette looks for.
-USED_WITHOUT_AN_IMPORT = {"ninja", "psycopg", "python-multipart"}
+# A builder that DeepSpeed calls, a driver that MLflow finds, a parser that Starlette looks for, files of a page.
+USED_WITHOUT_AN_IMPORT = {"fastapi-swagger", "ninja", "psycopg", "python-multipart"}
 
 
 def project() -> dict[str, Any]:

@@ -21,6 +21,7 @@ from cytoray_services.tokens.tokens import TokenFile, tokens_path
 from cytoray_serving.front.rules import Rules, own_names
 from cytoray_serving.gateway.dispatch import Deployment, Dispatch
 from cytoray_serving.gateway.gateway import create_api
+from cytoray_serving.gateway.jobs_service import jobs_service_routes
 from cytoray_serving.gateway.permitted import Permitted, require_model
 from cytoray_serving.gateway.route import Served
 from cytoray_serving.gateway.routes import Routes
@@ -183,6 +184,7 @@ def assemble(
     def allowed(caller: Caller) -> Allowed:
         return allowed_for(caller, config.allowed, config.teams)
 
+    training = jobs_service_routes(config.jobs.url, guard=access.require("submit"))
     images = ImageStore(settings.home / "images", config.viewer)
     stored = image_routes(images, viewer, permitted, fetch, allowed, dispatch.making.bodies, guard=may_predict)
     api = create_api(
@@ -191,7 +193,7 @@ def assemble(
         config=config,
         access=access,
         submit=submit,
-        routers=(jobs, protocol, stored),
+        routers=(jobs, protocol, stored, training),
         background=background,
     )
     rules = Rules(
@@ -201,6 +203,7 @@ def assemble(
         limits=config.front,
         refused=dispatch.refused,
         names=own_names(config.public_names) if config.insecure_local else None,
+        origins=frozenset(config.allowed.origins),
     )
     return Assembled(api, dispatch, routes, access, rules, registry)
 

@@ -154,10 +154,12 @@ class RequestLimits(_Frozen):
 
 
 class JobsConfig(_Frozen):
-    """Settings of bulk prediction.
+    """Settings of bulk prediction, and of training runs.
 
     Attributes
     ----------
+    url
+        Address of the jobs service, for training runs from the page; null for none.
     workers
         Maximum number of workers of one job, each a process with the model loaded.
     max_concurrent
@@ -172,6 +174,7 @@ class JobsConfig(_Frozen):
         How workers run the models.
     """
 
+    url: str | None = Field(default=None, pattern=r"^https?://")
     workers: int = Field(default=2, ge=1)
     max_concurrent: int = Field(default=1, ge=1)
     per_caller: int | None = Field(default=100, ge=1)

@@ -51,15 +51,6 @@ _LONGEST_NAME = 200
 _FETCHED_AT_ONCE = 2
 _FOREVER = {"Cache-Control": "private, max-age=3600, immutable", "Vary": "Authorization, Accept-Encoding"}
 _BINARY = {"type": "string", "format": "binary"}
-_BODY = {
-    "required": True,
-    "description": "An image file, as for POST /models/{model}/predict, or JSON with a URI.",
-    "content": {
-        "application/octet-stream": {"schema": _BINARY},
-        "image/*": {"schema": _BINARY},
-        "application/json": {"schema": {"$ref": "#/components/schemas/ImageByUri"}},
-    },
-}
 _REFUSED: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": text}
     for status, text in {
@@ -81,6 +72,17 @@ class ImageByUri(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     uri: str = Field(description="URI of the image: s3://, https:// or file://.", min_length=1, max_length=2048)
+
+
+_BODY = {
+    "required": True,
+    "description": "An image file, as for POST /models/{model}/predict, or JSON with a URI.",
+    "content": {
+        "application/octet-stream": {"schema": _BINARY},
+        "image/*": {"schema": _BINARY},
+        "application/json": {"schema": ImageByUri.model_json_schema()},
+    },
+}
 
 
 def image_routes(
