@@ -2,25 +2,30 @@
 
 Every error that a caller can cause or correct is a :class:`CytorayError`, and also the standard error that it is::
 
-    CytorayError ├── InputError                  the caller's mistake (exit status 2, HTTP 4xx) │   ├── ImageError
-    (ValueError, 422)          an image that cannot be used │   │   ├── UnreadableImageError    (422)
-    not an image, truncated, or of an unknown format │   │   ├── AxesError               (422)                  axes or
-    channels that the model does not accept │   │   └── ImageTooLargeError      (413)                  more pixels or
-    bytes than the limit │   ├── DatasetError            (ValueError, 422)          a data set that would make training
-    useless │   ├── RecipeError             (ValueError, 422)          an unknown field or a value out of range │   ├──
-    BundleError             (ValueError, 422)          a model folder that is damaged or has other files │   ├──
-    ModelNotFoundError      (LookupError, 404)         no such model, version, alias or bundle folder │   ├──
-    MissingFileError        (FileNotFoundError, 404)   a path that does not exist │   ├── JobNotFoundError
-    (LookupError, 404)         no such job │   ├── NotAcceptableError      (ValueError, 406)          an answer format
-    that is not supported │   ├── UnauthorizedError       (PermissionError, 401)     no token, or one that is not valid
-    │   ├── ForbiddenError          (PermissionError, 403)     a token without the scope, a place that is not allowed │
-    ├── DeadlineError           (TimeoutError, 408)        the caller's timeout has expired │   └── RequestError
-    (ValueError, 400)          any other malformed request or argument └── PlatformError               (RuntimeError,
-    503)        the machine or a service failed, not the caller
-        ├── OverloadedError         (429)                      the queue is full ├── ReplicaLostError        (503)
-        the process that was answering ended └── TrainingError           (500)                      a training run that
-        failed
-            └── UntrainableError    (500)                      a failure due to the recipe, which would recur
+    CytorayError
+    ├── InputError                  the caller's mistake (exit status 2, HTTP 4xx)
+    │   ├── ImageError              (ValueError, 422)         an image that cannot be used
+    │   │   ├── UnreadableImageError    (422)                 not an image, truncated, or of an unknown format
+    │   │   ├── AxesError               (422)                 axes or channels that the model does not accept
+    │   │   └── ImageTooLargeError      (413)                 more pixels or bytes than the limit
+    │   ├── DatasetError            (ValueError, 422)         a data set that would make training useless
+    │   ├── RecipeError             (ValueError, 422)         an unknown field or a value out of range
+    │   ├── BundleError             (ValueError, 422)         a model folder that is damaged or has other files
+    │   ├── ModelNotFoundError      (LookupError, 404)        no such model, version, alias or bundle folder
+    │   ├── MissingFileError        (FileNotFoundError, 404)  a path that does not exist
+    │   ├── JobNotFoundError        (LookupError, 404)        no such job
+    │   ├── DatasetNotFoundError    (LookupError, 404)        no such data set, or item of one
+    │   ├── ConflictError           (ValueError, 409)         somebody else has changed it, or it exists already
+    │   ├── NotAcceptableError      (ValueError, 406)         an answer format that is not supported
+    │   ├── UnauthorizedError       (PermissionError, 401)    no token, or one that is not valid
+    │   ├── ForbiddenError          (PermissionError, 403)    a token without the scope, a place that is not allowed
+    │   ├── DeadlineError           (TimeoutError, 408)       the caller's timeout has expired
+    │   └── RequestError            (ValueError, 400)         any other malformed request or argument
+    └── PlatformError               (RuntimeError, 503)       the machine or a service failed, not the caller
+        ├── OverloadedError         (429)                     the queue is full
+        ├── ReplicaLostError        (503)                     the process that was answering ended
+        └── TrainingError           (500)                     a training run that failed
+            └── UntrainableError    (500)                     a failure due to the recipe, which would recur
 """
 
 from __future__ import annotations
@@ -139,6 +144,18 @@ class JobNotFoundError(InputError, LookupError):
     """No job of that name."""
 
     status = 404
+
+
+class DatasetNotFoundError(InputError, LookupError):
+    """No data set, or no item of one, of that name."""
+
+    status = 404
+
+
+class ConflictError(InputError, ValueError):
+    """What the caller wants to change was changed by somebody else, or exists already."""
+
+    status = 409
 
 
 class UnauthorizedError(InputError, PermissionError):

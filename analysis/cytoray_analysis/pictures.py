@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cytoray_analysis.errors import AxesError
 from cytoray_analysis.images.axes import how_to_choose
-from cytoray_analysis.tasks.overlap import overlap
+from cytoray_analysis.tasks.overlap import known_part, overlap
 
 RGB = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -166,7 +166,7 @@ def comparison(
     picture
         ``(Y, X, 3)`` uint8.
     truth, prediction
-        ``(Y, X)`` integers.
+        ``(Y, X)`` integers. What lies where the truth is unknown, below 0, is not drawn.
     threshold
         Intersection over union in [0.5, 1].
     gap
@@ -177,6 +177,7 @@ def comparison(
     RGB
         ``(Y, 3 X + 2 gap, 3)`` uint8.
     """
+    prediction, truth, _ = known_part(prediction, truth)
     found, right = matched_objects(truth, prediction, threshold)
     panels = [picture]
     for labels, matched, other in ((truth, found, MISSED), (prediction, right, SPURIOUS)):

@@ -37,7 +37,12 @@ class PixelExamples:
         return model_input.inputs
 
     def cut(self, image: Image, truth: NDArray[Any], objects: Any, model_input: ModelInput) -> Iterator[Example]:
-        """Yield the image as the model input, with labels (spatial…) or target (K, spatial…) in the same pixels."""
+        """Yield the image as the model input, with labels (spatial…) or target (K, spatial…) in the same pixels.
+
+        An image without a known label teaches nothing, so it is left out.
+        """
+        if truth.dtype.kind != "f" and not (truth >= 0).any():
+            return
         pixels = unscaled(image, model_input)
         shape = pixels.shape[1:]
         if truth.dtype.kind == "f":
@@ -64,9 +69,14 @@ class PixelExamples:
         crop: tuple[int, ...],
         augmentation: Augmentation,
     ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """Read the surroundings of a crop; outside the image, pixels are 0 and the truth is unknown (−1 or NaN)."""
+        """Read the surroundings of a crop; outside the image, pixels are 0 and the truth is unknown (−1 or NaN).
+
+        A crop in which all labels are unknown is moved to a known pixel.
+        """
         sides = augmentation.window(crop)
         centre = centre_within(chance.tolist(), pixels.shape, crop, OVERHANG)
+        if truth.dtype.kind != "f":
+            centre = _near_known(centre, truth, crop, float(chance[0]))
         region = window_around(centre, sides)
         inside = tuple(
             slice(max(part.start, 0), min(part.stop, length)) for part, length in zip(region, pixels.shape, strict=True)
@@ -95,6 +105,22 @@ class PixelExamples:
     ) -> tuple[Tensor, Tensor]:
         """Warp images and truth together, then change intensities."""
         return augment(images, truth, crop, augmentation, generator)
+
+
+def _near_known(centre: list[int], truth: NDArray[Any], crop: tuple[int, ...], chance: float) -> list[int]:
+    """Return the centre of a crop; a random known pixel, away from the border, where the crop contains none."""
+    inside = tuple(
+        slice(max(part.start, 0), min(part.stop, length))
+        for part, length in zip(window_around(centre, crop), truth.shape, strict=True)
+    )
+    if (truth[inside] >= 0).any():
+        return centre
+    known = np.flatnonzero(truth >= 0)
+    place = np.unravel_index(known[int(chance * len(known))], truth.shape)
+    least = [min(side * (0.5 - OVERHANG), length / 2) for side, length in zip(crop, truth.shape, strict=True)]
+    return [
+        int(min(max(at, margin), length - margin)) for at, margin, length in zip(place, least, truth.shape, strict=True)
+    ]
 
 
 def unscaled(image: Image, model_input: ModelInput, shape: tuple[int, ...] | None = None) -> NDArray[Any]:

@@ -36,7 +36,8 @@ def matched_objects(
     Parameters
     ----------
     answer, truth
-        Label images of one shape, 0 background; those of `answer` are 1 to n.
+        Label images of one shape, 0 background; those of `answer` are 1 to n. Of objects whose truth is mostly unknown
+        (:func:`~cytoray_analysis.tasks.overlap.judged_objects`), nothing is told.
     threshold
         Intersection over union that makes a match.
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoray_analysis.tasks.object_errors import ERRORS, count_errors
-from cytoray_analysis.tasks.overlap import Overlap, overlap
+from cytoray_analysis.tasks.overlap import Overlap, known_part, overlap
 from cytoray_analysis.tasks.surfaces import near_surfaces
 
 Numbers = NDArray[np.float64]
@@ -30,15 +30,17 @@ def count_objects(answer: NDArray[np.integer[Any]], truth: NDArray[np.integer[An
     Parameters
     ----------
     answer, truth
-        Label images of one shape; 0 is background, ids need not be consecutive.
+        Label images of one shape; 0 is background, ids need not be consecutive. Pixels whose truth is below 0 are
+        unknown: see :func:`cytoray_analysis.tasks.overlap.known_part`.
     """
+    answer, truth, known = known_part(answer, truth)
     both = overlap(answer, truth)
     matched = _matched(both)
     return np.array(
         [
             *(np.count_nonzero(matched >= threshold) for threshold in THRESHOLDS),
             *(matched.sum(), both.truths, both.answers, *both.foreground),
-            *near_surfaces(answer, truth),
+            *near_surfaces(answer, truth, known),
             *(abs(both.answers - both.truths), image_accuracy(both) or 0.0, bool(both.truths or both.answers)),
             *count_errors([both]).values(),
         ],

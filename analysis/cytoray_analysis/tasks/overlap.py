@@ -50,9 +50,13 @@ class Overlap:
 
 
 def overlap(answer: NDArray[np.integer], truth: NDArray[np.integer]) -> Overlap:
-    """Measure the overlap of two label images of one shape; 0 is background, ids need not be consecutive."""
+    """Measure the overlap of two label images of one shape; 0 is background, ids need not be consecutive.
+
+    Pixels whose truth is below 0 are unknown and do not count; see :func:`known_part`.
+    """
     if answer.shape != truth.shape:
         raise ValueError(f"expected label images of one shape, got {answer.shape} and {truth.shape}")
+    answer, truth, _ = known_part(answer, truth)
     (truth, true_names), (answer, names) = dense_numbers(truth), dense_numbers(answer)
     table = coo_array(
         (np.ones(truth.size, dtype=np.int64), (truth.ravel(), answer.ravel())),
@@ -73,3 +77,51 @@ def overlap(answer: NDArray[np.integer], truth: NDArray[np.integer]) -> Overlap:
         cover=np.stack((shared / truth_area[rows], shared / answer_area[columns]), axis=1),
         foreground=(int(shared.sum()), *foreground),
     )
+
+
+def known_part(
+    answer: NDArray[np.integer], truth: NDArray[np.integer]
+) -> tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.bool_] | None]:
+    """Return what can be compared of an answer and a truth with unknown pixels.
+
+    An object of the answer with at least half of its pixels known is judged by its known pixels. The others are
+    removed: neither right nor wrong.
+
+    Parameters
+    ----------
+    answer, truth
+        Label images of one shape, 0 background; the truth is below 0 where it is unknown.
+
+    Returns
+    -------
+    answer, truth
+        With 0 for unknown pixels; the same arrays if all are known.
+    known
+        Which pixels are known; None if all are.
+    """
+    known = truth >= 0
+    if known.all():
+        return answer, truth, None
+    dense, _ = dense_numbers(answer)
+    judged = judged_objects(dense, truth)
+    return np.where(known & judged[dense], answer, 0), np.where(known, truth, 0), known
+
+
+def judged_objects(answer: NDArray[np.integer], truth: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Tell for every predicted object whether at least half of its pixels have a known truth.
+
+    Parameters
+    ----------
+    answer, truth
+        As for :func:`known_part`; the numbers of the answer are small.
+
+    Returns
+    -------
+    NDArray
+        (n + 1,), by the object's number; entry 0 means nothing.
+    """
+    size = np.bincount(answer.ravel(), minlength=1)
+    within = np.bincount(answer[truth >= 0], minlength=len(size))
+    judged: NDArray[np.bool_] = 2 * within >= size
+    judged[0] = True
+    return judged

@@ -21,7 +21,7 @@ from cytoray_analysis.tasks.centre_votes import VotingParameters, decode_votes, 
 from cytoray_analysis.tasks.confidence import calibrate, fit_confidence, matched_objects
 from cytoray_analysis.tasks.instance_scores import METRICS, count_objects, mean_accuracy, score_instances
 from cytoray_analysis.tasks.loss import Loss, counted
-from cytoray_analysis.tasks.overlap import overlap
+from cytoray_analysis.tasks.overlap import judged_objects, overlap
 from cytoray_analysis.tasks.protocol import Block, Decoded, NetworkAlone, Output, Parameters, Scale
 
 SMALL = 64.0  # pixels of an object that weighs as a small one
@@ -154,12 +154,13 @@ class InstanceSegmentation:
         """Cross-entropy over known pixels, soft Dice of the foreground over crops, Huber loss of offsets over objects.
 
         The soft Dice, 1 − 2 Σ p g / (Σ p + Σ g), is that of Drozdzal et al., DLMIA 2016, arXiv:1608.04117, of each
-        crop and with one added above and below, so that an empty crop has one.
+        crop with a known pixel, and with one added above and below, so that an empty crop has one.
         """
         return Loss(self._sums, self._amounts)
 
     def _amounts(self, target: Tensor) -> Tensor:
-        return counted((target[:, 1] > 0).sum(), target.new_tensor(len(target)), target[:, 2].sum())
+        known = target[:, 1] > 0
+        return counted(known.sum(), known.flatten(1).any(1).sum(), target[:, 2].sum())
 
     def _sums(self, outputs: Tensor, target: Tensor) -> Tensor:
         foreground, weight, per_object, offsets = target[:, 0], target[:, 1], target[:, 2], target[:, 3:]
@@ -206,7 +207,7 @@ class InstanceSegmentation:
         return fitted if scale is None else fitted.scaled(scale)
 
     def score(self, answers: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]]) -> dict[str, float]:
-        """Score label images over all images together.
+        """Score label images over all images together; pixels whose truth is below 0 are unknown and do not count.
 
         Returns
         -------
@@ -245,10 +246,13 @@ def _inside(
 
 
 def _fit_confidence(decoded: Sequence[Decoded], truths: Sequence[NDArray[Any]]) -> dict[str, float]:
-    confidences = [one.confidence for one in decoded if one.confidence is not None]
-    return fit_confidence(
-        confidences, [matched_objects(one.values, truth) for one, truth in zip(decoded, truths, strict=True)]
-    )
+    confidences, matched = [], []
+    for one, truth in zip(decoded, truths, strict=True):
+        if one.confidence is not None:
+            judged = judged_objects(one.values, truth)
+            confidences.append(one.confidence[judged])
+            matched.append(matched_objects(one.values, truth)[judged])
+    return fit_confidence(confidences, matched)
 
 
 def _note(decode: Parameters, window: tuple[int, ...]) -> str:

@@ -1,7 +1,8 @@
 """Data sets: open, check, hash and make them."""
 
+from cytoray_services.content_hash import file_digest
 from cytoray_services.datasets.check import Finding, check_dataset
-from cytoray_services.datasets.content import file_digest, hash_dataset
+from cytoray_services.datasets.content import hash_dataset
 from cytoray_services.datasets.dataset import ALL, Box, Dataset, Item, Labelled, join_datasets
 from cytoray_services.datasets.labelled import arguments_read, read_labelled, read_parts, task_arguments
 from cytoray_services.datasets.manifest import open_dataset

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cytoray_analysis.errors import DatasetError
 from cytoray_analysis.images import AXES, Image, image_from_array, read_image
 from cytoray_analysis.images.axes import SPATIAL_AXES
 from cytoray_analysis.images.choose import entries_along, follow, projected
 from cytoray_analysis.images.writer import check_labels
+from cytoray_analysis.numbering import dense_numbers
 from cytoray_analysis.selection import LARGEST, Selection
 
 
@@ -54,6 +56,59 @@ def chosen_labels(path: Path, selection: Selection, axes: str) -> np.ndarray:
         return np.stack([check_labels(frame) for _, frame in entries_along(masks, "T")])
     labels = check_labels(masks)
     return _seen(labels, path) if selection.plane == LARGEST and masks.axes == "ZYX" else labels
+
+
+def chosen_known(path: Path, selection: Selection, axes: str) -> NDArray[np.bool_]:
+    """Read the part of a mask of known pixels for the selection of its image.
+
+    Parameters
+    ----------
+    axes
+        Axes of its image, after the selection.
+
+    Returns
+    -------
+    numpy.ndarray
+        (spatial…) bool, as the labels of :func:`chosen_labels`. In a projection, a pixel is known if it is in all
+        planes.
+
+    Raises
+    ------
+    ImageError
+        It contains no integers.
+    """
+    mask = follow(read_image(path, labels=True), selection, axes)
+    if "T" in mask.axes and "T" in selection.each:
+        return np.stack([check_labels(frame) for _, frame in entries_along(mask, "T")]) > 0
+    known: NDArray[np.bool_] = check_labels(mask) > 0
+    return np.logical_and.reduce(known) if selection.plane == LARGEST and mask.axes == "ZYX" else known
+
+
+def only_known(labels: NDArray[Any], known: NDArray[np.bool_], path: Path) -> NDArray[np.int32]:
+    """Return labels with −1 for each unknown pixel: what the loss, the scores and all statistics leave out.
+
+    Parameters
+    ----------
+    labels
+        (spatial…) integers; large numbers are made smaller, in the same order.
+    known
+        (spatial…) whether the label of a pixel is known.
+    path
+        Of the mask of known pixels, for messages.
+
+    Raises
+    ------
+    DatasetError
+        The sizes differ.
+    """
+    if known.shape != labels.shape:
+        raise DatasetError(
+            f"expected the mask of known pixels {path} to have the size of its labels, {labels.shape}, got "
+            f"{known.shape}",
+            field=str(path),
+            hint="see: cytoray data check",
+        )
+    return np.where(known, dense_numbers(labels)[0].astype(np.int32), np.int32(-1))
 
 
 def chosen_masks(masks: Image, selection: Selection, axes: str) -> Image:

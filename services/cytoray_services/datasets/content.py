@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from cytoray_analysis.errors import MissingFileError
+from cytoray_services.content_hash import file_digest, rows_digest
 from cytoray_services.datasets.dataset import Dataset
 from cytoray_services.datasets.remote.folder import RemoteFolder
 from cytoray_services.settings import load_settings
 
 
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file, or of the names and contents of all files in a folder such as OME-Zarr.
-
-    Raises
-    ------
-    MissingFileError
-        `path` does not exist.
-    """
-    if path.is_dir():
-        parts = sorted((part.relative_to(path).as_posix(), part) for part in path.rglob("*") if part.is_file())
-        listing = "\n".join(f"{name}\t{file_digest(part)}" for name, part in parts)
-        return hashlib.sha256(listing.encode()).hexdigest()
-    if not path.is_file():
-        raise MissingFileError(f"{path} does not exist", hint="run cytoray data check on the data set")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def hash_dataset(dataset: Dataset) -> str:
     """Return the content hash of a data set, which the registry records with every model trained on it.
 
-    It includes, for each item, the path of the image in the folder, the bytes of image and truth, and the split; if the
-    truth is not a file, all columns of the row. It is independent of the order of the items and the path of the folder.
+    It includes, for each item, the path of the image in the folder, the bytes of image, truth and mask of known
+    pixels, and the split; if the truth is not a file, all columns of the row. It is independent of the order of the
+    items and the path of the folder.
 
     Returns
     -------
@@ -47,21 +28,18 @@ def hash_dataset(dataset: Dataset) -> str:
     MissingFileError
         A file is missing.
     """
-    files = (path for item in dataset.items for path in (item.image, item.truth) if path is not None)
-    digests = content_digests(dataset, files)
-    lines = sorted(
-        json.dumps(
-            [
-                dataset.name_of(item.image),
-                digests[item.image],
-                # A truth without a file is in the row, as a class or a box.
-                digests[item.truth] if item.truth else sorted(item.row.items()),
-                item.split,
-            ]
-        )
+    digests = content_digests(dataset, (path for item in dataset.items for path in item.files))
+    return rows_digest(
+        [
+            dataset.name_of(item.image),
+            digests[item.image],
+            # A truth without a file is in the row, as a class or a box.
+            digests[item.truth] if item.truth else sorted(item.row.items()),
+            item.split,
+            *([digests[item.known]] if item.known else []),
+        ]
         for item in dataset.items
     )
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def content_digests(dataset: Dataset, paths: Iterable[Path]) -> dict[Path, str]:

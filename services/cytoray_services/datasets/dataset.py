@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,8 @@ class Item:
     group
         Its group, such as a recording, a slide or a patient: a drawn split keeps a group together. Empty for an
         independent image.
+    known
+        A mask of the pixels whose truth is known, 0 for unknown ones; ``None`` if all are.
     """
 
     image: Path
@@ -53,6 +55,21 @@ class Item:
     label: str | None = None
     box: Box | None = None
     group: str = ""
+    known: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All its files: image, truth and mask of known pixels."""
+        return tuple(path for path in (self.image, self.truth, self.known) if path is not None)
+
+    def moved(self, move: Callable[[Path], Path]) -> Item:
+        """Return the item with other paths of all its files."""
+        return replace(
+            self,
+            image=move(self.image),
+            truth=None if self.truth is None else move(self.truth),
+            known=None if self.known is None else move(self.known),
+        )
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,14 @@ from cytoray_services.datasets.remote.folder import RemoteFolder, list_folder
 from cytoray_services.datasets.remote.within import require_folder_within, require_within
 from cytoray_services.datasets.spelling import Spelling, remote_spelling, spelled_remotely
 from cytoray_services.datasets.split_names import check_split
-from cytoray_services.kinds import data_kind, data_kinds
+from cytoray_services.kinds import DataKind, data_kind, data_kinds
 
 if TYPE_CHECKING:
     from cytoray_analysis.kinds import TruthKind
 
 MANIFEST = "manifest.csv"
 IMAGE_ROLES = ("image", "path", "input", "movie")
+KNOWN_ROLE = "known"
 _DEEPEST = 3  # split/class/image: no layout has more levels
 _AXES = ("z", "y", "x")
 _LONGEST_NAME = 255  # bytes, on all common file systems
@@ -50,8 +51,9 @@ def open_dataset(
         see :mod:`cytoray_services.datasets.remote.data_uris`.
     columns
         The manifest's own column names by role: ``image`` (or ``path``, ``input``, ``movie``), ``mask``, ``target``,
-        ``label`` or ``tracks``, ``split``, ``group`` (images that a drawn split keeps together: a recording, a
-        slide), and the boxes' ``xmin ymin xmax ymax`` (``zmin zmax``). A column named as its role needs no entry.
+        ``label`` or ``tracks``, ``known`` (a mask of the pixels of ``mask`` that are known; the others are neither
+        learnt nor scored), ``split``, ``group`` (images that a drawn split keeps together: a recording, a slide), and
+        the boxes' ``xmin ymin xmax ymax`` (``zmin zmax``). A column named as its role needs no entry.
     truth
         The required kind of truth; by default the kind of the folder.
     groups
@@ -118,6 +120,7 @@ def _check_roles(columns: Mapping[str, str]) -> None:
     roles = (
         *IMAGE_ROLES,
         *(kind.role for kind in data_kinds().values()),
+        KNOWN_ROLE,
         "split",
         "group",
         *(f"{axis}{end}" for axis in _AXES for end in ("min", "max")),
@@ -168,9 +171,7 @@ def _open_remote(
             inside = remote.root / path.relative_to(folder) if path.is_relative_to(folder) else path
             return spelled_remotely(inside, remote, names)
 
-        items = tuple(
-            replace(item, image=stored(item.image), truth=item.truth and stored(item.truth)) for item in dataset.items
-        )
+        items = tuple(item.moved(stored) for item in dataset.items)
         unused = tuple(map(stored, dataset.unused))
     return replace(dataset, root=remote.root, items=items, unused=unused, remotes=(remote,))
 
@@ -200,6 +201,7 @@ def _read_manifest(
         )
     kind, truth = found[0]
     in_row = kinds[kind].in_row
+    known = _known_column(kinds[kind], kind, columns, names)
     sides = _box_columns(columns, names) if in_row else None
     spelling = Spelling(folder)
 
@@ -225,9 +227,24 @@ def _read_manifest(
             label=values[truth] if in_row else None,
             box=_box(values, sides, row.line, manifest) if sides else None,
             group=values[group] if group else "",
+            known=spelling.path_of(_path(values[known], where)) if known and values[known] else None,
         )
 
     return Dataset(folder, tuple(map(item, rows)), kind, derived_split=split is None, group_column=group or "")
+
+
+def _known_column(kind: DataKind, name: TruthKind, columns: Mapping[str, str], names: Sequence[str]) -> str | None:
+    """Return the column of the masks of known pixels, if there is one, and the truth has pixels."""
+    if kind.known:
+        return _find_column((KNOWN_ROLE,), columns, names)
+    if KNOWN_ROLE in columns:
+        raise DatasetError(
+            f"expected masks of known pixels for label images only, got {columns[KNOWN_ROLE]!r} for truth of the kind "
+            f"{name!r}",
+            field=f"columns.{KNOWN_ROLE}",
+            hint="omit that role",
+        )
+    return None
 
 
 def _path(text: str, where: str) -> str:

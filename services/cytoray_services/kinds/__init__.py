@@ -58,6 +58,8 @@ class DataKind:
         Whether the column contains the truth itself, such as the class of a cell, not the name of a file.
     folders
         Folders of images and truths of a data set without a manifest; None without such a layout.
+    known
+        Whether a mask can say which pixels of the truth are known: the column ``known`` of the manifest.
     movies
         Whether each image is a movie.
     arguments
@@ -85,6 +87,7 @@ class DataKind:
     nothing: str
     in_row: bool = False
     folders: tuple[str, str] | None = None
+    known: bool = False
     movies: bool = False
     arguments: Callable[[Dataset], dict[str, Any]] = lambda dataset: {}
     needed: Callable[[Arguments], dict[str, Any]] = lambda arguments: {}

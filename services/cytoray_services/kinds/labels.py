@@ -17,9 +17,10 @@ from cytoray_services.datasets.check.across import find_duplicates, warn_of_draw
 from cytoray_services.datasets.check.class_masks import find_classes_without_pixels
 from cytoray_services.datasets.check.exchanged import find_exchanged_masks
 from cytoray_services.datasets.check.fit import find_misplaced_masks
+from cytoray_services.datasets.check.known import find_nothing_known
 from cytoray_services.datasets.check.labels import examine_labelled
 from cytoray_services.datasets.check.same_pixels import find_same_pixels
-from cytoray_services.datasets.chosen import chosen_labels
+from cytoray_services.datasets.chosen import chosen_known, chosen_labels, only_known
 from cytoray_services.datasets.dataset import Item, Labelled, truth_file
 from cytoray_services.evaluation.baselines import channels_of, scores_of
 from cytoray_services.evaluation.pictures import extremes_with_titles, headline, middle, middle_plane
@@ -28,9 +29,11 @@ from cytoray_services.kinds.evaluated import Evaluation, ItemScore
 
 
 def _read(items: tuple[Item, ...], arguments: Arguments, selection: Selection) -> Labelled:
-    path = truth_file(items[0])
+    path, known = truth_file(items[0]), items[0].known
     image = read_image(items[0].image, selection=selection)
     labels = class_indices(chosen_labels(path, selection, image.axes), arguments, str(path))
+    if known is not None:
+        labels = only_known(labels, chosen_known(known, selection, image.axes), known)
     return Labelled(items, image, labels)
 
 
@@ -67,6 +70,7 @@ def _compared(score: ItemScore) -> NDArray[np.uint8]:
 
 LABELS = DataKind(
     role="mask",
+    known=True,
     folders=("images", "masks"),
     read=_read,
     needed=_needed,
@@ -79,6 +83,7 @@ LABELS = DataKind(
         find_misplaced_masks,
         find_exchanged_masks,
         find_classes_without_pixels,
+        find_nothing_known,
     ),
     baseline=_baseline,
     pictures=_pictures,

@@ -278,7 +278,8 @@ def _largest(scope: MutableMapping[str, Any], rules: Rules) -> int:
     plain = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower() == "application/json"
     if place == "infer":
         return min(rules.largest_body, _LARGEST_TENSORS_IN_JSON) if plain else rules.largest_body
-    if place in _WITH_IMAGES and not plain:
+    adds_item = scope["path"].startswith("/datasets/") and place == "items"
+    if (place in _WITH_IMAGES or adds_item) and not plain:
         return rules.largest_body
     return min(rules.largest_body, _LARGEST_JSON)
 

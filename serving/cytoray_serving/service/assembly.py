@@ -13,11 +13,13 @@ from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
 from cytoray_analysis.errors import CytorayError
+from cytoray_services.corrections.store import DatasetStore
 from cytoray_services.rollouts.controller import Report
 from cytoray_services.storage.allowed import Allowed
 from cytoray_services.telemetry import JobWatch, SeenJob, job_metrics, serving_metrics
 from cytoray_services.tokens.access import Access, Caller
 from cytoray_services.tokens.tokens import TokenFile, tokens_path
+from cytoray_serving.datasets.routes import dataset_routes
 from cytoray_serving.front.rules import Rules, own_names
 from cytoray_serving.gateway.dispatch import Deployment, Dispatch
 from cytoray_serving.gateway.gateway import create_api
@@ -172,10 +174,14 @@ def assemble(
         return Permitted(dispatch, request.state.caller)
 
     may_predict = access.require("predict")
+    may_read = (Depends(may_predict),)
+    images = ImageStore(settings.home / "images", config.viewer)
+    sets = DatasetStore(settings.home / "datasets")
+    datasets = dataset_routes(sets, images, viewer, changing=may_submit, reading=may_read)
     protocol = open_inference_routes(
         permitted,
         require_ready=dispatch.require_ready,
-        guard=[Depends(may_predict)],
+        guard=may_read,
     )
 
     def fetch(asked: UriQuestion, caller: Caller, count: Count) -> Question:
@@ -185,7 +191,6 @@ def assemble(
         return allowed_for(caller, config.allowed, config.teams)
 
     training = jobs_service_routes(config.jobs.url, guard=access.require("submit"))
-    images = ImageStore(settings.home / "images", config.viewer)
     stored = image_routes(images, viewer, permitted, fetch, allowed, dispatch.making.bodies, guard=may_predict)
     api = create_api(
         dispatch,
@@ -193,7 +198,7 @@ def assemble(
         config=config,
         access=access,
         submit=submit,
-        routers=(jobs, protocol, stored, training),
+        routers=(jobs, datasets, protocol, stored, training),
         background=background,
     )
     rules = Rules(

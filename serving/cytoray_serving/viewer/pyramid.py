@@ -174,6 +174,12 @@ def read_tile(
     return np.asarray(stored[(t, slice(None), z, *part)])
 
 
+def first_level(folder: Path) -> NDArray[Any]:
+    """Return all pixels of a pyramid, (T, C, Z, Y, X), read from the file where they are used."""
+    found: NDArray[Any] = np.load(_path(folder, 0), mmap_mode="r")
+    return found
+
+
 def _path(folder: Path, level: int) -> Path:
     return folder / f"level-{level}.npy"
 

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cytoray_analysis.answer_warnings import AnswerWarning
-from cytoray_analysis.errors import CytorayError, NotAcceptableError, RequestError
+from cytoray_analysis.errors import NotAcceptableError, RequestError
 from cytoray_analysis.selection import EACH, Selection, merge, selection_of
 from cytoray_analysis.uris import without_secrets
 from cytoray_services.http.errors import ErrorBody
@@ -39,9 +39,8 @@ from cytoray_serving.viewer.records import (
     StoredImage,
 )
 from cytoray_serving.viewer.store import ImageFolder, ImageStore, Source
-from cytoray_serving.viewer.viewer import Sent, TileAsked, Viewing
+from cytoray_serving.viewer.viewer import Sent, TileAsked, Viewing, raised
 
-T = TypeVar("T")
 Fetch = Callable[[UriQuestion, Caller, Count], Question]
 """Reads the files of a request by URI, in the locations of its caller."""
 AllowedFor = Callable[[Caller], Allowed]
@@ -138,13 +137,13 @@ def image_routes(
         selection = selection_of(given)
         if selection.series == EACH:
             raise RequestError("expected one series, got each", field="series", hint="name one series of the file")
-        if _is_json(request):
+        if is_json(request):
             sent = await fetched(_uri(await request.body()), request.state.caller, selection)
         else:
             sent = Sent(name, await request.body(), selection)
         if not sent.body and sent.source is None:
             raise RequestError("expected an image in the request body, got none", field="body")
-        stored = _raised(await viewer.add(request.state.caller, sent))
+        stored = raised(await viewer.add(request.state.caller, sent))
         response.headers["Location"] = f"/images/{stored.id}"
         return stored
 
@@ -186,7 +185,7 @@ def image_routes(
         version = None if asked.version is None else str(asked.version)
         answer = await unless_gone(request, _answer(may, folder, asked, version, FORM.media_type, fetch))
         seconds = time.monotonic() - began
-        stored = _raised(await viewer.keep(request.state.caller, image_id, asked, answer, seconds))
+        stored = raised(await viewer.keep(request.state.caller, image_id, asked, answer, seconds))
         response.headers["Location"] = f"/images/{image_id}/answers/{stored.id}"
         return stored
 
@@ -265,7 +264,7 @@ def image_routes(
 
     async def drawn(image_id: str, asked: TileAsked, request: Request) -> Response:
         packed = "gzip" in request.headers.get("accept-encoding", "")
-        tile = _raised(await viewer.tile(request.state.caller, image_id, replace(asked, packed=packed)))
+        tile = raised(await viewer.tile(request.state.caller, image_id, replace(asked, packed=packed)))
         coding = {"Content-Encoding": "gzip"} if tile.packed else {}
         return Response(tile.body, headers={"Content-Type": tile.media_type, **_FOREVER, **coding})
 
@@ -309,7 +308,8 @@ def _tile_asked(
     return TileAsked(level, column, row, t, z, c, low, high)
 
 
-def _is_json(request: Request) -> bool:
+def is_json(request: Request) -> bool:
+    """Whether the body of a request is JSON."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind == "application/json"
 
@@ -324,9 +324,3 @@ def _uri(body: bytes) -> str:
             field=".".join(str(part) for part in first["loc"]) or "body",
             hint='such as {"uri": "s3://bucket/cells.tif"}',
         ) from error
-
-
-def _raised(outcome: T | CytorayError) -> T:
-    if isinstance(outcome, CytorayError):
-        raise outcome
-    return outcome

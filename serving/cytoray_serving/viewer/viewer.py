@@ -267,3 +267,10 @@ async def _answered(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T | C
         return await asyncio.get_running_loop().run_in_executor(threads, work)
     except CytorayError as error:
         return error
+
+
+def raised(outcome: T | CytorayError) -> T:
+    """Return what a :class:`Viewer` returned, and raise an error that it returned."""
+    if isinstance(outcome, CytorayError):
+        raise outcome
+    return outcome

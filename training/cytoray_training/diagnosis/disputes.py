@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
+from cytoray_analysis.tasks.overlap import known_part
 from cytoray_services.kinds.evaluated import ItemScore
 from cytoray_training.diagnosis.facts import Dispute
 
@@ -81,9 +82,11 @@ def contradicted_classes(
 def disputed_objects(items: Sequence[ItemScore], split: str) -> list[Dispute]:
     """Find objects of usual size that only the model or only the label contains, if the task has confidences."""
     judged = [(item, item.prediction.confidence) for item in items if item.prediction.confidence is not None]
+    # What lies where the truth is unknown contradicts nothing.
+    known = [known_part(np.asarray(item.prediction.answer), np.asarray(item.labelled.truth)) for item, _ in judged]
     found = contradicted_objects(
-        [np.asarray(item.prediction.answer) for item, _ in judged],
-        [np.asarray(item.labelled.truth) for item, _ in judged],
+        [answer for answer, _, _ in known],
+        [truth for _, truth, _ in known],
         [confidence for _, confidence in judged],
     )
     return [

@@ -46,11 +46,14 @@ def image_features(plane: Plane) -> dict[str, float]:
 
 
 def object_features(truth: Any) -> dict[str, float]:
-    """Describe the objects of a label image: ``objects`` per 10,000 pixels, ``size`` in pixels; else nothing."""
+    """Describe the objects of a label image: ``objects`` per 10,000 known pixels, ``size`` in pixels; else nothing."""
     if not isinstance(truth, np.ndarray) or truth.dtype.kind not in "iu" or truth.ndim < 2:
         return {}
     sizes = np.unique(truth[truth > 0], return_counts=True)[1]
-    return {"objects": 1e4 * len(sizes) / truth.size} | ({"size": float(np.median(sizes))} if len(sizes) else {})
+    known = np.count_nonzero(truth >= 0)
+    if not known:
+        return {}
+    return {"objects": 1e4 * len(sizes) / known} | ({"size": float(np.median(sizes))} if len(sizes) else {})
 
 
 def chosen_images(dataset: Dataset, split: str) -> list[tuple[Item, ...]]:

@@ -45,6 +45,8 @@ Masks (segmentation, and those of tracks):
                                          better than other masks do
 ``background-not-zero``         warning  one object covers most of the image, from side to side
 ``empty-mask``                  warning  no object
+``nothing-known``               error    no pixel of a split is known (of one image: a note)
+``cut-objects``                 warning  the mask of known pixels contains a part of an object
 ``fragmented-ids``              warning  one number for objects far apart, as in a binary mask; an error for a movie
                                          with a single number
 =============================== ======== ====================================================================

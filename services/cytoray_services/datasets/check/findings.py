@@ -72,6 +72,8 @@ class Facts:
         Statistics of the image and of the file of its truth; None if they could not be read.
     truth_digest
         A hash of the pixels of the truth; empty for an empty truth.
+    known
+        The share of the pixels of a mask that are known.
     target_channels
         Of a target image.
     shift
@@ -102,6 +104,7 @@ class Facts:
     look: Look | None = None
     truth_look: Look | None = None
     truth_digest: str = ""
+    known: float = 1.0
 
     @property
     def spatial_axes(self) -> str:

@@ -17,6 +17,7 @@ from cytoray_services.datasets.check.class_masks import examine_classes, holds_c
 from cytoray_services.datasets.check.files import hash_pixels, read_pixels, size_of
 from cytoray_services.datasets.check.findings import Facts, Finding, name_in, shorten
 from cytoray_services.datasets.check.images import Examined, open_truth, read_item_image, warned
+from cytoray_services.datasets.check.known import find_cut, read_known
 from cytoray_services.datasets.check.looks import Look, contrast_of, look_of_mask
 from cytoray_services.datasets.dataset import Dataset, Item
 
@@ -39,13 +40,29 @@ def examine_labelled(item: Item, dataset: Dataset, task: TaskChoice | None = Non
         found.append(labels)
     if labels is None or isinstance(labels, Finding):
         return replace(facts, findings=(*facts.findings, *found))
-    if task is not None and holds_classes(task):
-        facts, more = examine_classes(labels, name, facts, task)
+    pixels = _channels(examined)
+    known = read_known(item, dataset, examined.image.axes, labels.shape)
+    if isinstance(known, Finding):
+        return replace(facts, findings=(*facts.findings, known))
+    classes = task if task is not None and holds_classes(task) else None
+    judged, more = labels, list[Finding]()
+    if known is not None and item.known is not None:
+        if classes is None:
+            more += find_cut(labels, known, name_in(dataset, item.known))
+        facts = replace(facts, known=float(known.mean()))
+        if not known.any():
+            return replace(facts, findings=(*facts.findings, *warned(mask, name)))
+        # Objects that are not labelled, because nothing is known there, would look like a mask that does not fit.
+        box = _box_of(known)
+        judged, labels, pixels = labels[known], np.where(known, labels, 0)[box], pixels[(slice(None), *box)]
+    if classes is not None:
+        facts, others = examine_classes(judged, name, facts, classes)
+        more += others
     else:
-        more = list(check_labels(labels, name))
-    fit = None if examined.pixels.min() == examined.pixels.max() else measure_fit(_channels(examined), labels)
+        more += check_labels(labels, name)
+    fit = None if pixels.min() == pixels.max() else measure_fit(pixels, labels)
     if facts.look is not None:
-        measures = {**facts.look.measures, **contrast_of(_channels(examined), labels)}
+        measures = {**facts.look.measures, **contrast_of(pixels, labels)}
         facts = replace(facts, look=Look(facts.look.traits, measures))
     return replace(
         facts,
@@ -54,6 +71,12 @@ def examine_labelled(item: Item, dataset: Dataset, task: TaskChoice | None = Non
         truth_look=look_of_mask(mask, labels, None if fit is None else fit.as_it_is),
         truth_digest=hash_pixels("", [labels.astype(np.int64)]) if labels.any() else "",
     )
+
+
+def _box_of(known: np.ndarray) -> tuple[slice, ...]:
+    """Return the smallest box around all known pixels."""
+    places = [np.flatnonzero(known.any(axis=tuple(set(range(known.ndim)) - {axis}))) for axis in range(known.ndim)]
+    return tuple(slice(int(at[0]), int(at[-1]) + 1) for at in places)
 
 
 def _channels(examined: Examined) -> np.ndarray:

@@ -38,9 +38,7 @@ def remembered(
     elsewhere = all(_is_remote(dataset, item) for item in dataset.items)
     if not elsewhere and known_as is None:
         return find()
-    items = [
-        [str(item.image), item.truth and str(item.truth), item.split, item.label, item.box] for item in dataset.items
-    ]
+    items = [[*map(str, item.files), item.split, item.label, item.box] for item in dataset.items]
     facts = [
         version("cytoray"),
         [remote.identity for remote in dataset.remotes],
@@ -65,7 +63,4 @@ def remembered(
 
 
 def _is_remote(dataset: Dataset, item: Item) -> bool:
-    return any(
-        item.image.is_relative_to(remote.root) and (item.truth is None or item.truth.is_relative_to(remote.root))
-        for remote in dataset.remotes
-    )
+    return any(all(path.is_relative_to(remote.root) for path in item.files) for remote in dataset.remotes)

@@ -73,17 +73,13 @@ def _fetch(remote: RemoteFolder, items: Iterable[Item], folder: Path) -> None:
 
 
 def _files(item: Item) -> Iterator[Path]:
-    yield item.image
-    if item.truth is not None:
-        yield item.truth
-        if item.truth.name.endswith("_GT"):  # computed outlines are next to the truth of a movie
-            yield item.truth.with_name(item.truth.name.removesuffix("_GT") + "_ST")
+    yield from item.files
+    if item.truth is not None and item.truth.name.endswith("_GT"):  # computed outlines are next to the truth of a movie
+        yield item.truth.with_name(item.truth.name.removesuffix("_GT") + "_ST")
 
 
 def _moved(item: Item, remote: RemoteFolder, folder: Path) -> Item:
-    return replace(
-        item, image=_here(item.image, remote, folder), truth=item.truth and _here(item.truth, remote, folder)
-    )
+    return item.moved(lambda path: _here(path, remote, folder))
 
 
 def _here(path: Path, remote: RemoteFolder, folder: Path) -> Path:

@@ -26,7 +26,7 @@ def require_within(dataset: Dataset, within: Sequence[Path | str]) -> None:
     ForbiddenError
         A file is elsewhere; the message names it.
     """
-    paths = [path for item in dataset.items for path in (item.image, item.truth) if path is not None]
+    paths = [path for item in dataset.items for path in item.files]
     # Names in a store are relative; a manifest there may refer to local files.
     local = [path for path in dict.fromkeys(paths) if path.is_absolute()]
     folders = [] if dataset.remotes else [dataset.root]

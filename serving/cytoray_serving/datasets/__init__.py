@@ -1,0 +1,1 @@
+"""Data sets that people correct, over HTTP."""
