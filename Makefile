@@ -19,7 +19,7 @@ MODELS ?= $(basename $(notdir $(wildcard training/recipes/shipped/*.yaml)))
 export DS_BUILD_OPS := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup servers demo models test test-fast test-no-ray test-ray test-long test-attacks lint format bench release constraints clean
+.PHONY: help setup servers demo models test test-fast test-no-ray test-ray test-long test-attacks lint format bench release constraints page clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,10 +47,11 @@ demo: setup ## From images to a served answer, on DATA=folder or on synthetic ce
 
 test: test-no-ray test-ray ## Run the tests of every change
 
-servers: ## Install PostgreSQL and Prometheus for the tests of them, where that is allowed (Debian, root); they are skipped without
+servers: ## Install PostgreSQL, Prometheus and Chromium for the tests of them, where that is allowed (Debian, root); they are skipped without
 	@wanted=; \
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || wanted="$$wanted postgresql"; \
 	command -v promtool >/dev/null || wanted="$$wanted prometheus"; \
+	command -v chromium >/dev/null || wanted="$$wanted chromium"; \
 	if [ -z "$$wanted" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$wanted; } \
@@ -100,6 +101,9 @@ release: setup ## Build sdist, wheel, chart, bill of materials and hashes of the
 constraints: setup ## Pin what is installed now, for everyone
 	$(BIN)/python -m pip freeze --all --exclude-editable --exclude cytoray --exclude pip | sed -E 's/\+[a-z0-9.]+$$//' > constraints.new
 	mv constraints.new constraints.txt
+
+page: ## Build the page; needs Node
+	cd serving/page && npm ci && npm run build
 
 clean: ## Remove the environment and what tools left behind; keeps .cytoray
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -111,6 +111,11 @@ def test_the_wheel_carries_types_and_licence(wheel: list[str]) -> None:
     assert any(name.endswith("/licenses/LICENSE") for name in wheel)
 
 
+def test_the_wheel_carries_the_page(wheel: list[str]) -> None:
+    assert {"cytoray_serving/page/index.html", "cytoray_serving/page/licences.txt"} <= set(wheel)
+    assert any(name.startswith("cytoray_serving/page/assets/") for name in wheel)
+
+
 def test_constraints_are_names_and_versions_and_nothing_else() -> None:
     for line in (REPOSITORY / "constraints.txt").read_text().splitlines():
         assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.!]*", line), line

@@ -24,6 +24,7 @@ from cytoray_serving.front.rules import Rules, own_names
 from cytoray_serving.gateway.dispatch import Deployment, Dispatch
 from cytoray_serving.gateway.gateway import create_api
 from cytoray_serving.gateway.jobs_service import jobs_service_routes
+from cytoray_serving.gateway.page import page_routes
 from cytoray_serving.gateway.permitted import Permitted, require_model
 from cytoray_serving.gateway.route import Served
 from cytoray_serving.gateway.routes import Routes
@@ -198,7 +199,7 @@ def assemble(
         config=config,
         access=access,
         submit=submit,
-        routers=(jobs, datasets, protocol, stored, training),
+        routers=(jobs, datasets, protocol, stored, training, page_routes(access, config.limits.body_megabytes)),
         background=background,
     )
     rules = Rules(

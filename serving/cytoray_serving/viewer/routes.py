@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cytoray_analysis.answer_warnings import AnswerWarning
@@ -21,7 +21,7 @@ from cytoray_services.http.errors import ErrorBody
 from cytoray_services.storage.allowed import Allowed
 from cytoray_services.storage.locate import locate
 from cytoray_services.tokens.access import Caller
-from cytoray_serving.answers import forms_of
+from cytoray_serving.answers import choose_form, forms_of
 from cytoray_serving.answers.arrays import FORM
 from cytoray_serving.front.rules import HeldBytes
 from cytoray_serving.gateway.making import Turns
@@ -230,16 +230,20 @@ def image_routes(
         image_id: str,
         answer_id: str,
         request: Request,
-        form: Annotated[str, Query(alias="format", max_length=32, description="Such as tif, csv or geojson.")],
+        named: Annotated[
+            str | None, Query(alias="format", max_length=32, description="Such as tif, csv or geojson.")
+        ] = None,
+        accept: Annotated[str | None, Header()] = None,
     ) -> Response:
-        """Return the answer in one of the formats of its kind; the same version of the model gives it again."""
+        """Return the answer in a format of its kind; the same version of the model gives it again."""
         folder = await folder_of(image_id, request)
         record = await asyncio.to_thread(lambda: folder.answer(answer_id).record())
         forms = forms_of(record.kind)
-        if form not in forms:
-            raise NotAcceptableError(f"expected one of {', '.join(forms)}, got {form!r}", field="format")
+        if named is not None and named not in forms:
+            raise NotAcceptableError(f"expected one of {', '.join(forms)}, got {named!r}", field="format")
+        form = choose_form(accept, record.kind) if named is None else forms[named]
         asked = AskedAnswer.model_validate(record.question)
-        work = _answer(permitted(request), folder, asked, record.model.version, forms[form].media_type, fetch)
+        work = _answer(permitted(request), folder, asked, record.model.version, form.media_type, fetch)
         answer = await unless_gone(request, work)
         if answer.digest != record.model.digest:
             raise NotAcceptableError(
