@@ -105,6 +105,8 @@ def test_the_service_reads_its_configuration(manifests: list[Manifest]) -> None:
     assert config.metrics_port == ports["cytoray-metrics"]
     assert str(config.tokens) == "/etc/cytoray/tokens/tokens.json"
     assert not config.insecure_local
+    assert config.jobs.url == "http://cytoray-jobs:8080"
+    assert (config.viewer.min_replicas, config.viewer.cpus) == (0, 1)
     # A replica fits on a node of the group that it would start, or it would wait for ever.
     assert config.shared is not None
     for resources in (config.shared.resources, config.jobs.resources, *(one.resources for one in config.models)):

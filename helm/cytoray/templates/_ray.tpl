@@ -7,6 +7,9 @@
 {{- with include "cytoray.s3.endpoint" . }}
 {{- $allowed = merge $allowed (dict "s3_endpoint" .) }}
 {{- end }}
+{{- if .Values.jobs.enabled }}
+{{- $_ := set $config "jobs" (merge (deepCopy ($config.jobs | default dict)) (dict "url" "http://cytoray-jobs:8080")) }}
+{{- end }}
 {{- $fixed := dict
   "gateways" .Values.serving.gateways "gateway_nodes" "gateway" "metrics_port" 9464
   "tokens" "/etc/cytoray/tokens/tokens.json" "allowed" $allowed }}

@@ -138,7 +138,10 @@ def build_application(
         name="service-controller", max_ongoing_requests=256, ray_actor_options={"num_cpus": 0}
     )(ServiceController)
     viewer = serve.deployment(
-        name="viewer", max_ongoing_requests=_ONGOING, ray_actor_options={"num_cpus": config.viewer.cpus}
+        name="viewer",
+        max_ongoing_requests=_ONGOING,
+        ray_actor_options={"num_cpus": config.viewer.cpus},
+        **config.viewer.scaling,
     )(Viewer)
     nodes = {} if config.gateway_nodes is None else {config.gateway_nodes: 1.0}
     alone: dict[str, Any] = {} if config.metrics_port is None else {"max_replicas_per_node": 1}
