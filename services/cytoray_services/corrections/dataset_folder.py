@@ -100,7 +100,9 @@ class DatasetFolder:
         """Describe the data set, after writing what killed processes did not write."""
         record, items = self.record(), self.items()
         states = [item.state() for item, _ in items]
-        self._require_manifest([one for _, one in items])
+        if not self._has_manifest([one for _, one in items]):
+            with locked(self._locks / "items"):  # another process may have added an item meanwhile
+                self._require_manifest([one for _, one in self.items()])
         rows = [
             [one.image, one.digest, state.masks, one.split, state.known]
             for (_, one), state in zip(items, states, strict=True)
@@ -269,22 +271,30 @@ class DatasetFolder:
             raise
         item.state()
 
-    def _require_manifest(self, records: Sequence[ItemRecord]) -> None:
-        """Write the manifest if it does not list exactly these items."""
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(_COLUMNS)
-        for one in records:
-            table.writerow((one.image, f"masks/{one.id}.tif", f"known/{one.id}.tif", one.split, one.group))
+    def _has_manifest(self, records: Sequence[ItemRecord]) -> bool:
+        """Whether the manifest lists exactly these items."""
         path = self.path / "manifest.csv"
+        return path.exists() and path.read_text(encoding="utf-8") == _manifest(records)
+
+    def _require_manifest(self, records: Sequence[ItemRecord]) -> None:
+        """Write the manifest if it does not list exactly these items; under the lock of the items."""
         try:
-            if not path.exists() or path.read_text(encoding="utf-8") != text.getvalue():
-                write_whole(path, text.getvalue())
+            if not self._has_manifest(records):
+                write_whole(self.path / "manifest.csv", _manifest(records))
         except OSError as cause:
             raise PlatformError(
                 f"the manifest of {self.path.name} cannot be written: {cause.strerror}",
                 hint="free some disk space; it is written when the data set is opened next",
             ) from cause
+
+
+def _manifest(records: Sequence[ItemRecord]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(_COLUMNS)
+    for one in records:
+        table.writerow((one.image, f"masks/{one.id}.tif", f"known/{one.id}.tif", one.split, one.group))
+    return text.getvalue()
 
 
 def _copy(source: Path, target: Path) -> None:

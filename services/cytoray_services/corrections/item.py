@@ -53,6 +53,10 @@ from cytoray_services.records import reading
 _LINE: TypeAdapter[list[LoggedEdit]] = TypeAdapter(list[LoggedEdit])
 
 
+MOST_LOG = 2**28
+"""Bytes of the edits of an item, which each request with edits reads."""
+
+
 class StaleRevisionError(ConflictError):
     """Edits on a revision that is not the newest.
 
@@ -155,9 +159,13 @@ class ItemFolder:
 
     def corrected(self) -> Corrected:
         """Return the labels with their objects, regions and edits; they cannot be edited further."""
-        revision = self.state().revision
-        log, _ = self._read_log()
-        return replayed(self.labels(), self._base(), log[:revision], drawn=revision)
+        while True:
+            revision = self.state().revision
+            log, _ = self._read_log()
+            labels = self.labels()
+            # The labels are written before the state: they belong to it if it is still the newest.
+            if self.state().revision == revision:
+                return replayed(labels, self._base(), log[:revision], drawn=revision)
 
     def edits(self, after: int = 0) -> tuple[RecordedEdit, ...]:
         """Return the edits after a revision."""
@@ -195,6 +203,11 @@ class ItemFolder:
             state = self._read_state()
             corrected = self._current(form, log, state)
             _require_newest(corrected, base)
+            if self._log.stat().st_size > MOST_LOG:
+                raise RequestError(
+                    f"expected at most {MOST_LOG >> 20} MB of edits of an item, got more",
+                    hint="add the image with its present labels to another data set",
+                )
             changes = [_made(corrected, index, edit, base, who) for index, edit in enumerate(edits)]
             line = _LINE.dump_json([_logged(one) for one in corrected.log[base:]], by_alias=True).decode()
             try:

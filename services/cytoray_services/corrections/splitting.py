@@ -9,6 +9,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoray_analysis.errors import RequestError
+
+MOST_PARTS = 64
+MOST_WORK = 2**26
+"""Pixels of the boxes around the pieces of a line."""
+
 # Neighbours in a plane: right, down, down to the right, down to the left.
 _STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))
 # Lines are moved by this much, in pixels, so that they pass through no centre of a pixel.
@@ -36,6 +42,11 @@ def divided(
     -------
     list of numpy.ndarray
         (Z, Y, X) bool each, the largest first; empty if the line does not divide anything.
+
+    Raises
+    ------
+    RequestError
+        The line cuts off too many parts, or its pieces are too long.
     """
     number = np.full(inside.shape, -1, np.int64)
     number[inside] = np.arange(np.count_nonzero(inside))
@@ -48,6 +59,12 @@ def divided(
     piece_of[parts] = whole
     _, largest = np.unique(piece_of[order], return_index=True)
     cut_off = np.delete(order, largest)
+    if len(cut_off) > MOST_PARTS:
+        raise RequestError(
+            f"expected a line that cuts off at most {MOST_PARTS} parts, got {len(cut_off)}",
+            field="line",
+            hint="divide the object with several lines",
+        )
     found = []
     for part in cut_off:
         mask = np.zeros(inside.shape, np.bool_)
@@ -61,6 +78,13 @@ def _crossed(line: Sequence[tuple[float, float]], origin: tuple[int, int], shape
     rows, columns = shape
     crossed = np.zeros((len(_STEPS), rows, columns), np.bool_)
     points = np.asarray(line, np.float64) - (origin[1] + 0.5, origin[0] + 0.5) + _ASIDE
+    spans = np.minimum(np.abs(np.diff(points, axis=0)) + 3, (columns, rows))
+    if (spans[:, 0] * spans[:, 1]).sum() > MOST_WORK:
+        raise RequestError(
+            "expected a line with shorter pieces for an object of this size",
+            field="line",
+            hint="draw it with fewer turns",
+        )
     for (x0, y0), (x1, y1) in pairwise(points.tolist()):
         top, left = (max(math.floor(min(pair)) - 1, 0) for pair in ((y0, y1), (x0, x1)))
         bottom = min(math.ceil(max(y0, y1)) + 2, rows)

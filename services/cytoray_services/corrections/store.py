@@ -46,7 +46,7 @@ class DatasetStore:
             )
         record = DataSetRecord(name=name, owner=caller.name, team=caller.team_for(team), created=datetime.now(UTC))
         found = self._folder(name)
-        with locked(self._locks / "all"):
+        with locked(self._locks / ".all"):
             if found.path.exists():
                 raise ConflictError(f"the name {name!r} is taken", field="name", hint="choose another name")
             if len(self._names()) >= MOST_DATASETS:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import gzip
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
-from cytoray_analysis.errors import RequestError
+from cytoray_analysis.errors import DatasetNotFoundError, RequestError
 from cytoray_analysis.selection import EVERYTHING
 from cytoray_services.corrections.change import Change as Changed
 from cytoray_services.corrections.dataset_folder import DatasetFolder
@@ -23,7 +24,7 @@ from cytoray_services.corrections.store import DatasetStore
 from cytoray_services.http.errors import ErrorBody
 from cytoray_serving.datasets.item_form import REQUEST_BODY, read_item_form
 from cytoray_serving.datasets.schema import DataSetList, Edits, ItemList, NewDataSet, NextItem, Stale
-from cytoray_serving.datasets.stored_images import StoredItem, add_stored, image_address
+from cytoray_serving.datasets.stored_images import StoredItem, add_stored, image_address, image_bytes
 from cytoray_serving.gateway.making import Turns
 from cytoray_serving.viewer.records import StoredImage
 from cytoray_serving.viewer.routes import is_json
@@ -107,9 +108,7 @@ def dataset_routes(
     async def list_datasets(request: Request) -> DataSetList:
         """List the data sets of the caller and of the caller's teams, newest first."""
         caller = request.state.caller
-        return await in_turn(
-            request, lambda: DataSetList(datasets=tuple(one.status() for one in store.seen_by(caller)))
-        )
+        return await in_turn(request, lambda: DataSetList(datasets=tuple(_statuses(store.seen_by(caller)))))
 
     @router.post("", status_code=201, **changes)
     async def create_dataset(new: NewDataSet, request: Request, response: Response) -> DataSetStatus:
@@ -180,8 +179,7 @@ def dataset_routes(
             if image.uri == address:
                 await asyncio.to_thread(images.find, image.id, caller)  # its use is noted
                 return image
-        path = store.folder / name / record.image
-        body = await asyncio.to_thread(path.read_bytes)
+        body = await in_turn(request, lambda: image_bytes(store.folder / name / record.image, item))
         return raised(await viewer.add(caller, Sent(record.name, body, EVERYTHING, address)))
 
     @router.post(
@@ -264,6 +262,12 @@ def dataset_routes(
         return await asyncio.to_thread(read)
 
     return router
+
+
+def _statuses(datasets: Iterable[DatasetFolder]) -> Iterator[DataSetStatus]:
+    for one in datasets:
+        with suppress(DatasetNotFoundError):  # removed in between
+            yield one.status()
 
 
 def _added(name: str, added: ItemStatus, response: Response) -> ItemStatus:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from cytoray_analysis.errors import RequestError
+from cytoray_analysis.errors import DatasetNotFoundError, RequestError
 from cytoray_analysis.selection import EVERYTHING
 from cytoray_services.corrections.dataset_folder import DatasetFolder
 from cytoray_services.corrections.item import ItemFolder
@@ -73,6 +73,20 @@ def add_stored(
 def image_address(name: str, item: str) -> str:
     """Return the address by which the image of an item is found among stored images."""
     return f"/datasets/{name}/items/{item}"
+
+
+def image_bytes(path: Path, item: str) -> bytes:
+    """Return the bytes of the image of an item.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        The data set was removed.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise DatasetNotFoundError(f"there is no item {item[:64]!r}", field="item") from error
 
 
 def _write_labels(path: Path, answer: AnswerFolder) -> None:

@@ -35,8 +35,7 @@ def require_own_page(method: str, host: str | None, origin: str | None, allowed:
     """
     if method in _SAFE or not origin or origin in allowed:
         return
-    page = urlsplit(origin) if origin != "null" else None
-    if page is not None and _place(page.netloc, page.scheme) == _place(host or "", page.scheme):
+    if _same_place(origin, host or ""):
         return
     raise ForbiddenError(
         f"expected a request from a page of this service, got one from {origin[:200]!r}",
@@ -72,9 +71,12 @@ def added_headers(headers: Headers, allowed: frozenset[str]) -> dict[str, str]:
     return added
 
 
-def _place(netloc: str, scheme: str) -> tuple[str, int | None]:
-    parts = urlsplit(f"//{netloc}")
+def _same_place(origin: str, host: str) -> bool:
+    """Whether an origin has the host and the port of an address."""
     try:
-        return (parts.hostname or "").lower(), parts.port or _DEFAULT_PORTS.get(scheme)
-    except ValueError:  # no number
-        return netloc, None
+        page = urlsplit(origin)
+        place = urlsplit(f"//{host}")
+        port = _DEFAULT_PORTS.get(page.scheme)
+        return page.hostname is not None and (page.hostname, page.port or port) == (place.hostname, place.port or port)
+    except ValueError:  # no address
+        return False

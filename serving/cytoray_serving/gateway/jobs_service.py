@@ -61,7 +61,7 @@ def jobs_service_routes(url: str | None, *, guard: Any) -> APIRouter:
             f"{url.rstrip('/')}/{path}",
             params=request.query_params,
             content=await request.body(),
-            headers={name: value for name in _SENT if (value := request.headers.get(name)) is not None},
+            headers=[(name, value) for name, value in request.headers.raw if name.decode("latin-1").lower() in _SENT],
         )
         try:
             answer = await client.send(sent, stream=True)
@@ -71,6 +71,9 @@ def jobs_service_routes(url: str | None, *, guard: Any) -> APIRouter:
                 f"the jobs service does not answer: {error or type(error).__name__}",
                 hint="tell the operator: jobs.url in the configuration of the service names it",
             ) from error
+        except BaseException:
+            await client.aclose()
+            raise
         headers = {name: value for name in _RETURNED if (value := answer.headers.get(name)) is not None}
         if "location" in headers:
             headers["location"] = f"/jobs-service{headers['location']}"

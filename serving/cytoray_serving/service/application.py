@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cytoray_services.settings import Settings
 
 _ONGOING = 16  # requests that a replica holds
+_VIEWER_ONGOING = 256  # tiles are small, and each gateway stores few images at a time
 _GATEWAY_ONGOING = 4096  # the gateway has its own limits, in megapixels and bytes
 _VERSIONS_HELD = 3  # by a replica of one model: the champion, a canary, a shadow
 
@@ -139,7 +140,7 @@ def build_application(
     )(ServiceController)
     viewer = serve.deployment(
         name="viewer",
-        max_ongoing_requests=_ONGOING,
+        max_ongoing_requests=_VIEWER_ONGOING,
         ray_actor_options={"num_cpus": config.viewer.cpus},
         **config.viewer.scaling,
     )(Viewer)

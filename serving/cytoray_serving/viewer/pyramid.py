@@ -7,6 +7,7 @@ two pixels; of labels the largest of them, so that the smallest object is still 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -76,7 +77,20 @@ def write_coarse_levels(finer: Sequence[Image], folder: Path) -> Pyramid:
     sizes = level_sizes(*last.shape[-2:])
     levels = _write_levels(last, folder, sizes, labels=False, skipped=1, before=len(finer))
     existing = [(one.size("Y"), one.size("X")) for one in finer]
-    return _pyramid(finer[0], [*existing, *sizes[1:]], levels or [last.read()], labels=False)
+    return _pyramid(finer[0], [*existing, *sizes[1:]], levels or [_sampled(last)], labels=False)
+
+
+def _sampled(image: Image) -> NDArray[Any]:
+    """Return some planes (N, C, 1, Y, X) of an image (T, C, Z, Y, X), evenly distributed."""
+    frames, channels, planes, height, width = image.shape
+    count = min(frames * planes, max(1, _SAMPLE // (height * width * channels)))
+    places = np.unique(np.linspace(0, frames * planes - 1, count).astype(int))
+    return np.concatenate(
+        [
+            image.read((slice(t, t + 1), slice(None), slice(z, z + 1), slice(None), slice(None)))
+            for t, z in (divmod(place, planes) for place in places.tolist())
+        ]
+    )
 
 
 def _write_levels(
@@ -85,8 +99,8 @@ def _write_levels(
     """Write all levels of an image (T, C, Z, Y, X) but the first `skipped`, numbered from `before`."""
     *leading, height, width = whole.shape
     dtype = np.dtype(np.uint32) if labels else _stored(whole.dtype)
-    levels: list[Any] = [
-        np.lib.format.open_memmap(_path(folder, before + number), mode="w+", dtype=dtype, shape=(*leading, *size))
+    levels = [
+        _new_level(_path(folder, before + number), dtype, (*leading, *size))
         for number, size in enumerate(sizes[skipped:])
     ]
     for place in np.ndindex(*leading) if levels else ():
@@ -100,6 +114,14 @@ def _write_levels(
     for level in levels:
         level.flush()
     return levels
+
+
+def _new_level(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+    """Make the file of a level and reserve its disk space: a write to a map ends the process on a full disk."""
+    level = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return level
 
 
 def _put(plane: NDArray[Any], top: int, band: NDArray[Any], *, halve: bool, labels: bool) -> None:
@@ -226,7 +248,8 @@ def _channel(name: str, levels: Sequence[Any], index: int) -> Channel:
     Lowest and highest value are those of the largest level that is at hand.
     """
     values = next((one[:, index] for one in levels if one[:, index].size <= _SAMPLE), levels[-1][:, index])
-    low, high = (float(value) for value in np.percentile(values, (_LOW, _HIGH)))
+    some = values.reshape(-1)[:: max(1, values.size // _SAMPLE)]
+    low, high = (float(value) for value in np.percentile(some, (_LOW, _HIGH)))
     least, most = float(levels[0][:, index].min()), float(levels[0][:, index].max())
     if low >= high:
         low, high = least, most

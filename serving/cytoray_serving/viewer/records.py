@@ -83,6 +83,7 @@ class StoredAnswer(Pyramid):
     model: ModelAnswered
     question: dict[str, Any] = Field(description="The request.")
     created: datetime
+    steps: list[str] = Field(default=[], description="Earlier versions of a pipeline, such as the one of the objects.")
     objects: int
     seconds: float = Field(description="Until the model had answered.")
     warnings: list[WarningRow]

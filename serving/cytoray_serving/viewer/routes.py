@@ -48,6 +48,7 @@ AllowedFor = Callable[[Caller], Allowed]
 
 _LONGEST_NAME = 200
 _FETCHED_AT_ONCE = 2
+_STORED_AT_ONCE = 4  # more would only wait in the memory of the viewer
 _FOREVER = {"Cache-Control": "private, max-age=3600, immutable", "Vary": "Authorization, Accept-Encoding"}
 _BINARY = {"type": "string", "format": "binary"}
 _REFUSED: dict[int | str, dict[str, Any]] = {
@@ -116,6 +117,7 @@ def image_routes(
     router = APIRouter(prefix="/images", tags=["images"], dependencies=[Depends(guard)], responses=_REFUSED)
 
     turns = Turns(_FETCHED_AT_ONCE)
+    storing = asyncio.Semaphore(_STORED_AT_ONCE)
 
     async def folder_of(image_id: str, request: Request) -> ImageFolder:
         return await asyncio.to_thread(store.find, image_id, request.state.caller)
@@ -143,7 +145,8 @@ def image_routes(
             sent = Sent(name, await request.body(), selection)
         if not sent.body and sent.source is None:
             raise RequestError("expected an image in the request body, got none", field="body")
-        stored = raised(await viewer.add(request.state.caller, sent))
+        async with storing:
+            stored = raised(await viewer.add(request.state.caller, sent))
         response.headers["Location"] = f"/images/{stored.id}"
         return stored
 
@@ -185,7 +188,8 @@ def image_routes(
         version = None if asked.version is None else str(asked.version)
         answer = await unless_gone(request, _answer(may, folder, asked, version, FORM.media_type, fetch))
         seconds = time.monotonic() - began
-        stored = raised(await viewer.keep(request.state.caller, image_id, asked, answer, seconds))
+        async with storing:
+            stored = raised(await viewer.keep(request.state.caller, image_id, asked, answer, seconds))
         response.headers["Location"] = f"/images/{image_id}/answers/{stored.id}"
         return stored
 
@@ -242,12 +246,16 @@ def image_routes(
         if named is not None and named not in forms:
             raise NotAcceptableError(f"expected one of {', '.join(forms)}, got {named!r}", field="format")
         form = choose_form(accept, record.kind) if named is None else forms[named]
-        asked = AskedAnswer.model_validate(record.question)
-        work = _answer(permitted(request), folder, asked, record.model.version, form.media_type, fetch)
+        asked, version = AskedAnswer.model_validate(record.question), record.model.version
+        if record.steps and asked.segmentation is None:  # a pipeline has no version of its own
+            version = None
+        else:
+            asked = asked.model_copy(update={"model": record.model.name})
+        work = _answer(permitted(request), folder, asked, version, form.media_type, fetch)
         answer = await unless_gone(request, work)
-        if answer.digest != record.model.digest:
+        if answer.digest != record.model.digest or list(answer.steps) != record.steps:
             raise NotAcceptableError(
-                f"expected the model {record.model.name} that gave this answer, but the service has another one now",
+                f"expected the models that gave this answer ({record.model.name}), but the service has others now",
                 field="answer",
                 hint="ask again: POST /images/ID/answers",
             )

@@ -185,7 +185,7 @@ class ImageFolder:
     def new_answer(self) -> Iterator[tuple[str, AnswerFolder]]:
         """Yield the ID and the folder of a new answer, which becomes visible on success."""
         answer_id = f"ans-{secrets.token_hex(8)}"
-        with _draft(self.path / "answers", answer_id) as draft:
+        with _draft(self.path / "answers", answer_id, admit=self.owner) as draft:
             yield answer_id, AnswerFolder(draft)
 
 
@@ -266,7 +266,9 @@ class ImageStore:
         now, count = datetime.now(UTC), 0
         for folder in self._folders():
             with suppress(FileNotFoundError):
-                if folder.expires < now:
+                if not (folder.path / "used").exists():  # an answer was stored while its image was removed
+                    self.remove(folder)
+                elif folder.expires < now:
                     self.remove(folder)
                     count += 1
         for draft in self.folder.glob(".*img-*"):
@@ -310,7 +312,7 @@ def size_of(folder: Path) -> int:
 
 
 @contextmanager
-def _draft(parent: Path, name: str, admit: Callable[[], None] = lambda: None) -> Iterator[Path]:
+def _draft(parent: Path, name: str, admit: Callable[[], object] = lambda: None) -> Iterator[Path]:
     """Yield a new folder that gets its name on success, and is removed on failure.
 
     Raises

@@ -213,13 +213,16 @@ class Viewer:
     def _opened(self, image_id: str, folder: ImageFolder) -> tuple[Image, ...]:
         """Return the levels of an OME-Zarr, opened once; empty for an image whose bytes are stored."""
         with self._lock:
-            if image_id not in self._levels:
-                source = folder.source()
-                self._levels[image_id] = () if source is None else _levels(source, folder.record().selection)
-                if len(self._levels) > _OPEN:
-                    self._levels.popitem(last=False)
+            found = self._levels.get(image_id)
+        if found is None:  # opened without the lock: a slow store must not stop the tiles of others
+            source = folder.source()
+            found = () if source is None else _levels(source, folder.record().selection)
+        with self._lock:
+            self._levels[image_id] = found
             self._levels.move_to_end(image_id)
-            return self._levels[image_id]
+            if len(self._levels) > _OPEN:
+                self._levels.popitem(last=False)
+        return found
 
     def _keep(self, caller: Caller, image_id: str, asked: AskedAnswer, answer: Answer, seconds: float) -> StoredAnswer:
         from cytoray_serving.answers.arrays import read_arrays
@@ -241,6 +244,7 @@ class Viewer:
                 model=ModelAnswered(name=answer.name, version=answer.version, digest=answer.digest),
                 question=asked.model_dump(mode="json", exclude_defaults=True),
                 created=datetime.now(UTC),
+                steps=list(answer.steps),
                 objects=answer.objects,
                 seconds=seconds,
                 warnings=_rows(answer.warnings),

@@ -60,7 +60,7 @@ export function App(): ReactElement {
 function Route({ me }: { me: Me }): ReactElement {
   const route = useRoute();
   if (route[0] === "models") return <ModelsPage />;
-  if (route[0] === "correct") return <CorrectPage name={route[1]} item={route[2]} />;
+  if (route[0] === "correct") return <CorrectPage person={me.name} name={route[1]} item={route[2]} />;
   return <AnswerPage me={me} imageId={route[0] === "images" ? route[1] : undefined} answerId={route[3]} />;
 }
 

@@ -51,6 +51,11 @@ def test_refusals_come_through_as_they_are(service: Service, ask: Ask) -> None:
     assert ask("GET", "/jobs-service/jobs").status_code == 401
 
 
+def test_a_header_of_any_bytes_is_forwarded(service: Service, ask: Ask) -> None:
+    ada = {"Authorization": f"Bearer {service.token('ada', 'lab')}", "Accept": "é".encode("latin-1")}
+    assert ask("GET", "/jobs-service/jobs", headers=ada).status_code == 200
+
+
 @pytest.mark.parametrize(
     "path", ["metrics", "jobs/../metrics", "jobs/%2e%2e/metrics", "jobs/a%2Fb%3Fc", "", "health/live"]
 )

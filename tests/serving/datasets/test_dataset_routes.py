@@ -270,7 +270,7 @@ def test_edits_need_the_revision_that_they_are_made_on(
 
 
 WRONG_ITEMS: dict[str, tuple[dict[str, Any], int]] = {
-    "no form": ({"json": {"image": "img-1"}}, 400),
+    "no form": ({"content": b"image", "headers": {"Content-Type": "text/plain"}}, 400),
     "no image": ({"files": {"masks": ("m.tif", b"x")}}, 400),
     "an image as text": ({"data": {"image": "x"}, "files": {"masks": ("m.tif", b"x")}}, 400),
     "a page as image": ({"files": {"image": ("x.png", b"<html><script>alert(1)</script>")}}, 422),

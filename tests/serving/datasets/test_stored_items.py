@@ -97,3 +97,23 @@ def test_what_cannot_be_an_item_is_refused(ask: Ask, image: str, cells: str, pla
     named = ask("POST", "/images", json={"uri": (places / "s.tif").as_uri()}).json()["id"]
     assert ask("POST", f"{cells}/items", json={"image": named}).status_code == 201
     assert ask("POST", f"{cells}/items", json={"image": image}).status_code == 409, "the same file again"
+
+
+@pytest.mark.parametrize("name", ["all", "items", "lock"])
+def test_no_name_of_a_data_set_is_one_of_a_lock(ask: Ask, name: str) -> None:
+    assert ask("POST", "/datasets", json={"name": name}).status_code == 201
+    picture = tiff_bytes(noise(40, 40, seed=len(name)))
+    assert ask("POST", f"/datasets/{name}/items", files={"image": ("a.tif", picture)}).status_code == 201
+    assert ask("DELETE", f"/datasets/{name}?confirm={name}").status_code == 204
+
+
+def test_a_line_that_would_cut_into_dust_is_refused(ask: Ask, cells: str) -> None:
+    masks = np.ones((200, 200), np.uint8)
+    files = {"image": ("a.tif", tiff_bytes(noise(200, 200, seed=9))), "masks": ("m.tif", tiff_bytes(masks))}
+    item = ask("POST", f"{cells}/items", files=files).headers["location"]
+    generator = np.random.default_rng(0)
+    line = generator.uniform(-20, 220, (300, 2)).round(1).tolist()
+    split = {"edits": [{"op": "split", "label": 1, "line": line}]}
+    refused = ask("POST", f"{item}/edits", json=split, headers={"If-Match": '"0"'})
+    assert refused.status_code == 400, refused.text
+    assert "parts" in refused.json()["message"]

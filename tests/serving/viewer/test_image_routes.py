@@ -12,11 +12,12 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from cytoray_services.settings import load_settings
+from cytoray_services.settings import Settings, load_settings
 from cytoray_services.storage.allowed import Allowed
 from cytoray_services.tokens.tokens import create_token, tokens_path
 from cytoray_serving.viewer.limits import ViewerConfig
 from cytoray_serving.viewer.records import AnswerList, ImageList, ObjectsTable, StoredAnswer, StoredImage
+from cytoray_serving.viewer.store import ImageStore
 from serving_in_process import Ask, asker, config_of, in_process
 from serving_samples import GOOD, noise, tiff_bytes
 
@@ -139,6 +140,28 @@ def test_a_form_of_another_kind_is_refused(ask: Ask) -> None:
     image = sent(ask)
     found = answered(ask, image)
     refused(ask("GET", f"/images/{image.id}/answers/{found.id}/file?format=geff"), 406, "expected one of tif")
+
+
+def test_an_answer_asked_for_by_an_alias_is_downloaded(settings: Settings) -> None:
+    ask = asker(in_process(settings, config_of(["nuclei@champion"])))
+    image = sent(ask)
+    found = answered(ask, image, model="nuclei@champion")
+    assert ask("GET", f"/images/{image.id}/answers/{found.id}/file?format=tif").status_code == 200
+    by_version = answered(ask, image, model="nuclei", version=2)
+    assert by_version.model.version == "2"
+    assert ask("GET", f"/images/{image.id}/answers/{by_version.id}/file?format=csv").status_code == 200
+
+
+def test_what_is_left_of_a_removed_image_is_removed(ask: Ask, home: Path) -> None:
+    store = ImageStore(home / "images", ViewerConfig())
+    left = home / "images" / f"img-{'0' * 24}" / "answers" / "ans-0"
+    left.mkdir(parents=True)
+    image = sent(ask)
+    assert store.remove_expired() == 0
+    assert not left.exists()
+    assert ask("GET", f"/images/{image.id}").status_code == 200
+    assert ImageStore(home / "images", ViewerConfig(keep_hours=1e-9)).remove_expired() > 0
+    assert ask("GET", f"/images/{image.id}").status_code == 404
 
 
 def test_answers_are_listed_and_removed(ask: Ask) -> None:

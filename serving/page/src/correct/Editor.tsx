@@ -35,12 +35,13 @@ interface Props {
   item: ItemStatus;
   image: StoredImage;
   edits: Edits;
+  person: string;
 }
 
 const FIRST_STYLE: LabelStyle = { mode: "outlines", opacity: 1, lineWidth: 2, selected: [] };
 
 /** One image of a data set with its objects, to correct them. */
-export function Editor({ name, item, image, edits }: Props): ReactElement {
+export function Editor({ name, item, image, edits, person }: Props): ReactElement {
   const [place, setPlace] = useState({ t: 0, z: 0 });
   const [tool, setTool] = useState<Tool>("select");
   const [radius, setRadius] = useState(6);
@@ -73,7 +74,8 @@ export function Editor({ name, item, image, edits }: Props): ReactElement {
     () => [regionPainter(regions, place, image.levels[0]!), ...(gesture === null ? [] : [gesturePainter(tool, gesture, radius)])],
     [regions, image, place, gesture, tool, radius],
   );
-  const steps = stepsOf(edits.recorded);
+  // What is not stored yet has no number: it cannot be undone before.
+  const steps = edits.waiting > 0 ? { undo: null, redo: null } : stepsOf(edits.recorded, person);
   const undo = steps.undo === null ? null : () => edits.save([{ op: "undo", edit: steps.undo! }]);
   const redo = steps.redo === null ? null : () => edits.save([{ op: "redo", edit: steps.redo! }]);
 
@@ -157,7 +159,16 @@ export function Editor({ name, item, image, edits }: Props): ReactElement {
         <p className="readout" role="status">
           {said || stateOf(edits)}
         </p>
-        {edits.refusal && <Notice refusal={edits.refusal} onRetry={edits.retry} />}
+        {edits.refusal && (
+          <>
+            <Notice refusal={edits.refusal} onRetry={edits.retry} />
+            {edits.waiting > 0 && (
+              <button type="button" onClick={edits.skip}>
+                Drop this change
+              </button>
+            )}
+          </>
+        )}
       </div>
       <div className="side answer">
         <button type="button" className="main" onClick={goNext} disabled={next.busy !== null}>

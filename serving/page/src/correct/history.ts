@@ -12,13 +12,14 @@ export interface Steps {
 /**
  * Return what an undo and a redo are about.
  *
- * An undo takes back the newest edit that is in force. A redo brings back the one that was taken back last; an edit
+ * An undo takes back the newest edit of this person that is in force. A redo brings back the one that was taken back last; an edit
  * after it ends that, as in every editor.
  */
-export function stepsOf(edits: RecordedEdit[]): Steps {
+export function stepsOf(edits: RecordedEdit[], person: string): Steps {
   const done: number[] = [];
   let undone: number[] = [];
-  for (const { number, edit } of edits) {
+  for (const { number, edit, who } of edits) {
+    if (who !== person) continue;
     if (edit.op === "undo") {
       const place = done.lastIndexOf(edit.edit);
       if (place >= 0) done.splice(place, 1);

@@ -24,6 +24,8 @@ export interface Edits {
   save: (edits: Edit[]) => void;
   /** Send again what the service did not take. */
   retry: () => void;
+  /** Give up the edit that the service refused, and store those after it. */
+  skip: () => void;
   /** Give up the edits that were not stored. */
   drop: () => void;
 }
@@ -88,6 +90,12 @@ export function useEdits(name: string, id: string): Edits {
       setConflict(null);
       setRefusal(null);
       if (recorded.refusal !== null) recorded.reload();
+      void send();
+    },
+    skip: () => {
+      queue.current.shift();
+      setWaiting(queue.current.length);
+      setRefusal(null);
       void send();
     },
     drop: () => {

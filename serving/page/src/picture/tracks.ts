@@ -22,7 +22,7 @@ const MARK = 5; // pixels of the screen
 
 /** Read tracks from an object table; null if it has no columns for them. */
 export function tracksOf({ columns, rows }: Objects): Tracks | null {
-  const [track, parent, t, x, y] = ["track", "parent", "t", "x", "y"].map((name) => columns.indexOf(name)) as [
+  const [track, parent, t, x, y] = ["label", "parent", "t", "x", "y"].map((name) => columns.indexOf(name)) as [
     number,
     number,
     number,

@@ -28,7 +28,7 @@ export function sendImage(file: Blob, name: string, signal: AbortSignal): Promis
 }
 
 export function sendUri(uri: string, signal: AbortSignal): Promise<StoredImage> {
-  return sendJson("/images", { uri, series: null }, { seconds: ANSWER_SECONDS, signal });
+  return sendJson("/images", { uri }, { seconds: ANSWER_SECONDS, signal });
 }
 
 export const deleteImage = (id: string): Promise<void> => remove(imageAddress(id));
