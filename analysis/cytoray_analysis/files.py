@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -157,6 +157,16 @@ def append_line(path: Path, line: str, *, durable: bool = False) -> None:
         except OSError:
             os.ftruncate(file.fileno(), size)
             raise
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files in a folder, without those that are removed meanwhile."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += Path(place, name).stat().st_size
+    return total
 
 
 def draft_name(path: Path) -> Path:

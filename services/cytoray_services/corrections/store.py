@@ -8,22 +8,32 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cytoray_analysis.errors import ConflictError, DatasetNotFoundError, RequestError
-from cytoray_analysis.files import draft_name, replace_whole, write_whole
+from cytoray_analysis.errors import ConflictError, DatasetNotFoundError, OverloadedError, RequestError
+from cytoray_analysis.files import draft_name, folder_bytes, replace_whole, write_whole
 from cytoray_services.corrections.dataset_folder import DatasetFolder
 from cytoray_services.corrections.records import DataSetRecord
 from cytoray_services.locks import locked
 from cytoray_services.tokens.access import Caller
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-MOST_DATASETS = 10_000
+MOST_DATASETS = 1_000
+"""Of one owner."""
 
 
 class DatasetStore:
-    """All data sets of a service, as folders of one folder."""
+    """All data sets of a service, as folders of one folder.
 
-    def __init__(self, folder: Path) -> None:
+    Parameters
+    ----------
+    folder
+        The folder.
+    owner_megabytes
+        Disk space of all data sets of one owner.
+    """
+
+    def __init__(self, folder: Path, owner_megabytes: int = 65_536) -> None:
         self.folder = folder
+        self._most = owner_megabytes * 2**20
         self._locks = folder / ".locks"
 
     def create(self, name: str, caller: Caller, team: str | None = None) -> DatasetFolder:
@@ -49,8 +59,10 @@ class DatasetStore:
         with locked(self._locks / ".all"):
             if found.path.exists():
                 raise ConflictError(f"the name {name!r} is taken", field="name", hint="choose another name")
-            if len(self._names()) >= MOST_DATASETS:
-                raise RequestError(f"expected at most {MOST_DATASETS} data sets, got one more", hint="remove some")
+            if len(self._of(caller.name)) >= MOST_DATASETS:
+                raise RequestError(
+                    f"expected at most {MOST_DATASETS} data sets of {caller.name}, got one more", hint="remove some"
+                )
             draft = draft_name(found.path)
             try:
                 (draft / "items").mkdir(parents=True, mode=0o700)
@@ -80,6 +92,28 @@ class DatasetStore:
             f"there is no data set {name[:64]!r}", field="name", hint="GET /datasets lists the data sets"
         )
 
+    def require_room(self, dataset: DatasetFolder, size: int) -> None:
+        """Check that there is room for an item in a data set.
+
+        Parameters
+        ----------
+        size
+            Bytes of its image; its labels take about as much.
+
+        Raises
+        ------
+        OverloadedError
+            All data sets of the owner would take too much disk space.
+        """
+        owner = dataset.record().owner
+        total = 2 * size + sum(folder_bytes(one.path) for one in self._of(owner))
+        if total > self._most:
+            raise OverloadedError(
+                f"expected the data sets of {owner} to take at most {self._most >> 20} MB of disk space, got "
+                f"{total >> 20} MB with this item",
+                hint="remove data sets that nobody needs, or ask the operator for more space",
+            )
+
     def seen_by(self, caller: Caller) -> list[DatasetFolder]:
         """Return the data sets that a caller may see, newest first."""
         found = []
@@ -90,6 +124,14 @@ class DatasetStore:
                 if caller.sees(record.owner, record.team):
                     found.append((record.created, name, folder))
         return [folder for _, _, folder in sorted(found, key=lambda one: one[:2], reverse=True)]
+
+    def _of(self, owner: str) -> list[DatasetFolder]:
+        found = []
+        for name in self._names():
+            with suppress(DatasetNotFoundError):
+                if self._folder(name).record().owner == owner:
+                    found.append(self._folder(name))
+        return found
 
     def _names(self) -> list[str]:
         if not self.folder.is_dir():

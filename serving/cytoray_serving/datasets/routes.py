@@ -150,17 +150,22 @@ def dataset_routes(
 
             def add() -> ItemStatus:
                 image = images.find(asked.image, caller)
+                if image.upload.exists():
+                    store.require_room(dataset, image.upload.stat().st_size)
                 answer = None if asked.answer is None else image.answer(asked.answer)
                 return add_stored(dataset, image, answer, caller, asked.group).status()
 
             return _added(name, await in_turn(request, add), response)
         async with read_item_form(request) as form:
-            added = await in_turn(
-                request,
-                lambda: dataset.add_item(
+
+            def add_form() -> ItemStatus:
+                store.require_room(dataset, form.image.stat().st_size)
+                found = dataset.add_item(
                     form.name, form.image, form.masks, form.objects, caller=caller, group=form.group
-                ).status(),
-            )
+                )
+                return found.status()
+
+            added = await in_turn(request, add_form)
         return _added(name, added, response)
 
     @router.get("/{name}/items/{item}", **reads)

@@ -177,7 +177,7 @@ def assemble(
     may_predict = access.require("predict")
     may_read = (Depends(may_predict),)
     images = ImageStore(settings.home / "images", config.viewer)
-    sets = DatasetStore(settings.home / "datasets")
+    sets = DatasetStore(settings.home / "datasets", config.viewer.owner_megabytes)
     datasets = dataset_routes(sets, images, viewer, changing=may_submit, reading=may_read)
     protocol = open_inference_routes(
         permitted,

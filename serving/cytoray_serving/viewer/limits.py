@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class ViewerConfig(BaseModel):
-    """Stored images, which the page shows.
+    """Stored images and data sets, which the page shows.
 
     Attributes
     ----------
@@ -18,6 +18,8 @@ class ViewerConfig(BaseModel):
         Disk space of the images of one caller (the name of a token), with their levels and answers.
     megabytes
         Disk space of all images.
+    owner_megabytes
+        Disk space of the data sets of one owner.
     image_megabytes
         Maximum size of one image on disk, decoded and with its levels.
     min_replicas
@@ -33,6 +35,7 @@ class ViewerConfig(BaseModel):
     keep_hours: float = Field(default=24.0, gt=0)
     caller_megabytes: int = Field(default=8192, ge=1)
     megabytes: int = Field(default=65536, ge=1)
+    owner_megabytes: int = Field(default=65536, ge=1)
     image_megabytes: int = Field(default=4096, ge=1)
     min_replicas: int = Field(default=1, ge=0, le=1)
     idle_seconds: float = Field(default=300.0, gt=0)

@@ -16,7 +16,6 @@ images.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import secrets
 import shutil
@@ -30,7 +29,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from cytoray_analysis.errors import CytorayError, MissingFileError, OverloadedError, PlatformError
-from cytoray_analysis.files import replace_whole, write_whole
+from cytoray_analysis.files import folder_bytes, replace_whole, write_whole
 from cytoray_services.locks import locked
 from cytoray_services.records import reading
 from cytoray_services.storage.allowed import Allowed
@@ -132,7 +131,7 @@ class ImageFolder:
     def record(self) -> StoredImage:
         """Return the image with its present size and time of removal."""
         found = _read(self.path / "image.json", StoredImage, "the description of an image")
-        return found.model_copy(update={"expires": self.expires, "bytes": size_of(self.path)})
+        return found.model_copy(update={"expires": self.expires, "bytes": folder_bytes(self.path)})
 
     def source(self) -> Source | None:
         """Return the location of the image; None if its bytes are stored here."""
@@ -282,7 +281,7 @@ class ImageStore:
 
     def _admit(self, caller: Caller, size: int) -> None:
         own = size + sum(one.bytes for one in self.of(caller))
-        everything = size + size_of(self.folder)
+        everything = size + folder_bytes(self.folder)
         for total, most, whose in (
             (own, self._config.caller_megabytes, "your images"),
             (everything, self._config.megabytes, "all images"),
@@ -299,16 +298,6 @@ def _read(path: Path, model: type[Record], what: str) -> Record:
     content = path.read_bytes()
     with reading(path, what):
         return model.model_validate_json(content)
-
-
-def size_of(folder: Path) -> int:
-    """Return the bytes of all files in a folder."""
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):
-                total += os.stat(os.path.join(place, name)).st_size  # noqa: PTH116, PTH118
-    return total
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from cytoray_services.datasets import open_dataset
 from cytoray_services.datasets.labelled import read_labelled
 from cytoray_services.settings import Settings, load_settings
 from cytoray_services.storage.allowed import Allowed
+from cytoray_serving.viewer.limits import ViewerConfig
 from serving_in_process import Ask, asker, config_of, in_process
 from serving_samples import noise, tiff_bytes
 
@@ -117,3 +118,14 @@ def test_a_line_that_would_cut_into_dust_is_refused(ask: Ask, cells: str) -> Non
     refused = ask("POST", f"{item}/edits", json=split, headers={"If-Match": '"0"'})
     assert refused.status_code == 400, refused.text
     assert "parts" in refused.json()["message"]
+
+
+def test_an_owner_without_room_is_refused(folders: Any, tmp_path: Path) -> None:
+    settings = load_settings({"CYTORAY_HOME": str(tmp_path)})
+    ask = asker(in_process(settings, config_of([str(folders.nuclei)], viewer=ViewerConfig(owner_megabytes=1))))
+    assert ask("POST", "/datasets", json={"name": "cells"}).status_code == 201
+    for seed, status in ((1, 201), (2, 429)):
+        picture = tiff_bytes(np.random.default_rng(seed).integers(0, 255, (400, 400)).astype(np.uint8))
+        sent = ask("POST", "/datasets/cells/items", files={"image": ("a.tif", picture)})
+        assert sent.status_code == status, sent.text
+    assert "disk space" in sent.json()["message"]
