@@ -15,7 +15,7 @@ Every error that a caller can cause or correct is a :class:`CytorayError`, and a
     │   ├── MissingFileError        (FileNotFoundError, 404)  a path that does not exist
     │   ├── JobNotFoundError        (LookupError, 404)        no such job
     │   ├── DatasetNotFoundError    (LookupError, 404)        no such data set, or item of one
-    │   ├── ConflictError           (ValueError, 409)         somebody else has changed it, or it exists already
+    │   ├── ConflictError           (ValueError, 409)         another person has changed it, or it exists already
     │   ├── NotAcceptableError      (ValueError, 406)         an answer format that is not supported
     │   ├── UnauthorizedError       (PermissionError, 401)    no token, or one that is not valid
     │   ├── ForbiddenError          (PermissionError, 403)    a token without the scope, a place that is not allowed
@@ -153,7 +153,7 @@ class DatasetNotFoundError(InputError, LookupError):
 
 
 class ConflictError(InputError, ValueError):
-    """What the caller wants to change was changed by somebody else, or exists already."""
+    """What the caller wants to change was changed by another person, or exists already."""
 
     status = 409
 

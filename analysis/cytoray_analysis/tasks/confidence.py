@@ -37,7 +37,7 @@ def matched_objects(
     ----------
     answer, truth
         Label images of one shape, 0 background; those of `answer` are 1 to n. Of objects whose truth is mostly unknown
-        (:func:`~cytoray_analysis.tasks.overlap.judged_objects`), nothing is told.
+        (:func:`~cytoray_analysis.tasks.overlap.judged_objects`), the result means nothing.
     threshold
         Intersection over union that makes a match.
 

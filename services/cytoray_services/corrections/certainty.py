@@ -3,7 +3,7 @@
 The confidence of an object is the probability that it is right, fitted on validation data
 (:mod:`cytoray_analysis.tasks.confidence`). The certainty of an image is the mean confidence of its objects: one minus
 the share of objects that is expected to be wrong, so that an image with many objects does not come first only because
-of their number. Objects that a person made or edited do not count: somebody has looked at them.
+of their number. Objects that a person made or edited do not count: a person has looked at them.
 """
 
 from __future__ import annotations

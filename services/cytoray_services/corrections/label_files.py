@@ -47,7 +47,7 @@ class Form:
 
 
 def open_given(path: Path, name: str) -> tuple[Image, Form]:
-    """Open an image that somebody sent.
+    """Open an image that a caller sent.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def _form(image: Image, name: str) -> Form:
 
 
 def read_given_labels(path: Path, name: str, form: Form) -> NDArray[np.uint32]:
-    """Read labels that somebody sent, as (T, Z, Y, X) uint32.
+    """Read labels that a caller sent, as (T, Z, Y, X) uint32.
 
     Raises
     ------

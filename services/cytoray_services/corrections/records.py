@@ -1,4 +1,4 @@
-"""What is stored of a data set and of its items, and what is told about them."""
+"""What is stored of a data set and of its items, and how they are described."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class ItemStatus(_Frozen):
     model: Mapping[str, Any] | None = Field(None, description="The model of the first labels; null: a person's.")
     finished: Mapping[int, Region] = Field(description="The finished regions, by number.")
     objects: int
-    certainty: float | None = Field(description="Mean confidence of the objects of the model that nobody edited.")
+    certainty: float | None = Field(description="Mean confidence of the objects of the model without edits.")
     least_certain: float | None = Field(description="Lowest confidence of these objects.")
     levels: tuple[Level, ...]
     tile: int

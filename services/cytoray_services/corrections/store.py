@@ -44,7 +44,7 @@ class DatasetStore:
         RequestError
             The name is not valid, or there are too many data sets.
         ConflictError
-            There is one of that name, perhaps of somebody else.
+            There is one of that name, perhaps of another owner.
         ForbiddenError
             The token does not allow that team.
         """
@@ -111,7 +111,7 @@ class DatasetStore:
             raise OverloadedError(
                 f"expected the data sets of {owner} to take at most {self._most >> 20} MB of disk space, got "
                 f"{total >> 20} MB with this item",
-                hint="remove data sets that nobody needs, or ask the operator for more space",
+                hint="remove data sets that are not needed, or ask the operator for more space",
             )
 
     def seen_by(self, caller: Caller) -> list[DatasetFolder]:

@@ -11,7 +11,6 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
 
 from cytoray_analysis.errors import DatasetNotFoundError, RequestError
 from cytoray_analysis.selection import EVERYTHING
@@ -25,13 +24,14 @@ from cytoray_services.http.errors import ErrorBody
 from cytoray_serving.datasets.item_form import REQUEST_BODY, read_item_form
 from cytoray_serving.datasets.schema import DataSetList, Edits, ItemList, NewDataSet, NextItem, Stale
 from cytoray_serving.datasets.stored_images import StoredItem, add_stored, image_address, image_bytes
+from cytoray_serving.gateway.json_body import is_json, parse_json
 from cytoray_serving.gateway.making import Turns
 from cytoray_serving.viewer.records import StoredImage
-from cytoray_serving.viewer.routes import is_json
 from cytoray_serving.viewer.store import ImageStore
 from cytoray_serving.viewer.viewer import Sent, Viewing, raised
 
 T = TypeVar("T")
+_EXAMPLE = 'such as {"image": "img-…", "answer": "ans-…"}'
 _AT_ONCE = 2  # requests that hold all labels of an item in memory
 _REVISION = re.compile(r'"?(\d{1,9})"?')
 Name = Annotated[str, Path(min_length=1, max_length=64, description="Name of the data set.")]
@@ -146,7 +146,7 @@ def dataset_routes(
         """Add an image with its masks, or a stored image with an answer."""
         dataset, caller = await known(name, request), request.state.caller
         if is_json(request):
-            asked = _stored_item(await request.body())
+            asked = parse_json(StoredItem, await request.body(), what="a stored image", hint=_EXAMPLE)
 
             def add() -> ItemStatus:
                 image = images.find(asked.image, caller)
@@ -279,18 +279,6 @@ def _added(name: str, added: ItemStatus, response: Response) -> ItemStatus:
     response.headers["Location"] = f"/datasets/{name}/items/{added.id}"
     response.headers["ETag"] = _etag(added.revision)
     return added
-
-
-def _stored_item(body: bytes) -> StoredItem:
-    try:
-        return StoredItem.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise RequestError(
-            f"expected a JSON object with a stored image: {first['msg']}",
-            field=".".join(str(part) for part in first["loc"]) or "body",
-            hint='such as {"image": "img-…", "answer": "ans-…"}',
-        ) from error
 
 
 def _etag(revision: int) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from cytoray_analysis.answer_warnings import AnswerWarning
 from cytoray_analysis.errors import NotAcceptableError, RequestError
@@ -24,6 +24,7 @@ from cytoray_services.tokens.access import Caller
 from cytoray_serving.answers import choose_form, forms_of
 from cytoray_serving.answers.arrays import FORM
 from cytoray_serving.front.rules import HeldBytes
+from cytoray_serving.gateway.json_body import is_json, parse_json
 from cytoray_serving.gateway.making import Turns
 from cytoray_serving.gateway.permitted import Permitted
 from cytoray_serving.gateway.requests import unless_gone
@@ -140,7 +141,7 @@ def image_routes(
         if selection.series == EACH:
             raise RequestError("expected one series, got each", field="series", hint="name one series of the file")
         if is_json(request):
-            sent = await fetched(_uri(await request.body()), request.state.caller, selection)
+            sent = await fetched(await named(request), request.state.caller, selection)
         else:
             sent = Sent(name, await request.body(), selection)
         if not sent.body and sent.source is None:
@@ -261,6 +262,10 @@ def image_routes(
             )
         return Response(answer.body, headers=answer_headers(answer))
 
+    async def named(request: Request) -> str:
+        hint = 'such as {"uri": "s3://bucket/cells.tif"}'
+        return parse_json(ImageByUri, await request.body(), what="the URI of an image", hint=hint).uri
+
     async def fetched(uri: str, caller: Caller, selection: Selection) -> Sent:
         name = unquote(urlsplit(uri).path).rstrip("/").rpartition("/")[2][:_LONGEST_NAME] or "image"
         source, shown = Source(uri=uri, allowed=allowed(caller)), without_secrets(uri)
@@ -318,21 +323,3 @@ def _tile_asked(
     high: float | None = None,
 ) -> TileAsked:
     return TileAsked(level, column, row, t, z, c, low, high)
-
-
-def is_json(request: Request) -> bool:
-    """Whether the body of a request is JSON."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return kind == "application/json"
-
-
-def _uri(body: bytes) -> str:
-    try:
-        return ImageByUri.model_validate_json(body).uri
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise RequestError(
-            f"expected a JSON object with the URI of an image: {first['msg']}",
-            field=".".join(str(part) for part in first["loc"]) or "body",
-            hint='such as {"uri": "s3://bucket/cells.tif"}',
-        ) from error

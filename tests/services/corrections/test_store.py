@@ -1,4 +1,4 @@
-"""Data sets on disk: readable by training at any time, whoever writes and whatever is killed."""
+"""Data sets on disk: readable by training at any time, while several processes write and are killed."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ test("a new edit ends what could be redone", () => {
   expect(stepsOf(recorded(remove, { op: "undo", edit: 1 }, remove), "ada")).toEqual({ undo: 3, redo: null });
 });
 
-test("nobody undoes what another person did", () => {
+test("a person does not undo the edits of another one", () => {
   const theirs = recorded(remove).map((one) => ({ ...one, number: 2, who: "bob" }));
   expect(stepsOf([...recorded(remove), ...theirs], "ada")).toEqual({ undo: 1, redo: null });
   expect(stepsOf(theirs, "ada")).toEqual({ undo: null, redo: null });

@@ -8,7 +8,7 @@ const UNITS: Record<string, string> = {
   t: "frame",
 };
 
-/** A value as a cell of a table shows it: short, without the digits that nobody measured. */
+/** A value as a cell of a table shows it: short, without digits beyond the precision of the measurement. */
 export function formatValue(value: Value): string {
   if (value === null) return "–";
   if (typeof value === "string") return value;
